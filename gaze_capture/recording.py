@@ -1,0 +1,124 @@
+"""What one sitting in front of a tracker leaves behind: samples, geometry, calibration, placements."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Float32s = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+Int64s = npt.NDArray[np.int64]
+
+Presence = Literal["present", "absent", "unsure", "ungradable"]
+"""An annotator's word on a target in an image."""
+
+
+@dataclass(frozen=True)
+class ScreenGeometry:
+    """The screen's size in pixels and millimetres, and the eyes' distance from it."""
+
+    width_px: int
+    height_px: int
+    width_mm: float
+    height_mm: float
+    viewing_distance_mm: float
+
+    def degrees_from_normalised(self, xy: npt.NDArray[np.floating[Any]]) -> Floats:
+        """Convert normalised screen positions (..., 2) to degrees (..., 2) from the screen's centre.
+
+        Each axis on its own: ``atan(mm / viewing distance)``.
+        """
+        size_mm = np.array([self.width_mm, self.height_mm])
+        offset_mm = (np.asarray(xy, dtype=np.float64) - 0.5) * size_mm
+        degrees: Floats = np.degrees(np.arctan(offset_mm / self.viewing_distance_mm))
+        return degrees
+
+    def normalised_from_degrees(self, degrees: npt.NDArray[np.floating[Any]]) -> Floats:
+        """Invert :meth:`degrees_from_normalised`."""
+        size_mm = np.array([self.width_mm, self.height_mm])
+        offset_mm = np.tan(np.radians(np.asarray(degrees, dtype=np.float64))) * self.viewing_distance_mm
+        normalised: Floats = offset_mm / size_mm + 0.5
+        return normalised
+
+    def screen_px_from_normalised(self, xy: npt.NDArray[np.floating[Any]]) -> Floats:
+        """Convert normalised screen positions (..., 2) to screen pixels (..., 2)."""
+        pixels: Floats = np.asarray(xy, dtype=np.float64) * np.array([self.width_px, self.height_px])
+        return pixels
+
+    @property
+    def degrees_per_screen_px(self) -> float:
+        """Degrees that one screen pixel covers at the screen's centre, mean of both axes."""
+        mm_per_px = (self.width_mm / self.width_px + self.height_mm / self.height_px) / 2
+        return math.degrees(math.atan(mm_per_px / self.viewing_distance_mm))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well the calibrated tracker was found to measure, in degrees, on fresh validation targets."""
+
+    points: int
+    mean_error_deg: float
+    max_error_deg: float
+    rms_s2s_deg: float
+    data_loss: float
+    """Share of invalid samples during validation, 0..1."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What was shown from when to when, and where; every zoom, pan or change of image starts a new one."""
+
+    image_id: str
+    target_id: str | None
+    """The target looked for; None while viewing freely."""
+    start_ns: int
+    end_ns: int
+    image_from_screen: Floats
+    """3x3 homogeneous transform from screen pixels to image pixels (pixel centres at whole numbers)."""
+    viewport_px: tuple[int, int, int, int]
+    """x, y, width, height of the canvas on the screen, in screen pixels."""
+    window_level: tuple[float, float] | None = None
+    presence: Presence | None = None
+    """The annotator's word on the target, given before the next image was shown."""
+
+    def image_px_from_screen_px(self, xy: Floats) -> Floats:
+        """Map screen pixels (..., 2) to image pixels (..., 2)."""
+        homogeneous = np.concatenate([xy, np.ones((*xy.shape[:-1], 1))], axis=-1) @ self.image_from_screen.T
+        mapped: Floats = homogeneous[..., :2] / homogeneous[..., 2:]
+        return mapped
+
+    def degrees_per_image_px(self, geometry: ScreenGeometry) -> float:
+        """Degrees that one image pixel covers at the screen's centre."""
+        image_px_per_screen_px = math.sqrt(abs(float(np.linalg.det(self.image_from_screen[:2, :2]))))
+        return geometry.degrees_per_screen_px / image_px_per_screen_px
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The samples (N) of one sitting, with everything needed to say where on which image they fell."""
+
+    id: str
+    annotator: str
+    tracker: str
+    geometry: ScreenGeometry
+    calibration: Calibration | None
+    started_utc: str
+    """ISO 8601 with time zone."""
+    time_ns: Int64s
+    """(N,) host ``time.monotonic_ns()``, ascending."""
+    device_time_ns: Int64s
+    """(N,) the tracker's own clock."""
+    left_xy: Float32s
+    """(N, 2) normalised screen position, may lie outside 0..1, NaN where invalid."""
+    right_xy: Float32s
+    pupil_mm: Float32s
+    """(N, 2) left and right pupil diameter in mm, NaN where invalid."""
+    placements: tuple[Placement, ...]
+    simulated_from: str | None = None
+    """``"masks"`` or ``"saliency"`` where no person looked; every result made of it must say so."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Facts a reader may want: nominal rate, lost samples, what a recovery cut off."""

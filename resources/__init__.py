@@ -1,0 +1,1 @@
+"""Files the program ships: schemas, prompts, icons, translations."""

@@ -1,0 +1,1 @@
+"""From fixations to masks: the study folder, pseudo-masks, explanations, training, prediction."""

@@ -1,0 +1,133 @@
+"""Reading images of the world into arrays, and masks and probabilities to and from PNG."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+# Set before cv2 loads: its own warnings about broken files would reach the user beside our sentence.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gaze_capture.errors import UserError
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+"""File name endings, lower case, that are tried as images."""
+
+MAX_PIXELS = 1 << 28
+"""Larger images are refused: 268 megapixels, several GB as float32."""
+
+
+def _decode(path: Path) -> npt.NDArray[Any]:
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if data.size == 0:
+        raise UserError(f"{path} is empty (0 bytes).")
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise UserError(
+            f"{path} is not a readable image: damaged, cut short, or of another type than its name says."
+        )
+    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
+        raise UserError(f"{path} is too large: {pixels.shape[1]} x {pixels.shape[0]} pixels.")
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, np.newaxis]
+    if pixels.shape[2] == 2:
+        pixels = pixels[:, :, :1]
+    elif pixels.shape[2] >= 3:
+        pixels = pixels[:, :, 2::-1]
+    return pixels
+
+
+def read_image(path: Path) -> npt.NDArray[np.float32]:
+    """Read an image as float32 (H, W, C), C = 1 or 3 (RGB), values 0..1.
+
+    Integers are divided by their type's largest value; floating-point images by their own range. An alpha
+    channel is dropped. The grid is the file's own: an EXIF rotation is not applied, as masks do not carry it.
+
+    Raises
+    ------
+    UserError
+        If the file is unreadable; the sentence names it.
+    """
+    pixels = _decode(path)
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / 255.0
+    if pixels.dtype == np.uint16:
+        return pixels.astype(np.float32) / 65535.0
+    values = pixels.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise UserError(f"{path} holds values that are not numbers (NaN or infinite).")
+    low, high = float(values.min()), float(values.max())
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def read_display(path: Path) -> npt.NDArray[np.uint8]:
+    """Read an image for the screen as uint8 (H, W, 3) RGB; 16-bit images are stretched to their 0.1..99.9 %."""
+    pixels = _decode(path)
+    if pixels.dtype != np.uint8:
+        low, high = np.percentile(pixels, [0.1, 99.9])
+        scaled = (pixels.astype(np.float32) - low) * (255.0 / max(high - low, 1e-12))
+        pixels = np.clip(scaled, 0, 255).astype(np.uint8)
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
+    return np.ascontiguousarray(pixels)
+
+
+def image_shape(path: Path) -> tuple[int, int, int]:
+    """Return an image's height, width and channels (1 or 3), reading all of it: a cut file is found out."""
+    height, width, channels = _decode(path).shape
+    return int(height), int(width), int(channels)
+
+
+def resize(pixels: npt.NDArray[Any], height: int, width: int, *, nearest: bool = False) -> npt.NDArray[Any]:
+    """Resize (H, W) or (H, W, C) to a new grid; area-averaged when shrinking, linear when growing."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    shrinking = height * width < pixels.shape[0] * pixels.shape[1]
+    how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    resized = cv2.resize(pixels, (width, height), interpolation=how)
+    return resized[:, :, np.newaxis] if pixels.ndim == 3 and resized.ndim == 2 else resized
+
+
+def _encode(pixels: npt.NDArray[Any], *options: int) -> bytes:
+    ok, data = cv2.imencode(".png", pixels, options)
+    if not ok:
+        raise ValueError("an array that PNG cannot hold")
+    return data.tobytes()
+
+
+def encode_mask(mask: npt.NDArray[np.bool_]) -> bytes:
+    """Encode a mask (H, W) as a 1-bit PNG."""
+    return _encode(mask.astype(np.uint8) * 255, cv2.IMWRITE_PNG_BILEVEL, 1)
+
+
+def decode_mask(path: Path) -> npt.NDArray[np.bool_]:
+    """Read a mask (H, W): everything above half of the file's range is foreground, in any channel."""
+    pixels = _decode(path)
+    if pixels.dtype == np.bool_:
+        return pixels.any(axis=2)
+    top = pixels.max(initial=0)
+    # Some sets store masks as 0/1 instead of 0/255.
+    cut = 0 if top <= 1 else np.iinfo(pixels.dtype).max // 2 if pixels.dtype.kind == "u" else 0.5
+    mask: npt.NDArray[np.bool_] = (pixels > cut).any(axis=2)
+    return mask
+
+
+def encode_gray16(values: npt.NDArray[np.floating[Any]]) -> bytes:
+    """Encode values (H, W) in 0..1 as a 16-bit PNG."""
+    return _encode(np.rint(np.clip(values, 0, 1) * 65535).astype(np.uint16), cv2.IMWRITE_PNG_COMPRESSION, 1)
+
+
+def decode_gray16(path: Path) -> npt.NDArray[np.float32]:
+    """Read a 16-bit PNG back as float32 (H, W) in 0..1."""
+    return read_image(path)[:, :, 0]

@@ -1,0 +1,155 @@
+"""What a run is asked to do, what it tells while it works, and the lines both travel in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gaze_capture.errors import UserError
+
+Kind = Literal[
+    "started", "phase", "progress", "step", "sample", "selection", "warning", "done", "stopped", "failed"
+]
+"""What a JobEvent tells: `phase` names the stage of work, `step` carries losses, `selection` a score on images
+set apart, `sample` the path of a fresh sample mask; `done`, `stopped` and `failed` end a job."""
+
+ENDINGS: frozenset[str] = frozenset({"done", "stopped", "failed"})
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """One line of a worker's report."""
+
+    run_id: str
+    kind: Kind
+    step: int
+    total: int
+    time: float
+    """Seconds since the epoch."""
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def to_line(self) -> str:
+        """Encode as one line of JSON without its newline; numbers that are not finite become null."""
+        return json.dumps(_finite(dataclasses.asdict(self)), ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_line(cls, line: str) -> JobEvent:
+        """Decode a line.
+
+        Raises
+        ------
+        ValueError
+            If the line is no event, e.g. the torn last line of a file being written.
+        """
+        fields = json.loads(line)
+        if not isinstance(fields, dict):
+            raise ValueError("not an event")
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise ValueError(f"not an event: {error}") from None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything a run needs to be repeated; travels as JSON in ``runs/<id>/spec.json``.
+
+    Lengths of ramps are fractions of the run, so that a shorter run is the same recipe.
+    """
+
+    method: str = "gaze-to-insight"
+    preset: str = "cpu"
+    targets: tuple[str, ...] = ("target",)
+    split: str = "train"
+    seed: int = 0
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:1``."""
+    # Size and length
+    image_size_px: int = 160
+    """Images are resized to a square of this side for the networks; predictions return to their own grid."""
+    batch_size: int = 8
+    iterations: int = 4000
+    max_minutes: float | None = None
+    """When set, the run ends (and its schedule is complete) after this many minutes of training."""
+    # Networks
+    student_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
+    teacher_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
+    text_heads: int = 8
+    # Optimiser
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 2e-3
+    final_learning_rate: float = 2e-5
+    weight_decay: float = 1e-2
+    warmup: float = 0.02
+    """Fraction of the run in which the learning rate rises linearly."""
+    ema_decay: float = 0.0
+    """Exponential moving average of the student's weights used for prediction; 0 turns it off."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    augmentation: Literal["flips", "strong"] = "flips"
+    # The method's weights (METHOD names: AFC feature consistency, CWC confidence-weighted consistency, DARM masking)
+    afc_weight: float = 0.1
+    cwc_weight: float = 1.0
+    cwc_confidence: float = 0.8
+    consistency_ramp: float = 4000 / 15000
+    """Fraction of the run after which the consistency weight exp(-5 (1 - t)^2) has reached 1."""
+    darm_share: float = 0.3
+    """Share of the disagreement's AREA that is blanked; 0 turns the masking off."""
+    darm_every: int = 1
+    """DARM needs an extra look at the disagreement: done on every n-th step."""
+    text: Literal["explanation", "none", "shuffled", "area-only"] = "explanation"
+    # Which levels supervise whom: indices into the pseudo-mask's descending thresholds
+    teacher_levels: tuple[int, int] = (0, -1)
+    """Foreground level and background level of the teacher's partial cross-entropy; between them is ignored."""
+    student_levels: tuple[int, int] = (-1, -1)
+    """The same for the student; twice the broad level leaves nothing ignored."""
+    holdout: float = 0.0
+    """Share of the training groups set apart to choose the checkpoint; needs true masks, else the EMA is used."""
+    sample_every: int = 0
+    """Steps between sample masks; 0 lets the trainer choose about forty over the run."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Provenance: where the preset came from, what true masks were used for, whether gaze was simulated."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], source: str = "The run's spec") -> RunSpec:
+        """Build a spec from JSON, lists becoming tuples.
+
+        Raises
+        ------
+        UserError
+            If a field is unknown or of another type; `source` names the file in the sentence.
+        """
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise UserError(f"{source} has fields this version does not know: {', '.join(unknown)}.")
+        default = cls()
+        cleaned: dict[str, Any] = {}
+        for name, value in values.items():
+            expected = getattr(default, name)
+            if isinstance(value, list):
+                value = tuple(value)
+            if isinstance(expected, bool) or not isinstance(expected, (int, float)):
+                ok = expected is None or isinstance(value, type(expected))
+            else:
+                ok = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not ok:
+                raise UserError(f"{source}: {name} should look like {expected!r}, not {value!r}.")
+            cleaned[name] = value
+        return cls(**cleaned)

@@ -1,0 +1,152 @@
+"""Refiners: draw a heatmap's soft border to the image's own edges."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+
+from segmentation.images import resize
+
+Floats = npt.NDArray[np.float64]
+Heatmap = npt.NDArray[np.float32]
+
+REFINERS = ("none", "crf")
+WORKING_SIDE_PX = 512
+"""Larger images are refined at this size; the heatmap is smooth enough to be scaled back."""
+CELLS_PER_SIGMA = 4
+MAX_COLOURS = 256
+
+
+def refine(name: str, image: npt.NDArray[np.float32], heatmap: Heatmap) -> Heatmap:
+    """Refine a heatmap (H, W) in 0..1 by an image (H, W, C) in 0..1 with a refiner of REFINERS."""
+    if name == "none":
+        return heatmap
+    height, width = heatmap.shape
+    scale = min(1.0, WORKING_SIDE_PX / max(height, width))
+    small = (max(1, round(height * scale)), max(1, round(width * scale)))
+    refined = dense_crf(resize(image, *small), resize(heatmap, *small))
+    return np.clip(resize(refined, height, width), 0, 1)
+
+
+def dense_crf(
+    image: npt.NDArray[np.float32],
+    probability: Heatmap,
+    *,
+    sigma_xy: float = 80 / 352,
+    sigma_colour: float = 13.0,
+    compatibility: float = 1.0,
+    iterations: int = 5,
+) -> Heatmap:
+    """Mean-field inference in a two-label dense CRF with one bilateral kernel.
+
+    The model is Kraehenbuehl and Koltun's (NIPS 2011) as GazeMedSeg uses it: Potts, symmetric normalisation. Its
+    bilateral sum is taken over a palette of the image's colours: each colour is blurred on a coarse grid, the
+    colours are mixed by their affinity, and every pixel reads its own colour at its own place.
+
+    Parameters
+    ----------
+    image : (H, W, C) 0..1
+    probability : (H, W) of the foreground, 0..1
+    sigma_xy : fraction of the longer side
+    sigma_colour : in units of 0..255
+    iterations : of the mean field; it settles in about 5
+
+    Returns
+    -------
+    (H, W) probability of the foreground, 0..1
+    """
+    kernel = _BilateralKernel(image, sigma_xy * max(probability.shape), sigma_colour)
+    clipped = np.clip(probability.ravel().astype(np.float64), 1e-5, 1 - 1e-5)
+    unary = np.log(clipped / (1 - clipped))
+    belief = clipped
+    for _ in range(iterations):
+        belief = 1 / (1 + np.exp(-(unary + compatibility * kernel(2 * belief - 1))))
+    return belief.reshape(probability.shape).astype(np.float32)
+
+
+class _BilateralKernel:
+    """Symmetrically normalised product with the matrix exp(-|dx|^2/2s^2 - |dc|^2/2t^2) of all pixel pairs."""
+
+    def __init__(self, image: npt.NDArray[np.float32], sigma_px: float, sigma_colour: float) -> None:
+        height, width = image.shape[:2]
+        cell = max(1.0, sigma_px / CELLS_PER_SIGMA)
+        rows, row_weights = _linear_weights(height, cell)
+        columns, column_weights = _linear_weights(width, cell)
+        self._grid = (math.floor((height - 1) / cell) + 2, math.floor((width - 1) / cell) + 2)
+        colour_of, palette = _palette(image.reshape(-1, image.shape[2]) * 255.0, sigma_colour)
+        distance = ((palette[:, np.newaxis] - palette[np.newaxis]) ** 2).sum(axis=2)
+        self._affinity = np.exp(-0.5 * distance / sigma_colour**2)
+        # Linear interpolation onto the grid and back is itself a blur of variance 1/3 cell^2.
+        blur_sigma = math.sqrt(max((sigma_px / cell) ** 2 - 1 / 3, 0.25))
+        self._blur_rows = _gaussian_matrix(self._grid[0], blur_sigma)
+        self._blur_columns = _gaussian_matrix(self._grid[1], blur_sigma)
+        self._splat = _splat_matrix(
+            rows, row_weights, columns, column_weights, colour_of, len(palette), self._grid
+        )
+        self._slice = self._splat.T.tocsr()
+        self._scale = np.ones(height * width)
+        self._scale = 1 / np.sqrt(np.maximum(self(self._scale), 1e-12))
+
+    def __call__(self, values: Floats) -> Floats:
+        grid = (self._splat @ (values * self._scale)).reshape(len(self._affinity), *self._grid)
+        blurred = self._blur_rows @ grid @ self._blur_columns
+        mixed = self._affinity @ blurred.reshape(len(self._affinity), -1)
+        product: Floats = (self._slice @ mixed.ravel()) * self._scale
+        return product
+
+
+def _linear_weights(length: int, cell: float) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Lower grid index (length,) and weight of the upper neighbour (length,) of each pixel."""
+    position = np.arange(length) / cell
+    lower = np.floor(position).astype(np.int64)
+    return lower, position - lower
+
+
+def _gaussian_matrix(length: int, sigma: float) -> Floats:
+    distance = np.subtract.outer(np.arange(length), np.arange(length))
+    matrix: Floats = np.exp(-0.5 * (distance / sigma) ** 2)
+    return matrix
+
+
+def _palette(colours: npt.NDArray[np.float32], sigma: float) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Group colours (N, C) in 0..255 by cells no wider than needed for MAX_COLOURS: index (N,), means (K, C)."""
+    width = sigma / 2 if colours.shape[1] == 1 else sigma
+    while True:
+        cells = np.floor(colours / width).astype(np.int64)
+        per_axis = int(256 / width) + 1
+        code = cells @ (per_axis ** np.arange(colours.shape[1]))
+        used, index = np.unique(code, return_inverse=True)
+        if len(used) <= MAX_COLOURS:
+            break
+        width *= 1.25
+    count = np.bincount(index, minlength=len(used))
+    means = [np.bincount(index, weights=channel, minlength=len(used)) / count for channel in colours.T]
+    return index, np.stack(means, axis=1)
+
+
+def _splat_matrix(
+    rows: npt.NDArray[np.int64],
+    row_weights: Floats,
+    columns: npt.NDArray[np.int64],
+    column_weights: Floats,
+    colour_of: npt.NDArray[np.int64],
+    colours: int,
+    grid: tuple[int, int],
+) -> Any:
+    """Sparse (colours * grid, pixels) matrix of bilinear weights."""
+    height, width = len(rows), len(columns)
+    places, weights = [], []
+    for down in (0, 1):
+        for right in (0, 1):
+            place = np.add.outer((rows + down) * grid[1], columns + right).ravel()
+            weight_y = row_weights if down else 1 - row_weights
+            weight_x = column_weights if right else 1 - column_weights
+            places.append(colour_of * (grid[0] * grid[1]) + place)
+            weights.append(np.multiply.outer(weight_y, weight_x).ravel())
+    pixels = np.tile(np.arange(height * width), 4)
+    entries = (np.concatenate(weights), (np.concatenate(places), pixels))
+    return scipy.sparse.csr_array(entries, shape=(colours * grid[0] * grid[1], height * width))
