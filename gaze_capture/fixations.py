@@ -18,6 +18,9 @@ from gaze_capture.storage import explained_os_errors, write_bytes_atomic
 
 Bools = npt.NDArray[np.bool_]
 
+ROUNDING_MS = 1e-6
+"""What sums of floating-point times may be off."""
+
 ADAPTIVE_IVT = "adaptive I-VT"
 SAMPLE_CSV_COLUMNS = ("time_ms", "x_px", "y_px")
 FIXATION_CSV_COLUMNS = ("start_ms", "duration_ms", "x_px", "y_px", "dispersion_deg")
@@ -94,7 +97,11 @@ class FixationSpans:
     """(F,) root mean square distance of the valid samples from their mean."""
 
 
-def detect_fixations(time_ms: Floats, xy_deg: Floats, parameters: AdaptiveIVT = AdaptiveIVT()) -> FixationSpans:  # noqa: B008
+def detect_fixations(
+    time_ms: npt.NDArray[np.floating[Any]],
+    xy_deg: npt.NDArray[np.floating[Any]],
+    parameters: AdaptiveIVT = AdaptiveIVT(),
+) -> FixationSpans:
     """Detect fixations in samples (N) by adaptive velocity threshold.
 
     Parameters
@@ -108,7 +115,7 @@ def detect_fixations(time_ms: Floats, xy_deg: Floats, parameters: AdaptiveIVT = 
     kept = _advancing(all_times)
     time = all_times[kept]
     xy = np.asarray(xy_deg, dtype=np.float64)[kept]
-    valid: Bools = np.isfinite(xy).all(axis=1)
+    valid = _valid(xy)
     if valid.sum() < 2:
         return _spans_of(time, xy, valid, kept, np.empty((0, 2), dtype=np.int64), 0.0, 0.0)
     interval = float(np.median(np.diff(time)))
@@ -123,8 +130,13 @@ def detect_fixations(time_ms: Floats, xy_deg: Floats, parameters: AdaptiveIVT = 
     spans = _runs(np.where(resting, segments, -1))
     spans = _merge(spans, time, xy, valid, parameters)
     found = _spans_of(time, xy, valid, kept, spans, interval, longest_gap)
-    long_enough = found.duration_ms >= parameters.minimum_ms
+    long_enough = found.duration_ms > parameters.minimum_ms - ROUNDING_MS
     return FixationSpans(**{name: values[long_enough] for name, values in vars(found).items()})
+
+
+def _valid(xy: Floats) -> Bools:
+    both: Bools = np.isfinite(xy[:, 0]) & np.isfinite(xy[:, 1])
+    return both
 
 
 def _advancing(time: Floats) -> Int64s:
@@ -212,10 +224,7 @@ def _saccades(speed: Floats, peak: float, onset: float) -> Bools:
 
 
 def _cumulated(xy: Floats, valid: Bools) -> tuple[Floats, Int64s, Floats]:
-    """Return running sums (N + 1) of position, of valid samples, and of squared distance from the middle.
-
-    The middle of all samples is what positions are taken from, so that the sums keep their digits.
-    """
+    """Return running sums (N + 1) over the valid samples: of positions, of ones, of squared lengths."""
     kept = np.where(valid[:, np.newaxis], xy, 0.0)
     sums = np.concatenate([np.zeros((1, 2)), np.cumsum(kept, axis=0)])
     counts = np.concatenate([[0], np.cumsum(valid)])
@@ -233,9 +242,9 @@ def _merge(spans: Int64s, time: Floats, xy: Floats, valid: Bools, parameters: Ad
         if merged:
             first, last = merged[-1]
             pause = time[start] - time[last - 1]
-            apart = (sums[stop] - sums[start]) / (counts[stop] - counts[start]) - (sums[last] - sums[first]) / (
-                counts[last] - counts[first]
-            )
+            apart = (sums[stop] - sums[start]) / (counts[stop] - counts[start]) - (
+                sums[last] - sums[first]
+            ) / (counts[last] - counts[first])
             if pause < parameters.merge_ms and float(np.hypot(*apart)) < parameters.merge_deg:
                 merged[-1] = (first, stop)
                 continue
@@ -263,3 +272,147 @@ def _spans_of(
         xy_deg=mean,
         dispersion_deg=np.sqrt(np.maximum(spread, 0.0)),
     )
+
+
+def binocular_xy(recording: Recording) -> Floats:
+    """Return the mean of the valid eyes (N, 2), normalised screen position, NaN where neither is valid."""
+    eyes = np.stack([recording.left_xy, recording.right_xy]).astype(np.float64)
+    valid = np.isfinite(eyes).all(axis=2, keepdims=True)
+    count = valid.sum(axis=0)
+    mean: Floats = np.where(valid, eyes, 0.0).sum(axis=0) / np.where(count == 0, np.nan, count)
+    return mean
+
+
+def fixations_of(recording: Recording, parameters: AdaptiveIVT = AdaptiveIVT()) -> list[Fixations]:
+    """Detect the fixations of a recording, one :class:`Fixations` a placement, in the placements' order.
+
+    A fixation that spans a change of placement is split there: each side keeps its own samples and the time
+    they lasted, if that is still long enough to be a fixation; on the later side its `start_ms` is negative.
+    """
+    if len(recording.time_ns) == 0:
+        origin_ns, time = 0, np.empty(0)
+    else:
+        origin_ns = int(recording.time_ns[0])
+        time = (recording.time_ns - origin_ns) / 1e6
+    xy = recording.geometry.degrees_from_normalised(binocular_xy(recording))
+    valid = _valid(xy)
+    sums, counts, squares = _cumulated(xy, valid)
+    spans = detect_fixations(time, xy, parameters)
+    span_end_ms = spans.start_ms + spans.duration_ms
+
+    found = []
+    for placement in recording.placements:
+        onset_ms, end_ms = (placement.start_ns - origin_ns) / 1e6, (placement.end_ns - origin_ns) / 1e6
+        low, high = np.searchsorted(recording.time_ns, [placement.start_ns, placement.end_ns])
+        start, stop = np.clip(spans.start, low, high), np.clip(spans.stop, low, high)
+        duration = np.minimum(span_end_ms, end_ms) - np.maximum(spans.start_ms, onset_ms)
+        number = counts[stop] - counts[start]
+        own = (number > 0) & (duration > parameters.minimum_ms - ROUNDING_MS)
+        start, stop, number = start[own], stop[own], number[own, np.newaxis]
+        mean = (sums[stop] - sums[start]) / number
+        spread = (squares[stop] - squares[start]) / number[:, 0] - (mean**2).sum(axis=1)
+        screen_px = recording.geometry.screen_px_from_normalised(
+            recording.geometry.normalised_from_degrees(mean)
+        )
+        found.append(
+            Fixations(
+                image_id=placement.image_id,
+                target_id=placement.target_id,
+                annotator=recording.annotator,
+                source=recording.id,
+                start_ms=spans.start_ms[own] - onset_ms,
+                duration_ms=duration[own],
+                xy_px=placement.image_px_from_screen_px(screen_px),
+                dispersion_deg=np.sqrt(np.maximum(spread, 0.0)),
+                detector=ADAPTIVE_IVT,
+                parameters=asdict(parameters),
+                degrees_per_px=placement.degrees_per_image_px(recording.geometry),
+                accuracy_deg=recording.calibration.mean_error_deg if recording.calibration else None,
+                presence=placement.presence,
+                simulated_from=recording.simulated_from,
+                viewing_ms=end_ms - onset_ms,
+            )
+        )
+    return found
+
+
+def fixations_from_csv(
+    path: Path,
+    geometry: ScreenGeometry,
+    parameters: AdaptiveIVT = AdaptiveIVT(),
+) -> Floats:
+    """Detect the fixations of a CSV of samples with the columns time_ms, x_px, y_px (screen pixels).
+
+    Returns
+    -------
+    (F, 5) rows of :data:`FIXATION_CSV_COLUMNS`. Empty positions are invalid samples; other columns are ignored.
+
+    Raises
+    ------
+    UserError
+        If the file is unreadable, a column is missing, or a cell is not what it should be; names the line.
+    """
+    time, xy_px = _read_samples(path)
+    xy_deg = geometry.degrees_from_normalised(xy_px / [geometry.width_px, geometry.height_px])
+    spans = detect_fixations(time, xy_deg, parameters)
+    screen_px = geometry.screen_px_from_normalised(geometry.normalised_from_degrees(spans.xy_deg))
+    return np.column_stack([spans.start_ms, spans.duration_ms, screen_px, spans.dispersion_deg])
+
+
+def write_fixation_csv(path: Path, rows: Floats) -> None:
+    """Write the rows of :func:`fixations_from_csv`, atomically."""
+    lines = [",".join(FIXATION_CSV_COLUMNS)]
+    lines += [
+        f"{start:.3f},{length:.3f},{x:.3f},{y:.3f},{spread:.4f}"
+        for start, length, x, y, spread in rows.tolist()
+    ]
+    write_bytes_atomic(path, ("\n".join(lines) + "\n").encode())
+
+
+def _read_samples(path: Path) -> tuple[Floats, Floats]:
+    """Return time (N,) and position (N, 2) of a CSV of samples."""
+    with explained_os_errors(path):
+        data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a CSV in UTF-8 ({error.reason} at byte {error.start}).") from None
+    first_line = text[: text.find("\n")] if "\n" in text else text
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first_line.count))
+    header = [name.strip() for name in next(reader, [])]
+    for name in SAMPLE_CSV_COLUMNS:
+        if name not in header:
+            raise UserError(
+                f"{path}, line 1: the column {name} is missing (found: {', '.join(header) or 'nothing'})."
+            )
+    chosen = [header.index(name) for name in SAMPLE_CSV_COLUMNS]
+    samples: list[tuple[float, float, float]] = []
+    previous = -np.inf
+    try:
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            time, x, y = (_number(path, reader.line_num, row, index, header) for index in chosen)
+            if not time >= previous:
+                wrong = "is empty" if np.isnan(time) else "lies before the line above"
+                raise UserError(f"{path}, line {reader.line_num}, column time_ms: the time {wrong}.")
+            previous = time
+            samples.append((time, x, y))
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}.") from None
+    table = np.array(samples, dtype=np.float64).reshape(-1, 3)
+    return table[:, 0], table[:, 1:]
+
+
+def _number(path: Path, line: int, row: list[str], index: int, header: list[str]) -> float:
+    """Return a cell's value; NaN where it is empty."""
+    if index >= len(row):
+        raise UserError(f"{path}, line {line}: {len(row)} cells instead of {len(header)}.")
+    cell = row[index].strip()
+    try:
+        value = float(cell) if cell else np.nan
+    except ValueError:
+        value = np.inf
+    if np.isinf(value):
+        raise UserError(f"{path}, line {line}, column {header[index]}: {cell!r} is not a number.")
+    return value
