@@ -1,0 +1,180 @@
+"""The networks: a U-Net, the student built on it, and the teacher that also reads an explanation.
+
+Images are (B, 3, S, S) with S a multiple of 16, float, roughly standardised; logits are (B, T, S, S), one
+channel per target. Features are those of the encoder at 1/2, 1/4, 1/8 and 1/16 of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+POSITION_GRID = 16
+"""Side of the learned grid of positions, interpolated to whatever the features' size is."""
+
+
+class Output(NamedTuple):
+    """What a network says about a batch."""
+
+    logits: Tensor
+    """(B, T, S, S)"""
+    features: list[Tensor]
+    """Four tensors (B, C, S/2**i, S/2**i), i = 1..4."""
+
+
+class Text(NamedTuple):
+    """The explanations of a batch, one token per attribute phrase."""
+
+    tokens: Tensor
+    """(B, L, D) phrase embeddings; padding is zero."""
+    valid: Tensor
+    """(B, L) bool, False where a token is padding."""
+
+
+class Pasted(NamedTuple):
+    """Where a mixed image shows another image of the batch, whose text holds there."""
+
+    region: Tensor
+    """(B, 1, S, S) bool"""
+    source: Tensor
+    """(B,) index of the image pasted in."""
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in (inputs, outputs):
+        layers += [nn.Conv2d(width, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(True)]
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    """A U-Net with one width per scale, from the full grid to 1/16.
+
+    The decoder's 3x3 convolution comes before its bilinear doubling: same weights, a quarter of the work.
+    """
+
+    def __init__(self, targets: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList(
+            _block(inputs, outputs) for inputs, outputs in zip((3, *widths[:-1]), widths, strict=True)
+        )
+        self.rise = nn.ModuleList()
+        self.decoder = nn.ModuleList()
+        for narrow, wide in zip(widths[:-1], widths[1:], strict=True):
+            self.rise.append(
+                nn.Sequential(nn.Conv2d(wide, narrow, 3, padding=1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU(True))
+            )
+            self.decoder.append(_block(2 * narrow, narrow))
+        self.head = nn.Conv2d(widths[0], targets, 1)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Return the features at the full grid and at 1/2 ... 1/16."""
+        features: list[Tensor] = []
+        for block in self.encoder:
+            images = block(functional.max_pool2d(images, 2) if features else images)
+            features.append(images)
+        return features
+
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
+        """Return logits (B, T, S, S) from the features at all scales."""
+        result = features[-1]
+        for scale in range(len(features) - 2, -1, -1):
+            risen = functional.interpolate(self.rise[scale](result), scale_factor=2, mode="bilinear")
+            result = self.decoder[scale](torch.cat([features[scale], risen], dim=1))
+        logits: Tensor = self.head(result)
+        return logits
+
+    def forward(self, images: Tensor) -> Output:
+        """Segment images."""
+        features = self.encode(images)
+        return Output(self.decode(features), features[1:])
+
+
+class Student(UNet):
+    """A U-Net that sees the image alone; its adapters project its features to the teacher's widths."""
+
+    def __init__(self, targets: int, widths: Sequence[int], teacher_widths: Sequence[int] = ()) -> None:
+        super().__init__(targets, widths)
+        # No ReLU behind them: the teacher's features, their goal, are signed.
+        self.adapters = nn.ModuleList(
+            nn.Conv2d(own, theirs, 1) for own, theirs in zip(widths[1:], teacher_widths[1:], strict=False)
+        )
+
+    def adapt(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Project the features at the four scales to the teacher's widths."""
+        return [adapter(feature) for adapter, feature in zip(self.adapters, features, strict=True)]
+
+
+class TextFusion(nn.Module):
+    """Lets the features of one scale attend to the explanation's tokens.
+
+    Queries are image tokens, keys and values text tokens. With a single text token attention is the same
+    everywhere, so that an explanation should bring several; an image without one attends to a learned null token.
+    """
+
+    def __init__(self, width: int, text_width: int, heads: int) -> None:
+        super().__init__()
+        while width % heads:
+            heads -= 1
+        self.heads = heads
+        self.positions = nn.Parameter(torch.randn(1, width, POSITION_GRID, POSITION_GRID) * 0.02)
+        self.null = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.text = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width))
+        self.query_norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width)
+        self.out_norm = nn.LayerNorm(width)
+        self.strength = nn.Parameter(torch.full((1,), 0.1))
+        """The lambda that weighs what the text says at this scale."""
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, features: Tensor, text: Text, pasted: Pasted | None = None) -> Tensor:
+        """Return features (B, C, h, w) to which the text (B, L, D) has been added."""
+        batch, width, height, breadth = features.shape
+        tokens, allowed = self._tokens(text)
+        mask = allowed[:, None, None, :]
+        if pasted is not None:
+            tokens = torch.cat([tokens, tokens[pasted.source]], dim=1)
+            region = functional.interpolate(pasted.region.to(features.dtype), (height, breadth)) > 0.5
+            inside = region.flatten(2).transpose(1, 2)
+            mask = torch.cat([~inside & allowed[:, None], inside & allowed[pasted.source][:, None]], dim=2)[:, None]
+        positions = functional.interpolate(self.positions, (height, breadth), mode="bilinear")
+        image = features.flatten(2).transpose(1, 2)
+        query = self.query(self.query_norm((features + positions).flatten(2).transpose(1, 2)))
+        key, value = self.key_value(tokens).chunk(2, dim=2)
+        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        said = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        said = self.out_norm(self.out(said.transpose(1, 2).flatten(2)))
+        fused = image + self.strength * (said + self.mlp(said))
+        return fused.transpose(1, 2).unflatten(2, (height, breadth))
+
+    def _tokens(self, text: Text) -> tuple[Tensor, Tensor]:
+        """Project the text and put the null token before it, open only where there is nothing else."""
+        empty = ~text.valid.any(dim=1, keepdim=True)
+        null = self.null.expand(len(empty), -1, -1)
+        projected = self.text(text.tokens)
+        return torch.cat([null.to(projected.dtype), projected], dim=1), torch.cat([empty, text.valid], dim=1)
+
+
+class Teacher(UNet):
+    """A U-Net whose features at the four scales attend to the explanation of the image."""
+
+    def __init__(self, targets: int, widths: Sequence[int], text_width: int, heads: int = 8) -> None:
+        super().__init__(targets, widths)
+        self.fusions = nn.ModuleList(TextFusion(width, text_width, heads) for width in widths[1:])
+
+    def forward(self, images: Tensor, text: Text, pasted: Pasted | None = None) -> Output:  # type: ignore[override]
+        """Segment images with the help of their explanations."""
+        full, *features = self.encode(images)
+        fused = [fusion(feature, text, pasted) for fusion, feature in zip(self.fusions, features, strict=True)]
+        return Output(self.decode([full, *fused]), fused)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return how many numbers training adjusts in a network."""
+    return sum(parameter.numel() for parameter in network.parameters())
