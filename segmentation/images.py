@@ -115,11 +115,15 @@ def decode_mask(path: Path) -> npt.NDArray[np.bool_]:
     """Read a mask (H, W): everything above half of the file's range is foreground, in any channel."""
     pixels = _decode(path)
     if pixels.dtype == np.bool_:
-        return pixels.any(axis=2)
+        return _any_channel(pixels)
     top = pixels.max(initial=0)
     # Some sets store masks as 0/1 instead of 0/255.
     cut = 0 if top <= 1 else np.iinfo(pixels.dtype).max // 2 if pixels.dtype.kind == "u" else 0.5
-    mask: npt.NDArray[np.bool_] = (pixels > cut).any(axis=2)
+    return _any_channel(pixels > cut)
+
+
+def _any_channel(pixels: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    mask: npt.NDArray[np.bool_] = np.logical_or.reduce(pixels, axis=2)
     return mask
 
 

@@ -17,7 +17,7 @@ from gaze_capture.fixations import Fixations
 from gaze_capture.formats.gazemedseg import read_gazemedseg
 from gaze_capture.storage import explained_os_errors, sha256_of, write_bytes_atomic
 from segmentation.images import ENDINGS, decode_mask, image_shape
-from segmentation.study import Study, StudyImage, new_id, safe_name
+from segmentation.study import Study, StudyImage, safe_name
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is being worked on)."""
@@ -147,7 +147,7 @@ def import_images(
         study.add_images(records)
     progress(len(files), len(files), "")
     if not records and not duplicates:
-        file, reason = skipped[0]
+        reason = skipped[0][1]
         raise UserError(f"None of {len(files)} files could be read as an image; the first: {reason}")
     study.audit("import-images", imported=len(records), duplicates=len(duplicates), skipped=len(skipped))
     return ImportReport(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import zipfile
@@ -40,14 +41,15 @@ class SigmaPreset:
 
 
 PRESETS: dict[str, SigmaPreset] = {
-    # Levels measured against true masks on gaze simulated from them; see docs/adr/0005.
-    "degrees": SigmaPreset((0.3, 0.2), (0.5, 0.3), sigma_deg=1.0),
+    # Chosen on Kvasir-SEG training images with gaze simulated from their masks: docs/adr/0005.
+    "degrees": SigmaPreset((0.4, 0.25), (0.35, 0.15), sigma_deg=1.5),
+    "fraction": SigmaPreset((0.4, 0.25), (0.35, 0.15), sigma_fraction=1.5 / 25),
     # GazeMedSeg (MICCAI 2024): sigma 70 (Kvasir-SEG) and 50 (NCI-ISBI) on a grid of 768 x 768.
     "gazemedseg-70": SigmaPreset((0.5, 0.3), (0.5, 0.3), sigma_fraction=70 / 768),
     "gazemedseg-50": SigmaPreset((0.4, 0.2), (0.4, 0.2), sigma_fraction=50 / 768),
 }
-WITHOUT_GEOMETRY = "gazemedseg-70"
-"""The preset for imported fixations that carry no degrees."""
+WITHOUT_GEOMETRY = "fraction"
+"""The preset for imported fixations that carry no degrees: as if the image had been 25 degrees wide."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class PseudoMaskSettings:
     """How a study's pseudo-masks are made."""
 
     sigma: str = "degrees"
-    """A key of PRESETS; `degrees` falls back to gazemedseg-70 for gaze imported without geometry."""
+    """A key of PRESETS; `degrees` falls back to `fraction` for gaze imported without geometry."""
     sigma_deg: float | None = None
     """Replaces the preset's sigma in degrees."""
     thresholds: tuple[float, ...] | None = None
@@ -88,7 +90,7 @@ class PseudoMaskSettings:
 
 def check_thresholds(thresholds: Sequence[float]) -> None:
     """Raise UserError unless there are levels, strictly descending, each between 0 and 1."""
-    descending = all(high > low for high, low in zip(thresholds, thresholds[1:], strict=False))
+    descending = all(high > low for high, low in itertools.pairwise(thresholds))
     if not thresholds or not descending or not all(0 < level < 1 for level in thresholds):
         text = " ".join(f"{level:g}" for level in thresholds)
         raise UserError(f"Levels must lie between 0 and 1 and descend, like 0.5 0.3, not {text or 'none'}.")

@@ -29,7 +29,8 @@ def refine(name: str, image: npt.NDArray[np.float32], heatmap: Heatmap) -> Heatm
     scale = min(1.0, WORKING_SIDE_PX / max(height, width))
     small = (max(1, round(height * scale)), max(1, round(width * scale)))
     refined = dense_crf(resize(image, *small), resize(heatmap, *small))
-    return np.clip(resize(refined, height, width), 0, 1)
+    scaled_back: Heatmap = resize(refined, height, width)
+    return scaled_back
 
 
 def dense_crf(

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
-from gaze_capture.fixations import Fixations
 from gaze_capture.fixation_table import read_fixation_table, write_fixation_table
+from gaze_capture.fixations import Fixations
 from gaze_capture.recording import Presence
 from gaze_capture.storage import explained_os_errors, read_json, write_bytes_atomic, write_json_atomic
 from segmentation.images import decode_gray16, decode_mask, encode_gray16, encode_mask

@@ -1,0 +1,44 @@
+# Two commands do all the set-up on a machine that has only Python 3.11: make demo, make test.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= gaze-insight-demo
+HEADLESS := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(findstring Darwin,$(shell uname -s)),,--headless)
+
+.PHONY: demo test lint types contracts system benchmarks bundle clean
+
+demo: $(VENV)/installed
+	-@$(BIN)/python installer/system_libraries.py
+	$(BIN)/gaze-insight demo --out "$(OUT)" $(HEADLESS)
+
+test: $(VENV)/installed system lint types contracts
+	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy
+
+contracts: $(VENV)/installed
+	$(BIN)/lint-imports
+
+benchmarks: $(VENV)/installed
+	QT_QPA_PLATFORM=offscreen $(BIN)/python -m tests.benchmarks
+
+bundle: $(VENV)/installed
+	$(BIN)/python installer/smoke_test.py
+
+system: $(VENV)/installed
+	$(BIN)/python installer/system_libraries.py
+
+# requirements.txt pins a tested set; it constrains, so that a platform may leave out or add what it must.
+$(VENV)/installed: pyproject.toml requirements.txt
+	"$(PYTHON)" -c "import sys; sys.exit(0 if sys.version_info >= (3, 10) else 'Gaze Insight needs Python 3.10 or newer, this is ' + sys.version.split()[0])"
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

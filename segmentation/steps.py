@@ -1,0 +1,360 @@
+"""Every step of the day as a plain function, for the command line, the window and Python alike.
+
+Each takes an open :class:`~segmentation.study.Study`, raises :class:`~gaze_capture.errors.UserError` with a sentence
+for the person at the keyboard, and reports through an optional ``progress(done, total, label)``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from gaze_capture.errors import UserError
+from gaze_capture.fixations import AdaptiveIVT, fixations_of
+from gaze_capture.recording_codec import read_recording
+from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, saliency, simulate_sitting
+from segmentation.evaluation import Evaluation, evaluate
+from segmentation.explaining import ExplainResult, explain_study
+from segmentation.images import read_image
+from segmentation.importing import (
+    GazeReport,
+    ImportReport,
+    Progress,
+    import_gaze,
+    import_images,
+    no_progress,
+)
+from segmentation.job import JobEvent, RunSpec
+from segmentation.presets import preset
+from segmentation.pseudomask import PseudoMask, PseudoMaskSettings, make_pseudomask
+from segmentation.runs import RunFolder, create_run, follow, start_worker
+from segmentation.study import TEST_SPLIT, Study, StudyImage, Target, new_id
+
+__all__ = [
+    "Evaluation",
+    "ExplainResult",
+    "GazeReport",
+    "ImportReport",
+    "PseudoMaskReport",
+    "SimulateReport",
+    "TrainResult",
+    "detect_fixations",
+    "evaluate",
+    "explain",
+    "import_gaze",
+    "import_images",
+    "latest_run",
+    "make_pseudomasks",
+    "predict",
+    "preset",
+    "simulate",
+    "train",
+]
+
+OnEvent = Callable[[JobEvent], None]
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def _in_threads(
+    function: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+    label: Callable[[_Item], str],
+    progress: Progress,
+) -> Iterator[tuple[_Item, _Result]]:
+    """Apply a function to items on all cores but report, yield and stop in order."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            for number, (item, future) in enumerate(zip(items, futures, strict=True)):
+                progress(number, len(items), label(item))
+                yield item, future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+    progress(len(items), len(items), "")
+
+
+# Gaze
+
+
+@dataclass(frozen=True)
+class SimulateReport:
+    """What the synthetic clinician looked at."""
+
+    recordings: tuple[str, ...]
+    images: int
+    from_masks: int
+    """Images whose gaze was drawn from their true mask; the rest from saliency alone."""
+
+
+def simulate(
+    study: Study,
+    *,
+    seed: int = 0,
+    split: str | None = None,
+    source: Literal["auto", "masks", "saliency"] = "auto",
+    annotator: str = "simulated",
+    images_per_sitting: int = 50,
+    progress: Progress = no_progress,
+) -> SimulateReport:
+    """Let a synthetic clinician look at every image that has no gaze yet, one recording a sitting.
+
+    Gaze is drawn from the true mask where there is one (``auto``), and every result made of it is *simulated from
+    masks*; ``saliency`` never looks at a mask.
+
+    Raises
+    ------
+    UserError
+        If there are no images, all have gaze already, or ``masks`` is asked for where an image has none.
+    """
+    images = study.images_of(split)
+    if not images:
+        raise UserError("The study has no images yet; import some first.")
+    target = study.target()
+    waiting = [image for image in images if (image.id, target.id) not in study.fixations]
+    if not waiting:
+        raise UserError("Every image has gaze already; nothing was simulated.")
+    if source == "masks":
+        without = [image.id for image in waiting if not study.mask_path(image.id, target.id).exists()]
+        if without:
+            raise UserError(
+                f"{len(without)} images have no true mask to simulate gaze from (the first is {without[0]}); "
+                "import masks or simulate from saliency."
+            )
+    # Chosen by the seed alone, so that a sitting's bias does not follow the order of file names.
+    order = np.random.default_rng(seed).permutation(len(waiting))
+    recordings: list[str] = []
+    from_masks = 0
+    for sitting, start in enumerate(range(0, len(order), images_per_sitting)):
+        progress(start, len(order), f"sitting {sitting + 1}")
+        chosen = [waiting[index] for index in order[start : start + images_per_sitting]]
+        looked_at = [_to_look_at(study, image, target, source) for image in chosen]
+        from_masks += sum(item.mask is not None for item in looked_at)
+        recording_id = new_id("rec-")
+        simulate_sitting(
+            study.recordings_folder / recording_id,
+            looked_at,
+            SyntheticClinician(seed=seed * 1_000_003 + sitting),
+            recording_id=recording_id,
+            annotator=annotator,
+        )
+        recordings.append(recording_id)
+        detect_fixations(study, recording_id)
+    progress(len(order), len(order), "")
+    study.audit("simulate", seed=seed, images=len(order), from_masks=from_masks)
+    return SimulateReport(tuple(recordings), len(order), from_masks)
+
+
+def _to_look_at(study: Study, image: StudyImage, target: Target, source: str) -> ImageToLookAt:
+    mask = study.true_mask(image.id, target.id) if source != "saliency" else None
+    # An empty mask leaves the eye to what is salient; so does having none.
+    needs_saliency = mask is None or not mask.any()
+    return ImageToLookAt(
+        image_id=image.id,
+        shape=image.shape[:2],
+        mask=mask,
+        saliency=saliency(read_image(study.image_path(image))) if needs_saliency else None,
+        target_id=target.id,
+    )
+
+
+def detect_fixations(
+    study: Study,
+    recording_id: str | None = None,
+    *,
+    parameters: AdaptiveIVT | None = None,
+    progress: Progress = no_progress,
+) -> int:
+    """Detect and store the fixations of one recording, or of all; return how many there are.
+
+    Raises
+    ------
+    UserError
+        If there is no recording or one is damaged.
+    """
+    ids = [recording_id] if recording_id is not None else study.recording_ids()
+    if not ids:
+        raise UserError("The study has no recordings yet; record or simulate gaze first.")
+    count = 0
+    for number, name in enumerate(ids):
+        progress(number, len(ids), name)
+        recording = read_recording(study.recordings_folder / name)
+        found = fixations_of(recording, parameters or AdaptiveIVT())
+        study.save_fixations(name, found, imported=False)
+        count += sum(len(item.duration_ms) for item in found)
+    progress(len(ids), len(ids), "")
+    return count
+
+
+# Pseudo-masks and explanations
+
+
+@dataclass(frozen=True)
+class PseudoMaskReport:
+    """What became a pseudo-mask and what did not."""
+
+    made: int
+    waiting: int
+    """Images without gaze."""
+    absent: int
+    """Images whose annotator said that the target is absent: they need no mask to teach."""
+    empty: tuple[str, ...]
+    """Images whose gaze holds no fixation that counts."""
+    failed: tuple[tuple[str, str], ...]
+    """(image id, reason)"""
+
+
+def make_pseudomasks(
+    study: Study,
+    *,
+    settings: PseudoMaskSettings | None = None,
+    split: str | None = None,
+    progress: Progress = no_progress,
+) -> PseudoMaskReport:
+    """Make the pseudo-masks of all images with gaze; new settings become the study's own.
+
+    Raises
+    ------
+    UserError
+        If no image has gaze.
+    """
+    if settings is not None and settings != study.pseudomask_settings:
+        study.set_pseudomask_settings(settings)
+    keys = [(image, target) for image, target in study.iterate_keys(split)]
+    with_gaze = [key for key in keys if (key[0].id, key[1].id) in study.fixations]
+    if not with_gaze:
+        raise UserError("No image has gaze yet; record, simulate or import some first.")
+    absent = {key for key in with_gaze if study.presence(key[0].id, key[1].id) == "absent"}
+    todo = [key for key in with_gaze if key not in absent]
+
+    def make(key: tuple[StudyImage, Target]) -> PseudoMask | UserError | None:
+        image, target = key
+        try:
+            pixels = read_image(study.image_path(image))
+        except UserError as error:
+            return error
+        fixations = study.fixations[image.id, target.id]
+        return make_pseudomask(pixels, fixations, study.pseudomask_settings, target.id)
+
+    made, empty, failed = 0, [], []
+    for (image, _), result in _in_threads(make, todo, lambda key: key[0].id, progress):
+        if isinstance(result, PseudoMask):
+            study.save_pseudomask(result)
+            made += 1
+        elif result is None:
+            empty.append(image.id)
+        else:
+            failed.append((image.id, str(result)))
+    study.audit("pseudomask", made=made, settings=study.pseudomask_settings.to_json())
+    return PseudoMaskReport(made, len(keys) - len(with_gaze), len(absent), tuple(empty), tuple(failed))
+
+
+def explain(
+    study: Study,
+    *,
+    backend: str = "measured",
+    base_url: str | None = None,
+    model: str | None = None,
+    split: str | None = None,
+    progress: Progress = no_progress,
+) -> ExplainResult:
+    """Describe the gazed region of every pseudo-mask that has no explanation yet."""
+    return explain_study(
+        study, backend=backend, base_url=base_url, model=model, split=split, progress=progress
+    )
+
+
+# Training and prediction
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended."""
+
+    run: str
+    seconds: float
+    iterations: int
+    device: str
+
+
+def _ignore_event(event: JobEvent) -> None:
+    """Report to nobody."""
+
+
+def train(
+    study: Study,
+    spec: RunSpec | None = None,
+    *,
+    resume: str | None = None,
+    on_event: OnEvent = _ignore_event,
+) -> TrainResult:
+    """Train in a worker process and wait for its end.
+
+    Raises
+    ------
+    UserError
+        If nothing can be learned from the study, or the run failed or was stopped.
+    """
+    if resume is not None:
+        run = RunFolder(study.runs_folder / resume)
+        run.prepare_resume()
+    else:
+        run = create_run(study, spec or preset("gaze-to-insight", "cpu"))
+    process = start_worker(run)
+    last: JobEvent | None = None
+    started: dict[str, object] = {}
+    try:
+        for event in follow(run, process):
+            on_event(event)
+            last = event
+            if event.kind == "started":
+                started = event.values
+    except KeyboardInterrupt:
+        run.request_stop()
+        raise
+    if last is None or last.kind != "done":
+        reason = last.values.get("message") if last else None
+        raise UserError(f"The run {run.id} ended early: {reason or 'see ' + str(run.path / 'worker.log')}")
+    return TrainResult(
+        run=run.id,
+        seconds=float(last.values["seconds"]),
+        iterations=last.step,
+        device=str(started.get("device", "unknown")),
+    )
+
+
+def latest_run(study: Study, run_id: str | None = None) -> str:
+    """Return the run asked for, or the latest that finished.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    if run_id is not None:
+        if run_id not in study.run_ids():
+            raise UserError(
+                f"The study has no run {run_id!r}; it has: {', '.join(study.run_ids()) or 'none yet'}."
+            )
+        return run_id
+    for name in reversed(study.run_ids()):
+        if RunFolder(study.runs_folder / name).state() == "done":
+            return name
+    raise UserError("The study has no finished run yet; train first.")
+
+
+def explained_share(study: Study, split: str) -> float:
+    """Share of a split's pseudo-masks that have an explanation, 0..1; NaN where there are none."""
+    ids = {image.id for image in study.images_of(split)}
+    masks = {key for key in study.pseudomask_keys() if key[0] in ids}
+    return len(masks & study.explanation_keys()) / len(masks) if masks else float("nan")
+
+
+_ = (replace, Path, TEST_SPLIT)

@@ -1,0 +1,50 @@
+"""What all tests share: no display, no hub, settings of their own, and the shared data where it is at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+
+from segmentation.images import encode_mask
+from segmentation.study import Study
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real data, which is never part of the project."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the shared data is not at hand")
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    """Return a new, empty study."""
+    return Study.create(tmp_path / "study")
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Return a folder of six small images with a bright disc each, and `masks/` beside `images/`."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "raw"
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    rows, columns = np.mgrid[0:48, 0:64]
+    for number in range(6):
+        centre = rng.uniform([16, 16], [32, 48])
+        mask = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < rng.uniform(7, 11) ** 2
+        pixels = rng.normal(90, 12, (48, 64, 3)) + mask[:, :, None] * [60, 30, 20]
+        data = cv2.imencode(".png", np.clip(pixels, 0, 255).astype(np.uint8))[1]
+        (folder / "images" / f"case_{number}.png").write_bytes(data.tobytes())
+        (folder / "masks" / f"case_{number}.png").write_bytes(encode_mask(mask))
+    return folder
