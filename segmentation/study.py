@@ -394,29 +394,36 @@ class Study:
         return self.folder / "reviews" / f"{image_id}.{target_id}"
 
     def reviews(self, image_id: str, target_id: str) -> list[Review]:
-        """Return all reviews of a target in an image, oldest first."""
-        return [_review(path) for path in sorted(self._reviews_folder(image_id, target_id).glob("*.json"))]
+        """Return all reviews of a target in an image that stand, oldest first."""
+        return [_review(path) for path in _standing(self._reviews_folder(image_id, target_id))]
 
     def reviewed(self) -> dict[tuple[str, str], Review]:
         """Return the latest review of everything that was reviewed, by (image id, target id)."""
         latest: dict[tuple[str, str], Review] = {}
         for folder in sorted((self.folder / "reviews").glob("*/")):
-            for path in sorted(folder.glob("*.json"))[-1:]:
+            for path in _standing(folder)[-1:]:
                 review = _review(path)
                 latest[review.image_id, review.target_id] = review
         return latest
 
-    def add_review(self, review: Review, mask: Mask | None = None) -> None:
-        """Add a review and, for an edited or accepted one, the mask (H, W) it stands for."""
-        name = f"{new_id()}-{safe_name(review.annotator)}"
+    def add_review(self, review: Review, mask: Mask | None = None) -> str:
+        """Add a review and, for an edited or accepted one, the mask (H, W) it stands for; return its name."""
+        # To the microsecond: verdicts given by key follow each other within one second, and the latest one counts.
+        stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S%f")
+        name = f"{stamp}-{secrets.token_hex(3)}-{safe_name(review.annotator)}"
         folder = self._reviews_folder(review.image_id, review.target_id)
         if mask is not None:
             write_bytes_atomic(folder / f"{name}.png", encode_mask(mask))
         write_json_atomic(folder / f"{name}.json", {"schema": SCHEMA, **dataclasses.asdict(review)})
+        return name
+
+    def withdraw_review(self, image_id: str, target_id: str, name: str) -> None:
+        """Take a review back; it stays on disk, marked beside it, since reviews are never rewritten."""
+        write_bytes_atomic(self._reviews_folder(image_id, target_id) / f"{name}.withdrawn", b"")
 
     def reviewed_mask(self, image_id: str, target_id: str) -> Mask | None:
-        """Return the mask of the latest accepted or edited review, or None."""
-        paths = sorted(self._reviews_folder(image_id, target_id).glob("*.json"))
+        """Return the mask of the latest review, or None if that one has none."""
+        paths = _standing(self._reviews_folder(image_id, target_id))
         return _read_mask(paths[-1].with_suffix(".png")) if paths else None
 
     def iterate_keys(self, split: str | None = None) -> Iterator[tuple[StudyImage, Target]]:
@@ -424,6 +431,11 @@ class Study:
         for image in self.images_of(split):
             for target in self.targets:
                 yield image, target
+
+
+def _standing(folder: Path) -> list[Path]:
+    """List a folder's reviews that were not withdrawn, oldest first."""
+    return [path for path in sorted(folder.glob("*.json")) if not path.with_suffix(".withdrawn").exists()]
 
 
 def _review(path: Path) -> Review:

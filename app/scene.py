@@ -1,0 +1,199 @@
+"""From a study's state to one frozen Scene: everything the canvas draws of an image, nothing of Qt."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gaze_capture.fixations import Fixations
+from segmentation.images import read_display
+from segmentation.study import Study, Verdict
+
+LayerName = Literal[
+    "heatmap", "fixations", "scanpath", "levels", "student", "teacher", "disagreement", "reviewed", "truth"
+]
+LAYERS: tuple[LayerName, ...] = get_args(LayerName)
+"""In the order of their keys 1-9."""
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+SMOOTHING_LIMIT_PX = 1 << 20
+"""Masks of larger images are outlined without the smoothing enlargement, which would cost more than it shows."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The closed contours of one region; holes are contours within contours (odd-even filling)."""
+
+    contours: tuple[Floats, ...]
+    """Each (K, 2) x, y in image pixels, pixel centres at whole numbers."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no region at all."""
+        return not self.contours
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Fixations as drawn: a circle each, its area following the duration."""
+
+    xy_px: Floats
+    """(F, 2) image pixels."""
+    duration_ms: Floats
+    """(F,)"""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is drawn of one target in one image; a layer that the study does not have is None or empty."""
+
+    image_id: str
+    target_id: str
+    image: npt.NDArray[np.uint8]
+    """(H, W, 3) RGB."""
+    heatmap: npt.NDArray[np.uint8] | None = None
+    """(H, W, 4) RGBA, not premultiplied."""
+    gaze: tuple[Marks, ...] = ()
+    """One for every sitting."""
+    levels: tuple[Outline, ...] = ()
+    """Highest threshold first."""
+    thresholds: tuple[float, ...] = ()
+    student: Outline | None = None
+    teacher: Outline | None = None
+    disagreement: Outline | None = None
+    """Where student and teacher differ."""
+    reviewed: Outline | None = None
+    truth: Outline | None = None
+    verdict: Verdict | None = None
+    run_id: str | None = None
+    simulated_from: str | None = None
+
+    @property
+    def available(self) -> frozenset[LayerName]:
+        """The layers there is something to show of; an empty outline is something: the network saw nothing."""
+        found: set[LayerName] = set()
+        if self.heatmap is not None:
+            found.add("heatmap")
+        if any(len(marks.xy_px) for marks in self.gaze):
+            found |= {"fixations", "scanpath"}
+        if self.levels:
+            found.add("levels")
+        regions: tuple[LayerName, ...] = ("student", "teacher", "disagreement", "reviewed", "truth")
+        found.update(name for name in regions if getattr(self, name) is not None)
+        return frozenset(found)
+
+
+def outline(values: npt.NDArray[Any], threshold: float = 0.5) -> Outline:
+    """Outline the region of a mask or map (H, W) at or above a threshold.
+
+    Small images are enlarged twice first, so that the contour runs between pixels, not from centre to centre.
+    """
+    grid = np.asarray(values, dtype=np.float32)
+    factor = 2 if grid.size <= SMOOTHING_LIMIT_PX else 1
+    if factor > 1:
+        height, width = grid.shape
+        grid = cv2.resize(grid, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR)
+    region = (grid >= threshold).astype(np.uint8)
+    contours, _ = cv2.findContours(region, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    points = (contour.reshape(-1, 2).astype(np.float64) for contour in contours)
+    return Outline(tuple((one + 0.5) / factor - 0.5 for one in points))
+
+
+def _inferno() -> npt.NDArray[np.uint8]:
+    ramp = np.arange(256, dtype=np.uint8)[:, np.newaxis]
+    bgr = cv2.applyColorMap(ramp, cv2.COLORMAP_INFERNO)[:, 0]
+    return np.ascontiguousarray(bgr[:, ::-1])
+
+
+def heatmap_rgba(heatmap: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Colour a heatmap (H, W) in 0..1 with inferno, its alpha following the value; returns (H, W, 4)."""
+    index = np.rint(np.clip(heatmap, 0, 1) * 255).astype(np.uint8)
+    ramp = np.empty((256, 4), dtype=np.uint8)
+    ramp[:, :3] = _inferno()
+    # The square root lifts the flanks: a linear alpha hides all but the very peak.
+    ramp[:, 3] = np.rint(np.sqrt(np.linspace(0, 1, 256)) * 235)
+    return ramp[index]
+
+
+def marks_of(fixations: Fixations) -> Marks:
+    """Return fixations as they are drawn."""
+    return Marks(fixations.xy_px, fixations.duration_ms)
+
+
+def build_scene(study: Study, image_id: str, target_id: str, run_id: str | None = None) -> Scene:
+    """Read everything the study holds of a target in an image; `run_id` names whose predictions are shown.
+
+    Raises
+    ------
+    UserError
+        If the image, or a file that belongs to it, cannot be read.
+    """
+    image = read_display(study.image_path(study.image(image_id)))
+    gaze = study.fixations.get((image_id, target_id), [])
+    pseudomask = study.pseudomask(image_id, target_id)
+    truth = study.true_mask(image_id, target_id)
+    student = study.prediction(run_id, image_id, target_id) if run_id else None
+    teacher = study.prediction(run_id, image_id, target_id, "teacher") if run_id else None
+    differing = None if student is None or teacher is None else (student >= 0.5) != (teacher >= 0.5)
+    reviews = study.reviews(image_id, target_id)
+    reviewed = study.reviewed_mask(image_id, target_id) if reviews else None
+    simulated = [item.simulated_from for item in gaze if item.simulated_from]
+    return Scene(
+        image_id=image_id,
+        target_id=target_id,
+        image=image,
+        heatmap=None if pseudomask is None else heatmap_rgba(pseudomask.heatmap),
+        gaze=tuple(marks_of(item) for item in gaze),
+        levels=() if pseudomask is None else tuple(outline(mask) for mask in pseudomask.masks),
+        thresholds=() if pseudomask is None else pseudomask.thresholds,
+        student=None if student is None else outline(student),
+        teacher=None if teacher is None else outline(teacher),
+        disagreement=None if differing is None else outline(differing),
+        reviewed=None if reviewed is None else outline(reviewed),
+        truth=None if truth is None else outline(truth),
+        verdict=reviews[-1].verdict if reviews else None,
+        run_id=run_id,
+        simulated_from=simulated[0] if simulated else None,
+    )
+
+
+class SceneCache:
+    """The last few scenes, safe to fill from another thread ahead of the reader's next step."""
+
+    def __init__(self, study: Study, size: int = 12) -> None:
+        self._study = study
+        self._size = size
+        self._scenes: OrderedDict[tuple[str, str, str | None], Scene] = OrderedDict()
+        self._lock = threading.Lock()
+        self._generation = 0
+
+    def get(self, image_id: str, target_id: str, run_id: str | None = None) -> Scene:
+        """Return a scene, built where it is not at hand."""
+        key = (image_id, target_id, run_id)
+        with self._lock:
+            if key in self._scenes:
+                self._scenes.move_to_end(key)
+                return self._scenes[key]
+            generation = self._generation
+        scene = build_scene(self._study, image_id, target_id, run_id)
+        with self._lock:
+            if generation == self._generation:
+                self._scenes[key] = scene
+                while len(self._scenes) > self._size:
+                    self._scenes.popitem(last=False)
+        return scene
+
+    def forget(self, image_id: str | None = None) -> None:
+        """Forget an image's scenes, or all, because the study has changed."""
+        with self._lock:
+            self._generation += 1
+            for key in [key for key in self._scenes if image_id in (None, key[0])]:
+                del self._scenes[key]
