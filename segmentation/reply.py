@@ -1,0 +1,130 @@
+"""From what a model answered to attributes of the schema, or to the sentence that says what is wrong.
+
+A reply is data: it is searched for one JSON object, checked word by word, and never run or rendered.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from typing import Any
+
+from segmentation.explanation import schema, vocabulary
+
+MAX_CHARACTERS = 64 * 1024
+"""A reply is read no further than this."""
+MAX_REMARKS = 500
+"""Longer remarks are cut."""
+_MAX_CANDIDATES = 200
+_SPELLINGS = {"center": "centre", "gray": "grey", "color": "colour"}
+
+
+def plain_text(text: str, length: int) -> str:
+    """Return text on one line without control and formatting characters, cut to a length."""
+    cleaned = "".join(
+        " " if unicodedata.category(letter)[0] == "C" else letter for letter in text[: 4 * length]
+    )
+    cleaned = " ".join(cleaned.split())
+    return cleaned if len(cleaned) <= length else cleaned[: length - 3].rstrip() + "..."
+
+
+def read_reply(text: str) -> tuple[dict[str, Any] | None, str]:
+    """Find attributes in a model's answer.
+
+    Prose, code fences and thinking around the JSON are passed over; of several objects the last valid one counts.
+    Keys and words are compared without regard to case and spelling (centre, center), keys the schema does not
+    know are dropped.
+
+    Returns
+    -------
+    the attributes and ``""``, or None and what is wrong, in words a model can act upon
+    """
+    problem = "there is no JSON object in the answer, or it is cut short"
+    for candidate in reversed(_objects(text[:MAX_CHARACTERS])):
+        attributes = _normalised(candidate)
+        problems = check_attributes(attributes)
+        if not problems:
+            return attributes, ""
+        if attributes or problem.startswith("there is no"):
+            problem = "; ".join(problems[:6])
+    return None, problem
+
+
+def check_attributes(attributes: Any) -> list[str]:
+    """Check attributes by the published schema; an empty list is good news."""
+    # Takes 0.1 s to import, and nothing else needs it.
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(schema())
+    return [
+        _sentence(error)
+        for error in sorted(validator.iter_errors(attributes), key=lambda error: str(error.path))
+    ]
+
+
+def _sentence(error: Any) -> str:
+    name = str(error.path[0]) if error.path else ""
+    if not name:
+        return plain_text(str(error.message), 200)
+    words = ", ".join(vocabulary(name))
+    expected = f"one of: {words}" if words else "a text"
+    if "anyOf" in schema()["properties"][name]:
+        expected = f"a number from 0 to 100, or {expected}"
+    return f"{name} must be {expected}; not {plain_text(json.dumps(error.instance, ensure_ascii=False), 60)}"
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    """Return the outermost JSON objects in a text, in order."""
+    decoder = json.JSONDecoder(parse_constant=_refuse)
+    found: list[dict[str, Any]] = []
+    position = tries = 0
+    while tries < _MAX_CANDIDATES and (start := text.find("{", position)) >= 0:
+        tries += 1
+        try:
+            value, position = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            position = start + 1
+        else:
+            found.append(value)
+    return found
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _normalised(candidate: dict[str, Any]) -> dict[str, Any]:
+    known = schema()["properties"]
+    attributes: dict[str, Any] = {}
+    for key, value in candidate.items():
+        name = _spelled(key).replace(" ", "_")
+        if name not in known:
+            continue
+        words = vocabulary(name)
+        if name == "remarks" and isinstance(value, str):
+            value = plain_text(value, MAX_REMARKS)
+        elif isinstance(value, str):
+            word = _spelled(value)
+            if word in words:
+                value = word
+            elif name == "area_percent" and (
+                match := re.fullmatch(r"(?:about )?([\d.]{1,8}) ?(?:%|percent)?", word)
+            ):
+                value = _number(match[1], value)
+        attributes[name] = value
+    return attributes
+
+
+def _number(text: str, otherwise: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return otherwise
+
+
+def _spelled(text: str) -> str:
+    words = " ".join(re.split(r"[\s_-]+", text[:100].strip().casefold()))
+    for american, british in _SPELLINGS.items():
+        words = words.replace(american, british)
+    return words
