@@ -13,6 +13,24 @@ Float32s = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 
+SAMPLE = np.dtype(
+    [
+        ("time_ns", "<i8"),
+        ("device_time_ns", "<i8"),
+        ("left_x", "<f4"),
+        ("left_y", "<f4"),
+        ("right_x", "<f4"),
+        ("right_y", "<f4"),
+        ("pupil_left", "<f4"),
+        ("pupil_right", "<f4"),
+    ]
+)
+"""One sample as trackers hand it out and recordings keep it: host and device time in ns, each eye's position
+normalised to the screen, pupil diameters in mm; NaN where invalid."""
+
+Samples = npt.NDArray[np.void]
+"""(N,) of dtype :data:`SAMPLE`."""
+
 Presence = Literal["present", "absent", "unsure", "ungradable"]
 """An annotator's word on a target in an image."""
 
@@ -122,3 +140,24 @@ class Recording:
     """``"masks"`` or ``"saliency"`` where no person looked; every result made of it must say so."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Facts a reader may want: nominal rate, lost samples, what a recovery cut off."""
+
+    @property
+    def samples(self) -> Samples:
+        """The samples (N,) as one array of dtype :data:`SAMPLE`."""
+        return pack_samples(self.time_ns, self.device_time_ns, self.left_xy, self.right_xy, self.pupil_mm)
+
+
+def pack_samples(
+    time_ns: Int64s,
+    device_time_ns: Int64s,
+    left_xy: npt.NDArray[np.floating[Any]],
+    right_xy: npt.NDArray[np.floating[Any]],
+    pupil_mm: npt.NDArray[np.floating[Any]],
+) -> Samples:
+    """Pack columns, (N,) and (N, 2) as in :class:`Recording`, into samples (N,)."""
+    samples = np.empty(len(time_ns), dtype=SAMPLE)
+    samples["time_ns"], samples["device_time_ns"] = time_ns, device_time_ns
+    for name, pair in (("left_", left_xy), ("right_", right_xy)):
+        samples[name + "x"], samples[name + "y"] = pair[:, 0], pair[:, 1]
+    samples["pupil_left"], samples["pupil_right"] = pupil_mm[:, 0], pupil_mm[:, 1]
+    return samples
