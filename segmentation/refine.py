@@ -117,15 +117,18 @@ def _palette(colours: npt.NDArray[np.float32], sigma: float) -> tuple[npt.NDArra
     """Group colours (N, C) in 0..255 by cells no wider than needed for MAX_COLOURS: index (N,), means (K, C)."""
     width = sigma / 2 if colours.shape[1] == 1 else sigma
     while True:
-        cells = np.floor(colours / width).astype(np.int64)
-        per_axis = int(256 / width) + 1
+        per_axis = int(255 / width) + 1
+        cells = (colours * (1 / width)).astype(np.int64)
         code = cells @ (per_axis ** np.arange(colours.shape[1]))
-        used, index = np.unique(code, return_inverse=True)
+        count = np.bincount(code, minlength=per_axis ** colours.shape[1])
+        used = np.flatnonzero(count)
         if len(used) <= MAX_COLOURS:
             break
         width *= 1.25
-    count = np.bincount(index, minlength=len(used))
-    means = [np.bincount(index, weights=channel, minlength=len(used)) / count for channel in colours.T]
+    index_of_cell = np.zeros(len(count), dtype=np.int64)
+    index_of_cell[used] = np.arange(len(used))
+    index = index_of_cell[code]
+    means = [np.bincount(index, weights=channel) / count[used] for channel in colours.T]
     return index, np.stack(means, axis=1)
 
 

