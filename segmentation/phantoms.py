@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from gaze_capture.storage import write_bytes_atomic
 from segmentation.images import encode_mask
+from segmentation.importing import Progress, no_progress
 from segmentation.procedural import Field, Grid, Picture, blend, colour, lines, ramp
 
 Kind = Literal["polyp", "lesion", "gland"]
@@ -81,6 +82,7 @@ def write_phantoms(
     size_px: int = 192,
     kinds: Sequence[Kind] = KINDS,
     prefix: str = "phantom",
+    progress: Progress = no_progress,
 ) -> tuple[Path, Path]:
     """Write phantoms as ``folder/images/*.png`` and ``folder/masks/*.png`` of the same names.
 
@@ -91,6 +93,7 @@ def write_phantoms(
     The folder of images and the folder of masks.
     """
     for index in range(count):
+        progress(index, count, prefix)
         kind = kinds[index % len(kinds)]
         # Ten million apart: sets drawn from neighbouring seeds share no image.
         phantom = make_phantom(seed * 10_000_000 + index, kind, size_px)
