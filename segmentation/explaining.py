@@ -160,9 +160,7 @@ def build_prompt(question: Question) -> str:
     return string.Template(template).substitute(
         modality=plain_text(question.image.modality, 60),
         target=plain_text(question.target.name, 60),
-        gaze="They report that it is not in this image."
-        if question.absent
-        else gaze_in_words(question.pseudomask),
+        gaze=gaze_in_words(question.pseudomask),
         outline=outline if question.region.any() else "",
         vocabulary=_vocabulary_in_words(),
     )
