@@ -112,7 +112,7 @@ class _Runner(QRunnable):
 class RunWatcher(QObject):
     """Watches one run through its folder alone, so that a run of another window, or of yesterday, looks the same."""
 
-    event = Signal(object)
+    happened = Signal(object)
     """A JobEvent, the old ones first."""
     state_changed = Signal(str)
 
@@ -142,7 +142,7 @@ class RunWatcher(QObject):
         for event in self._tail.read():
             if event.kind == "step" or event.kind in ENDINGS:
                 self.last_step = event
-            self.event.emit(event)
+            self.happened.emit(event)
         if state != self.state:
             self.state = state
             if state not in ("running", "waiting"):

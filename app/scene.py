@@ -96,7 +96,7 @@ def outline(values: npt.NDArray[Any], threshold: float = 0.5) -> Outline:
 
     Small images are enlarged twice first, so that the contour runs between pixels, not from centre to centre.
     """
-    grid = np.asarray(values, dtype=np.float32)
+    grid: npt.NDArray[Any] = np.asarray(values, dtype=np.float32)
     factor = 2 if grid.size <= SMOOTHING_LIMIT_PX else 1
     if factor > 1:
         height, width = grid.shape

@@ -1,0 +1,111 @@
+"""The inspector's list of layers: key, line sample, name, switch and opacity of each."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QCoreApplication, QRectF, QSize, Qt
+from PySide6.QtGui import QBrush, QColor, QLinearGradient, QPainter, QPaintEvent
+from PySide6.QtWidgets import QCheckBox, QGridLayout, QSlider, QWidget
+
+from app import theme
+from app.canvas import STYLES, Canvas, pen_of
+from app.scene import LAYERS, LayerName, Scene
+from app.widgets import box, label
+
+
+def layer_title(name: LayerName) -> str:
+    """Return a layer's name for people."""
+    titles = {
+        "heatmap": QCoreApplication.translate("Layers", "Heatmap"),
+        "fixations": QCoreApplication.translate("Layers", "Fixations"),
+        "scanpath": QCoreApplication.translate("Layers", "Scanpath"),
+        "levels": QCoreApplication.translate("Layers", "Levels"),
+        "student": QCoreApplication.translate("Layers", "Student"),
+        "teacher": QCoreApplication.translate("Layers", "Teacher"),
+        "disagreement": QCoreApplication.translate("Layers", "Disagreement"),
+        "reviewed": QCoreApplication.translate("Layers", "Reviewed"),
+        "truth": QCoreApplication.translate("Layers", "True mask"),
+    }
+    return titles[name]
+
+
+class LineSample(QWidget):
+    """A short piece of a layer as the canvas draws it, on the canvas's own ground."""
+
+    def __init__(self, name: LayerName) -> None:
+        super().__init__()
+        self._name = name
+        self.setFixedSize(QSize(36, 18))
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw it."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        area = QRectF(self.rect())
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(theme.SURROUND))
+        painter.drawRoundedRect(area, 4, 4)
+        style = STYLES[self._name]
+        if self._name == "heatmap":
+            ramp = QLinearGradient(area.left() + 4, 0, area.right() - 4, 0)
+            for place, colour in ((0, "#1B0C41"), (0.4, "#A52C60"), (0.7, "#FB9B06"), (1, "#FCFFA4")):
+                ramp.setColorAt(place, QColor(colour))
+            painter.setBrush(QBrush(ramp))
+            painter.drawRoundedRect(area.adjusted(4, 5, -4, -5), 2, 2)
+        elif self._name == "disagreement":
+            painter.setBrush(QBrush(QColor(style.colour), Qt.BrushStyle.BDiagPattern))
+            painter.drawRect(area.adjusted(5, 4, -5, -4))
+        elif self._name == "fixations":
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.setPen(pen_of(style))
+            for x, radius in ((11, 5.0), (24, 3.0)):
+                painter.drawEllipse(QRectF(x - radius, 9 - radius, 2 * radius, 2 * radius))
+        else:
+            painter.setPen(pen_of(style))
+            painter.drawLine(5, 9, 31, 9)
+        painter.end()
+
+
+class LayerPanel(QWidget):
+    """Switches and sliders of a canvas's layers; those the scene lacks are greyed."""
+
+    def __init__(self, canvas: Canvas) -> None:
+        super().__init__()
+        self._canvas = canvas
+        self.switches: dict[LayerName, QCheckBox] = {}
+        self.sliders: dict[LayerName, QSlider] = {}
+        layout = QGridLayout(self)
+        box(layout, spacing=theme.SMALL)
+        layout.setHorizontalSpacing(theme.NORMAL)
+        layout.setColumnStretch(2, 1)
+        for row, name in enumerate(LAYERS):
+            key = label(str(row + 1), "key")
+            switch = QCheckBox(layer_title(name))
+            switch.setToolTip(self.tr("Show or hide; key {key}, hold it to peek").format(key=row + 1))
+            switch.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+            slider = QSlider(Qt.Orientation.Horizontal)
+            slider.setRange(0, 100)
+            slider.setFixedWidth(84)
+            slider.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+            slider.setAccessibleName(self.tr("Opacity of {layer}").format(layer=layer_title(name)))
+            slider.setToolTip(slider.accessibleName())
+            layout.addWidget(key, row, 0)
+            layout.addWidget(LineSample(name), row, 1)
+            layout.addWidget(switch, row, 2)
+            layout.addWidget(slider, row, 3)
+            switch.toggled.connect(lambda on, name=name: canvas.set_layer_visible(name, on))
+            slider.valueChanged.connect(lambda value, name=name: canvas.set_layer_opacity(name, value / 100))
+            self.switches[name], self.sliders[name] = switch, slider
+        canvas.layers_changed.connect(self._follow)
+        self._follow()
+
+    def show_scene(self, scene: Scene | None) -> None:
+        """Grey what the scene has nothing of."""
+        available = scene.available if scene is not None else frozenset()
+        for name, switch in self.switches.items():
+            switch.setEnabled(name in available)
+            self.sliders[name].setEnabled(name in available)
+
+    def _follow(self) -> None:
+        for name in LAYERS:
+            self.switches[name].setChecked(self._canvas.layer_visible(name))
+            self.sliders[name].setValue(round(self._canvas.layer_opacity(name) * 100))

@@ -1,0 +1,485 @@
+"""The window: rail, pages, messages, work in hand, status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from PySide6.QtCore import QByteArray, QEvent, QObject, QSettings, QSize, Qt, QTimer
+from PySide6.QtGui import QAction, QCloseEvent, QKeyEvent, QKeySequence, QShortcut
+from PySide6.QtWidgets import (
+    QApplication,
+    QButtonGroup,
+    QFrame,
+    QHBoxLayout,
+    QInputDialog,
+    QMainWindow,
+    QMenu,
+    QPlainTextEdit,
+    QProgressBar,
+    QStackedWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.jobs import RunWatcher, Task
+from app.overview import run_states
+from app.page import Page
+from app.session import Session
+from app.widgets import Banner, Button, ElidedLabel, IconButton, box, label
+from gaze_capture.errors import UserError
+from segmentation.runs import RunFolder
+
+PAGES = ("study", "record", "train", "review")
+BUSY_AFTER_MS = 150
+"""Work shorter than this shows nothing: a flash of a bar tells less than none."""
+
+
+class RailButton(QToolButton):
+    """A page's button: icon, name, and the key in the tooltip."""
+
+    def __init__(self, icon: str, title: str, tip: str) -> None:
+        super().__init__()
+        self._icon = icon
+        self.setText(title)
+        self.setToolTip(tip)
+        self.setCheckable(True)
+        self.setProperty("role", "rail")
+        self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextUnderIcon)
+        self.setIconSize(QSize(22, 22))
+        self.setFixedHeight(56)
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+        self._paint_icon()
+
+    def _paint_icon(self) -> None:
+        tokens = theme.current()
+        self.setIcon(theme.icon(self._icon, tokens.muted, active=tokens.accent))
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Draw the icon anew in the new palette."""
+        if event.type() == QEvent.Type.PaletteChange:
+            self._paint_icon()
+        super().changeEvent(event)
+
+
+class TaskStrip(QFrame):
+    """What is being worked on, how far it is, and Cancel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setObjectName("statusBar")
+        self.setFixedHeight(40)
+        layout = QHBoxLayout(self)
+        box(layout, margins=(theme.LARGE, 0, theme.NORMAL, 0), spacing=theme.WIDE)
+        self.title = label("")
+        self.detail = ElidedLabel("", "muted")
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setFixedWidth(280)
+        self.cancel = Button(self.tr("Cancel"), role="plain")
+        layout.addWidget(self.title)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.detail, 1)
+        layout.addWidget(self.cancel)
+        self.hide()
+
+    def show_progress(self, done: int, total: int, what: str) -> None:
+        """Show how far it is; `total` 0 where nobody knows."""
+        self.bar.setRange(0, total)
+        self.bar.setValue(done)
+        self.detail.setText(f"{done:,} / {total:,}   {what}" if total else what)
+
+
+class MainWindow(QMainWindow):
+    """One window on one study."""
+
+    def __init__(self, settings: QSettings) -> None:
+        super().__init__()
+        self.session = Session(settings, self)
+        self.tasks: list[Task] = []
+        self.watcher: RunWatcher | None = None
+        self.setWindowTitle(self.tr("Gaze Insight"))
+        self.setMinimumSize(1024, 680)
+        self.pages: dict[str, Page] = {}
+        self._rail_buttons: dict[str, RailButton] = {}
+        self.banner = Banner()
+        self.banner.details_wanted.connect(self._show_details)
+        self.strip = TaskStrip()
+        self.stack = QStackedWidget()
+        centre = QWidget()
+        column = QVBoxLayout()
+        box(column, spacing=0)
+        column.addWidget(self.banner)
+        column.addWidget(self.stack, 1)
+        column.addWidget(self.strip)
+        row = QHBoxLayout()
+        box(row, spacing=0)
+        row.addWidget(self._make_rail())
+        row.addLayout(column, 1)
+        whole = QVBoxLayout(centre)
+        box(whole, spacing=0)
+        whole.addLayout(row, 1)
+        whole.addWidget(self._make_status())
+        self.setCentralWidget(centre)
+        for number, name in enumerate(PAGES):
+            QShortcut(QKeySequence(f"Ctrl+{number + 1}"), self, lambda name=name: self.show_page(name))
+        QShortcut(QKeySequence.StandardKey.Open, self, self._open)
+        QShortcut(QKeySequence.StandardKey.New, self, self._new)
+        self.session.changed.connect(self._on_change)
+        geometry = settings.value("geometry")
+        if not (isinstance(geometry, QByteArray) and self.restoreGeometry(geometry)):
+            room = self.screen().availableGeometry().size()
+            self.resize(min(1440, room.width()), min(900, room.height()))
+        self.show_page("study")
+
+    # Parts
+
+    def _make_rail(self) -> QFrame:
+        rail = QFrame()
+        rail.setObjectName("rail")
+        rail.setFixedWidth(68)
+        layout = QVBoxLayout(rail)
+        box(layout, margins=(6, theme.NORMAL, 6, theme.NORMAL), spacing=theme.SMALL)
+        group = QButtonGroup(self)
+        entries = (
+            ("study", "squares-four", self.tr("Study"), "S"),
+            ("record", "eye", self.tr("Record"), "R"),
+            ("train", "chart-line-up", self.tr("Train"), "T"),
+            ("review", "check-square-offset", self.tr("Review"), "V"),
+        )
+        for number, (name, icon, title, key) in enumerate(entries):
+            button = RailButton(icon, title, f"{title} ({key}, Ctrl+{number + 1})")
+            button.clicked.connect(lambda _=False, name=name: self.show_page(name))
+            group.addButton(button)
+            layout.addWidget(button)
+            self._rail_buttons[name] = button
+        layout.addStretch(1)
+        self.menu_button = IconButton("dots-three", self.tr("Menu"))
+        self.menu_button.setMenu(self._make_menu())
+        self.menu_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        shortcuts = IconButton("question", self.tr("All shortcuts (?)"), on_click=self.show_shortcuts)
+        for button in (shortcuts, self.menu_button):
+            layout.addWidget(button, 0, Qt.AlignmentFlag.AlignHCenter)
+        return rail
+
+    def _make_menu(self) -> QMenu:
+        menu = QMenu(self)
+
+        def add(text: str, act: Callable[[], object], shortcut: str = "") -> QAction:
+            action = menu.addAction(text)
+            action.triggered.connect(lambda _checked=False: act())
+            if shortcut:
+                # Shown only: the shortcuts themselves belong to the window.
+                action.setText(f"{text}\t{shortcut}")
+            return action
+
+        add(self.tr("New study…"), self._new, "Ctrl+N")
+        add(self.tr("Open a study…"), self._open, "Ctrl+O")
+        menu.addSeparator()
+        add(self.tr("Annotator…"), self._ask_annotator)
+        self.theme_action = add(self.tr("Light theme"), self.toggle_theme)
+        self._name_theme_action()
+        add(self.tr("All shortcuts"), self.show_shortcuts, "?")
+        menu.addSeparator()
+        add(self.tr("Quit"), self.close, "Ctrl+Q")
+        QShortcut(QKeySequence("Ctrl+Q"), self, self.close)
+        return menu
+
+    def _make_status(self) -> QFrame:
+        bar = QFrame()
+        bar.setObjectName("statusBar")
+        bar.setFixedHeight(28)
+        layout = QHBoxLayout(bar)
+        box(layout, margins=(theme.LARGE, 0, theme.LARGE, 0), spacing=theme.LARGE)
+        self.study_status = ElidedLabel("", "muted")
+        self.tracker_status = label("", "muted")
+        self.run_status = label("", "muted")
+        for text in (self.tracker_status, self.run_status):
+            text.setFont(theme.number_font(12))
+        font = self.study_status.font()
+        font.setPixelSize(12)
+        self.study_status.setFont(font)
+        layout.addWidget(self.study_status, 1)
+        layout.addWidget(self.tracker_status)
+        layout.addWidget(self.run_status)
+        return bar
+
+    # Pages
+
+    def page(self, name: str) -> Page:
+        """Return a page, made when it is first asked for: each costs its imports."""
+        if name not in self.pages:
+            made = self._make_page(name)
+            made.task_wanted.connect(self.start_task)
+            made.error.connect(self.banner.show_error)
+            made.notice.connect(self.banner.show_notice)
+            made.page_wanted.connect(self.show_page)
+            self.pages[name] = made
+            self.stack.addWidget(made)
+        return self.pages[name]
+
+    def _make_page(self, name: str) -> Page:
+        if name == "study":
+            from app.study_page import StudyPage
+
+            return StudyPage(self.session)
+        if name == "record":
+            from app.record_page import RecordPage
+
+            page = RecordPage(self.session)
+            page.tracker_status.connect(self.tracker_status.setText)
+            return page
+        if name == "train":
+            from app.train_page import TrainPage
+
+            return TrainPage(self.session)
+        from app.review_page import ReviewPage
+
+        return ReviewPage(self.session)
+
+    def show_page(self, name: str) -> None:
+        """Bring a page to the front."""
+        self.stack.setCurrentWidget(self.page(name))
+        self._rail_buttons[name].setChecked(True)
+        self.page(name).setFocus()
+
+    def current_page(self) -> str:
+        """Return the name of the page in front."""
+        return next(name for name, page in self.pages.items() if page is self.stack.currentWidget())
+
+    # Work in hand
+
+    def start_task(self, task: Task) -> None:
+        """Run a task in a thread; after a moment the strip shows it."""
+        if self.tasks:
+            self.banner.show_error(
+                self.tr("{title} is still at work; wait for it or cancel it first.").format(
+                    title=self.tasks[0].title
+                )
+            )
+            task.ended.emit()
+            return
+        self.tasks.append(task)
+        task.progressed.connect(self.strip.show_progress)
+        task.failed.connect(self.banner.show_error)
+        task.ended.connect(lambda: self._task_ended(task))
+        self.strip.title.setText(task.title)
+        self.strip.show_progress(0, 0, "")
+        self.strip.cancel.clicked.connect(task.cancel)
+        QTimer.singleShot(BUSY_AFTER_MS, self.strip, lambda: self.strip.setVisible(bool(self.tasks)))
+        self.banner.hide()
+        task.start()
+
+    def _task_ended(self, task: Task) -> None:
+        self.tasks.remove(task)
+        self.strip.cancel.clicked.disconnect(task.cancel)
+        self.strip.hide()
+        task.deleteLater()
+
+    # Status
+
+    def _on_change(self, what: str) -> None:
+        study = self.session.study
+        if study is None:
+            return
+        if what in ("study", "annotator"):
+            self.setWindowTitle(self.tr("{study} – Gaze Insight").format(study=study.name))
+            self.study_status.setText(f"{study.name} · {self.session.annotator}")
+        if what in ("study", "runs"):
+            self._attach()
+
+    def _attach(self) -> None:
+        """Watch the run that is being worked on, whoever started it."""
+        study = self.session.study
+        assert study is not None
+        running, _ = run_states(study)
+        if self.watcher is not None:
+            if running == self.watcher.run.id and self.watcher.run.study_folder == study.folder:
+                return
+            self.watcher.stop()
+            self.watcher.deleteLater()
+            self.watcher = None
+            self.run_status.setText("")
+        if running is not None:
+            self.watcher = RunWatcher(RunFolder(study.runs_folder / running), self)
+            self.watcher.happened.connect(lambda _: self._show_run())
+            self.watcher.state_changed.connect(self._run_state_changed)
+            self.watcher.start()
+
+    def _show_run(self) -> None:
+        step = self.watcher.last_step if self.watcher is not None else None
+        if step is None or not step.total:
+            self.run_status.setText(self.tr("Training: getting ready"))
+            return
+        text = self.tr("Training: {percent} %").format(percent=round(100 * step.step / step.total))
+        left = step.values.get("eta_s")
+        if left:
+            text += ", " + self.tr("{time} left").format(time=duration_text(left))
+        self.run_status.setText(text)
+
+    def _run_state_changed(self, state: str) -> None:
+        if state in ("running", "waiting"):
+            self._show_run()
+            return
+        words = {
+            "done": self.tr("Training done"),
+            "stopped": self.tr("Training stopped"),
+            "failed": self.tr("Training failed"),
+            "interrupted": self.tr("Training was interrupted"),
+        }
+        self.run_status.setText(words[state])
+        # Not from within the watcher's own signal: refreshing replaces it.
+        QTimer.singleShot(0, self, lambda: self.session.refresh("runs"))
+
+    # Dialogs and theme
+
+    def _new(self) -> None:
+        self._study_page().new_study()
+
+    def _open(self) -> None:
+        self._study_page().open_study()
+
+    def _study_page(self):  # type: ignore[no-untyped-def]
+        self.show_page("study")
+        return self.page("study")
+
+    def _ask_annotator(self) -> None:
+        name, fine = QInputDialog.getText(
+            self,
+            self.tr("Annotator"),
+            self.tr("Whose gaze and verdicts follow:"),
+            text=self.session.annotator,
+        )
+        if fine:
+            self.session.set_annotator(name)
+
+    def show_shortcuts(self) -> None:
+        """Show all keys."""
+        from app.shortcuts import ShortcutsDialog
+
+        dialog = ShortcutsDialog(self)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
+
+    def _show_details(self, details: str) -> None:
+        from PySide6.QtWidgets import QDialog, QDialogButtonBox
+
+        dialog = QDialog(self)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.setWindowTitle(self.tr("Details"))
+        dialog.resize(720, 400)
+        layout = QVBoxLayout(dialog)
+        text = QPlainTextEdit(details)
+        text.setReadOnly(True)
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        buttons.rejected.connect(dialog.reject)
+        layout.addWidget(text)
+        layout.addWidget(buttons)
+        dialog.open()
+
+    def toggle_theme(self) -> None:
+        """Change between dark and light."""
+        mode: theme.Mode = "light" if theme.current().mode == "dark" else "dark"
+        self.session.settings.setValue("theme", mode)
+        application = QApplication.instance()
+        assert isinstance(application, QApplication)
+        theme.apply(application, mode)
+        self._name_theme_action()
+
+    def _name_theme_action(self) -> None:
+        dark = theme.current().mode == "dark"
+        self.theme_action.setText(self.tr("Light theme") if dark else self.tr("Dark theme"))
+
+    # Events
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Go to a page by its letter, where the page in front has no use for the key."""
+        letters = {
+            Qt.Key.Key_S: "study",
+            Qt.Key.Key_R: "record",
+            Qt.Key.Key_T: "train",
+            Qt.Key.Key_V: "review",
+        }
+        if event.text() == "?":
+            self.show_shortcuts()
+        elif event.key() in letters and not event.modifiers():
+            self.show_page(letters[Qt.Key(event.key())])
+        elif event.key() == Qt.Key.Key_Escape:
+            self.banner.hide()
+        else:
+            super().keyPressEvent(event)
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Close without a question: training goes on by itself, and the window finds it when it opens again."""
+        self.session.settings.setValue("geometry", self.saveGeometry())
+        if self.watcher is not None:
+            self.watcher.stop()
+        for task in self.tasks:
+            task.cancel()
+        for page in self.pages.values():
+            page.stop()
+        from PySide6.QtCore import QThreadPool
+
+        QThreadPool.globalInstance().waitForDone(5000)
+        super().closeEvent(event)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration for people: `40 s`, `4 min`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class _UnforeseenErrors(QObject):
+    """Brings exceptions that nobody caught into the banner instead of the terminal."""
+
+    def __init__(self, window: MainWindow) -> None:
+        super().__init__(window)
+        self._window = window
+
+    def hook(self, kind: type[BaseException], error: BaseException, trace: object) -> None:
+        """Show the error; as `sys.excepthook`."""
+        import traceback
+
+        if isinstance(error, KeyboardInterrupt):
+            QApplication.quit()
+            return
+        if isinstance(error, UserError):
+            self._window.banner.show_error(str(error))
+            return
+        details = "".join(traceback.format_exception(kind, error, trace))  # type: ignore[arg-type]
+        self._window.banner.show_error(self.tr("Something went wrong: {error}").format(error=error), details)
+
+
+def make_application() -> QApplication:
+    """Return the application, made and themed if there is none yet."""
+    existing = QApplication.instance()
+    application = existing if isinstance(existing, QApplication) else QApplication(sys.argv[:1])
+    application.setApplicationName("Gaze Insight")
+    application.setOrganizationName("Gaze Insight")
+    application.setDesktopFileName("gaze-insight")
+    return application
+
+
+def run_window(study_folder: Path | None) -> int:
+    """Open the window, on a study if one is given, and return the exit status when it is closed."""
+    application = make_application()
+    settings = QSettings()
+    stored = settings.value("theme")
+    theme.apply(application, stored if stored in ("dark", "light") else theme.mode_of_system())  # type: ignore[arg-type]
+    application.setWindowIcon(theme.icon("eye", theme.current().accent))
+    window = MainWindow(settings)
+    sys.excepthook = _UnforeseenErrors(window).hook
+    if study_folder is not None:
+        try:
+            window.session.open(study_folder)
+        except UserError as error:
+            window.banner.show_error(str(error))
+    window.show()
+    return application.exec()

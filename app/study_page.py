@@ -1,0 +1,590 @@
+"""Study: what there is, what is missing, and the one next step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent
+from PySide6.QtWidgets import (
+    QFileDialog,
+    QFrame,
+    QHBoxLayout,
+    QProgressBar,
+    QScrollArea,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.jobs import StepProgress, Task
+from app.overview import Overview, Step, survey
+from app.page import Page
+from app.session import Session
+from app.widgets import Button, Card, ElidedLabel, FlowGrid, IconLabel, box, clear, heading, label, set_role
+from gaze_capture.errors import UserError
+from segmentation.images import ENDINGS
+from segmentation.study import Study
+
+
+class CountCard(Card):
+    """An icon, a count, how much of the whole that is, and what is missing."""
+
+    def __init__(self, icon: str, title: str) -> None:
+        super().__init__(clickable=True)
+        layout = QVBoxLayout(self)
+        box(layout, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.WIDE), spacing=theme.SMALL)
+        head = QHBoxLayout()
+        box(head, spacing=theme.NORMAL)
+        self.icon = IconLabel(icon)
+        head.addWidget(self.icon)
+        head.addWidget(label(title, "muted"), 1)
+        self.number = label("–")
+        self.number.setFont(theme.heading_font(20))
+        self.bar = QProgressBar()
+        self.bar.setProperty("role", "thin")
+        self.bar.setTextVisible(False)
+        self.bar.setRange(0, 1000)
+        self.missing = ElidedLabel(" ", "muted")
+        font = self.missing.font()
+        font.setPixelSize(12)
+        self.missing.setFont(font)
+        layout.addLayout(head)
+        layout.addWidget(self.number)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.missing)
+        self.setAccessibleName(title)
+
+    def show_count(self, count: int, whole: int | None, missing: str) -> None:
+        """Show a count out of a whole (None where there is no such thing)."""
+        self.number.setText(f"{count:,}")
+        policy = self.bar.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        self.bar.setSizePolicy(policy)
+        self.bar.setVisible(bool(whole))
+        self.bar.setValue(round(1000 * min(1.0, count / whole)) if whole else 0)
+        self.missing.setText(missing or " ")
+        self.icon.set_icon(self.icon._icon, "accent" if count else "muted")
+
+
+class DropZone(QFrame):
+    """Takes files and folders dropped on it."""
+
+    dropped = Signal(list)
+    """Paths."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.setObjectName("dropZone")
+        self.setAcceptDrops(True)
+        self.setMinimumHeight(72)
+        layout = QHBoxLayout(self)
+        layout.addStretch(1)
+        layout.addWidget(IconLabel("download-simple"))
+        layout.addWidget(label(text, "muted"))
+        layout.addStretch(1)
+
+    def _heat(self, hot: bool) -> None:
+        self.setProperty("hot", hot)
+        self.style().unpolish(self)
+        self.style().polish(self)
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Take files."""
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+            self._heat(True)
+
+    def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:
+        """Cool down."""
+        self._heat(False)
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Tell what was dropped."""
+        self._heat(False)
+        paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+        if paths:
+            event.acceptProposedAction()
+            self.dropped.emit(paths)
+
+
+class StudyPage(Page):
+    """Cards with counts, the next step as the primary button, import by dialog or by dropping."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.overview = Overview()
+        self._surveying: Task | None = None
+        self._again = False
+        self._stack = QStackedWidget()
+        layout = QVBoxLayout(self)
+        box(layout)
+        layout.addWidget(self._stack)
+        self.welcome = self._make_welcome()
+        self._stack.addWidget(self.welcome)
+        self._stack.addWidget(self._make_overview())
+
+    # Without a study
+
+    def _make_welcome(self) -> QWidget:
+        page = QWidget()
+        layout = QVBoxLayout(page)
+        box(layout, margins=(theme.HUGE,) * 4, spacing=theme.LARGE)
+        sentence = label(
+            self.tr("A study is a folder that holds images, gaze, masks and models of one project."),
+            wrap=True,
+        )
+        sentence.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        sentence.setFixedWidth(420)
+        sentence.setProperty("role", "muted")
+        title = heading(self.tr("Turn gaze into a segmentation model"), 20)
+        self.new_button = Button(self.tr("New study…"), "folder-plus", "primary", self.new_study)
+        open_button = Button(self.tr("Open a study…"), "folder-open", "", self.open_study)
+        open_button.setMinimumHeight(theme.PRIMARY_HEIGHT)
+        buttons = QHBoxLayout()
+        box(buttons, spacing=theme.WIDE)
+        buttons.addStretch(1)
+        buttons.addWidget(self.new_button)
+        buttons.addWidget(open_button)
+        buttons.addStretch(1)
+        self._recent_box = QVBoxLayout()
+        box(self._recent_box, spacing=2)
+        recent = QWidget()
+        recent.setLayout(self._recent_box)
+        recent.setFixedWidth(420)
+        layout.addStretch(2)
+        layout.addWidget(IconLabel("eye", "accent", 48), 0, Qt.AlignmentFlag.AlignHCenter)
+        layout.addWidget(title, 0, Qt.AlignmentFlag.AlignHCenter)
+        layout.addWidget(sentence, 0, Qt.AlignmentFlag.AlignHCenter)
+        layout.addLayout(buttons)
+        layout.addSpacing(theme.LARGE)
+        layout.addWidget(recent, 0, Qt.AlignmentFlag.AlignHCenter)
+        layout.addStretch(3)
+        layout.addWidget(
+            label(self.tr("Research use only. Not a medical device."), "muted"),
+            0,
+            Qt.AlignmentFlag.AlignHCenter,
+        )
+        return page
+
+    def _list_recent(self) -> None:
+        clear(self._recent_box)
+        folders = self.session.recent()
+        if folders:
+            self._recent_box.addWidget(label(self.tr("Recent"), "muted"))
+        for folder in folders[:5]:
+            row = Button(
+                Path(folder).name, "folder", "plain", lambda folder=folder: self.open_folder(Path(folder))
+            )
+            row.setToolTip(folder)
+            row.setStyleSheet("text-align: left;")
+            self._recent_box.addWidget(row)
+
+    # With a study
+
+    def _make_overview(self) -> QWidget:
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        box(layout, margins=(32, theme.HUGE, 32, theme.HUGE), spacing=theme.LARGE)
+        self._name = ElidedLabel()
+        self._name.setFont(theme.heading_font(20))
+        self._folder = ElidedLabel("", "muted")
+        names = QVBoxLayout()
+        box(names, spacing=2)
+        names.addWidget(self._name)
+        names.addWidget(self._folder)
+        head = QHBoxLayout()
+        box(head, spacing=theme.NORMAL)
+        head.addLayout(names, 1)
+        self.import_images_button = Button(self.tr("Import images…"), "image", "", self.choose_images)
+        self.import_gaze_button = Button(self.tr("Import gaze…"), "eye", "", self.choose_gaze)
+        for button in (self.import_images_button, self.import_gaze_button):
+            head.addWidget(button)
+        layout.addLayout(head)
+        layout.addWidget(self._make_hero())
+        self.cards = {
+            "images": CountCard("image", self.tr("Images")),
+            "masks": CountCard("selection-all", self.tr("True masks")),
+            "gaze": CountCard("eye", self.tr("Gaze")),
+            "pseudomasks": CountCard("stack", self.tr("Pseudo-masks")),
+            "explanations": CountCard("chat-text", self.tr("Explanations")),
+            "runs": CountCard("chart-line-up", self.tr("Runs")),
+            "reviews": CountCard("check-square-offset", self.tr("Reviews")),
+        }
+        targets = {
+            "gaze": "record",
+            "runs": "train",
+            "reviews": "review",
+            "pseudomasks": "review",
+            "explanations": "review",
+        }
+        for name, card in self.cards.items():
+            page = targets.get(name)
+            if page:
+                card.clicked.connect(lambda page=page: self.page_wanted.emit(page))
+            else:
+                card.clicked.connect(self.choose_images)
+        layout.addWidget(FlowGrid(list(self.cards.values()), 230))
+        self.drop_zone = DropZone(self.tr("Drop images, folders or a gaze table (CSV) here"))
+        self.drop_zone.dropped.connect(self.take_files)
+        layout.addWidget(self.drop_zone)
+        layout.addStretch(1)
+        centred = QWidget()
+        row = QHBoxLayout(centred)
+        box(row, spacing=0)
+        body.setMaximumWidth(1280)
+        row.addWidget(body)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(centred)
+        return scroll
+
+    def _make_hero(self) -> QFrame:
+        hero = QFrame()
+        hero.setObjectName("hero")
+        layout = QHBoxLayout(hero)
+        box(layout, margins=(20, 20, 20, 20), spacing=theme.LARGE)
+        self._hero_icon = IconLabel("arrow-right", "accent", 32)
+        self._hero_title = heading("", 16)
+        self._hero_text = label("", "muted", wrap=True)
+        texts = QVBoxLayout()
+        box(texts, spacing=theme.SMALL)
+        texts.addWidget(self._hero_title)
+        texts.addWidget(self._hero_text)
+        self.second_button = Button("")
+        self.second_button.setMinimumHeight(theme.PRIMARY_HEIGHT)
+        self.next_button = Button("", "", "primary")
+        layout.addWidget(self._hero_icon)
+        layout.addLayout(texts, 1)
+        layout.addWidget(self.second_button)
+        layout.addWidget(self.next_button)
+        self.next_button.clicked.connect(lambda: self._act(first=True))
+        self.second_button.clicked.connect(lambda: self._act(first=False))
+        return hero
+
+    def refresh(self, what: str) -> None:
+        """Count anew, in a thread: a network folder may be slow."""
+        study = self.session.study
+        if study is None:
+            self._list_recent()
+            self._stack.setCurrentIndex(0)
+            return
+        self._stack.setCurrentIndex(1)
+        self._name.setText(study.name)
+        self._folder.setText(str(study.folder))
+        if what in ("image", "annotator"):
+            return
+        if what == "study":
+            self._show(Overview(images=len(study.images)), counting=True)
+        if self._surveying is not None:
+            self._again = True
+            return
+        self._surveying = Task(lambda _: survey(study), self.tr("Counting"), self)
+        self._surveying.succeeded.connect(self._counted)
+        self._surveying.failed.connect(self.error)
+        self._surveying.ended.connect(self._survey_ended)
+        self._surveying.start()
+
+    def _counted(self, overview: Overview) -> None:
+        self._show(overview)
+
+    def _survey_ended(self) -> None:
+        self._surveying = None
+        if self._again:
+            self._again = False
+            self.refresh("data")
+
+    def _show(self, overview: Overview, *, counting: bool = False) -> None:
+        self.overview = overview
+        o = overview
+        if counting:
+            for card in self.cards.values():
+                card.missing.setText(self.tr("counting…"))
+            return
+        simulated = self.tr("simulated from {what}").format(what=o.simulated_from) if o.simulated_from else ""
+        without_gaze = o.images - o.gaze
+        gaze = [self.tr("{n} without").format(n=without_gaze)] if without_gaze else []
+        waiting = max(0, o.gaze - o.absent - o.pseudomasks)
+        self.cards["images"].show_count(
+            o.images,
+            None,
+            self.tr("{n} kept for testing").format(n=o.test_images)
+            if o.test_images
+            else self.tr("all for training"),
+        )
+        self.cards["masks"].show_count(
+            o.masks,
+            o.images,
+            self.tr("for checking only") if o.masks else self.tr("none needed; helps checking"),
+        )
+        self.cards["gaze"].show_count(
+            o.gaze, o.images, " · ".join([*gaze, *([simulated] if simulated else [])])
+        )
+        self.cards["pseudomasks"].show_count(
+            o.pseudomasks,
+            max(o.gaze - o.absent, 0),
+            self.tr("{n} to make").format(n=waiting) if waiting else "",
+        )
+        missing = o.pseudomasks - o.explanations
+        self.cards["explanations"].show_count(
+            o.explanations, o.pseudomasks, self.tr("{n} to make").format(n=missing) if missing > 0 else ""
+        )
+        runs = (
+            self.tr("one is running") if o.running else self.tr("none finished") if not o.finished_run else ""
+        )
+        self.cards["runs"].show_count(o.runs, None, runs if o.runs else self.tr("none yet"))
+        self.cards["reviews"].show_count(
+            o.reviews, o.images, self.tr("{n} to go").format(n=o.images - o.reviews)
+        )
+        self._show_next(o)
+
+    def _show_next(self, o: Overview) -> None:
+        step = o.next_step
+        words: dict[Step, tuple[str, str, str, str, str]] = {
+            "import": (
+                "image",
+                self.tr("Bring in the images"),
+                self.tr(
+                    "PNG, JPEG, TIFF or BMP, single files or whole folders. They are copied into the study."
+                ),
+                self.tr("Import images…"),
+                "",
+            ),
+            "gaze": (
+                "eye",
+                self.tr("Look at the images"),
+                self.tr("None has gaze yet. Record it, import it, or simulate it to try things out."),
+                self.tr("Record gaze"),
+                self.tr("Simulate gaze"),
+            ),
+            "pseudomasks": (
+                "stack",
+                self.tr("Turn gaze into pseudo-masks"),
+                self.tr("{n} images have gaze and no pseudo-mask yet.").format(
+                    n=o.gaze - o.absent - o.pseudomasks
+                ),
+                self.tr("Make pseudo-masks"),
+                "",
+            ),
+            "explain": (
+                "chat-text",
+                self.tr("Describe what was looked at"),
+                self.tr(
+                    "Location, shape, border, colour and texture of each gazed region, measured from the pixels."
+                ),
+                self.tr("Describe regions"),
+                self.tr("Skip to training"),
+            ),
+            "train": (
+                "chart-line-up",
+                self.tr("Train a model"),
+                self.tr(
+                    "{n} images are ready. Training runs in the background; the window may be closed."
+                ).format(n=o.trainable),
+                self.tr("Go to training"),
+                "",
+            ),
+            "wait": (
+                "chart-line-up",
+                self.tr("Training is running"),
+                self.tr("Curves and sample masks are on the training page."),
+                self.tr("Watch"),
+                "",
+            ),
+            "predict": (
+                "selection-all",
+                self.tr("See what the model learned"),
+                self.tr("The latest model is done and has not predicted any mask yet."),
+                self.tr("Predict masks"),
+                "",
+            ),
+            "review": (
+                "check-square-offset",
+                self.tr("Review the masks"),
+                self.tr("{done} of {all} images are reviewed. Accept a mask, or reject it.").format(
+                    done=o.reviews, all=o.images
+                ),
+                self.tr("Review"),
+                "",
+            ),
+            "finished": (
+                "check-circle",
+                self.tr("Everything is reviewed"),
+                self.tr("Add images, or train again: accepted masks make the next model better."),
+                self.tr("Go to training"),
+                "",
+            ),
+        }
+        icon, title, text, button, second = words[step]
+        self._hero_icon.set_icon(icon, "accent")
+        self._hero_title.setText(title)
+        self._hero_text.setText(text)
+        set_role(self._hero_text, "muted")
+        self.next_button.setText(button)
+        self.second_button.setText(second)
+        self.second_button.setVisible(bool(second))
+
+    def _act(self, *, first: bool) -> None:
+        step = self.overview.next_step
+        if step == "import":
+            self.choose_images()
+        elif step == "gaze":
+            self.page_wanted.emit("record") if first else self.simulate()
+        elif step == "pseudomasks":
+            self.make_pseudomasks()
+        elif step == "explain":
+            self.explain() if first else self.page_wanted.emit("train")
+        elif step == "predict":
+            self.page_wanted.emit("train")
+        else:
+            self.page_wanted.emit("review" if step == "review" else "train")
+
+    # Opening
+
+    def new_study(self) -> None:
+        """Ask for a folder and make a study in it."""
+        folder = QFileDialog.getExistingDirectory(self, self.tr("Choose an empty folder for the new study"))
+        if folder:
+            try:
+                self.session.set_study(Study.create(Path(folder)))
+            except UserError as error:
+                self.error.emit(str(error), "")
+
+    def open_study(self) -> None:
+        """Ask for a study and open it."""
+        folder = QFileDialog.getExistingDirectory(self, self.tr("Choose a study's folder"))
+        if folder:
+            self.open_folder(Path(folder))
+
+    def open_folder(self, folder: Path) -> None:
+        """Open a study, or say why not."""
+        try:
+            self.session.open(folder)
+        except UserError as error:
+            self.error.emit(str(error), "")
+
+    # Steps
+
+    def choose_images(self) -> None:
+        """Ask for a folder of images and import it; masks lying beside it in `masks` come along."""
+        if self.session.study is None:
+            return
+        folder = QFileDialog.getExistingDirectory(self, self.tr("Choose a folder of images"))
+        if folder:
+            self.import_images([Path(folder)])
+
+    def choose_gaze(self) -> None:
+        """Ask for a gaze table and import it."""
+        if self.session.study is None:
+            return
+        name, _ = QFileDialog.getOpenFileName(
+            self, self.tr("Choose a gaze table"), "", self.tr("Gaze tables (*.csv)")
+        )
+        if name:
+            self.import_gaze(Path(name))
+
+    def take_files(self, paths: list[Path]) -> None:
+        """Import what was dropped: a study is opened, tables are gaze, the rest images."""
+        if len(paths) == 1 and (paths[0] / "study.json").exists():
+            self.open_folder(paths[0])
+            return
+        if self.session.study is None:
+            self.error.emit(self.tr("Open or make a study first, then drop images on it."), "")
+            return
+        tables = [path for path in paths if path.suffix.lower() == ".csv"]
+        images = [path for path in paths if path.is_dir() or path.suffix.lower() in ENDINGS]
+        other = [path.name for path in paths if path not in tables and path not in images]
+        if other:
+            self.error.emit(
+                self.tr("{names}: neither an image, a folder nor a gaze table (CSV); left out.").format(
+                    names=", ".join(other)
+                ),
+                "",
+            )
+        if images:
+            self.import_images(images)
+        for table in tables:
+            self.import_gaze(table)
+
+    def import_images(self, paths: list[Path]) -> None:
+        """Import images in a thread."""
+        study = self.session.study
+        assert study is not None
+        beside = paths[0].parent / "masks" if paths[0].is_dir() and paths[0].name == "images" else None
+        masks = beside if beside is not None and beside.is_dir() else None
+
+        def work(progress: StepProgress) -> object:
+            from segmentation.importing import import_images
+
+            return import_images(study, paths, masks=masks, progress=progress)
+
+        def report(result: object) -> None:
+            skipped: tuple[tuple[str, str], ...] = result.skipped  # type: ignore[attr-defined]
+            duplicates: tuple[str, ...] = result.duplicates  # type: ignore[attr-defined]
+            text = self.tr("{n} images came in.").format(n=len(result.imported))  # type: ignore[attr-defined]
+            if duplicates:
+                text += " " + self.tr("{n} were in the study already.").format(n=len(duplicates))
+            if skipped:
+                text += " " + self.tr("{n} could not be read: {reason}").format(
+                    n=len(skipped), reason=skipped[0][1]
+                )
+            self.notice.emit(text)
+
+        self._do(work, self.tr("Importing images"), report)
+
+    def import_gaze(self, table: Path) -> None:
+        """Import a gaze table in a thread."""
+        study, annotator = self.session.study, self.session.annotator
+        assert study is not None
+
+        def work(progress: StepProgress) -> object:
+            from segmentation.importing import import_gaze
+
+            return import_gaze(study, table, annotator=annotator, progress=progress)
+
+        self._do(work, self.tr("Importing gaze"), lambda _: self.notice.emit(self.tr("The gaze came in.")))
+
+    def simulate(self) -> None:
+        """Simulate gaze for all images that have none."""
+        study = self.session.study
+        assert study is not None
+
+        def work(progress: StepProgress) -> object:
+            from segmentation import steps
+
+            return steps.simulate(study, progress=progress)
+
+        self._do(work, self.tr("Simulating gaze"))
+
+    def make_pseudomasks(self) -> None:
+        """Make all pseudo-masks."""
+        study = self.session.study
+        assert study is not None
+
+        def work(progress: StepProgress) -> object:
+            from segmentation import steps
+
+            return steps.make_pseudomasks(study, progress=progress)
+
+        self._do(work, self.tr("Making pseudo-masks"))
+
+    def explain(self) -> None:
+        """Describe all gazed regions by measurement."""
+        study = self.session.study
+        assert study is not None
+
+        def work(progress: StepProgress) -> object:
+            from segmentation import steps
+
+            return steps.explain(study, backend="measured", progress=progress)
+
+        self._do(work, self.tr("Describing regions"))
+
+    def _do(self, work, title, report=None) -> None:  # type: ignore[no-untyped-def]
+        task = Task(work, title, self)
+        if report is not None:
+            task.succeeded.connect(report)
+        task.ended.connect(lambda: self.session.refresh("data"))
+        self.start_task(task)

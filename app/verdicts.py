@@ -1,0 +1,76 @@
+"""What is judged in a review, and the record a verdict becomes. Nothing of Qt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from gaze_capture.recording import Presence
+from segmentation.study import Mask, Review, Study, Verdict, utc_now
+
+Word = Literal["accepted", "rejected", "nothing", "ungradable"]
+"""What the keys A, R, 0 and U say."""
+
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Given:
+    """A verdict that was stored, so that it can be withdrawn."""
+
+    image_id: str
+    target_id: str
+    name: str
+
+
+def subject_of(study: Study, image_id: str, target_id: str, run_id: str | None) -> tuple[str, Mask] | None:
+    """Return what is judged: the student's mask of a run, else the pseudo-mask's widest level; None without either."""
+    if run_id is not None:
+        probability = study.prediction(run_id, image_id, target_id)
+        if probability is not None:
+            return run_id, probability >= THRESHOLD
+    pseudomask = study.pseudomask(image_id, target_id)
+    return None if pseudomask is None else ("pseudomask", pseudomask.masks[-1])
+
+
+def give_verdict(
+    study: Study,
+    image_id: str,
+    target_id: str,
+    run_id: str | None,
+    annotator: str,
+    word: Word,
+    seconds: float,
+) -> Given | None:
+    """Store a verdict on an image's prediction or pseudo-mask; None where there is nothing to accept or reject.
+
+    *Nothing here* needs no subject: it is itself a label, an empty mask.
+    """
+    subject = subject_of(study, image_id, target_id, run_id)
+    if subject is None and word in ("accepted", "rejected"):
+        return None
+    height, width, _ = study.image(image_id).shape
+    name, mask = subject if subject is not None else ("pseudomask", np.zeros((height, width), dtype=bool))
+    verdict: Verdict
+    presence: Presence | None
+    stored: Mask | None
+    if word == "accepted":
+        verdict, presence, stored = "accepted", "present" if mask.any() else "absent", mask
+    elif word == "nothing":
+        verdict, presence, stored = "edited" if mask.any() else "accepted", "absent", np.zeros_like(mask)
+    else:
+        verdict, presence, stored = "rejected", "ungradable" if word == "ungradable" else None, None
+    review = Review(
+        image_id=image_id,
+        target_id=target_id,
+        annotator=annotator,
+        subject=name,
+        verdict=verdict,
+        presence=presence,
+        seconds_spent=round(seconds, 2),
+        reviewed_at=utc_now(),
+        threshold=THRESHOLD,
+    )
+    return Given(image_id, target_id, study.add_review(review, stored))
