@@ -346,7 +346,9 @@ class ChatServer:
             connecting = isinstance(error, httpx.ConnectTimeout)
             limit_s = self.limits.connect_s if connecting else self.limits.timeout_s
             raise ServerError(
-                f"{self.server} did not answer within {limit_s:g} s.", whole_server=connecting
+                f"{self.server} did not answer within {limit_s:g} s.",
+                whole_server=connecting,
+                slow=not connecting,
             ) from None
         except httpx.ConnectError:
             raise ServerError(
