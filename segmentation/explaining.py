@@ -51,7 +51,7 @@ class ExplainResult:
     skipped: int = 0
     """Explained before, by the same backend from the same pseudo-mask."""
     waiting: int = 0
-    """Images without a pseudo-mask yet."""
+    """Images with neither a pseudo-mask nor the word that the target is absent."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def explain_study(
     limits: ServerLimits | None = None,
     progress: Progress | None = None,
 ) -> ExplainResult:
-    """Explain every target of every image that has a pseudo-mask.
+    """Explain every target of every image that has a pseudo-mask, or of which the annotator said it is absent.
 
     What the same backend and model already said of the same region is kept, so that a run that was cut off goes
     on where it stopped. An image that fails is named with its reason and the rest goes on.
@@ -225,7 +225,11 @@ def explain_study(
     """
     wanted = list(study.iterate_keys(split))
     known = study.pseudomask_keys()
-    due = [(image, target) for image, target in wanted if (image.id, target.id) in known]
+    due = [
+        (image, target)
+        for image, target in wanted
+        if (image.id, target.id) in known or study.presence(image.id, target.id) == ABSENT
+    ]
     if not due:
         raise UserError(
             f"{study.folder} has no pseudo-masks to explain yet; make them with: gaze-insight pseudomask"
@@ -281,20 +285,24 @@ def _explain_one(
     study: Study, backend: Backend, image: StudyImage, target: Target, overwrite: bool
 ) -> Explanation | None:
     """Return a new explanation, or None where the stored one still holds."""
-    pseudomask = study.pseudomask(image.id, target.id)
-    if pseudomask is None:
-        raise UserError(f"The pseudo-mask of {image.id} has gone; make the pseudo-masks again.")
-    absent = study.presence(image.id, target.id) == ABSENT
-    question = Question(study, image, target, pseudomask)
-    region_sha256 = _region_sha256(question.region, absent)
-    prompt = "" if absent else backend.prompt(question)
+    question = region_sha256 = None
+    gaze = study.fixations.get((image.id, target.id), [])
+    simulated_from = next((item.simulated_from for item in gaze if item.simulated_from), None)
+    if study.presence(image.id, target.id) != ABSENT:
+        pseudomask = study.pseudomask(image.id, target.id)
+        if pseudomask is None:
+            raise UserError(f"The pseudo-mask of {image.id} has gone; make the pseudo-masks again.")
+        question = Question(study, image, target, pseudomask)
+        region_sha256 = _region_sha256(question.region)
+        simulated_from = pseudomask.simulated_from
+    prompt = "" if question is None else backend.prompt(question)
     if not overwrite:
         with contextlib.suppress(UserError):  # A damaged one is made again.
             stored = load_explanation(study, image.id, target.id)
             asked = (backend.name, backend.model, prompt, region_sha256)
             if stored and (stored.backend, stored.model, stored.prompt, stored.region_sha256) == asked:
                 return None
-    if absent:
+    if question is None:
         # Whoever looked has answered already; a search over a normal image is no region to describe.
         answer = Answer(saying(ABSENT), "The annotator saw no such target in this image.", "")
     else:
@@ -311,11 +319,11 @@ def _explain_one(
         text=answer.text,
         raw_reply=answer.raw_reply,
         created=utc_now(),
-        simulated_from=pseudomask.simulated_from,
+        simulated_from=simulated_from,
         region_sha256=region_sha256,
     )
 
 
-def _region_sha256(region: measured.Mask, absent: bool) -> str:
-    header = f"{region.shape[0]}x{region.shape[1]}{' absent' if absent else ''}:".encode()
+def _region_sha256(region: measured.Mask) -> str:
+    header = f"{region.shape[0]}x{region.shape[1]}:".encode()
     return hashlib.sha256(header + np.packbits(region).tobytes()).hexdigest()

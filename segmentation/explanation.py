@@ -78,8 +78,8 @@ class Explanation:
     """ISO 8601, UTC."""
     simulated_from: str | None = None
     """``"masks"`` or ``"saliency"`` where the gaze behind it was simulated."""
-    region_sha256: str = ""
-    """Of the gazed region and the annotator's word on it: a new pseudo-mask makes the explanation out of date."""
+    region_sha256: str | None = None
+    """Of the gazed region: a new pseudo-mask makes it out of date; None where the annotator found no target."""
 
 
 @functools.cache

@@ -335,6 +335,9 @@ def test_the_annotators_word_that_there_is_no_target_counts(study: Study, image_
     explanation = load_explanation(study, ids[0], "target")
     assert explanation is not None and explanation.attributes["location"] == ABSENT
     assert check_attributes(explanation.attributes) == []
+    # No pseudo-mask is made of a search that found nothing; the image does not wait for one.
+    study._pseudomask_path(ids[0], "target").unlink()
+    assert explain_study(study) == ExplainResult(skipped=1)
 
 
 def test_nothing_to_explain_and_unknown_names_are_told(study: Study, image_folder: Path) -> None:
