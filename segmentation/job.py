@@ -99,6 +99,12 @@ class RunSpec:
     """Exponential moving average of the student's weights used for prediction; 0 turns it off."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     augmentation: Literal["flips", "strong"] = "flips"
+    dice_weight: float = 0.0
+    """Weight of a soft Dice term beside the cross-entropy on labels."""
+    views: Literal["one", "two"] = "two"
+    """``two``: labels on plain images, CWC on a second, mixed look at them (the paper). ``one``: all losses on a single
+    look, which CutMix and noise touch in `cutmix_share` of the steps; half the work."""
+    cutmix_share: float = 0.5
     # The method's weights (METHOD names: AFC feature consistency, CWC confidence-weighted consistency, DARM masking)
     afc_weight: float = 0.1
     cwc_weight: float = 1.0

@@ -6,6 +6,7 @@ channel per target. Features are those of the encoder at 1/2, 1/4, 1/8 and 1/16 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -47,7 +48,11 @@ class Pasted(NamedTuple):
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for width in (inputs, outputs):
-        layers += [nn.Conv2d(width, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(True)]
+        layers += [
+            nn.Conv2d(width, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(True),
+        ]
     return nn.Sequential(*layers)
 
 
@@ -64,9 +69,11 @@ class UNet(nn.Module):
         )
         self.rise = nn.ModuleList()
         self.decoder = nn.ModuleList()
-        for narrow, wide in zip(widths[:-1], widths[1:], strict=True):
+        for narrow, wide in itertools.pairwise(widths):
             self.rise.append(
-                nn.Sequential(nn.Conv2d(wide, narrow, 3, padding=1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU(True))
+                nn.Sequential(
+                    nn.Conv2d(wide, narrow, 3, padding=1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU(True)
+                )
             )
             self.decoder.append(_block(2 * narrow, narrow))
         self.head = nn.Conv2d(widths[0], targets, 1)
@@ -135,23 +142,28 @@ class TextFusion(nn.Module):
 
     def forward(self, features: Tensor, text: Text, pasted: Pasted | None = None) -> Tensor:
         """Return features (B, C, h, w) to which the text (B, L, D) has been added."""
-        batch, width, height, breadth = features.shape
+        height, breadth = features.shape[2:]
         tokens, allowed = self._tokens(text)
         mask = allowed[:, None, None, :]
         if pasted is not None:
             tokens = torch.cat([tokens, tokens[pasted.source]], dim=1)
             region = functional.interpolate(pasted.region.to(features.dtype), (height, breadth)) > 0.5
             inside = region.flatten(2).transpose(1, 2)
-            mask = torch.cat([~inside & allowed[:, None], inside & allowed[pasted.source][:, None]], dim=2)[:, None]
+            mask = torch.cat([~inside & allowed[:, None], inside & allowed[pasted.source][:, None]], dim=2)[
+                :, None
+            ]
         positions = functional.interpolate(self.positions, (height, breadth), mode="bilinear")
         image = features.flatten(2).transpose(1, 2)
         query = self.query(self.query_norm((features + positions).flatten(2).transpose(1, 2)))
         key, value = self.key_value(tokens).chunk(2, dim=2)
-        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        query, key, value = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)
+        )
         said = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         said = self.out_norm(self.out(said.transpose(1, 2).flatten(2)))
         fused = image + self.strength * (said + self.mlp(said))
-        return fused.transpose(1, 2).unflatten(2, (height, breadth))
+        grid: Tensor = fused.transpose(1, 2).unflatten(2, (height, breadth))
+        return grid
 
     def _tokens(self, text: Text) -> tuple[Tensor, Tensor]:
         """Project the text and put the null token before it, open only where there is nothing else."""
@@ -171,7 +183,9 @@ class Teacher(UNet):
     def forward(self, images: Tensor, text: Text, pasted: Pasted | None = None) -> Output:  # type: ignore[override]
         """Segment images with the help of their explanations."""
         full, *features = self.encode(images)
-        fused = [fusion(feature, text, pasted) for fusion, feature in zip(self.fusions, features, strict=True)]
+        fused = [
+            fusion(feature, text, pasted) for fusion, feature in zip(self.fusions, features, strict=True)
+        ]
         return Output(self.decode([full, *fused]), fused)
 
 

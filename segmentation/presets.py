@@ -1,0 +1,83 @@
+"""Named recipes: a method's numbers for the paper's budget, a laptop, the demo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gaze_capture.errors import UserError
+from segmentation.job import RunSpec
+
+METHODS = ("gaze-to-insight", "partial", "supervised")
+"""Methods that can be trained; the second and third are one network alone."""
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    # From Gaze to Insight (IEEE TMI 2025), the published scripts' optimiser; needs a GPU.
+    "reference": {
+        "image_size_px": 224,
+        "batch_size": 8,
+        "iterations": 15000,
+        "student_widths": (32, 64, 128, 256, 512),
+        "teacher_widths": (64, 128, 256, 512, 1024),
+        "optimiser": "sgd",
+        "learning_rate": 1e-2,
+        "final_learning_rate": 1e-4,
+        "weight_decay": 4e-4,
+        "warmup": 0.0,
+        "augmentation": "flips",
+        "views": "two",
+    },
+    # A compact pair for a laptop's processor: about ten minutes.
+    "cpu": {
+        "image_size_px": 160,
+        "batch_size": 8,
+        "iterations": 4000,
+        "max_minutes": 10.0,
+        "student_widths": (16, 32, 64, 128, 256),
+        "teacher_widths": (8, 16, 32, 64, 128),
+        "text_heads": 4,
+        "ema_decay": 0.99,
+        "augmentation": "strong",
+        "dice_weight": 0.5,
+        "darm_every": 4,
+        "views": "one",
+        "cutmix_share": 0.3,
+    },
+    # The demo: phantoms are simple, so that a minute and a half on two cores is enough.
+    "phantom": {
+        "image_size_px": 96,
+        "batch_size": 8,
+        "iterations": 700,
+        "max_minutes": 1.5,
+        "student_widths": (12, 24, 48, 96, 128),
+        "teacher_widths": (8, 16, 32, 64, 96),
+        "text_heads": 4,
+        "ema_decay": 0.98,
+        "augmentation": "flips",
+        "dice_weight": 0.5,
+        "darm_every": 4,
+        "views": "one",
+        "cutmix_share": 0.3,
+    },
+}
+
+
+def preset_names() -> tuple[str, ...]:
+    """Return the names of all presets."""
+    return tuple(_PRESETS)
+
+
+def preset(method: str = "gaze-to-insight", name: str = "cpu", **changes: Any) -> RunSpec:
+    """Return the spec of a method under a preset, with fields changed by name.
+
+    Raises
+    ------
+    UserError
+        If there is no such method, preset or field.
+    """
+    if method not in METHODS:
+        raise UserError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
+    if name not in _PRESETS:
+        raise UserError(f"There is no preset {name!r}; choose one of {', '.join(_PRESETS)}.")
+    return RunSpec.from_json(
+        {"method": method, "preset": name, **_PRESETS[name], **changes}, "The run's spec"
+    )

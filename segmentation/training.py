@@ -1,0 +1,250 @@
+"""The training loop. What is learned from a batch is the method's affair (`segmentation.methods`)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gaze_capture.errors import UserError
+from gaze_capture.storage import write_bytes_atomic
+from segmentation.augmentation import standardised
+from segmentation.checkpoints import (
+    latest_checkpoint,
+    load_optimiser,
+    load_state,
+    load_weights,
+    save_checkpoint,
+)
+from segmentation.dataset import Batch, Batches, TrainingSet, load_training_set
+from segmentation.device import Precision, choose_device, choose_precision, describe, use_threads
+from segmentation.images import encode_gray16
+from segmentation.job import Kind, RunSpec
+from segmentation.losses import hard_dice
+from segmentation.methods import make_method, reads_text
+from segmentation.networks import Student, count_parameters
+from segmentation.optimising import Average, Clock, LossSums, Pace, learning_rate, make_optimiser
+from segmentation.runs import RunFolder
+from segmentation.study import Study
+from segmentation.text_encoder import Encoder, MiniLM, PhraseCache
+
+REPORT_SECONDS = 1.0
+CHECKPOINT_SECONDS = 60.0
+SAMPLE_IMAGES = 4
+SAMPLE_ROUNDS = 40
+SELECTION_ROUNDS = 20
+
+
+class Emit(Protocol):
+    """Reports an event of a job."""
+
+    def __call__(self, kind: Kind, step: int, total: int, **values: object) -> None:
+        """Report one event with its values."""
+
+
+def train(
+    study: Study, run: RunFolder, emit: Emit, *, threads: int | None = None, encoder: Encoder | None = None
+) -> bool:
+    """Train a run to its end, going on from its checkpoint where it has one; False if it was stopped before.
+
+    Raises
+    ------
+    UserError
+        If nothing can be learned from the study, the loss is not finite any more, or the disk is full. The last
+        checkpoint stays good.
+    """
+    spec = run.spec
+    device, threads = choose_device(spec.device), use_threads(threads)
+    cache = PhraseCache(study.folder, encoder or MiniLM()) if reads_text(spec) else None
+    data = load_training_set(
+        study, spec, cache, lambda done, all_: emit("progress", done, all_, name="reading images")
+    )
+    text_width = data.phrases.width
+
+    emit("phase", 0, spec.iterations, name="preparing")
+    resumed = latest_checkpoint(run)
+    state = load_state(resumed) if resumed else {}
+    wish = state["precision"] if state.get("device") == device.type else spec.precision
+    precision = choose_precision(wish, device, lambda trial: try_out(data, spec, trial))
+    method = make_method(spec, text_width)
+    method.networks.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student = method.student
+    averaged = Average(student, spec.ema_decay) if spec.ema_decay else None
+    shown = averaged.network if averaged else student
+    optimiser = make_optimiser(spec, method.networks)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision.name == "fp16")
+    best, best_weights = -1.0, None
+    if resumed:
+        for name, network in method.networks.items():
+            network.load_state_dict(load_weights(resumed, name))
+        load_optimiser(resumed, optimiser)
+        scaler.load_state_dict(state["scaler"])
+        if averaged:
+            averaged.load(load_weights(resumed, "student_ema"))
+        if (best := state["best"]) >= 0:
+            best_weights = load_weights(resumed, "student_best")
+
+    step = int(state.get("step", 0))
+    clock = Clock(spec, step, float(state.get("seconds", 0.0)))
+    report, checkpoint = Pace(REPORT_SECONDS), Pace(CHECKPOINT_SECONDS)
+    sums, means = LossSums(), {"total": float("nan")}
+    sampled = selected = -1
+
+    def save() -> None:
+        extra = {"student_ema": averaged.network.state_dict()} if averaged else {}
+        if best_weights is not None:
+            extra["student_best"] = best_weights
+        values = {
+            "device": device.type,
+            "precision": precision.name,
+            "seconds": clock.seconds,
+            "text_width": text_width,
+            "scaler": scaler.state_dict(),
+            "best": best,
+            # Without true masks nothing may choose a checkpoint: the end of the schedule, averaged, it is.
+            "predicts": "student_best"
+            if best_weights is not None
+            else "student_ema"
+            if averaged
+            else "student",
+        }
+        save_checkpoint(run, step, {**method.networks, **extra}, optimiser, values)
+
+    emit(
+        "started",
+        step,
+        spec.iterations,
+        device=describe(device),
+        threads=threads,
+        precision=precision.name,
+        parameters={name: count_parameters(network) for name, network in method.networks.items()},
+        images=len(data),
+        strong_labels=data.strong,
+        explained=data.phrases.explained,
+        held_out=len(data.held_images),
+        resumed=bool(resumed),
+    )
+    method.networks.train()
+    with upcoming(Batches(data, spec, method.labels), step) as next_batch:
+        while (progress := clock.progress(step)) < 1:
+            if int(progress * SAMPLE_ROUNDS) > sampled:
+                sampled = int(progress * SAMPLE_ROUNDS)
+                write_samples(run, spec, data, shown, step, precision, emit)
+            if run.stop_path().exists():
+                save()
+                return False
+
+            rate = learning_rate(spec, progress)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            with precision.autocast():
+                losses = method.losses(next_batch().to(device), progress)
+            scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]
+            scaler.step(optimiser)
+            scaler.update()
+            optimiser.zero_grad()
+            if averaged:
+                averaged.update(step)
+            sums.add(losses)
+            step += 1
+
+            ended = clock.progress(step) >= 1
+            if report.due() or ended:
+                means = sums.take()
+                if not math.isfinite(means["total"]):
+                    raise UserError(_not_finite(run, step))
+                speed, left = clock.images_per_second(step), clock.seconds_left(step)
+                emit("step", step, clock.total(step), losses=means, lr=rate, images_per_s=speed, eta_s=left)
+                if len(data.held_images) and (ended or int(progress * SELECTION_ROUNDS) > selected):
+                    selected = int(progress * SELECTION_ROUNDS)
+                    dice = held_dice(data, shown, precision)
+                    if dice > best:
+                        best, best_weights = (
+                            dice,
+                            {key: part.clone() for key, part in shown.state_dict().items()},
+                        )
+                    emit("selection", step, clock.total(step), dice=dice, best=best)
+                if checkpoint.due() and not ended:
+                    save()
+    save()
+    write_samples(run, spec, data, shown, step, precision, emit)
+    emit("done", step, step, seconds=clock.seconds, iterations=step, losses=means)
+    return True
+
+
+@contextlib.contextmanager
+def upcoming(batches: Batches, step: int) -> Iterator[Callable[[], Batch]]:
+    """Give a function that returns batch after batch, each made ready while the one before is learned from."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting: list[Future[Batch]] = [pool.submit(batches.__getitem__, step)]
+
+        def take() -> Batch:
+            nonlocal step
+            step += 1
+            waiting.append(pool.submit(batches.__getitem__, step))
+            return waiting.pop(0).result()
+
+        yield take
+
+
+def try_out(data: TrainingSet, spec: RunSpec, precision: Precision) -> None:
+    """Learn from one batch with networks that are thrown away."""
+    method = make_method(spec, data.phrases.width)
+    method.networks.to(device=precision.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = Batches(data, spec, method.labels)[1].to(precision.device)
+    with precision.autocast():
+        losses = method.losses(batch, 0.0)
+    losses["total"].backward()  # type: ignore[no-untyped-call]
+
+
+@torch.inference_mode()
+def probabilities(student: Student, images: Tensor, precision: Precision) -> Tensor:
+    """Return the student's foreground probabilities (B, T, S, S), float32 on the CPU."""
+    was_training = student.training
+    student.eval()
+    with precision.autocast():
+        logits = student(images.to(precision.device, memory_format=torch.channels_last)).logits
+    student.train(was_training)
+    probability: Tensor = logits.float().sigmoid().cpu()
+    return probability
+
+
+def write_samples(
+    run: RunFolder,
+    spec: RunSpec,
+    data: TrainingSet,
+    student: Student,
+    step: int,
+    precision: Precision,
+    emit: Emit,
+) -> None:
+    """Store the student's present view of the same few training images, on the networks' square grid."""
+    rng = np.random.default_rng([spec.seed, 6])
+    index = rng.choice(len(data), min(SAMPLE_IMAGES, len(data)), replace=False)
+    views = probabilities(student, standardised(data.images[index]), precision).numpy()
+    for image_id, view in zip((data.ids[number] for number in index), views, strict=True):
+        for target_id, probability in zip(spec.targets, view, strict=True):
+            path = f"samples/{step}/{image_id}.{target_id}.png"
+            write_bytes_atomic(run.path / path, encode_gray16(probability))
+            emit("sample", step, spec.iterations, image_id=image_id, target_id=target_id, path=path)
+
+
+def held_dice(data: TrainingSet, student: Student, precision: Precision) -> float:
+    """Return the mean Dice on the images set apart, against their true masks at the networks' size."""
+    scores = []
+    for start in range(0, len(data.held_images), 16):
+        part = slice(start, start + 16)
+        views = probabilities(student, standardised(data.held_images[part]), precision)
+        scores.append(hard_dice(views.numpy() >= 0.5, data.held_masks[part]))
+    return float(np.concatenate(scores).mean())
+
+
+def _not_finite(run: RunFolder, step: int) -> str:
+    kept = "The last checkpoint is good" if latest_checkpoint(run) else "Nothing was learned yet"
+    return f"The loss was no longer a number near step {step}. {kept}; try a lower learning_rate or precision fp32."

@@ -1,0 +1,212 @@
+"""The worker process: one job given as JSON, told in events, one line each.
+
+Jobs are ``{"task": "train", "study", "run"}``, ``{"task": "predict", "study", "run", "split" or "images",
+"networks", "overwrite", "flip_average"}`` and ``{"task": "embed", "study"}``; all take ``threads`` (None: all cores),
+``detached`` and ``nice``. What a training tells is kept in its run's events.jsonl.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gaze_capture.errors import UserError
+from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
+from segmentation.job import JobEvent, Kind
+from segmentation.runs import HEARTBEAT_SECONDS, RunFolder
+from segmentation.study import Study
+
+OUT_OF_MEMORY = (
+    "Memory ran out. Choose a smaller batch_size, image_size_px or narrower networks for the run, "
+    "or close other programs."
+)
+
+
+class Reporter:
+    """Writes events to a file that is only ever added to and, where somebody listens, to a stream."""
+
+    def __init__(self, run_id: str, path: Path | None, stream: BinaryIO | None) -> None:
+        self._run_id = run_id
+        self._path = path
+        self._stream = stream
+        if path is not None and path.exists() and not path.read_bytes().endswith(b"\n"):
+            # A crash tore the last line: close it, so that the next event begins its own.
+            self._append(b"\n")
+
+    def _append(self, data: bytes) -> None:
+        assert self._path is not None
+        with explained_os_errors(self._path), open(self._path, "ab", buffering=0) as file:
+            file.write(data)
+
+    def __call__(self, kind: Kind, step: int, total: int, **values: object) -> None:
+        """Report one event."""
+        line = (JobEvent(self._run_id, kind, step, total, time.time(), values).to_line() + "\n").encode()
+        if self._stream is not None:
+            with contextlib.suppress(OSError):
+                self._stream.write(line)
+                self._stream.flush()
+        if self._path is not None:
+            self._append(line)
+
+
+def main(arguments: list[str]) -> int:
+    """Do the job given as JSON, or as the path of a JSON file; return the exit status."""
+    stream = _claim_stdout()
+    [argument] = arguments
+    job = json.loads(argument) if argument.lstrip().startswith("{") else read_json(Path(argument))
+    detached = bool(job.get("detached"))
+    if not detached:
+        _end_with_parent()
+    _lower_priority(int(job.get("nice", 10)))
+    run = RunFolder(Path(job["study"]) / "runs" / job["run"]) if job.get("run") else None
+    events = run.events_path if run and job["task"] == "train" else None
+    report = Reporter(run.id if run else "", events, None if detached else stream)
+    try:
+        with _heartbeat(run) if run and job["task"] == "train" else contextlib.nullcontext():
+            finished = _do(job, run, report)
+        if not finished:
+            _tell_ending(report, "stopped", "Stopped as asked; what was done is kept.")
+        return 0
+    except UserError as error:
+        _tell_ending(report, "failed", str(error))
+    except MemoryError:
+        traceback.print_exc()
+        _tell_ending(report, "failed", OUT_OF_MEMORY)
+    except Exception as error:
+        traceback.print_exc()
+        _tell_ending(report, "failed", _sentence(error))
+    return 1
+
+
+def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
+    """Do the job; False if it was stopped before its end."""
+    study = Study.open(job["study"])
+    # Torch is imported here, not above: a broken installation becomes a `failed` event, too.
+    import cv2
+
+    cv2.setNumThreads(1)
+    if job["task"] == "train" and run:
+        from segmentation.training import train
+
+        return train(study, run, report, threads=job.get("threads"))
+    if job["task"] == "predict" and run:
+        from segmentation.prediction import predict
+
+        return predict(
+            study,
+            run,
+            report,
+            split=job.get("split"),
+            image_ids=job.get("images"),
+            networks=tuple(job.get("networks") or ("student",)),
+            overwrite=bool(job.get("overwrite")),
+            flip_average=bool(job.get("flip_average", True)),
+            threads=job.get("threads"),
+        )
+    if job["task"] == "embed":
+        from segmentation.text_encoder import embed_study
+
+        count = embed_study(study)
+        report("done", count, count, phrases=count)
+        return True
+    raise UserError(f"The worker knows no such job: {job.get('task')!r}.")
+
+
+def _tell_ending(report: Reporter, kind: Kind, message: str) -> None:
+    try:
+        report(kind, 0, 0, message=message)
+    except UserError:
+        # The disk that failed the job may refuse its last word, too; the log or the stream has it then.
+        traceback.print_exc()
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    if (
+        type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in text
+        or "not enough memory" in text
+    ):
+        return OUT_OF_MEMORY
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return f"Something unforeseen went wrong: {first} ({type(error).__name__}); worker.log has the details."
+
+
+def _claim_stdout() -> BinaryIO:
+    """Keep the real stdout for events and lead whatever else is printed to stderr."""
+    sys.stdout.flush()
+    stream = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return stream
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone: its end of our stdin is closed then."""
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 1024):
+                pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if sys.platform == "linux":
+        import ctypes
+
+        parent = os.getppid()
+
+        def parent_thread_gone(*_: object) -> None:
+            # The kernel sends this when the thread that started us ends, which need not be the whole program's end.
+            if os.getppid() != parent:
+                os._exit(1)
+
+        signal.signal(signal.SIGUSR2, parent_thread_gone)
+        ctypes.CDLL(None).prctl(1, signal.SIGUSR2)
+
+
+def _lower_priority(amount: int) -> None:
+    """Let the window and everything else go first."""
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":
+            import ctypes
+
+            below_normal = 0x4000
+            ctypes.windll.kernel32.SetPriorityClass(ctypes.windll.kernel32.GetCurrentProcess(), below_normal)
+        else:
+            os.nice(amount)
+
+
+@contextlib.contextmanager
+def _heartbeat(run: RunFolder) -> Iterator[None]:
+    """Say in worker.json, every other second, that this process lives."""
+    ended = threading.Event()
+    about = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
+
+    def beat() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(UserError):
+                write_json_atomic(run.path / "worker.json", {**about, "heartbeat": time.time()})
+            ended.wait(HEARTBEAT_SECONDS)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
