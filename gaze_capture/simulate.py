@@ -204,6 +204,23 @@ def simulate_sitting(
     return read_recording(folder)
 
 
+def look_at(
+    image: ImageToLookAt,
+    image_from_screen: Floats,
+    clinician: SyntheticClinician,
+    rng: np.random.Generator,
+) -> tuple[Script, Presence | None]:
+    """Return how the clinician looks at one image wherever it is shown, and their word on its target.
+
+    Parameters
+    ----------
+    image_from_screen
+        3x3 transform from screen pixels of the clinician's geometry to image pixels, as in a placement.
+    """
+    look = _look(_View.of(image, clinician, image_from_screen), clinician, rng)
+    return Script(look.xy_deg, look.duration_ms), look.presence
+
+
 def _first(lead_ms: float, look: _Look) -> Floats:
     """Return the lead as an addition to the first duration alone."""
     extra = np.zeros(len(look.duration_ms))
@@ -268,27 +285,21 @@ class _View:
     salience: Floats
 
     @classmethod
-    def of(cls, image: ImageToLookAt, clinician: SyntheticClinician) -> _View:
+    def of(
+        cls, image: ImageToLookAt, clinician: SyntheticClinician, image_from_screen: Floats | None = None
+    ) -> _View:
         geometry = clinician.geometry
         height, width = image.shape
-        side_mm = 2 * geometry.viewing_distance_mm * math.tan(math.radians(clinician.image_deg / 2))
-        mm_per_px = np.array([geometry.width_mm / geometry.width_px, geometry.height_mm / geometry.height_px])
-        # Screen pixels an image pixel: one number for both axes, as a viewer does it.
-        scale = float(
-            min(
-                *(side_mm / mm_per_px / [width, height]),
-                geometry.width_px / width,
-                geometry.height_px / height,
-            )
+        if image_from_screen is None:
+            image_from_screen = _fitted(image.shape, geometry, clinician.image_deg)
+        corners = (
+            np.linalg.inv(image_from_screen) @ np.array([[-0.5, -0.5, 1], [width - 0.5, height - 0.5, 1]]).T
         )
-        left, top = (geometry.width_px - width * scale) / 2, (geometry.height_px - height * scale) / 2
-        transform = np.array(
-            [[1 / scale, 0, -left / scale - 0.5], [0, 1 / scale, -top / scale - 0.5], [0, 0, 1]]
-        )
-        longest_deg = max(width * mm_per_px[0], height * mm_per_px[1]) * scale / side_mm * clinician.image_deg
+        (left, right), (top, bottom) = (corners[:2] / corners[2]).tolist()
+        longest_deg = max(right - left, bottom - top) * geometry.degrees_per_screen_px
         rows, columns = _fitting_grid(height, width, max(8, round(longest_deg / _CELL_DEG)))
-        x = (left + (np.arange(columns) + 0.5) * width * scale / columns) / geometry.width_px
-        y = (top + (np.arange(rows) + 0.5) * height * scale / rows) / geometry.height_px
+        x = (left + (np.arange(columns) + 0.5) * (right - left) / columns) / geometry.width_px
+        y = (top + (np.arange(rows) + 0.5) * (bottom - top) / rows) / geometry.height_px
         x_deg = geometry.degrees_from_normalised(np.stack([x, np.full(columns, 0.5)], axis=1))[:, 0]
         y_deg = geometry.degrees_from_normalised(np.stack([np.full(rows, 0.5), y], axis=1))[:, 1]
         salience = (
@@ -304,7 +315,7 @@ class _View:
                 else np.zeros((rows, columns), np.bool_)
             )
         viewport = (0, 0, geometry.width_px, geometry.height_px)
-        return cls(image, transform, viewport, x_deg, y_deg, target, salience)
+        return cls(image, image_from_screen, viewport, x_deg, y_deg, target, salience)
 
     def placement(self, start_ns: int) -> Placement:
         return Placement(
@@ -328,6 +339,21 @@ class _View:
         return np.array(
             [np.ptp(self.x_deg) / (len(self.x_deg) - 1), np.ptp(self.y_deg) / (len(self.y_deg) - 1)]
         )
+
+
+def _fitted(shape: tuple[int, int], geometry: ScreenGeometry, image_deg: float) -> Floats:
+    """Return the transform from screen to image of an image in the screen's middle, `image_deg` long."""
+    height, width = shape
+    side_mm = 2 * geometry.viewing_distance_mm * math.tan(math.radians(image_deg / 2))
+    # Screen pixels an image pixel: one number for both axes, as a viewer does it.
+    scale = min(
+        side_mm / (geometry.width_mm / geometry.width_px) / width,
+        side_mm / (geometry.height_mm / geometry.height_px) / height,
+        geometry.width_px / width,
+        geometry.height_px / height,
+    )
+    left, top = (geometry.width_px - width * scale) / 2, (geometry.height_px - height * scale) / 2
+    return np.array([[1 / scale, 0, -left / scale - 0.5], [0, 1 / scale, -top / scale - 0.5], [0, 0, 1]])
 
 
 def _fitting_grid(height: int, width: int, longest: int) -> tuple[int, int]:

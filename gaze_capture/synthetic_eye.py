@@ -65,6 +65,42 @@ class TrackerQuality:
     """Share of samples that each eye loses in short bursts."""
 
 
+@dataclass(frozen=True)
+class MeasurementErrors:
+    """What a tracker does to N samples, whatever the eyes look at; E is the eye, left before right."""
+
+    offset_deg: Floats
+    """(E, N, 2)"""
+    lost: npt.NDArray[np.bool_]
+    """(E, N)"""
+    pupil_mm: Floats
+    """(N, E), NaN where lost."""
+
+    @classmethod
+    def draw(
+        cls, count: int, interval_ms: float, quality: TrackerQuality, rng: np.random.Generator
+    ) -> MeasurementErrors:
+        """Draw the errors of `count` >= 2 samples."""
+        wander = quality.drift_deg * _wander((count, 2), 4000 / interval_ms, rng)
+        lost = _lost(count, interval_ms, quality, rng)
+        pupil_mm = 3.5 + 0.15 * _wander((count, 1), 2000 / interval_ms, rng) + rng.normal(0, 0.02, (count, 2))
+        pupil_mm[lost.T] = np.nan
+        noise = np.stack([_coloured_noise(count, quality.noise_exponent, rng) for _ in range(2)])
+        steps = np.sqrt((np.diff(noise, axis=1) ** 2).sum(axis=2).mean(axis=1))
+        return cls(wander + noise * (quality.rms_s2s_deg / steps)[:, np.newaxis, np.newaxis], lost, pupil_mm)
+
+    def __getitem__(self, chosen: slice) -> MeasurementErrors:
+        return MeasurementErrors(self.offset_deg[:, chosen], self.lost[:, chosen], self.pupil_mm[chosen])
+
+    def applied(
+        self, xy_deg: Floats, time_ns: Int64s, device_time_ns: Int64s, geometry: ScreenGeometry
+    ) -> Samples:
+        """Return the samples that the tracker delivers while the eyes point to `xy_deg` (N, 2)."""
+        eyes = geometry.normalised_from_degrees(xy_deg + self.offset_deg)
+        eyes[self.lost] = np.nan
+        return pack_samples(time_ns, device_time_ns, eyes[0], eyes[1], self.pupil_mm)
+
+
 def measure(
     xy_deg: Floats,
     time_ns: Int64s,
@@ -73,27 +109,14 @@ def measure(
     quality: TrackerQuality,
     rng: np.random.Generator,
 ) -> Samples:
-    """Return what a tracker delivers (N samples) while the eyes point to `xy_deg` (N, 2).
+    """Return what a tracker delivers (N >= 2 samples) while the eyes point to `xy_deg` (N, 2).
 
     A calibration's bias is part of `xy_deg`: to the tracker it is where the eyes point.
     """
     count = len(time_ns)
-    if count < 2:
-        xy = geometry.normalised_from_degrees(xy_deg)
-        return pack_samples(time_ns, device_time_ns, xy, xy, np.full((count, 2), 3.5))
     interval_ms = float(time_ns[-1] - time_ns[0]) / 1e6 / (count - 1)
-    wander = quality.drift_deg * _wander((count, 2), 4000 / interval_ms, rng)
-    lost = _lost(count, interval_ms, quality, rng)
-    pupil_mm = 3.5 + 0.15 * _wander((count, 1), 2000 / interval_ms, rng) + rng.normal(0, 0.02, (count, 2))
-    eyes = []
-    for eye in range(2):
-        noise = _coloured_noise(count, quality.noise_exponent, rng)
-        noise *= quality.rms_s2s_deg / np.sqrt((np.diff(noise, axis=0) ** 2).sum(axis=1).mean())
-        xy = geometry.normalised_from_degrees(xy_deg + wander + noise)
-        xy[lost[eye]] = np.nan
-        pupil_mm[lost[eye], eye] = np.nan
-        eyes.append(xy)
-    return pack_samples(time_ns, device_time_ns, eyes[0], eyes[1], pupil_mm)
+    errors = MeasurementErrors.draw(count, interval_ms, quality, rng)
+    return errors.applied(xy_deg, time_ns, device_time_ns, geometry)
 
 
 def _wander(shape: tuple[int, int], memory: float, rng: np.random.Generator) -> Floats:

@@ -11,7 +11,14 @@ from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations, fixations_of
 from gaze_capture.recording import Recording, ScreenGeometry
 from gaze_capture.recording_codec import needs_recovery, read_recording
-from gaze_capture.simulate import DESK_SCREEN, ImageToLookAt, SyntheticClinician, saliency, simulate_sitting
+from gaze_capture.simulate import (
+    DESK_SCREEN,
+    ImageToLookAt,
+    SyntheticClinician,
+    look_at,
+    saliency,
+    simulate_sitting,
+)
 from gaze_capture.synthetic_eye import Script, TrackerQuality, measure
 
 KVASIR = Path(__file__).parents[2] / "shared/data/kvasir_seg/train/masks"
@@ -254,6 +261,16 @@ def test_what_was_recorded_is_never_overwritten(tmp_path: Path) -> None:
     assert not needs_recovery(tmp_path / "r")
     with pytest.raises(UserError, match="never overwritten"):
         simulate_sitting(tmp_path / "r", images(1))
+
+
+def test_a_look_at_an_image_shown_anywhere(tmp_path: Path) -> None:
+    # Three screen pixels an image pixel, the image's corner at (1000, 50).
+    transform = np.array([[1 / 3, 0, -1000 / 3 - 0.5], [0, 1 / 3, -50 / 3 - 0.5], [0, 0, 1]])
+    image = ImageToLookAt("i", (200, 250), disc(200, 250, 180, 60, 25))
+    script, presence = look_at(image, transform, SyntheticClinician(), np.random.default_rng(0))
+    assert presence == "present"
+    screen = DESK_SCREEN.screen_px_from_normalised(DESK_SCREEN.normalised_from_degrees(script.xy_deg))
+    np.testing.assert_allclose(np.median(screen, axis=0), [1000 + 180.5 * 3, 50 + 60.5 * 3], atol=35)
 
 
 def test_another_screen_and_rate_are_respected(tmp_path: Path) -> None:
