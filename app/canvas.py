@@ -58,7 +58,7 @@ STYLES: dict[LayerName, Style] = {
     "truth": Style("#F0E442", 2.0, dashes=(1.2, 2.2)),
 }
 LOWER_LEVEL_DASHES = (5.0, 3.0)
-DEFAULT_OPACITY: dict[LayerName, float] = {"heatmap": 0.55, "scanpath": 0.8}
+DEFAULT_OPACITY: dict[LayerName, float] = {"heatmap": 0.4, "scanpath": 0.8}
 HIDDEN_AT_FIRST: frozenset[LayerName] = frozenset({"scanpath", "teacher", "disagreement", "truth"})
 
 

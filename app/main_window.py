@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 from PySide6.QtCore import QByteArray, QEvent, QObject, QSettings, QSize, Qt, QTimer
 from PySide6.QtGui import QAction, QCloseEvent, QKeyEvent, QKeySequence, QShortcut
@@ -29,6 +30,8 @@ from app.jobs import RunWatcher, Task
 from app.overview import run_states
 from app.page import Page
 from app.session import Session
+from app.study_page import StudyPage
+from app.texts import duration_text
 from app.widgets import Banner, Button, ElidedLabel, IconButton, box, label
 from gaze_capture.errors import UserError
 from segmentation.runs import RunFolder
@@ -162,8 +165,8 @@ class MainWindow(QMainWindow):
         self.menu_button.setMenu(self._make_menu())
         self.menu_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         shortcuts = IconButton("question", self.tr("All shortcuts (?)"), on_click=self.show_shortcuts)
-        for button in (shortcuts, self.menu_button):
-            layout.addWidget(button, 0, Qt.AlignmentFlag.AlignHCenter)
+        for small in (shortcuts, self.menu_button):
+            layout.addWidget(small, 0, Qt.AlignmentFlag.AlignHCenter)
         return rail
 
     def _make_menu(self) -> QMenu:
@@ -224,8 +227,6 @@ class MainWindow(QMainWindow):
 
     def _make_page(self, name: str) -> Page:
         if name == "study":
-            from app.study_page import StudyPage
-
             return StudyPage(self.session)
         if name == "record":
             from app.record_page import RecordPage
@@ -343,9 +344,11 @@ class MainWindow(QMainWindow):
     def _open(self) -> None:
         self._study_page().open_study()
 
-    def _study_page(self):  # type: ignore[no-untyped-def]
+    def _study_page(self) -> StudyPage:
         self.show_page("study")
-        return self.page("study")
+        page = self.page("study")
+        assert isinstance(page, StudyPage)
+        return page
 
     def _ask_annotator(self) -> None:
         name, fine = QInputDialog.getText(
@@ -428,14 +431,6 @@ class MainWindow(QMainWindow):
         super().closeEvent(event)
 
 
-def duration_text(seconds: float) -> str:
-    """Return a duration for people: `40 s`, `4 min`, `2 h 5 min`."""
-    if seconds < 60:
-        return f"{round(seconds)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 class _UnforeseenErrors(QObject):
     """Brings exceptions that nobody caught into the banner instead of the terminal."""
 
@@ -443,7 +438,7 @@ class _UnforeseenErrors(QObject):
         super().__init__(window)
         self._window = window
 
-    def hook(self, kind: type[BaseException], error: BaseException, trace: object) -> None:
+    def hook(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """Show the error; as `sys.excepthook`."""
         import traceback
 
@@ -453,7 +448,7 @@ class _UnforeseenErrors(QObject):
         if isinstance(error, UserError):
             self._window.banner.show_error(str(error))
             return
-        details = "".join(traceback.format_exception(kind, error, trace))  # type: ignore[arg-type]
+        details = "".join(traceback.format_exception(kind, error, trace))
         self._window.banner.show_error(self.tr("Something went wrong: {error}").format(error=error), details)
 
 
@@ -472,7 +467,7 @@ def run_window(study_folder: Path | None) -> int:
     application = make_application()
     settings = QSettings()
     stored = settings.value("theme")
-    theme.apply(application, stored if stored in ("dark", "light") else theme.mode_of_system())  # type: ignore[arg-type]
+    theme.apply(application, stored if stored in ("dark", "light") else theme.mode_of_system())
     application.setWindowIcon(theme.icon("eye", theme.current().accent))
     window = MainWindow(settings)
     sys.excepthook = _UnforeseenErrors(window).hook

@@ -165,10 +165,12 @@ class ReviewPage(Page):
         self.ungradable_button = button(
             self.tr("Ungradable"), "question", self.tr("The image cannot be judged (U)"), "ungradable"
         )
-        grid.addWidget(self.accept_button, 0, 0, 1, 2)
-        grid.addWidget(self.reject_button, 1, 0, 1, 2)
-        grid.addWidget(self.nothing_button, 2, 0)
-        grid.addWidget(self.ungradable_button, 2, 1)
+        grid.setColumnStretch(0, 1)
+        grid.setColumnStretch(1, 1)
+        grid.addWidget(self.accept_button, 0, 0)
+        grid.addWidget(self.reject_button, 0, 1)
+        grid.addWidget(self.nothing_button, 1, 0)
+        grid.addWidget(self.ungradable_button, 1, 1)
         moves = QHBoxLayout()
         box(moves, spacing=theme.SMALL)
         self.undo_button = IconButton(
@@ -183,7 +185,7 @@ class ReviewPage(Page):
         moves.addWidget(self._progress, 1)
         moves.addWidget(back)
         moves.addWidget(forth)
-        grid.addLayout(moves, 3, 0, 1, 2)
+        grid.addLayout(moves, 2, 0, 1, 2)
         return verdict
 
     # Following the session

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent
@@ -19,6 +22,7 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.jobs import StepProgress, Task
+from app.mosaic import Mosaic
 from app.overview import Overview, Step, survey
 from app.page import Page
 from app.session import Session
@@ -175,7 +179,7 @@ class StudyPage(Page):
             self._recent_box.addWidget(label(self.tr("Recent"), "muted"))
         for folder in folders[:5]:
             row = Button(
-                Path(folder).name, "folder", "plain", lambda folder=folder: self.open_folder(Path(folder))
+                Path(folder).name, "folder", "plain", functools.partial(self.open_folder, Path(folder))
             )
             row.setToolTip(folder)
             row.setStyleSheet("text-align: left;")
@@ -225,11 +229,14 @@ class StudyPage(Page):
                 card.clicked.connect(lambda page=page: self.page_wanted.emit(page))
             else:
                 card.clicked.connect(self.choose_images)
-        layout.addWidget(FlowGrid(list(self.cards.values()), 230))
-        self.drop_zone = DropZone(self.tr("Drop images, folders or a gaze table (CSV) here"))
+        self.drop_zone = DropZone(self.tr("Drop images, folders or\na gaze table (CSV) here"))
         self.drop_zone.dropped.connect(self.take_files)
-        layout.addWidget(self.drop_zone)
-        layout.addStretch(1)
+        # Eight cells fill the grid's rows; the eighth takes files.
+        layout.addWidget(FlowGrid([*self.cards.values(), self.drop_zone], 230))
+        self.mosaic = Mosaic()
+        self.mosaic.chosen.connect(self._open_image)
+        layout.addSpacing(theme.NORMAL)
+        layout.addWidget(self.mosaic, 1)
         centred = QWidget()
         row = QHBoxLayout(centred)
         box(row, spacing=0)
@@ -276,6 +283,7 @@ class StudyPage(Page):
         self._folder.setText(str(study.folder))
         if what in ("image", "annotator"):
             return
+        self.mosaic.show_study(study)
         if what == "study":
             self._show(Overview(images=len(study.images)), counting=True)
         if self._surveying is not None:
@@ -304,6 +312,7 @@ class StudyPage(Page):
                 card.missing.setText(self.tr("counting…"))
             return
         simulated = self.tr("simulated from {what}").format(what=o.simulated_from) if o.simulated_from else ""
+        complete = self.tr("complete") if o.pseudomasks else ""
         without_gaze = o.images - o.gaze
         gaze = [self.tr("{n} without").format(n=without_gaze)] if without_gaze else []
         waiting = max(0, o.gaze - o.absent - o.pseudomasks)
@@ -325,14 +334,20 @@ class StudyPage(Page):
         self.cards["pseudomasks"].show_count(
             o.pseudomasks,
             max(o.gaze - o.absent, 0),
-            self.tr("{n} to make").format(n=waiting) if waiting else "",
+            self.tr("{n} to make").format(n=waiting) if waiting else complete,
         )
         missing = o.pseudomasks - o.explanations
         self.cards["explanations"].show_count(
-            o.explanations, o.pseudomasks, self.tr("{n} to make").format(n=missing) if missing > 0 else ""
+            o.explanations,
+            o.pseudomasks,
+            self.tr("{n} to make").format(n=missing) if missing > 0 else complete,
         )
         runs = (
-            self.tr("one is running") if o.running else self.tr("none finished") if not o.finished_run else ""
+            self.tr("one is running")
+            if o.running
+            else self.tr("none finished")
+            if not o.finished_run
+            else self.tr("latest is done")
         )
         self.cards["runs"].show_count(o.runs, None, runs if o.runs else self.tr("none yet"))
         self.cards["reviews"].show_count(
@@ -441,6 +456,14 @@ class StudyPage(Page):
         else:
             self.page_wanted.emit("review" if step == "review" else "train")
 
+    def _open_image(self, image_id: str) -> None:
+        self.session.set_image(image_id)
+        self.page_wanted.emit("review")
+
+    def stop(self) -> None:
+        """End the threads."""
+        self.mosaic.thumbnails.stop()
+
     # Opening
 
     def new_study(self) -> None:
@@ -520,10 +543,10 @@ class StudyPage(Page):
 
             return import_images(study, paths, masks=masks, progress=progress)
 
-        def report(result: object) -> None:
-            skipped: tuple[tuple[str, str], ...] = result.skipped  # type: ignore[attr-defined]
-            duplicates: tuple[str, ...] = result.duplicates  # type: ignore[attr-defined]
-            text = self.tr("{n} images came in.").format(n=len(result.imported))  # type: ignore[attr-defined]
+        def report(result: Any) -> None:
+            skipped: tuple[tuple[str, str], ...] = result.skipped
+            duplicates: tuple[str, ...] = result.duplicates
+            text = self.tr("{n} images came in.").format(n=len(result.imported))
             if duplicates:
                 text += " " + self.tr("{n} were in the study already.").format(n=len(duplicates))
             if skipped:
@@ -582,7 +605,12 @@ class StudyPage(Page):
 
         self._do(work, self.tr("Describing regions"))
 
-    def _do(self, work, title, report=None) -> None:  # type: ignore[no-untyped-def]
+    def _do(
+        self,
+        work: Callable[[StepProgress], object],
+        title: str,
+        report: Callable[[Any], object] | None = None,
+    ) -> None:
         task = Task(work, title, self)
         if report is not None:
             task.succeeded.connect(report)

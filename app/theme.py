@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 from PySide6.QtCore import Qt
@@ -78,6 +80,9 @@ LIGHT = Tokens(
     danger="#B3261E",
     selection="#E6F2F0",
 )
+
+_ICONS = Path(str(resources.files("resources"))) / "icons"
+"""Style sheets take images by path only."""
 
 _current: Tokens = DARK
 
@@ -254,6 +259,9 @@ QLineEdit, QComboBox, QSpinBox, QDoubleSpinBox {
 QLineEdit:focus, QComboBox:focus, QSpinBox:focus, QDoubleSpinBox:focus { border: 1px solid $accent; }
 QLineEdit:disabled, QComboBox:disabled, QSpinBox:disabled, QDoubleSpinBox:disabled { color: $disabled; }
 QComboBox { padding-right: 4px; }
+QComboBox::drop-down { border: none; width: 24px; }
+QComboBox::down-arrow { image: url($caret); width: 12px; height: 12px; }
+QAbstractSpinBox::up-button, QAbstractSpinBox::down-button { width: 0; border: none; }
 QComboBox QAbstractItemView {
     background: $raised; color: $text; border: 1px solid $border; outline: none; padding: 4px;
     selection-background-color: $selection; selection-color: $text;
@@ -309,6 +317,7 @@ def style_sheet(tokens: Tokens) -> str:
         "disabled": blend(tokens.muted, tokens.background, 0.6),
         "field": tokens.background if tokens.mode == "dark" else tokens.surface,
         "faint": blend(tokens.border, tokens.surface, 0.5),
+        "caret": (_ICONS / f"caret-{tokens.mode}.svg").as_posix(),
         "slider": blend(tokens.accent, tokens.border, 0.7),
     }
     sheet = _SHEET

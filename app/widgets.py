@@ -67,7 +67,9 @@ def box(
 
 def clear(layout: QLayout) -> None:
     """Take everything out of a layout and delete it."""
-    while (item := layout.takeAt(0)) is not None:
+    while layout.count():
+        item = layout.takeAt(0)
+        assert item is not None
         if (widget := item.widget()) is not None:
             widget.hide()
             widget.deleteLater()

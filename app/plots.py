@@ -1,0 +1,178 @@
+"""Live curves: pyqtgraph in the window's own colours, with nothing to click by accident."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pyqtgraph as pg
+from PySide6.QtCore import QEvent, QSize, Qt
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
+
+from app import theme
+from app.widgets import box, heading, label
+
+
+@dataclass(frozen=True)
+class CurveStyle:
+    """A curve's colour on dark and light ground, and its line: never told apart by colour alone."""
+
+    dark: str
+    light: str
+    width: float = 1.5
+    line: Qt.PenStyle = Qt.PenStyle.SolidLine
+
+    def pen(self) -> QPen:
+        """Return the pen in the current theme."""
+        pen = QPen(QColor(self.dark if theme.current().mode == "dark" else self.light), self.width, self.line)
+        # Data units are not pixels: without this a line of width 1.5 could be thousands of steps wide.
+        pen.setCosmetic(True)
+        return pen
+
+
+STYLES: dict[str, CurveStyle] = {
+    "total": CurveStyle("#E8EBEE", "#1B1F24", 2.0),
+    "student": CurveStyle("#56B4E9", "#0067A5"),
+    "teacher": CurveStyle("#E69F00", "#9A5B00", 1.5, Qt.PenStyle.DashLine),
+    "dice": CurveStyle("#2FB7A3", "#0B7A6C", 2.0),
+    "best": CurveStyle("#A0AAB4", "#56616C", 1.0, Qt.PenStyle.DashLine),
+}
+OTHERS = (
+    CurveStyle("#2FB7A3", "#0B7A6C"),
+    CurveStyle("#CC79A7", "#9C3F73", 1.5, Qt.PenStyle.DashDotLine),
+    CurveStyle("#F0E442", "#7A6A00", 1.5, Qt.PenStyle.DotLine),
+    CurveStyle("#A0AAB4", "#56616C"),
+)
+
+
+class Key(QWidget):
+    """A curve's line and name."""
+
+    def __init__(self, name: str, style: CurveStyle) -> None:
+        super().__init__()
+        self._style = style
+        layout = QHBoxLayout(self)
+        box(layout, margins=(24, 0, 0, 0), spacing=0)
+        layout.addWidget(label(name, "muted"))
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the line."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(self._style.pen())
+        painter.drawLine(0, self.height() // 2, 18, self.height() // 2)
+        painter.end()
+
+
+@dataclass
+class _Curve:
+    item: pg.PlotDataItem
+    style: CurveStyle
+    x: list[float] = field(default_factory=list)
+    y: list[float] = field(default_factory=list)
+
+
+class Plot(QFrame):
+    """A titled plot of curves over steps; until there are points it says what it waits for."""
+
+    def __init__(self, title: str, waiting: str, *, unit_interval: bool = False) -> None:
+        super().__init__()
+        self.setObjectName("card")
+        self._curves: dict[str, _Curve] = {}
+        self._plain = 0
+        layout = QVBoxLayout(self)
+        box(layout, margins=(theme.LARGE, theme.WIDE, theme.WIDE, theme.NORMAL), spacing=theme.SMALL)
+        head = QHBoxLayout()
+        box(head, spacing=theme.WIDE)
+        self.title = heading(title)
+        head.addWidget(self.title)
+        head.addStretch(1)
+        self._keys = QHBoxLayout()
+        box(self._keys, spacing=theme.WIDE)
+        head.addLayout(self._keys)
+        layout.addLayout(head)
+        self.view = pg.PlotWidget(enableMenu=False)
+        self.view.setMouseEnabled(False, False)
+        self.view.hideButtons()
+        self.view.setFrameShape(QFrame.Shape.NoFrame)
+        self.view.setMinimumHeight(96)
+        self.view.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.view.setAccessibleName(title)
+        item = self.view.getPlotItem()
+        item.setContentsMargins(0, 4, 8, 0)
+        for side in ("left", "bottom"):
+            axis = item.getAxis(side)
+            axis.setStyle(tickLength=0, tickTextOffset=6, maxTickLevel=0)
+            axis.enableAutoSIPrefix(False)
+        item.getAxis("left").setWidth(40)
+        if unit_interval:
+            item.setYRange(0, 1, padding=0.02)
+        self._waiting = label(waiting, "muted", wrap=True)
+        self._waiting.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._stack = QStackedWidget()
+        self._stack.addWidget(self._waiting)
+        self._stack.addWidget(self.view)
+        layout.addWidget(self._stack, 1)
+        self._paint()
+
+    def sizeHint(self) -> QSize:
+        """Ask for a flat rectangle."""
+        return QSize(360, 200)
+
+    def clear(self, waiting: str | None = None) -> None:
+        """Forget all curves."""
+        for curve in self._curves.values():
+            self.view.removeItem(curve.item)
+        self._curves.clear()
+        self._plain = 0
+        while self._keys.count():
+            taken = self._keys.takeAt(0)
+            if taken is not None and (widget := taken.widget()) is not None:
+                widget.hide()
+                widget.deleteLater()
+        if waiting is not None:
+            self._waiting.setText(waiting)
+        self._stack.setCurrentIndex(0)
+
+    def add(self, name: str, title: str, x: float, y: float) -> None:
+        """Add a point to a curve; `redraw` shows it."""
+        curve = self._curves.get(name)
+        if curve is None:
+            style = STYLES.get(name)
+            if style is None:
+                style = OTHERS[self._plain % len(OTHERS)]
+                self._plain += 1
+            item = self.view.plot([], [], pen=style.pen(), antialias=True)
+            curve = self._curves[name] = _Curve(item, style)
+            self._keys.addWidget(Key(title, style))
+            self._stack.setCurrentIndex(1)
+        curve.x.append(x)
+        curve.y.append(y)
+
+    def redraw(self) -> None:
+        """Show all points added."""
+        for curve in self._curves.values():
+            curve.item.setData(curve.x, curve.y)
+
+    def points(self, name: str) -> int:
+        """Return how many points a curve has."""
+        return len(self._curves[name].x) if name in self._curves else 0
+
+    def _paint(self) -> None:
+        tokens = theme.current()
+        self.view.setBackground(QColor(tokens.surface))
+        item = self.view.getPlotItem()
+        for side in ("left", "bottom"):
+            axis = item.getAxis(side)
+            axis.setPen(QPen(QColor(tokens.border), 1))
+            axis.setTextPen(QColor(tokens.muted))
+            axis.setTickFont(theme.number_font(11))
+        item.showGrid(x=False, y=True, alpha=0.12)
+        for curve in self._curves.values():
+            curve.item.setPen(curve.style.pen())
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Take on the new palette."""
+        if event.type() == QEvent.Type.PaletteChange and hasattr(self, "_stack"):
+            self._paint()
+        super().changeEvent(event)

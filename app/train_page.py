@@ -1,0 +1,653 @@
+"""Train: one button, then progress, curves, sample masks, and all runs of the study."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from typing import Any
+
+from PySide6.QtCore import (
+    QAbstractTableModel,
+    QModelIndex,
+    QObject,
+    QPersistentModelIndex,
+    QRect,
+    QRectF,
+    Qt,
+    QTimer,
+)
+from PySide6.QtGui import QPainter
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QComboBox,
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QProgressBar,
+    QSpinBox,
+    QStackedWidget,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.jobs import RunWatcher, StepProgress, Task
+from app.overview import Overview, survey
+from app.page import Page
+from app.plots import Plot
+from app.samples import SampleStrip
+from app.session import Session
+from app.texts import duration_text
+from app.widgets import Button, ElidedLabel, EmptyState, Fold, Pill, box, heading, label, paint_pill, set_role
+from gaze_capture.errors import UserError
+from segmentation.job import JobEvent, RunSpec
+from segmentation.presets import METHODS, preset, preset_names
+from segmentation.runs import RunFolder, create_run, start_worker
+from segmentation.study import Study, Target
+
+SUPERVISED_TERMS = ("total", "student", "teacher")
+"""Losses of the first plot; the others say how well the networks agree and go to the second."""
+
+STATE_TOKENS = {
+    "waiting": "muted",
+    "running": "accent",
+    "done": "accent",
+    "stopped": "warning",
+    "failed": "danger",
+    "interrupted": "danger",
+}
+
+
+class RunModel(QAbstractTableModel):
+    """The study's runs, newest first."""
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self.rows: list[tuple[str, str, str, str]] = []
+        """Run id, method, state (as in `segmentation.runs`), state in words."""
+        self._titles = (self.tr("Run"), self.tr("Method"), self.tr("State"))
+
+    def set_rows(self, rows: list[tuple[str, str, str, str]]) -> None:
+        """Show other runs."""
+        if rows != self.rows:
+            self.beginResetModel()
+            self.rows = rows
+            self.endResetModel()
+
+    def rowCount(self, parent: QModelIndex | QPersistentModelIndex | None = None) -> int:
+        """Return the number of runs."""
+        return 0 if parent is not None and parent.isValid() else len(self.rows)
+
+    def columnCount(self, parent: QModelIndex | QPersistentModelIndex | None = None) -> int:
+        """Return the number of columns."""
+        return 3
+
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> Any:
+        """Return a column's title."""
+        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
+            return self._titles[section]
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+        return None
+
+    def data(
+        self, index: QModelIndex | QPersistentModelIndex, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> Any:
+        """Return a cell."""
+        run_id, method, state, word = self.rows[index.row()]
+        if role == Qt.ItemDataRole.DisplayRole:
+            return (short_name(run_id), method, word)[index.column()]
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return run_id
+        if role == Qt.ItemDataRole.UserRole:
+            return state
+        return None
+
+
+class _StateDelegate(QStyledItemDelegate):
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        # The row's ground as the style draws it, without the text that the pill holds.
+        ground = QStyleOptionViewItem(option)
+        self.initStyleOption(ground, index)
+        ground.text = ""
+        style = option.widget.style()
+        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, ground, painter, option.widget)
+        area: QRect = option.rect
+        painter.save()
+        font = painter.font()
+        font.setPixelSize(12)
+        painter.setFont(font)
+        word = index.data()
+        width = min(area.width() - 8, painter.fontMetrics().horizontalAdvance(word) + 30)
+        token = STATE_TOKENS[index.data(Qt.ItemDataRole.UserRole)]
+        paint_pill(painter, QRectF(area.left() + 4, area.center().y() - 10, width, 22), word, token)
+        painter.restore()
+
+
+def short_name(run_id: str) -> str:
+    """Return a run's day and time: `21 Nov 10:15` as `11-21 10:15`; any other id as it is."""
+    parts = run_id.removeprefix("run-").split("-")
+    if len(parts) == 3 and len(parts[0]) == 8 and len(parts[1]) >= 4 and (parts[0] + parts[1]).isdigit():
+        day, clock = parts[0], parts[1]
+        return f"{day[4:6]}-{day[6:8]} {clock[:2]}:{clock[2:4]}"
+    return run_id
+
+
+class TrainPage(Page):
+    """Follows one run of the study at a time: the one at work, or the one chosen in the table."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.watcher: RunWatcher | None = None
+        self._overview = Overview()
+        self._surveying: Task | None = None
+        self._states_of: Study | None = None
+        self._scored = False
+        self._spec: RunSpec | None = None
+        self._started_here: set[str] = set()
+        self._state_words = {
+            "waiting": self.tr("Waiting"),
+            "running": self.tr("Running"),
+            "done": self.tr("Done"),
+            "stopped": self.tr("Stopped"),
+            "failed": self.tr("Failed"),
+            "interrupted": self.tr("Interrupted"),
+        }
+        self._redraw = QTimer(self, singleShot=True, interval=60)
+        self._redraw.timeout.connect(self._redraw_plots)
+        layout = QHBoxLayout(self)
+        box(layout, spacing=0)
+        left = QWidget()
+        column = QVBoxLayout(left)
+        box(column, margins=(theme.HUGE, 20, theme.HUGE, 20), spacing=theme.WIDE)
+        column.addWidget(self._make_hero())
+        self._centre = QStackedWidget()
+        self.empty = EmptyState(
+            "chart-line-up", self.tr("No run yet. Curves and sample masks will appear here.")
+        )
+        self._centre.addWidget(self.empty)
+        self._centre.addWidget(self._make_run_view())
+        column.addWidget(self._centre, 1)
+        layout.addWidget(left, 1)
+        layout.addWidget(self._make_runs())
+
+    # Parts
+
+    def _make_hero(self) -> QFrame:
+        hero = QFrame()
+        hero.setObjectName("hero")
+        layout = QVBoxLayout(hero)
+        box(layout, margins=(20, 16, 20, 12), spacing=theme.NORMAL)
+        top = QHBoxLayout()
+        box(top, spacing=theme.LARGE)
+        texts = QVBoxLayout()
+        box(texts, spacing=theme.SMALL)
+        self.title = heading(self.tr("Train a model"))
+        self.sentence = label("", "muted", wrap=True)
+        texts.addWidget(self.title)
+        texts.addWidget(self.sentence)
+        self.train_button = Button(self.tr("Train"), "play", "primary", self.train)
+        top.addLayout(texts, 1)
+        top.addWidget(self.train_button)
+        layout.addLayout(top)
+        self._advanced = Fold(self.tr("Advanced settings"))
+        grid = QGridLayout(self._advanced.body)
+        box(grid, margins=(theme.NORMAL, 0, 0, theme.NORMAL), spacing=theme.NORMAL)
+        grid.setHorizontalSpacing(theme.LARGE)
+        self.method = QComboBox()
+        self.method.addItems(METHODS)
+        self.preset = QComboBox()
+        self.preset.addItems([name for name in preset_names() if name != "phantom"])
+        self.preset.setCurrentText("cpu")
+        self.device = QComboBox()
+        self.device.addItems(["auto", "cpu", "cuda"])
+        self.minutes = self._number(0, 100_000, self.tr("as the preset says"))
+        self.iterations = self._number(0, 1_000_000, self.tr("as the preset says"))
+        self.seed = self._number(0, 1_000_000, "")
+        self.predict_after = QCheckBox(self.tr("Predict masks of all images when done"))
+        self.predict_after.setChecked(True)
+        fields = (
+            (self.tr("Method"), self.method),
+            (self.tr("Preset"), self.preset),
+            (self.tr("Device"), self.device),
+            (self.tr("Minutes at most"), self.minutes),
+            (self.tr("Iterations"), self.iterations),
+            (self.tr("Seed"), self.seed),
+        )
+        for index, (title, widget) in enumerate(fields):
+            row, place = divmod(index, 3)
+            grid.addWidget(label(title, "muted"), 2 * row, place)
+            grid.addWidget(widget, 2 * row + 1, place)
+            grid.setColumnStretch(place, 1)
+        grid.addWidget(self.predict_after, 4, 0, 1, 3)
+        for combo in (self.method, self.preset, self.device):
+            combo.currentIndexChanged.connect(lambda _: self._show_sentence())
+        for spin in (self.minutes, self.iterations):
+            spin.valueChanged.connect(lambda _: self._show_sentence())
+        layout.addWidget(self._advanced)
+        return hero
+
+    def _number(self, low: int, high: int, nothing: str) -> QSpinBox:
+        spin = QSpinBox()
+        spin.setRange(low, high)
+        spin.setGroupSeparatorShown(True)
+        if nothing:
+            spin.setSpecialValueText(nothing)
+        return spin
+
+    def _make_run_view(self) -> QWidget:
+        view = QWidget()
+        column = QVBoxLayout(view)
+        box(column, spacing=theme.WIDE)
+        progress = QFrame()
+        progress.setObjectName("card")
+        inner = QVBoxLayout(progress)
+        box(inner, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.WIDE), spacing=theme.NORMAL)
+        head = QHBoxLayout()
+        box(head, spacing=theme.NORMAL)
+        self.run_name = ElidedLabel()
+        self.run_name.setFont(theme.heading_font(13))
+        self.pill = Pill()
+        self.stop_button = Button(self.tr("Stop"), "stop", "", self.stop_run)
+        self.stop_button.setToolTip(self.tr("Stop at the next step; what was learned is kept"))
+        self.resume_button = Button(self.tr("Resume"), "play", "", self.resume_run)
+        self.resume_button.setToolTip(self.tr("Go on from the last checkpoint"))
+        self.predict_button = Button(self.tr("Predict masks"), "selection-all", "", self.predict)
+        head.addWidget(self.pill)
+        head.addWidget(self.run_name, 1)
+        for button in (self.predict_button, self.resume_button, self.stop_button):
+            head.addWidget(button)
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.facts = label("", "muted", wrap=True)
+        self.facts.setFont(theme.number_font(12))
+        inner.addLayout(head)
+        inner.addWidget(self.bar)
+        inner.addWidget(self.facts)
+        plots = QHBoxLayout()
+        box(plots, spacing=theme.WIDE)
+        self.losses = Plot(self.tr("Losses"), self.tr("Waiting for the first steps…"))
+        self.scores = Plot(self.tr("Agreement"), self.tr("Waiting for the first steps…"))
+        plots.addWidget(self.losses, 1)
+        plots.addWidget(self.scores, 1)
+        self.samples = SampleStrip()
+        column.addWidget(progress)
+        column.addLayout(plots, 1)
+        column.addWidget(self.samples)
+        return view
+
+    def _make_runs(self) -> QFrame:
+        panel = QFrame()
+        panel.setObjectName("panelRight")
+        panel.setFixedWidth(340)
+        layout = QVBoxLayout(panel)
+        box(layout, spacing=theme.NORMAL)
+        title = heading(self.tr("Runs"))
+        title.setContentsMargins(theme.LARGE, theme.WIDE, 0, 0)
+        self.runs = RunModel(self)
+        self.table = QTableView()
+        self.table.setModel(self.runs)
+        self.table.setItemDelegateForColumn(2, _StateDelegate(self.table))
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.setShowGrid(False)
+        self.table.setWordWrap(False)
+        self.table.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.table.verticalHeader().hide()
+        self.table.verticalHeader().setDefaultSectionSize(36)
+        header = self.table.horizontalHeader()
+        header.setHighlightSections(False)
+        header.setSectionsClickable(False)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
+        self.table.setColumnWidth(0, 100)
+        self.table.setColumnWidth(2, 112)
+        self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.table.clicked.connect(lambda index: self.follow(self.runs.rows[index.row()][0]))
+        layout.addWidget(title)
+        layout.addWidget(self.table, 1)
+        return panel
+
+    # Following the session
+
+    def refresh(self, what: str) -> None:
+        """Show the study's runs, and what a training would do."""
+        if what in ("image", "annotator"):
+            return
+        study = self.session.study
+        if study is not self._states_of:
+            self._states_of = study
+            self._unfollow()
+        if study is None:
+            self.runs.set_rows([])
+            self._overview = Overview()
+            self._show_sentence()
+            return
+        self._list_runs(study)
+        if self.watcher is None and self.runs.rows:
+            running = next((row[0] for row in self.runs.rows if row[2] == "running"), self.runs.rows[0][0])
+            self.follow(running)
+        self._show_sentence()
+        if self._surveying is None:
+            self._surveying = Task(lambda _: survey(study), self.tr("Counting"), self)
+            self._surveying.succeeded.connect(self._counted)
+            self._surveying.failed.connect(self.error)
+            self._surveying.ended.connect(self._survey_ended)
+            self._surveying.start()
+
+    def _counted(self, overview: Overview) -> None:
+        self._overview = overview
+        self._show_sentence()
+
+    def _survey_ended(self) -> None:
+        self._surveying = None
+
+    def _list_runs(self, study: Study) -> None:
+        rows: list[tuple[str, str, str, str]] = []
+        for run_id in reversed(study.run_ids()):
+            run = RunFolder(study.runs_folder / run_id)
+            try:
+                method = run.spec.method
+            except UserError:
+                method = "?"
+            state = run.state()
+            rows.append((run_id, method, state, self._state_words[state]))
+        self.runs.set_rows(rows)
+        if self.watcher is not None:
+            self._select(self.watcher.run.id)
+
+    def _select(self, run_id: str) -> None:
+        for number, row in enumerate(self.runs.rows):
+            if row[0] == run_id:
+                self.table.selectRow(number)
+
+    def spec(self) -> RunSpec:
+        """Return the spec that Train would start, from the settings as they are."""
+        study = self.session.study
+        targets = study.targets if study is not None else (Target(),)
+        changes: dict[str, Any] = {
+            "seed": self.seed.value(),
+            "device": self.device.currentText(),
+            "targets": tuple(target.id for target in targets),
+        }
+        if self.minutes.value():
+            changes["max_minutes"] = float(self.minutes.value())
+        if self.iterations.value():
+            changes["iterations"] = self.iterations.value()
+        return preset(self.method.currentText(), self.preset.currentText(), **changes)
+
+    def _show_sentence(self) -> None:
+        study, overview = self.session.study, self._overview
+        busy = any(row[2] == "running" for row in self.runs.rows)
+        missing = self._missing(study, overview)
+        self.train_button.setEnabled(missing is None and not busy)
+        if missing is not None:
+            self.sentence.setText(missing)
+            set_role(self.sentence, "warning" if study is not None else "muted")
+            return
+        set_role(self.sentence, "muted")
+        if busy:
+            self.sentence.setText(
+                self.tr(
+                    "One run is at work. Another can start when it has ended; this window may be closed meanwhile."
+                )
+            )
+            return
+        spec = self.spec()
+        length = (
+            self.tr("at most {time}").format(time=duration_text(spec.max_minutes * 60))
+            if spec.max_minutes
+            else self.tr("{n:,} steps").format(n=spec.iterations)
+        )
+        count = overview.masks if spec.method == "supervised" else overview.trainable
+        gaze = self.tr(" Gaze is simulated from {what}.").format(what=overview.simulated_from)
+        text = self.tr(
+            "Learns from {count} images with the method {method}, preset {preset}, on {device}; {length}. "
+            "Runs in the background, also when the window is closed."
+        ).format(
+            count=count,
+            method=spec.method,
+            preset=spec.preset,
+            device=self._device_in_words(spec),
+            length=length,
+        )
+        self.sentence.setText(text + (gaze if overview.simulated_from else ""))
+
+    def _missing(self, study: Study | None, overview: Overview) -> str | None:
+        if study is None:
+            return self.tr("Open a study first.")
+        if not study.images:
+            return self.tr("The study has no images yet: import some on the study page.")
+        if self.method.currentText() == "supervised":
+            return (
+                None
+                if overview.masks
+                else self.tr("The method supervised needs true masks; the study has none.")
+            )
+        if not overview.trainable:
+            return self.tr("There is no pseudo-mask to learn from yet: record gaze, then make pseudo-masks.")
+        return None
+
+    def _device_in_words(self, spec: RunSpec) -> str:
+        if spec.device == "cuda" or (spec.device == "auto" and shutil.which("nvidia-smi")):
+            return self.tr("the graphics card")
+        return self.tr("the processor ({n} threads)").format(n=max(1, (os.cpu_count() or 2) - 1))
+
+    # Following a run
+
+    def follow(self, run_id: str) -> None:
+        """Show a run from its first event on, and go on with it while it works."""
+        study = self.session.study
+        if study is None or (self.watcher is not None and self.watcher.run.id == run_id):
+            return
+        self._unfollow()
+        run = RunFolder(study.runs_folder / run_id)
+        try:
+            self._spec = run.spec
+        except UserError as error:
+            self.error.emit(str(error), "")
+            return
+        self._centre.setCurrentIndex(1)
+        self.run_name.setText(f"{self._spec.method} · {run_id}")
+        self.watcher = RunWatcher(run, self)
+        self.watcher.happened.connect(self._on_event)
+        self.watcher.state_changed.connect(self._on_state)
+        self._on_state(self.watcher.state)
+        self.watcher.start()
+        self._select(run_id)
+
+    def _unfollow(self) -> None:
+        if self.watcher is not None:
+            self.watcher.stop()
+            self.watcher.deleteLater()
+            self.watcher = None
+        self._scored = False
+        self.losses.clear()
+        self.scores.clear()
+        self.scores.title.setText(self.tr("Agreement"))
+        self.samples.clear()
+        self.bar.setRange(0, 1)
+        self.bar.setValue(0)
+        self.facts.setText("")
+        self._centre.setCurrentIndex(0)
+
+    def _on_event(self, event: JobEvent) -> None:
+        if event.kind == "phase":
+            self.facts.setText(str(event.values.get("name", "")).capitalize() + "…")
+            self.bar.setRange(0, 0)
+        elif event.kind == "progress":
+            self.bar.setRange(0, event.total)
+            self.bar.setValue(event.step)
+        elif event.kind == "step":
+            self._on_step(event)
+        elif event.kind == "selection":
+            self._on_selection(event)
+        elif event.kind == "sample" and self.watcher is not None and self.session.study is not None:
+            values = event.values
+            path = self.watcher.run.path / str(values.get("path", ""))
+            if str(values.get("image_id")) in self.session.study.images:
+                self.samples.show_sample(self.session.study, str(values["image_id"]), path, event.step)
+        elif event.kind in ("warning", "failed") and event.values.get("message"):
+            self.facts.setText(str(event.values["message"]))
+            set_role(self.facts, "danger" if event.kind == "failed" else "warning")
+        elif event.kind == "done":
+            self.bar.setRange(0, max(event.total, 1))
+            self.bar.setValue(event.total)
+            seconds = event.values.get("seconds")
+            if isinstance(seconds, (int, float)):
+                text = self.tr("{n:,} steps in {time}").format(n=event.step, time=duration_text(seconds))
+                self.facts.setText(text)
+        elif event.kind == "started":
+            set_role(self.facts, "muted")
+
+    def _on_step(self, event: JobEvent) -> None:
+        values = event.values
+        losses = values.get("losses")
+        for name, value in (losses if isinstance(losses, dict) else {}).items():
+            if value is None:
+                continue
+            if name in SUPERVISED_TERMS:
+                self.losses.add(name, self._curve_title(name), event.step, value)
+            elif not self._scored:
+                self.scores.add(name, self._curve_title(name), event.step, value)
+        self.bar.setRange(0, max(event.total, 1))
+        self.bar.setValue(event.step)
+        parts = [self.tr("step {step:,} of {total:,}").format(step=event.step, total=event.total)]
+        if values.get("images_per_s"):
+            parts.append(self.tr("{n:.0f} images/s").format(n=values["images_per_s"]))
+        if values.get("eta_s"):
+            parts.append(self.tr("{time} left").format(time=duration_text(values["eta_s"])))
+        self.facts.setText("   ·   ".join(parts))
+        set_role(self.facts, "muted")
+        self._redraw.start()
+
+    def _on_selection(self, event: JobEvent) -> None:
+        if not self._scored:
+            # A score on images set apart says more than the networks' agreement: it takes the plot.
+            self._scored = True
+            self.scores.clear()
+            self.scores.title.setText(self.tr("Dice on images set apart"))
+        for name, value in event.values.items():
+            if isinstance(value, (int, float)):
+                self.scores.add(name, self._curve_title(name), event.step, float(value))
+        self._redraw.start()
+
+    def _redraw_plots(self) -> None:
+        self.losses.redraw()
+        self.scores.redraw()
+
+    def _curve_title(self, name: str) -> str:
+        titles = {
+            "total": self.tr("total"),
+            "student": self.tr("student"),
+            "teacher": self.tr("teacher"),
+            "dice": self.tr("Dice"),
+            "best": self.tr("best"),
+            "afc": self.tr("features"),
+            "cwc": self.tr("consistency"),
+            "darm": self.tr("masked"),
+        }
+        return titles.get(name, name.replace("_", " "))
+
+    def _on_state(self, state: str) -> None:
+        self.pill.set(self._state_words[state], STATE_TOKENS[state])
+        active = state in ("running", "waiting")
+        self.stop_button.setVisible(state == "running")
+        self.stop_button.setEnabled(True)
+        self.resume_button.setVisible(state in ("stopped", "interrupted", "failed"))
+        self.predict_button.setVisible(state in ("done", "stopped"))
+        if not active and self.bar.maximum() == 0:
+            self.bar.setRange(0, 1)
+        study = self.session.study
+        if study is not None:
+            self._list_runs(study)
+        self._show_sentence()
+        if state == "failed" and self.watcher is not None and self.watcher.run.id in self._started_here:
+            details = self.watcher.run.log_tail()
+            self.error.emit(self.facts.text() or self.tr("The run failed."), details)
+        if state == "done" and self.watcher is not None and self.watcher.run.id in self._started_here:
+            self._started_here.discard(self.watcher.run.id)
+            if self.predict_after.isChecked():
+                self.predict()
+
+    # Acting
+
+    def train(self) -> None:
+        """Start a run with the settings as they are."""
+        study = self.session.study
+        if study is None or not self.train_button.isEnabled():
+            return
+        try:
+            run = create_run(study, self.spec())
+            self._start(run)
+        except UserError as error:
+            self.error.emit(str(error), "")
+
+    def resume_run(self) -> None:
+        """Go on with the run that is shown."""
+        if self.watcher is None:
+            return
+        run = self.watcher.run
+        try:
+            run.prepare_resume()
+            self._unfollow()
+            self._start(run)
+        except UserError as error:
+            self.error.emit(str(error), "")
+
+    def _start(self, run: RunFolder) -> None:
+        # One thread less than there are: the window stays fluid, and training is hardly slower.
+        process = start_worker(run, threads=max(1, (os.cpu_count() or 2) - 1))
+        # Waited for in a thread, so that its end leaves no zombie behind; closing the window does not end it.
+        threading.Thread(target=process.wait, name=f"wait-{run.id}", daemon=True).start()
+        self._started_here.add(run.id)
+        self.follow(run.id)
+        self.session.refresh("runs")
+
+    def stop_run(self) -> None:
+        """Ask the run that is shown to stop."""
+        if self.watcher is not None:
+            try:
+                self.watcher.run.request_stop()
+            except UserError as error:
+                self.error.emit(str(error), "")
+                return
+            self.stop_button.setEnabled(False)
+            self.pill.set(self.tr("Stopping"), "warning")
+
+    def predict(self) -> None:
+        """Let the run that is shown segment all images."""
+        study = self.session.study
+        if study is None or self.watcher is None:
+            return
+        run_id = self.watcher.run.id
+        two = self._spec is not None and self._spec.method not in ("partial", "supervised")
+        networks = ("student", "teacher") if two else ("student",)
+
+        def work(progress: StepProgress) -> object:
+            from segmentation import steps
+
+            def show(event: JobEvent) -> None:
+                progress(event.step, event.total, "")
+
+            return steps.predict(study, run_id, networks=networks, on_event=show)
+
+        task = Task(work, self.tr("Predicting masks"), self)
+        task.succeeded.connect(lambda _: self.notice.emit(self.tr("The masks are ready to be reviewed.")))
+        task.ended.connect(lambda: self.session.refresh("runs"))
+        self.start_task(task)
+
+    def stop(self) -> None:
+        """Look no further; the run goes on."""
+        if self.watcher is not None:
+            self.watcher.stop()
