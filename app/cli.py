@@ -197,15 +197,15 @@ def _recover(args: argparse.Namespace, progress: Progress) -> Outcome:
 
 
 def _fixations(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from gaze_capture.fixations import fixations_from_csv, write_fixations_csv
+    from gaze_capture.fixations import fixations_from_csv, write_fixation_csv
     from gaze_capture.recording import ScreenGeometry
 
-    geometry = ScreenGeometry(*args.screen_px, *args.screen_mm, viewing_distance_mm=args.distance_mm)
-    found = fixations_from_csv(args.file, geometry)
-    write_fixations_csv(args.out, found)
+    geometry = ScreenGeometry(*args.screen_px, *args.screen_mm, args.distance_mm)
+    rows = fixations_from_csv(args.file, geometry)
+    write_fixation_csv(args.out, rows)
     return Outcome(
-        {"fixations": len(found.start_ms), "out": str(args.out)},
-        f"Found {_counted(len(found.start_ms), 'fixation')}; written to {args.out}.",
+        {"fixations": len(rows), "out": str(args.out)},
+        f"Found {_counted(len(rows), 'fixation')}; written to {args.out}.",
     )
 
 
@@ -263,6 +263,8 @@ def _explain(args: argparse.Namespace, progress: Progress) -> Outcome:
         "done": result.done,
         "failed": [{"image": image, "reason": reason} for image, reason in result.failed],
         "requests": result.requests,
+        "skipped": result.skipped,
+        "waiting": result.waiting,
     }
     failed = [f"{image}: {reason}" for image, reason in result.failed]
     return Outcome(
@@ -436,7 +438,7 @@ def _parser() -> argparse.ArgumentParser:
     record = add("record", _record, "record gaze without a window")
     record.add_argument("--tracker", required=True, choices=("simulated", "replay"))
     record.add_argument("--rate", type=_positive, default=None, metavar="HZ")
-    record.add_argument("--seconds", type=_positive, default=10.0, metavar="S")
+    record.add_argument("--seconds", type=_positive, metavar="S", help="default: 10, or the whole replay")
     record.add_argument("--annotator", default="headless", metavar="A")
 
     add("recover", _recover, "finish recordings that a crash cut off")

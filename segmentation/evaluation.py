@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.importing import Progress, no_progress
 from segmentation.job import RunSpec
 from segmentation.metrics import ImageMetrics, image_metrics
+from segmentation.runs import latest_run
 from segmentation.study import Mask, Study, StudyImage, utc_now
 
 Against = Literal["masks", "pseudomasks", "reviews"]
@@ -122,7 +122,7 @@ def evaluate(
     UserError
         If the run has no predictions for the split, or there is nothing to hold them against.
     """
-    run = study.latest_run(run_id)
+    run = latest_run(study, run_id)
     spec_path = study.runs_folder / run / "spec.json"
     spec = RunSpec.from_json(read_json(spec_path), str(spec_path))
     keys = [(image, target) for image, target in study.iterate_keys(split) if target.id in spec.targets]
@@ -211,31 +211,3 @@ def _annotation_seconds(study: Study, spec: RunSpec) -> float:
         if (image.id, target) in study.fixations
     ]
     return float(np.mean(totals)) if totals else math.nan
-
-
-def best_level(study: Study, split: str) -> tuple[float, Spread]:
-    """Find the pseudo-mask level that agrees best with the true masks of a split; images marked absent are empty.
-
-    Returns
-    -------
-    The level's threshold, and its Dice over the images that have both.
-    """
-    by_level: dict[float, list[float]] = {}
-    target_id = study.target().id
-    for image in study.images_of(split):
-        truth = study.true_mask(image.id, target_id)
-        pseudomask = study.pseudomask(image.id, target_id)
-        if truth is None or pseudomask is None:
-            continue
-        for threshold, mask in zip(pseudomask.thresholds, pseudomask.masks, strict=True):
-            by_level.setdefault(threshold, []).append(dice(mask, truth))
-    if not by_level:
-        raise UserError(f"The split {split!r} has no image with both a pseudo-mask and a true mask.")
-    threshold = max(by_level, key=lambda level: float(np.mean(by_level[level])))
-    return threshold, Spread.of(by_level[threshold])
-
-
-def dice(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:
-    """Return the Dice overlap of two masks (H, W); 1 where both are empty."""
-    total = int(first.sum()) + int(second.sum())
-    return 2 * int((first & second).sum()) / total if total else 1.0

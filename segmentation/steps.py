@@ -7,18 +7,19 @@ for the person at the keyboard, and reports through an optional ``progress(done,
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import AdaptiveIVT, fixations_of
-from gaze_capture.recording_codec import read_recording
+from gaze_capture.recording_codec import Recovered, needs_recovery, read_recording, recover
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, saliency, simulate_sitting
+from gaze_capture.trackers import RecordingResult, ReplayTracker, SimulatedTracker, Tracker, record_headless
 from segmentation.evaluation import Evaluation, evaluate
 from segmentation.explaining import ExplainResult, explain_study
 from segmentation.images import read_image
@@ -30,17 +31,18 @@ from segmentation.importing import (
     import_images,
     no_progress,
 )
-from segmentation.job import JobEvent, RunSpec
+from segmentation.job import ENDINGS, JobEvent, RunSpec
 from segmentation.presets import preset
 from segmentation.pseudomask import PseudoMask, PseudoMaskSettings, make_pseudomask
-from segmentation.runs import RunFolder, create_run, follow, start_worker
-from segmentation.study import TEST_SPLIT, Study, StudyImage, Target, new_id
+from segmentation.runs import RunFolder, create_run, follow, latest_run, read_events, start_worker
+from segmentation.study import Study, StudyImage, Target, new_id
 
 __all__ = [
     "Evaluation",
     "ExplainResult",
     "GazeReport",
     "ImportReport",
+    "PredictResult",
     "PseudoMaskReport",
     "SimulateReport",
     "TrainResult",
@@ -53,6 +55,8 @@ __all__ = [
     "make_pseudomasks",
     "predict",
     "preset",
+    "record",
+    "recover_recordings",
     "simulate",
     "train",
 ]
@@ -141,9 +145,9 @@ def simulate(
         simulate_sitting(
             study.recordings_folder / recording_id,
             looked_at,
-            SyntheticClinician(seed=seed * 1_000_003 + sitting),
+            SyntheticClinician(seed=seed, annotator=annotator),
+            sitting=sitting,
             recording_id=recording_id,
-            annotator=annotator,
         )
         recordings.append(recording_id)
         detect_fixations(study, recording_id)
@@ -191,6 +195,53 @@ def detect_fixations(
         count += sum(len(item.duration_ms) for item in found)
     progress(len(ids), len(ids), "")
     return count
+
+
+def record(
+    study: Study,
+    tracker: str,
+    *,
+    rate_hz: float | None = None,
+    seconds: float | None = None,
+    annotator: str = "headless",
+    progress: Progress = no_progress,
+) -> RecordingResult:
+    """Record a tracker's gaze without a window or images: ``simulated``, or ``replay`` of the latest recording.
+
+    Ends after some seconds; by default a replay at its end, anything else after ten.
+
+    Raises
+    ------
+    UserError
+        If there is no such tracker, nothing to replay, or the disk refuses.
+    """
+    source: Tracker
+    if tracker == "simulated":
+        source = SimulatedTracker(rate_hz=rate_hz or 120.0)
+        seconds = 10.0 if seconds is None else seconds
+    elif tracker == "replay":
+        ids = study.recording_ids()
+        if not ids:
+            raise UserError("The study has no recording to replay yet; record or simulate gaze first.")
+        source = ReplayTracker(read_recording(study.recordings_folder / ids[-1]))
+    else:
+        raise UserError(f"There is no tracker {tracker!r} here; choose simulated or replay.")
+    recording_id = new_id("rec-")
+    folder = study.recordings_folder / recording_id
+    result = record_headless(folder, source, annotator, seconds, progress=progress)
+    study.audit("record", recording=recording_id, tracker=tracker, seconds=seconds)
+    return result
+
+
+def recover_recordings(study: Study) -> list[Recovered]:
+    """Finish every recording that a crash cut off, and detect its fixations."""
+    recovered = []
+    for name in study.recording_ids():
+        folder = study.recordings_folder / name
+        if needs_recovery(folder):
+            recovered.append(recover(folder))
+            detect_fixations(study, name)
+    return recovered
 
 
 # Pseudo-masks and explanations
@@ -284,6 +335,17 @@ class TrainResult:
     device: str
 
 
+@dataclass(frozen=True)
+class PredictResult:
+    """What a run's networks predicted."""
+
+    run: str
+    images: int
+    skipped: int
+    """Predicted before from the same checkpoint."""
+    seconds: float
+
+
 def _ignore_event(event: JobEvent) -> None:
     """Report to nobody."""
 
@@ -295,7 +357,7 @@ def train(
     resume: str | None = None,
     on_event: OnEvent = _ignore_event,
 ) -> TrainResult:
-    """Train in a worker process and wait for its end.
+    """Train in a worker process and wait for its end; Ctrl+C stops it with a checkpoint.
 
     Raises
     ------
@@ -307,54 +369,62 @@ def train(
         run.prepare_resume()
     else:
         run = create_run(study, spec or preset("gaze-to-insight", "cpu"))
+    device = "unknown"
     process = start_worker(run)
-    last: JobEvent | None = None
-    started: dict[str, object] = {}
     try:
         for event in follow(run, process):
             on_event(event)
-            last = event
             if event.kind == "started":
-                started = event.values
+                device = str(event.values["device"])
+            elif event.kind == "done":
+                seconds = float(event.values["seconds"])
+                return TrainResult(run.id, seconds, event.step, device)
+            elif event.kind in ENDINGS:
+                raise UserError(f"{event.values.get('message')} (run {run.id})")
     except KeyboardInterrupt:
         run.request_stop()
+        process.wait()
         raise
-    if last is None or last.kind != "done":
-        reason = last.values.get("message") if last else None
-        raise UserError(f"The run {run.id} ended early: {reason or 'see ' + str(run.path / 'worker.log')}")
-    return TrainResult(
-        run=run.id,
-        seconds=float(last.values["seconds"]),
-        iterations=last.step,
-        device=str(started.get("device", "unknown")),
-    )
+    finally:
+        process.wait()
+    raise AssertionError("a run that is followed ends with an event")
 
 
-def latest_run(study: Study, run_id: str | None = None) -> str:
-    """Return the run asked for, or the latest that finished.
+def predict(
+    study: Study,
+    run_id: str | None = None,
+    *,
+    split: str | None = None,
+    device: str | None = None,
+    networks: Sequence[str] = ("student",),
+    overwrite: bool = False,
+    on_event: OnEvent = _ignore_event,
+) -> PredictResult:
+    """Let a run's networks segment a split, or all images; what this checkpoint predicted before is kept.
 
     Raises
     ------
     UserError
-        If there is none.
+        If the run has no checkpoint, the split is empty, or the worker failed.
     """
-    if run_id is not None:
-        if run_id not in study.run_ids():
-            raise UserError(
-                f"The study has no run {run_id!r}; it has: {', '.join(study.run_ids()) or 'none yet'}."
-            )
-        return run_id
-    for name in reversed(study.run_ids()):
-        if RunFolder(study.runs_folder / name).state() == "done":
-            return name
-    raise UserError("The study has no finished run yet; train first.")
-
-
-def explained_share(study: Study, split: str) -> float:
-    """Share of a split's pseudo-masks that have an explanation, 0..1; NaN where there are none."""
-    ids = {image.id for image in study.images_of(split)}
-    masks = {key for key in study.pseudomask_keys() if key[0] in ids}
-    return len(masks & study.explanation_keys()) / len(masks) if masks else float("nan")
-
-
-_ = (replace, Path, TEST_SPLIT)
+    run = RunFolder(study.runs_folder / latest_run(study, run_id))
+    study.images_of(split)
+    job = {
+        "task": "predict",
+        "split": split,
+        "networks": list(networks),
+        "overwrite": overwrite,
+        "device": device,
+    }
+    begun = time.monotonic()
+    with start_worker(run, job, detached=False) as process:
+        for event in read_events(process):
+            on_event(event)
+            if event.kind == "done":
+                values = event.values
+                return PredictResult(
+                    run.id, int(values["predicted"]), int(values["skipped"]), time.monotonic() - begun
+                )
+            if event.kind in ENDINGS:
+                raise UserError(str(event.values.get("message")))
+    raise AssertionError("a worker's events end with an ending")
