@@ -1,0 +1,286 @@
+import _thread
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gaze_capture.errors import UserError
+from gaze_capture.fixations import detect_fixations
+from gaze_capture.recording import SAMPLE, Recording, Samples, ScreenGeometry
+from gaze_capture.recording_codec import read_recording
+from gaze_capture.simulate import DESK_SCREEN
+from gaze_capture.synthetic_eye import Script, TrackerQuality
+from gaze_capture.trackers import MouseTracker, ReplayTracker, SimulatedTracker, Tracker, record_headless
+
+PERFECT = TrackerQuality(rms_s2s_deg=1e-4, drift_deg=0, blinks_per_minute=0, dropouts=0)
+
+
+def recorded(rate_hz: float = 300.0, seconds: float = 20.0) -> Recording:
+    count = round(rate_hz * seconds)
+    time_ns = 55_000_000_000 + np.round(np.arange(count) * 1e9 / rate_hz).astype(np.int64)
+    rng = np.random.default_rng(0)
+    return Recording(
+        id="old",
+        annotator="anna",
+        tracker="tobii",
+        geometry=ScreenGeometry(1280, 800, 300.0, 190.0, 600.0),
+        calibration=None,
+        started_utc="2026-01-01T10:00:00+00:00",
+        time_ns=time_ns,
+        device_time_ns=time_ns - 1000,
+        left_xy=rng.random((count, 2), dtype=np.float32),
+        right_xy=rng.random((count, 2), dtype=np.float32),
+        pupil_mm=rng.random((count, 2), dtype=np.float32),
+        placements=(),
+        simulated_from="masks",
+    )
+
+
+def has_ended(tracker: Tracker) -> bool:
+    return tracker.ended
+
+
+MAKERS: dict[str, Callable[[], Tracker]] = {
+    "simulated": lambda: SimulatedTracker(rate_hz=300.0),
+    "replay": lambda: ReplayTracker(recorded()),
+    "fast replay": lambda: ReplayTracker(recorded(100.0), speed=3.0),
+    "mouse": lambda: MouseTracker(DESK_SCREEN, rate_hz=300.0),
+}
+
+
+class Collector:
+    def __init__(self) -> None:
+        self.blocks: list[Samples] = []
+        self.arrivals: list[int] = []
+        self.threads: set[int] = set()
+
+    def __call__(self, block: Samples) -> None:
+        self.arrivals.append(time.monotonic_ns())
+        self.blocks.append(block)
+        self.threads.add(threading.get_ident())
+
+    @property
+    def samples(self) -> Samples:
+        return np.concatenate(self.blocks)
+
+    def wait_for(self, count: int) -> None:
+        deadline = time.monotonic() + 20
+        while sum(map(len, list(self.blocks))) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+
+@pytest.mark.parametrize("maker", MAKERS.values(), ids=list(MAKERS))
+def test_the_contract_of_every_tracker(maker: Callable[[], Tracker]) -> None:
+    tracker = maker()
+    assert tracker.name
+    assert tracker.geometry.width_px > 0
+    assert tracker.rate_hz == pytest.approx(300, rel=1e-3)
+    assert tracker.expected(2.0) == pytest.approx(600, abs=1)
+    assert tracker.expected(0.0) == 0
+    with pytest.raises(RuntimeError):
+        tracker.subscribe(lambda block: None)
+
+    tracker.open()
+    try:
+        before = time.monotonic_ns()
+        first, second = Collector(), Collector()
+        end_first = tracker.subscribe(first)
+        end_second = tracker.subscribe(second)
+        first.wait_for(200)
+        assert not has_ended(tracker)
+        end_second()
+        stopped = len(second.blocks)
+        first.wait_for(300)
+        assert len(second.blocks) == stopped
+        end_first()
+        end_first()
+
+        samples = first.samples
+        assert samples.dtype == SAMPLE
+        assert min(map(len, first.blocks)) >= 1
+        times = samples["time_ns"]
+        assert (np.diff(times) > 0).all()
+        assert (np.diff(samples["device_time_ns"]) > 0).all()
+        # Fresh host times: after the subscription, and never ahead of the arrival.
+        assert times[0] >= before
+        for block, arrival in zip(first.blocks, first.arrivals, strict=True):
+            assert block["time_ns"][-1] <= arrival
+        assert np.median(np.diff(times)) == pytest.approx(1e9 / 300, rel=0.01)
+        assert threading.get_ident() not in first.threads
+        assert len(first.threads) == 1
+        shared = np.isin(times, second.samples["time_ns"])
+        assert second.samples.tobytes() == samples[shared].tobytes()
+    finally:
+        tracker.close()
+    tracker.close()
+    assert has_ended(tracker)
+    after = Collector()
+    tracker.subscribe(after)()
+    assert after.blocks == []
+
+
+@pytest.mark.parametrize("maker", MAKERS.values(), ids=list(MAKERS))
+def test_every_tracker_records_headless_and_loses_nothing(
+    maker: Callable[[], Tracker], tmp_path: Path
+) -> None:
+    tracker = maker()
+    result = record_headless(tmp_path / "recordings" / "r1", tracker, "anna", 0.5)
+    assert (result.recording, result.expected, result.received, result.stored) == ("r1", 150, 150, 150)
+    assert tracker.ended
+    recording = read_recording(tmp_path / "recordings" / "r1")
+    assert (recording.annotator, recording.tracker) == ("anna", tracker.name)
+    assert recording.geometry == tracker.geometry
+    assert recording.simulated_from == tracker.simulated_from
+    assert recording.notes["rate_hz"] == tracker.rate_hz
+    assert len(recording.time_ns) == 150
+    summary = json.loads((tmp_path / "recordings/r1/recording.json").read_text())
+    assert summary["samples"] == {"expected": 150, "received": 150, "stored": 150}
+
+
+# Each tracker's own
+
+
+def test_the_simulated_eye_looks_around_on_the_screen() -> None:
+    with SimulatedTracker(rate_hz=500) as tracker:
+        tracker._start_ns = 1
+        block = tracker._block(0, 500 * 90)
+    xy = np.stack([block["left_x"], block["left_y"]], axis=1).astype(float)
+    assert 0.01 < np.isnan(xy[:, 0]).mean() < 0.1
+    assert ((xy > -0.05) & (xy < 1.05))[np.isfinite(xy)].all()
+    found = detect_fixations(block["time_ns"] / 1e6, DESK_SCREEN.degrees_from_normalised(xy))
+    # About 300 ms a fixation and 30 ms a saccade, without the blinks.
+    assert 2 < len(found.start) / 90 < 4
+    assert np.ptp(found.xy_deg[:, 0]) > 20
+    assert np.diff(block["device_time_ns"]).sum() == pytest.approx(
+        np.diff(block["time_ns"]).sum() * 1.00002, rel=1e-8
+    )
+
+
+def test_the_simulated_eye_follows_scripts() -> None:
+    first = Script(np.array([[5.0, 5.0]]), np.array([10_000.0]))
+    with SimulatedTracker(rate_hz=200, script=first, quality=PERFECT, bias_deg=(0.5, 0)) as tracker:
+        seen = Collector()
+        tracker.subscribe(seen)
+        seen.wait_for(20)
+        tracker.follow(Script(np.array([[-8.0, 2.0]]), np.array([10_000.0])))
+        seen.wait_for(len(seen.samples) + 40)
+    xy = np.stack([seen.samples["left_x"], seen.samples["left_y"]], axis=1)
+    degrees = DESK_SCREEN.degrees_from_normalised(xy)
+    np.testing.assert_allclose(degrees[0], [5.5, 5], atol=0.01)
+    np.testing.assert_allclose(degrees[-1], [-7.5, 2], atol=0.01)
+    # From one place to the other by a saccade, not by a leap.
+    assert ((degrees[:, 0] < 5.4) & (degrees[:, 0] > -7.4)).sum() >= 3
+
+
+def test_a_replay_gives_every_sample_back_and_ends() -> None:
+    old = recorded(1000, 1.0)
+    tracker = ReplayTracker(old, speed=4.0)
+    assert tracker.rate_hz == pytest.approx(4000)
+    assert (tracker.simulated_from, tracker.geometry) == ("masks", old.geometry)
+    seen = Collector()
+    tracker.open()
+    tracker.subscribe(seen)
+    deadline = time.monotonic() + 20
+    while not tracker.ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    tracker.close()
+    for name in SAMPLE.names or ():
+        if name != "time_ns":
+            np.testing.assert_array_equal(seen.samples[name], old.samples[name])
+    np.testing.assert_allclose(np.diff(seen.samples["time_ns"]), 250_000, atol=2)
+
+
+def test_a_whole_replay_is_recorded_without_a_time_limit(tmp_path: Path) -> None:
+    result = record_headless(tmp_path / "r", ReplayTracker(recorded(500, 1.0), speed=5.0), "anna")
+    assert (result.expected, result.received, result.stored) == (500, 500, 500)
+
+
+def test_the_mouse_is_where_it_was_moved() -> None:
+    with MouseTracker(DESK_SCREEN, rate_hz=250) as mouse:
+        seen = Collector()
+        mouse.subscribe(seen)
+        seen.wait_for(10)
+        mouse.move(0.25, 0.75)
+        seen.wait_for(len(seen.samples) + 20)
+        mouse.leave()
+        seen.wait_for(len(seen.samples) + 20)
+    x, y = seen.samples["left_x"], seen.samples["right_y"]
+    assert np.isnan(x[0])
+    assert np.isnan(x[-1])
+    moved = np.isfinite(x)
+    assert moved.sum() >= 15
+    assert set(x[moved].tolist()) == {0.25}
+    assert set(y[moved].tolist()) == {0.75}
+    assert np.isnan(seen.samples["pupil_left"]).all()
+
+
+# Recording without a window
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    record_headless(
+        tmp_path / "r", SimulatedTracker(), "anna", 1.3, progress=lambda *values: told.append(values)
+    )
+    assert 2 <= len(told) <= 8
+    assert all(0 <= done <= total == 2 for done, total, _ in told)
+
+
+def test_control_c_ends_a_recording_well(tmp_path: Path) -> None:
+    timer = threading.Timer(0.4, _thread.interrupt_main)
+    timer.start()
+    result = record_headless(tmp_path / "r", SimulatedTracker(rate_hz=200), "anna", 60)
+    timer.join()
+    assert 30 < result.stored < 2000
+    assert result.expected == result.received == result.stored
+    assert "cut_off" not in read_recording(tmp_path / "r").notes
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not remove files in use")
+def test_a_removed_folder_ends_the_recording_with_a_sentence(tmp_path: Path) -> None:
+    tracker = SimulatedTracker()
+    timer = threading.Timer(0.3, shutil.rmtree, [tmp_path / "r"])
+    timer.start()
+    with pytest.raises(UserError, match="was removed"):
+        record_headless(tmp_path / "r", tracker, "anna", 60)
+    timer.join()
+    assert tracker.ended
+
+
+class SilentTracker(MouseTracker):
+    """Delivers a few samples, then nothing, as one does whose cable was pulled."""
+
+    def _due(self, elapsed_ns: int) -> int | None:
+        return min(5, super()._due(elapsed_ns) or 0)
+
+
+def test_a_tracker_that_falls_silent_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaze_capture.trackers.SILENCE_S", 0.3)
+    with pytest.raises(UserError, match="delivers nothing") as caught:
+        record_headless(tmp_path / "r", SilentTracker(DESK_SCREEN), "anna", 60)
+    assert "5 samples" in str(caught.value)
+    assert len(read_recording(tmp_path / "r").time_ns) == 5
+
+
+@pytest.mark.parametrize(
+    ("attempt", "told"),
+    [
+        (lambda path: SimulatedTracker(rate_hz=0), "rate"),
+        (lambda path: ReplayTracker(recorded(), speed=-1), "speed"),
+        (lambda path: ReplayTracker(recorded(seconds=0.001)), "too few samples"),
+        (lambda path: record_headless(path / "r", SimulatedTracker(), "anna", 0), "longer than 0 s"),
+    ],
+)
+def test_impossible_orders_are_told(tmp_path: Path, attempt: Callable[[Path], Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        attempt(tmp_path)
+    assert list(tmp_path.iterdir()) == []
