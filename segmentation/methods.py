@@ -31,9 +31,8 @@ from segmentation.losses import (
 )
 from segmentation.networks import Output, Pasted, Student, Teacher
 
-NOISE = 0.1
-NOISE_LIMIT = 0.2
-"""Mixed images get normal noise of this spread, cut at the limit, on values 0..1."""
+NOISE = 0.2
+"""Mixed images get uniform noise up to this, on values 0..1."""
 
 
 class Method(ABC):
@@ -176,8 +175,7 @@ def mixed_batch(batch: Batch, pasted: Pasted, seed: int) -> Batch:
 def noisy(images: Tensor, seed: int, step: int) -> Tensor:
     """Add the noise that belongs to a step to standardised images."""
     generator = torch.Generator(images.device).manual_seed(seed * 1_000_003 + step)
-    noise = torch.empty_like(images).normal_(0, NOISE, generator=generator).clamp_(-NOISE_LIMIT, NOISE_LIMIT)
-    return images + noise / SPREAD
+    return images + torch.empty_like(images).uniform_(-NOISE / SPREAD, NOISE / SPREAD, generator=generator)
 
 
 METHODS: dict[str, type[OneNetwork] | type[GazeToInsight]] = {

@@ -71,7 +71,7 @@ def train(
     resumed = latest_checkpoint(run)
     state = load_state(resumed) if resumed else {}
     wish = state["precision"] if state.get("device") == device.type else spec.precision
-    precision = choose_precision(wish, device, lambda trial: try_out(data, spec, trial))
+    precision = choose_precision(wish, device, lambda trial: try_out(spec, trial))
     method = make_method(spec, text_width)
     method.networks.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student = method.student
@@ -193,14 +193,14 @@ def upcoming(batches: Batches, step: int) -> Iterator[Callable[[], Batch]]:
         yield take
 
 
-def try_out(data: TrainingSet, spec: RunSpec, precision: Precision) -> None:
-    """Learn from one batch with networks that are thrown away."""
-    method = make_method(spec, data.phrases.width)
-    method.networks.to(device=precision.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch = Batches(data, spec, method.labels)[1].to(precision.device)
+def try_out(spec: RunSpec, precision: Precision) -> None:
+    """Learn from two blank images with a network that is thrown away."""
+    student = Student(len(spec.targets), spec.student_widths)
+    student.to(device=precision.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.zeros(2, 3, spec.image_size_px, spec.image_size_px, device=precision.device)
     with precision.autocast():
-        losses = method.losses(batch, 0.0)
-    losses["total"].backward()  # type: ignore[no-untyped-call]
+        logits = student(images.contiguous(memory_format=torch.channels_last)).logits
+    logits.float().mean().backward()  # type: ignore[no-untyped-call]
 
 
 @torch.inference_mode()
