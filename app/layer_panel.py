@@ -84,7 +84,7 @@ class LayerPanel(QWidget):
             switch.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             slider = QSlider(Qt.Orientation.Horizontal)
             slider.setRange(0, 100)
-            slider.setFixedWidth(84)
+            slider.setFixedWidth(72)
             slider.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             slider.setAccessibleName(self.tr("Opacity of {layer}").format(layer=layer_title(name)))
             slider.setToolTip(slider.accessibleName())

@@ -25,6 +25,7 @@ from app.layer_panel import LayerPanel
 from app.page import Page
 from app.scene import Scene, SceneCache
 from app.session import Session
+from app.texts import short_name
 from app.verdicts import Given, Word, give_verdict
 from app.widgets import Button, ElidedLabel, EmptyState, IconButton, Pill, box, clear, heading, label, line
 from gaze_capture.errors import UserError
@@ -230,7 +231,7 @@ class ReviewPage(Page):
         self.runs.clear()
         for run_id in reversed(study.run_ids()):
             if (study.runs_folder / run_id / "predictions" / "student").is_dir():
-                self.runs.addItem(self.tr("Student of {run}").format(run=run_id), run_id)
+                self.runs.addItem(self.tr("Student, run {run}").format(run=short_name(run_id)), run_id)
         self.runs.addItem(self.tr("Gaze alone (pseudo-masks)"), None)
         self.runs.setCurrentIndex(max(0, self.runs.findData(chosen) if chosen else 0))
         self.runs.blockSignals(False)

@@ -9,3 +9,12 @@ def duration_text(seconds: float) -> str:
         return f"{round(seconds)} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def short_name(name: str) -> str:
+    """Return the day and time of a run's or recording's id, as in `11-21 10:15`; any other id as it is."""
+    parts = name.removeprefix("run-").removeprefix("rec-").split("-")
+    if len(parts) == 3 and len(parts[0]) == 8 and len(parts[1]) >= 4 and (parts[0] + parts[1]).isdigit():
+        day, clock = parts[0], parts[1]
+        return f"{day[4:6]}-{day[6:8]} {clock[:2]}:{clock[2:4]}"
+    return name

@@ -249,7 +249,7 @@ QToolButton:hover { background: $raised; }
 QToolButton:focus { border: 1px solid $accent; }
 QToolButton[role="rail"] { color: $muted; font-size: 11px; padding: 6px 0 4px 0; min-width: 54px; max-width: 54px; }
 QToolButton[role="rail"]:checked { background: $selection; color: $accent; font-weight: 600; }
-QToolButton[role="fold"] { color: $text; padding: 4px 6px; }
+QToolButton[role="fold"] { color: $text; padding: 4px 6px 4px 0; }
 QToolButton::menu-indicator { image: none; }
 
 QLineEdit, QComboBox, QSpinBox, QDoubleSpinBox {
@@ -275,7 +275,7 @@ QListView, QTableView {
 QHeaderView { background: $surface; border: none; }
 QHeaderView::section {
     background: $surface; color: $muted; border: none; border-bottom: 1px solid $border;
-    padding: 6px 8px; font-size: 12px; text-align: left;
+    padding: 6px 12px; font-size: 12px; text-align: left;
 }
 QTableView::item { padding: 0 8px; border: none; border-bottom: 1px solid $faint; }
 QTableView::item:selected { background: $selection; color: $text; }

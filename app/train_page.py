@@ -44,7 +44,7 @@ from app.page import Page
 from app.plots import Plot
 from app.samples import SampleStrip
 from app.session import Session
-from app.texts import duration_text
+from app.texts import duration_text, short_name
 from app.widgets import Button, ElidedLabel, EmptyState, Fold, Pill, box, heading, label, paint_pill, set_role
 from gaze_capture.errors import UserError
 from segmentation.job import JobEvent, RunSpec
@@ -133,15 +133,6 @@ class _StateDelegate(QStyledItemDelegate):
         token = STATE_TOKENS[index.data(Qt.ItemDataRole.UserRole)]
         paint_pill(painter, QRectF(area.left() + 4, area.center().y() - 10, width, 22), word, token)
         painter.restore()
-
-
-def short_name(run_id: str) -> str:
-    """Return a run's day and time: `21 Nov 10:15` as `11-21 10:15`; any other id as it is."""
-    parts = run_id.removeprefix("run-").split("-")
-    if len(parts) == 3 and len(parts[0]) == 8 and len(parts[1]) >= 4 and (parts[0] + parts[1]).isdigit():
-        day, clock = parts[0], parts[1]
-        return f"{day[4:6]}-{day[6:8]} {clock[:2]}:{clock[2:4]}"
-    return run_id
 
 
 class TrainPage(Page):
@@ -290,7 +281,7 @@ class TrainPage(Page):
     def _make_runs(self) -> QFrame:
         panel = QFrame()
         panel.setObjectName("panelRight")
-        panel.setFixedWidth(340)
+        panel.setFixedWidth(352)
         layout = QVBoxLayout(panel)
         box(layout, spacing=theme.NORMAL)
         title = heading(self.tr("Runs"))
@@ -310,7 +301,7 @@ class TrainPage(Page):
         header.setHighlightSections(False)
         header.setSectionsClickable(False)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
-        self.table.setColumnWidth(0, 100)
+        self.table.setColumnWidth(0, 112)
         self.table.setColumnWidth(2, 112)
         self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.table.clicked.connect(lambda index: self.follow(self.runs.rows[index.row()][0]))

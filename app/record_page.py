@@ -1,0 +1,701 @@
+"""Record: the operator's view of a sitting. Gaze is drawn live, and stored with where each image lay on the screen."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+from PySide6.QtCore import QEvent, QObject, QRunnable, Qt, QThreadPool, QTimer, Signal
+from PySide6.QtGui import QKeyEvent, QMouseEvent
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QProgressBar,
+    QScrollArea,
+    QSpinBox,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.canvas_frame import CanvasFrame
+from app.image_list import ImageList, Row
+from app.jobs import StepProgress, Task
+from app.live import LiveFixations, OneEuro, binocular
+from app.page import Page
+from app.scene import Scene, SceneCache
+from app.session import Session
+from app.sitting import Sitting, image_xy, placement_at, simulated_look
+from app.texts import short_name
+from app.widgets import Button, EmptyState, box, heading, label, line, set_role
+from gaze_capture.errors import UserError
+from gaze_capture.recording import Placement, Presence, Recording, Samples, ScreenGeometry
+from gaze_capture.recording_codec import read_recording
+from gaze_capture.trackers import MouseTracker, ReplayTracker, SimulatedTracker
+from segmentation.study import Study
+
+TICK_MS = 16
+EXPECTED_GAZE_MS = 9000.0
+"""An image gets about 9 s of gaze in the published sets."""
+TOO_BRIEF_MS = 1500.0
+RADIUS_DEG = 1.0
+"""Live fixations hold the samples this near to their mean."""
+USUAL_MM_PER_PX = 0.2767
+"""Of a 24-inch monitor, where the screen does not say its size."""
+VIEWING_DISTANCE_MM = 650.0
+
+
+class _Look(QRunnable):
+    """Draws the synthetic clinician's look at an image off the window's thread, and has the tracker follow it."""
+
+    def __init__(
+        self, page: RecordPage, study: Study, tracker: SimulatedTracker, placement: Placement, seed: int
+    ) -> None:
+        super().__init__()
+        self._page, self._study, self._tracker = page, study, tracker
+        self._placement, self._seed = placement, seed
+
+    def run(self) -> None:
+        """Compute and follow."""
+        placement = self._placement
+        assert placement.target_id is not None
+        try:
+            script, presence = simulated_look(
+                self._study,
+                placement.image_id,
+                placement.target_id,
+                placement.image_from_screen,
+                self._tracker.geometry,
+                self._seed,
+            )
+        except UserError as error:
+            self._page.look_failed.emit(str(error))
+            return
+        self._tracker.follow(script)
+        self._page.look_drawn.emit(placement.image_id, script.end_ms, presence)
+
+
+class RecordPage(Page):
+    """Keys: Space next, Backspace back, 0 nothing here, U ungradable, Esc end."""
+
+    tracker_status = Signal(str)
+    look_drawn = Signal(str, float, object)
+    look_failed = Signal(str)
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.sitting: Sitting | None = None
+        self._replay: tuple[ReplayTracker, Recording, deque[Samples]] | None = None
+        self._replayed = 0
+        self._cache: SceneCache | None = None
+        self._cached_study: Study | None = None
+        self._placement: Placement | None = None
+        self._live = LiveFixations(20.0)
+        self._filter = OneEuro()
+        self._px_per_deg = 20.0
+        self._shown_at = 0.0
+        self._look_ends: float | None = None
+        self._look_presence: Presence | None = None
+        self._arrivals: deque[tuple[float, int, int, int]] = deque()
+        self._saving = False
+        self._pool = QThreadPool(self)
+        self._pool.setMaxThreadCount(1)
+        self._timer = QTimer(self, interval=TICK_MS, timerType=Qt.TimerType.PreciseTimer)
+        self._timer.timeout.connect(self.tick)
+        self.look_drawn.connect(self._on_look, Qt.ConnectionType.QueuedConnection)
+        self.look_failed.connect(lambda text: self.error.emit(text, ""), Qt.ConnectionType.QueuedConnection)
+        self._words = {
+            "none": self.tr("No gaze"),
+            "gaze": self.tr("Gaze"),
+            "absent": self.tr("Nothing here"),
+            "ungradable": self.tr("Ungradable"),
+        }
+        self.list = ImageList(self.tr("Images"), self._words.values())
+        self.frame = CanvasFrame()
+        self.canvas = self.frame.canvas
+        for name in ("heatmap", "levels", "student", "reviewed"):
+            self.canvas.set_layer_visible(name, False)
+        self.canvas.installEventFilter(self)
+        self.empty = EmptyState("eye", "")
+        self.empty.acted.connect(lambda: self.page_wanted.emit("study"))
+        self._centre = QStackedWidget()
+        self._centre.addWidget(self.frame)
+        self._centre.addWidget(self.empty)
+        layout = QHBoxLayout(self)
+        box(layout, spacing=0)
+        layout.addWidget(self.list)
+        layout.addWidget(self._centre, 1)
+        layout.addWidget(self._make_panel())
+        self.list.chosen.connect(self.session.set_image)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self._show_tracker_choice()
+
+    # Parts
+
+    def _make_panel(self) -> QFrame:
+        panel = QFrame()
+        panel.setObjectName("panelRight")
+        panel.setFixedWidth(324)
+        outer = QVBoxLayout(panel)
+        box(outer, spacing=0)
+        body = QWidget()
+        column = QVBoxLayout(body)
+        box(column, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.LARGE), spacing=theme.NORMAL)
+        self.tracker = QComboBox()
+        self.tracker.addItem(self.tr("Simulated clinician"), "simulated")
+        self.tracker.addItem(self.tr("Mouse pointer"), "mouse")
+        self.tracker.addItem(self.tr("Replay of a recording"), "replay")
+        self.tracker.currentIndexChanged.connect(lambda _: self._show_tracker_choice())
+        self.recordings = QComboBox()
+        self.recordings.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.rate = QSpinBox()
+        self.rate.setRange(30, 1200)
+        self.rate.setValue(120)
+        self.rate.setSuffix(" Hz")
+        self.annotator = QLineEdit(self.session.annotator)
+        self.annotator.editingFinished.connect(lambda: self.session.set_annotator(self.annotator.text()))
+        self.about = label("", "muted", wrap=True)
+        self.show_gaze = QCheckBox(self.tr("Show gaze while recording"))
+        self.show_gaze.setChecked(True)
+        self.by_itself = QCheckBox(self.tr("Next image by itself"))
+        self._setup = QWidget()
+        grid = QGridLayout(self._setup)
+        box(grid, spacing=theme.NORMAL)
+        grid.setColumnStretch(1, 1)
+        self._recording_label, self._rate_label = (
+            label(self.tr("Recording"), "muted"),
+            label(self.tr("Rate"), "muted"),
+        )
+        rows = (
+            (label(self.tr("Tracker"), "muted"), self.tracker),
+            (self._recording_label, self.recordings),
+            (self._rate_label, self.rate),
+            (label(self.tr("Annotator"), "muted"), self.annotator),
+        )
+        for row, (name, widget) in enumerate(rows):
+            grid.addWidget(name, row, 0)
+            grid.addWidget(widget, row, 1)
+        column.addWidget(heading(self.tr("Tracker")))
+        column.addWidget(self._setup)
+        column.addWidget(self.about)
+        column.addWidget(self.show_gaze)
+        column.addWidget(self.by_itself)
+        column.addSpacing(theme.WIDE)
+        column.addWidget(heading(self.tr("Sitting")))
+        meters = QGridLayout()
+        box(meters, spacing=theme.NORMAL)
+        meters.setColumnStretch(1, 1)
+        self.left_eye, self.right_eye, self.enough = (self._meter() for _ in range(3))
+        self.left_text, self.right_text, self.enough_text = (label("–", "muted") for _ in range(3))
+        for row, (title, bar, text) in enumerate(
+            (
+                (self.tr("Left eye"), self.left_eye, self.left_text),
+                (self.tr("Right eye"), self.right_eye, self.right_text),
+                (self.tr("Gaze"), self.enough, self.enough_text),
+            )
+        ):
+            text.setFont(theme.number_font(12))
+            text.setFixedWidth(72)
+            text.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            meters.addWidget(label(title, "muted"), row, 0)
+            meters.addWidget(bar, row, 1)
+            meters.addWidget(text, row, 2)
+        column.addLayout(meters)
+        self.numbers = label("", "muted", wrap=True)
+        self.numbers.setFont(theme.number_font(12))
+        column.addWidget(self.numbers)
+        self.hint = label("", "muted", wrap=True)
+        column.addWidget(self.hint)
+        column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        scroll.setWidget(body)
+        outer.addWidget(scroll, 1)
+        outer.addWidget(line())
+        outer.addWidget(self._make_controls())
+        return panel
+
+    def _meter(self) -> QProgressBar:
+        bar = QProgressBar()
+        bar.setProperty("role", "thin")
+        bar.setTextVisible(False)
+        bar.setRange(0, 100)
+        return bar
+
+    def _make_controls(self) -> QWidget:
+        controls = QWidget()
+        grid = QGridLayout(controls)
+        box(grid, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.LARGE), spacing=theme.NORMAL)
+        self.start_button = Button(self.tr("Start"), "record", "primary", self.start)
+        self.end_button = Button(self.tr("End"), "stop", "", self.end)
+        self.end_button.setToolTip(self.tr("End the sitting (Esc)"))
+        self.next_button = Button(self.tr("Next image"), "arrow-right", "primary", lambda: self.go(1))
+        self.next_button.setToolTip(self.tr("The target is in this image; go on (Space)"))
+        self.nothing_button = Button(
+            self.tr("Nothing here"), "prohibit", "verdict", lambda: self.go(1, "absent")
+        )
+        self.nothing_button.setToolTip(self.tr("The target is not in this image; go on (0)"))
+        self.ungradable_button = Button(
+            self.tr("Ungradable"), "question", "verdict", lambda: self.go(1, "ungradable")
+        )
+        self.ungradable_button.setToolTip(self.tr("The image cannot be judged; go on (U)"))
+        grid.setColumnStretch(0, 1)
+        grid.setColumnStretch(1, 1)
+        grid.addWidget(self.start_button, 0, 0, 1, 2)
+        grid.addWidget(self.next_button, 1, 0, 1, 2)
+        grid.addWidget(self.nothing_button, 2, 0)
+        grid.addWidget(self.ungradable_button, 2, 1)
+        grid.addWidget(self.end_button, 3, 0, 1, 2)
+        for button in (self.end_button, self.next_button, self.nothing_button, self.ungradable_button):
+            button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+            button.hide()
+        return controls
+
+    # Following the session
+
+    @property
+    def busy(self) -> bool:
+        """Whether a sitting or a replay is on."""
+        return self.sitting is not None or self._replay is not None
+
+    def refresh(self, what: str) -> None:
+        """Show the study's images and the current one."""
+        self.annotator.setText(self.session.annotator)
+        study = self.session.study
+        if study is None or not study.images:
+            self.list.set_rows([])
+            self.canvas.set_scene(None)
+            self.empty.set(
+                "eye",
+                self.tr("Gaze is recorded here. Open a study with images first."),
+                self.tr("Go to the study"),
+            )
+            self._centre.setCurrentWidget(self.empty)
+            self.start_button.setEnabled(False)
+            return
+        self._centre.setCurrentWidget(self.frame)
+        if self.busy:
+            return
+        if study is not self._cached_study:
+            self._cache, self._cached_study = SceneCache(study), study
+        if what in ("study", "data") and self._cache is not None:
+            self._cache.forget()
+            self._list_images(study)
+            self._list_recordings(study)
+        if self.session.image_id not in study.images:
+            self.session.image_id = next(iter(study.images))
+        self._show_image()
+        self._show_tracker_choice()
+        self.canvas.setFocus()
+
+    def _list_images(self, study: Study) -> None:
+        target = self.session.target_id
+        rows = []
+        for image in study.images.values():
+            found = study.fixations.get((image.id, target), [])
+            state, token, detail = self._words["none"], "muted", ""
+            if found:
+                count = sum(len(item.duration_ms) for item in found)
+                presence = found[-1].presence
+                state = self._words[presence] if presence in ("absent", "ungradable") else self._words["gaze"]
+                token = "accent"
+                detail = self.tr("{n} fixations").format(n=count)
+            rows.append(Row(image.id, image.source_name, study.image_path(image), state, token, detail))
+        self.list.set_rows(rows)
+
+    def _list_recordings(self, study: Study) -> None:
+        self.recordings.clear()
+        for name in reversed(study.recording_ids()):
+            self.recordings.addItem(short_name(name), name)
+
+    def _show_tracker_choice(self) -> None:
+        kind = self.tracker.currentData()
+        self.recordings.setVisible(kind == "replay")
+        self._recording_label.setVisible(kind == "replay")
+        self.rate.setVisible(kind != "replay")
+        self._rate_label.setVisible(kind != "replay")
+        self.by_itself.setVisible(kind == "simulated")
+        texts = {
+            "simulated": self.tr(
+                "A synthetic clinician looks at the images: at their true masks where there are any, else at what "
+                "stands out. Everything made of it is marked as simulated."
+            ),
+            "mouse": self.tr("The pointer stands in for the eyes: rest it where you look."),
+            "replay": self.tr(
+                "Shows a recording of this study again, as it was made. Nothing new is stored."
+            ),
+        }
+        self.about.setText(texts[kind])
+        ready = self.session.study is not None and bool(self.session.study.images) and not self._saving
+        self.start_button.setEnabled(ready and (kind != "replay" or self.recordings.count() > 0))
+        self.start_button.setText(self.tr("Start replay") if kind == "replay" else self.tr("Start recording"))
+        if not self.busy:
+            if kind == "replay" and self.recordings.count() == 0:
+                self._hint(self.tr("The study has no recording yet."), "warning")
+            elif not self._saving:
+                self._hint(self.tr("Space next · Backspace back · 0 nothing here · U ungradable · Esc end"))
+
+    def _hint(self, text: str, role: str = "muted") -> None:
+        self.hint.setText(text)
+        set_role(self.hint, role)
+
+    def _show_image(self) -> None:
+        study, image_id = self.session.study, self.session.image_id
+        if study is None or image_id is None or self._cache is None:
+            return
+        try:
+            scene = self._cache.get(image_id, self.session.target_id)
+        except UserError as error:
+            self.canvas.set_scene(None)
+            self.error.emit(str(error), "")
+            return
+        # Whoever is recorded must not see where they, or others, looked before.
+        shown = (
+            Scene(scene.image_id, scene.target_id, scene.image) if self.busy else replace(scene, heatmap=None)
+        )
+        self.canvas.set_scene(shown)
+        self.list.select(image_id)
+
+    # A sitting
+
+    def geometry_of_screen(self) -> ScreenGeometry:
+        """Return the screen's geometry as far as it tells; a viewing distance of 65 cm is assumed."""
+        screen = self.canvas.screen()
+        ratio = screen.devicePixelRatio()
+        size, millimetres = screen.geometry().size(), screen.physicalSize()
+        width, height = round(size.width() * ratio), round(size.height() * ratio)
+        known = millimetres.width() > 50 and millimetres.height() > 50
+        width_mm = millimetres.width() if known else width * USUAL_MM_PER_PX
+        height_mm = millimetres.height() if known else height * USUAL_MM_PER_PX
+        return ScreenGeometry(width, height, float(width_mm), float(height_mm), VIEWING_DISTANCE_MM)
+
+    def start(self) -> None:
+        """Begin a sitting, or a replay."""
+        study = self.session.study
+        if study is None or self.busy or not self.start_button.isEnabled():
+            return
+        kind = self.tracker.currentData()
+        try:
+            if kind == "replay":
+                self._start_replay(study, self.recordings.currentData())
+            else:
+                self._start_sitting(study, kind)
+        except UserError as error:
+            self.error.emit(str(error), "")
+            return
+        for widget in (self._setup, self.list, self.by_itself):
+            widget.setEnabled(False)
+        self.start_button.hide()
+        self.end_button.show()
+        for button in (self.next_button, self.nothing_button, self.ungradable_button):
+            button.setVisible(kind != "replay")
+        self._arrivals.clear()
+        self._hint("")
+        self._timer.start()
+        self.canvas.setFocus()
+
+    def _start_sitting(self, study: Study, kind: str) -> None:
+        geometry, rate = self.geometry_of_screen(), float(self.rate.value())
+        tracker: SimulatedTracker | MouseTracker
+        if kind == "mouse":
+            tracker = MouseTracker(geometry, rate)
+        else:
+            target = self.session.target_id
+            masks = any(study.mask_path(image, target).exists() for image in study.images)
+            seed = time.time_ns() % (1 << 31)
+            tracker = SimulatedTracker(
+                rate, geometry, seed=seed, simulated_from="masks" if masks else "saliency"
+            )
+        annotator = self.annotator.text().strip() or self.session.annotator
+        self.session.set_annotator(annotator)
+        self.sitting = Sitting(study, tracker, annotator, self.session.target_id)
+        self._show_image()
+        self._begin_placement()
+
+    def _begin_placement(self, *, same_image: bool = False) -> None:
+        sitting, scene = self.sitting, self.canvas.scene
+        if sitting is None or scene is None:
+            return
+        sitting.show(scene.image_id, self.canvas.image_from_screen(), self.canvas.viewport_on_screen())
+        self._placement = sitting.placement
+        assert self._placement is not None
+        self._px_per_deg = 1 / self._placement.degrees_per_image_px(sitting.tracker.geometry)
+        self._filter.reset()
+        if not same_image:
+            self._live = LiveFixations(RADIUS_DEG * self._px_per_deg)
+            self._shown_at = time.monotonic()
+        self._look_ends = self._look_presence = None
+        if isinstance(sitting.tracker, SimulatedTracker) and self.session.study is not None:
+            seed = sum(sitting.recording_id.encode())
+            self._pool.start(_Look(self, self.session.study, sitting.tracker, self._placement, seed))
+
+    def _on_look(self, image_id: str, end_ms: float, presence: Presence | None) -> None:
+        if self._placement is not None and self._placement.image_id == image_id:
+            self._look_ends = time.monotonic() + end_ms / 1000
+            self._look_presence = presence
+
+    def _start_replay(self, study: Study, recording_id: str) -> None:
+        recording = read_recording(study.recordings_folder / recording_id)
+        tracker = ReplayTracker(recording)
+        tracker.open()
+        waiting: deque[Samples] = deque()
+        self._replay, self._replayed, self._placement = (tracker, recording, waiting), 0, None
+        tracker.subscribe(waiting.append)
+
+    def tick(self) -> None:
+        """Take what the tracker delivered, and paint it; 60 times a second."""
+        try:
+            if self.sitting is not None:
+                self._tick_sitting(self.sitting)
+            elif self._replay is not None:
+                self._tick_replay(*self._replay)
+        except UserError as error:
+            self.error.emit(str(error), "")
+            self.end()
+
+    def _tick_sitting(self, sitting: Sitting) -> None:
+        if sitting.failure is not None:
+            raise sitting.failure
+        placement = self._placement
+        if placement is None:
+            return
+        samples = sitting.drain()
+        if samples is not None:
+            # What was measured before this placement belongs to the one before.
+            self._draw(
+                samples[samples["time_ns"] >= placement.start_ns],
+                samples,
+                sitting.tracker.geometry,
+                placement,
+            )
+        if not np.array_equal(self.canvas.image_from_screen(), placement.image_from_screen):
+            # Zoomed, panned, or the window moved: the same image lies elsewhere from now on.
+            self._begin_placement(same_image=True)
+        self._show_meters(sitting.tracker.name, sitting.seconds)
+        if self.by_itself.isChecked() and self._look_ends is not None and time.monotonic() > self._look_ends:
+            self.go(1, self._look_presence)
+
+    def _tick_replay(self, tracker: ReplayTracker, recording: Recording, waiting: deque[Samples]) -> None:
+        while waiting:
+            block = waiting.popleft()
+            original = recording.time_ns[self._replayed : self._replayed + len(block)]
+            self._replayed += len(block)
+            placement = placement_at(recording, int(original[-1])) if len(original) else None
+            if placement is not self._placement:
+                self._placement = placement
+                self._filter.reset()
+                if placement is not None:
+                    self._px_per_deg = 1 / placement.degrees_per_image_px(recording.geometry)
+                    if placement.image_id != self.session.image_id or not self._live.total_ms:
+                        self._live = LiveFixations(RADIUS_DEG * self._px_per_deg)
+                    study = self.session.study
+                    if study is not None and placement.image_id in study.images:
+                        if placement.image_id != self.session.image_id:
+                            self._live = LiveFixations(RADIUS_DEG * self._px_per_deg)
+                        self.session.image_id = placement.image_id
+                        self._show_image()
+            if placement is not None:
+                self._draw(block, block, recording.geometry, placement)
+        lasted = (
+            recording.time_ns[min(self._replayed, len(recording.time_ns)) - 1] - recording.time_ns[0]
+        ) / 1e9
+        self._show_meters(tracker.name, float(lasted))
+        if tracker.ended and not waiting:
+            self.end()
+
+    def _draw(
+        self, samples: Samples, counted: Samples, geometry: ScreenGeometry, placement: Placement
+    ) -> None:
+        now = time.monotonic()
+        left, right = np.isfinite(counted["left_x"]).sum(), np.isfinite(counted["right_x"]).sum()
+        self._arrivals.append((now, len(counted), int(left), int(right)))
+        while self._arrivals and now - self._arrivals[0][0] > 2.0:
+            self._arrivals.popleft()
+        if not len(samples):
+            return
+        points = image_xy(samples, binocular(samples), geometry, placement)
+        dot: tuple[float, float] | None = None
+        for stamp, (x, y) in zip(samples["time_ns"].tolist(), points.tolist(), strict=True):
+            self._live.add(stamp / 1e6, x, y)
+            if np.isfinite(x) and np.isfinite(y):
+                # In degrees, so that the filter's constants hold for every image and screen.
+                fx, fy = self._filter(stamp / 1e9, x / self._px_per_deg, y / self._px_per_deg)
+                dot = (fx * self._px_per_deg, fy * self._px_per_deg)
+        if self.show_gaze.isChecked():
+            self.canvas.set_live(dot, self._live.marks())
+
+    def _show_meters(self, name: str, seconds: float) -> None:
+        if len(self._arrivals) < 2:
+            return
+        span = max(self._arrivals[-1][0] - self._arrivals[0][0], 1e-3)
+        count = sum(item[1] for item in list(self._arrivals)[1:])
+        total = max(1, sum(item[1] for item in self._arrivals))
+        valid = [100 * sum(item[eye] for item in self._arrivals) / total for eye in (2, 3)]
+        for bar, text, share in zip(
+            (self.left_eye, self.right_eye), (self.left_text, self.right_text), valid, strict=True
+        ):
+            bar.setValue(round(share))
+            text.setText(f"{share:.0f} %")
+        gaze_ms = self._live.total_ms
+        self.enough.setValue(min(100, round(100 * gaze_ms / EXPECTED_GAZE_MS)))
+        self.enough_text.setText(self.tr("{s:.1f} s").format(s=gaze_ms / 1000))
+        marks = len(self._live.marks().xy_px)
+        self.numbers.setText(
+            self.tr("{n} fixations on this image\nsitting {minutes}:{seconds:02d}").format(
+                n=marks, minutes=int(seconds) // 60, seconds=int(seconds) % 60
+            )
+        )
+        loss = 100 - max(valid)
+        status = self.tr("tracker: {name} {rate:.0f} Hz, loss {loss:.0f} %")
+        self.tracker_status.emit(status.format(name=name, rate=count / span, loss=abs(loss)))
+
+    def go(self, step: int, presence: Presence | None = None) -> None:
+        """Leave the image with a word on its target (after a look, *present* unless another) and show the next."""
+        sitting = self.sitting
+        if sitting is None:
+            if self._replay is None:
+                found = self.list.neighbour(self.session.image_id, step)
+                if found is not None:
+                    self.session.set_image(found)
+            return
+        gaze_ms = self._live.total_ms
+        if step > 0 and presence is None and gaze_ms > 0:
+            presence = "present"
+        following = self.list.neighbour(self.session.image_id, step)
+        if following is None and step < 0:
+            return
+        try:
+            sitting.leave(presence)
+            self._placement = None
+            if step > 0 and gaze_ms < TOO_BRIEF_MS:
+                self._hint(
+                    self.tr(
+                        "The last image was looked at for {s:.1f} s only: go back with Backspace?"
+                    ).format(s=gaze_ms / 1000),
+                    "warning",
+                )
+            else:
+                self._hint("")
+            if following is None:
+                self.end()
+                return
+            # Set directly: the page shows the image itself, with where it lies, before anyone else reacts.
+            self.session.image_id = following
+            self._show_image()
+            self._begin_placement()
+        except UserError as error:
+            self.error.emit(str(error), "")
+            self.end()
+
+    def end(self) -> None:
+        """End the sitting or the replay; fixations are detected and stored in a thread."""
+        self._timer.stop()
+        sitting, study = self.sitting, self.session.study
+        self.sitting = None
+        if self._replay is not None:
+            self._replay[0].close()
+            self._replay = None
+        self._pool.clear()
+        self._placement = None
+        self.canvas.set_live(None, None)
+        for widget in (self._setup, self.list, self.by_itself):
+            widget.setEnabled(True)
+        for button in (self.end_button, self.next_button, self.nothing_button, self.ungradable_button):
+            button.hide()
+        self.start_button.show()
+        self.tracker_status.emit("")
+        if sitting is None or study is None:
+            self.refresh("image")
+            return
+        self._saving = True
+        self._show_tracker_choice()
+        self._hint(self.tr("Saving the recording and detecting fixations…"))
+
+        def work(progress: StepProgress) -> int:
+            sitting.finish()
+            from segmentation import steps
+
+            return steps.detect_fixations(study, sitting.recording_id)
+
+        task = Task(work, self.tr("Saving the recording"), self)
+        task.succeeded.connect(
+            lambda count: self.notice.emit(self.tr("Recorded: {n:,} fixations.").format(n=count))
+        )
+        task.failed.connect(self.error)
+        task.ended.connect(self._saved)
+        # Not through the window's queue of tasks: a recording is saved whatever else is at work.
+        task.start()
+
+    def _saved(self) -> None:
+        self._saving = False
+        self.session.refresh("data")
+        if not self.isVisible():
+            self._show_tracker_choice()
+
+    # Events
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Pass the pointer on where it stands in for the eyes."""
+        tracker = self.sitting.tracker if self.sitting is not None else None
+        if isinstance(tracker, MouseTracker) and watched is self.canvas:
+            if event.type() == QEvent.Type.MouseMove and isinstance(event, QMouseEvent):
+                place = event.globalPosition() - self.canvas.screen().geometry().topLeft()
+                size = self.canvas.screen().geometry().size()
+                tracker.move(place.x() / size.width(), place.y() / size.height())
+            elif event.type() == QEvent.Type.Leave:
+                tracker.leave()
+        return super().eventFilter(watched, event)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Move on, or take a word on the image; then the canvas's keys."""
+        key = event.key()
+        plain = not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+        recording = self.sitting is not None
+        if plain and key == Qt.Key.Key_Space and not event.isAutoRepeat():
+            self.go(1)
+        elif plain and key == Qt.Key.Key_Backspace:
+            self.go(-1)
+        elif plain and key == Qt.Key.Key_0 and recording and not event.isAutoRepeat():
+            self.go(1, "absent")
+        elif plain and key == Qt.Key.Key_U and recording and not event.isAutoRepeat():
+            self.go(1, "ungradable")
+        elif key == Qt.Key.Key_Escape and self.busy:
+            self.end()
+        elif recording and plain and event.text():
+            # No letter may leave the page, or toggle a layer, in the middle of a recording.
+            event.accept()
+        elif not self.canvas.handle_key(event):
+            super().keyPressEvent(event)
+
+    def keyReleaseEvent(self, event: QKeyEvent) -> None:
+        """Pass on to the canvas."""
+        if not self.canvas.handle_release(event):
+            super().keyReleaseEvent(event)
+
+    def stop(self) -> None:
+        """Finish a sitting before the window closes; end the threads."""
+        self._timer.stop()
+        sitting, study = self.sitting, self.session.study
+        self.sitting = None
+        self._pool.clear()
+        self._pool.waitForDone()
+        if self._replay is not None:
+            self._replay[0].close()
+            self._replay = None
+        if sitting is not None and study is not None:
+            from segmentation import steps
+
+            with contextlib.suppress(UserError):
+                sitting.finish()
+                steps.detect_fixations(study, sitting.recording_id)
+        self.list.thumbnails.stop()
