@@ -178,12 +178,12 @@ class TextFusion(nn.Module):
         Tokens are few: the query's weights are folded into the keys and the output's into the values, so that the image
         meets one narrow matrix on each side instead of two wide ones. `mask` is (B, 1 or N, 1, L).
         """
-        heads, length = self.heads, tokens.shape[1]
-        key, value = self.key_value(tokens).unflatten(2, (2, heads, -1)).unbind(2)
+        heads, length, width = self.heads, *tokens.shape[1:]
+        key, value = self.key_value(tokens).reshape(len(tokens), length, 2, heads, -1).unbind(2)
         into = torch.einsum(
-            "blhe,hed->bdhl", key, self.query.weight.unflatten(0, (heads, -1)) * key.shape[3] ** -0.5
+            "blhe,hed->bdhl", key, self.query.weight.reshape(heads, -1, width) * key.shape[3] ** -0.5
         )
-        out_of = torch.einsum("blhe,dhe->bhld", value, self.out.weight.unflatten(1, (heads, -1)))
+        out_of = torch.einsum("blhe,dhe->bhld", value, self.out.weight.reshape(width, heads, -1))
         scores = torch.bmm(image, into.flatten(2)).unflatten(2, (heads, length))
         weights = (
             scores.masked_fill(~mask, float("-inf")).softmax(dim=3, dtype=torch.float32).to(scores.dtype)

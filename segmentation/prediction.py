@@ -120,6 +120,7 @@ def predict(
     networks: Sequence[str] = ("student",),
     overwrite: bool = False,
     flip_average: bool = True,
+    device: str | None = None,
     threads: int | None = None,
     encoder: Encoder | None = None,
 ) -> bool:
@@ -138,7 +139,7 @@ def predict(
     images = (
         [study.image(image_id) for image_id in image_ids] if image_ids is not None else study.images_of(split)
     )
-    predictor = Predictor(run, flip_average=flip_average)
+    predictor = Predictor(run, device=device, flip_average=flip_average)
     work = [
         (name, image)
         for name in networks
