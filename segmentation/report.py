@@ -15,13 +15,14 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, write_bytes_atomic
-from segmentation.evaluation import DISTANCES, Spread, dice, evaluate
+from segmentation.evaluation import DISTANCES, Spread, evaluate
 from segmentation.explanation import load_explanation
 from segmentation.gaze_quality import gaze_quality
 from segmentation.importing import Progress, no_progress
 from segmentation.job import RunSpec
+from segmentation.metrics import dice
 from segmentation.report_figures import Overlay, curve, histogram, legend, overlay_figure
-from segmentation.runs import RunFolder
+from segmentation.runs import RunFolder, latest_run
 from segmentation.study import Study, StudyImage, Target
 
 CARDS_PER_ROW = 3
@@ -107,10 +108,10 @@ Written by Gaze Insight {version} on {written}.
 def _run(study: Study, run_id: str | None) -> RunFolder | None:
     if run_id is None:
         try:
-            run_id = study.latest_run()
+            run_id = latest_run(study)
         except UserError:
             return None
-    return RunFolder(study.runs_folder / study.latest_run(run_id))
+    return RunFolder(study.runs_folder / latest_run(study, run_id))
 
 
 def _stored_metrics(run: RunFolder) -> dict[str, dict[str, Any]]:
@@ -194,12 +195,9 @@ def _gaze_section(study: Study, progress: Progress) -> str:
             _row(
                 f'<span class="mono">{escape(row.source)}</span>',
                 escape(row.annotator),
-                escape(row.tracker)
-                + (
-                    f' <span class="fair">simulated from {escape(row.simulated_from)}</span>'
-                    if row.simulated_from
-                    else ""
-                ),
+                f'<span class="fair">simulated from {escape(row.simulated_from)}</span>'
+                if row.simulated_from
+                else escape(row.tracker),
                 str(row.images),
                 "–" if row.samples is None else f"{row.samples:,}",
                 f"{row.rate_hz:.0f} Hz" if math.isfinite(row.rate_hz) else "–",
@@ -211,14 +209,22 @@ def _gaze_section(study: Study, progress: Progress) -> str:
             )
         )
     head = (
-        "Recording", "Annotator", "Tracker", "Images", "Samples", "Rate", "Data loss", "Accuracy",
-        "Fixations an image", "Time an image",
-    )  # fmt: skip
+        "Recording",
+        "Annotator",
+        "Tracker",
+        "Images",
+        "Samples",
+        "Rate",
+        "Data loss",
+        "Accuracy",
+        "Fixations",
+        "Time",
+    )
     return (
         "<h2>Gaze quality</h2>"
-        '<p class="note">Data loss is the share of samples in which neither eye was found: good up to 10 %, fair up '
-        "to 20 %. Accuracy is the validated mean error: good up to 0.5°, fair up to 1.0°; beyond, recalibrate.</p>"
-        + _table(head, body, text=(1, 2))
+        '<p class="note">Data loss is the share of samples in which neither eye was found: good up to 10 %, fair up '
+        "to 20 %. Accuracy is the validated mean error: good up to 0.5°, fair up to 1.0°; beyond, recalibrate. "
+        "Fixations and time are means an image.</p>" + _table(head, body, text=(1, 2))
     )
 
 
@@ -267,7 +273,7 @@ def _metrics_section(metrics: dict[str, dict[str, Any]]) -> str:
     for values in metrics.values():
         cells = [
             escape(values["split"] or "all"),
-            escape({"masks": "true masks"}.get(values["against"], values["against"])),
+            _against(values),
             escape(values["gaze"]),
             str(values["images"]),
         ]
@@ -300,6 +306,16 @@ def _metrics_section(metrics: dict[str, dict[str, Any]]) -> str:
             f'<div class="panel chart">{histogram(list(scores.values()))}</div>'
         )
     return f'<h2>Metrics</h2><p class="note">{note}</p>' + _table(head, body, text=(1, 2)) + chart
+
+
+def _against(metrics: dict[str, Any]) -> str:
+    names = {"masks": "true masks", "pseudomasks": "pseudo-masks"}
+    return escape(names.get(metrics["against"], metrics["against"]))
+
+
+def _holds_nothing(study: Study, image: StudyImage, target: Target) -> bool:
+    truth = study.true_mask(image.id, target.id)
+    return truth is not None and not truth.any()
 
 
 def _scores(metrics: dict[str, Any]) -> dict[str, float]:
@@ -372,14 +388,21 @@ def _gallery_section(
         (image.id if single else f"{image.id}.{target.id}"): (image, target)
         for image, target in study.iterate_keys()
     }
-    scores = {label: score for label, score in scores.items() if label in keys}
+    scores = {
+        label: score
+        for label, score in scores.items()
+        # A rightly empty mask is a perfect score with nothing to see.
+        if label in keys and not (score == 1.0 and _holds_nothing(study, *keys[label]))
+    }
     if scores and metrics:
         rows = [
             (name, [(label, f"Dice {scores[label]:.3f}") for label in labels])
             for name, labels in best_median_worst(scores)
         ]
-        against, gaze = escape(metrics["against"]), escape(metrics["gaze"])
-        note = f"Chosen by the student's Dice against {against} (gaze: {gaze})."
+        against, gaze = _against(metrics), escape(metrics["gaze"])
+        note = (
+            f"Chosen by the student's Dice against {against} (gaze: {gaze}), images rightly left empty aside."
+        )
     else:
         seen = [
             label

@@ -114,10 +114,10 @@ def histogram(scores: Sequence[float], bins: int = 20) -> str:
 def curve(points: Sequence[tuple[float, float]], most_points: int = 400) -> str:
     """Draw values (x, y) as one line, thinned by averaging to `most_points`."""
     data = np.asarray(points, dtype=np.float64)
+    x_low, x_high = float(data[0, 0]), float(data[-1, 0])
     chunks = np.array_split(data, min(most_points, len(data)))
     data = np.array([chunk.mean(axis=0) for chunk in chunks])
     width, height, base = 1000, 190, 166
-    x_low, x_high = float(data[0, 0]), float(data[-1, 0])
     y_low, y_high = float(data[:, 1].min()), float(data[:, 1].max())
     x = (data[:, 0] - x_low) / max(x_high - x_low, 1e-12) * width
     y = base - (data[:, 1] - min(y_low, 0)) / max(y_high - min(y_low, 0), 1e-12) * (base - 12)

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from gaze_capture.errors import UserError
+from gaze_capture.recording_codec import read_recording
+from gaze_capture.storage import write_json_atomic
+from segmentation import steps
+from segmentation.explanation import Explanation, save_explanation
+from segmentation.gaze_quality import gaze_quality
+from segmentation.job import JobEvent, RunSpec
+from segmentation.phantoms import write_phantoms
+from segmentation.report import best_median_worst, write_report
+from segmentation.report_figures import Overlay, curve, histogram, overlay_figure
+from segmentation.runs import create_run
+from segmentation.study import Study
+
+HOSTILE = '<script>alert("x")</script>'
+VOID = {"meta", "br", "link", "img"}
+
+
+class _Page(HTMLParser):
+    """Collects elements and text, and fails on tags that do not nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        assert self.open == [], f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        assert not any(name.startswith("on") for name, _ in attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def _page(study: Study, folder: Path, run_id: str | None = None, split: str | None = None) -> _Page:
+    file = folder / "report.html"
+    write_report(study, file, run_id, split)
+    return _Page(file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def gazed(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study of twelve phantoms in two splits with simulated gaze and pseudo-masks."""
+    folder = tmp_path_factory.mktemp("gazed")
+    study = Study.create(folder / "study", name="Phantoms & friends")
+    for split, seed in (("train", 0), ("test", 1)):
+        images, masks = write_phantoms(folder / split, 12, seed, 64, prefix=split)
+        steps.import_images(study, [images], masks=masks, split=split)
+    steps.simulate(study, seed=0)
+    steps.make_pseudomasks(study)
+    return study
+
+
+@pytest.fixture(scope="module")
+def finished_run(gazed: Study) -> str:
+    """A run that has ended, with predictions that are the true masks pushed aside by a few pixels."""
+    run = create_run(gazed, RunSpec(notes={"remark": HOSTILE}))
+    events = [JobEvent(run.id, "started", 0, 3, time.time(), {"device": "cpu"})]
+    events += [JobEvent(run.id, "step", step, 3, time.time(), {"loss": 1.0 / step}) for step in (1, 2, 3)]
+    events.append(JobEvent(run.id, "done", 3, 3, time.time(), {"seconds": 90.0}))
+    run.events_path.write_text("".join(event.to_line() + "\n" for event in events), encoding="utf-8")
+    write_json_atomic(run.path / "worker.json", {"pid": 1, "host": "elsewhere", "started": 0, "heartbeat": 0})
+    for number, image in enumerate(gazed.images_of("test")):
+        truth = gazed.true_mask(image.id, "target")
+        assert truth is not None
+        moved = np.roll(truth, number, axis=1).astype(np.float32)
+        gazed.save_prediction(run.id, image.id, "target", "student", moved)
+    return run.id
+
+
+def test_an_empty_study_still_gets_a_report(study: Study, tmp_path: Path) -> None:
+    page = _page(study, tmp_path)
+    assert "No image has been looked at yet." in page.text
+    assert "Research use only. Not a medical device." in page.text
+    assert "no finished run yet" in page.text
+
+
+def test_it_loads_nothing_from_elsewhere(gazed: Study, finished_run: str, tmp_path: Path) -> None:
+    page = _page(gazed, tmp_path, finished_run)
+    assert page.links and all(link.startswith("data:image/jpeg;base64,") for link in page.links)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "url(" not in html and "@import" not in html
+    assert "prefers-color-scheme: dark" in html and "@media print" in html
+
+
+def test_everything_from_the_study_is_escaped(tmp_path: Path) -> None:
+    study = Study.create(tmp_path / "study", name=HOSTILE)
+    images, masks = write_phantoms(tmp_path / "raw", 2, size_px=64)
+    steps.import_images(study, [images], masks=masks)
+    steps.simulate(study, annotator=HOSTILE)
+    image = study.images_of("train")[0]
+    save_explanation(
+        study,
+        Explanation(image.id, "target", "openai", HOSTILE, HOSTILE, {"location": "centre"}, HOSTILE, HOSTILE),
+    )
+    page = _page(study, tmp_path)
+    assert "script" not in page.tags
+    assert page.text.count(HOSTILE) >= 3, "name, annotator and explanation are shown as the text they are"
+
+
+def test_gaze_quality_is_that_of_the_samples(gazed: Study) -> None:
+    (row,) = gaze_quality(gazed)
+    recording = read_recording(gazed.recordings_folder / row.source)
+    neither = sum(
+        bool(np.isnan(left).any() and np.isnan(right).any())
+        for left, right in zip(recording.left_xy, recording.right_xy, strict=True)
+    )
+    assert row.samples == len(recording.time_ns)
+    assert row.data_loss == pytest.approx(neither / len(recording.time_ns))
+    assert row.data_loss > 0, "a simulated tracker blinks"
+    assert row.images == 24 and row.fixations > 24
+    assert row.simulated_from == "masks"
+    assert row.rate_hz == pytest.approx(120, rel=0.02)
+
+
+def test_gaze_and_masks_without_a_run(gazed: Study, tmp_path: Path) -> None:
+    other = Study.open(gazed.folder)
+    page = _page(other, tmp_path, split="train")
+    assert "Phantoms & friends" in page.text
+    assert "Gaze simulated from masks" in page.text
+    (row,) = gaze_quality(other)
+    assert f"{row.data_loss:.1%}" in page.text and f"{row.samples:,}" in page.text
+
+
+def test_metrics_are_those_of_evaluate(gazed: Study, finished_run: str, tmp_path: Path) -> None:
+    measured = steps.evaluate(gazed, finished_run, split="test")
+    page = _page(gazed, tmp_path, finished_run)
+    mean, sd = measured.measures["dice"].mean, measured.measures["dice"].sd
+    assert re.search(rf"{mean:.3f}\s+± {sd:.3f}", page.text)
+    assert "simulated from masks" in page.text
+    assert "1.5 min" in page.text, "the run's training time"
+    ranked = sorted(measured.per_image, key=lambda label: (-measured.per_image[label].dice, label))
+    shown = [label for label in re.findall(r"test-\w+-\d+", page.text)]
+    assert shown[:3] == ranked[:3] and shown[-3:] == ranked[-3:]
+
+
+def test_a_run_that_was_never_measured_is_measured(gazed: Study, finished_run: str, tmp_path: Path) -> None:
+    for path in (gazed.runs_folder / finished_run / "metrics").glob("*"):
+        path.unlink()
+    page = _page(gazed, tmp_path, finished_run, split="test")
+    assert f"{steps.evaluate(gazed, finished_run, split='test').measures['dice'].mean:.3f}" in page.text
+
+
+def test_an_unknown_run_is_refused(gazed: Study, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run 'nonsense'"):
+        write_report(gazed, tmp_path / "report.html", "nonsense")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_an_image_that_is_gone_leaves_a_sentence(tmp_path: Path) -> None:
+    html = overlay_figure(Overlay(tmp_path / "gone & lost.png"))
+    assert "cannot be read" in html and "gone &amp; lost.png" in html
+
+
+def test_best_median_worst() -> None:
+    scores = {f"{number:02}": number / 20 for number in range(20)}
+    assert best_median_worst(scores) == [
+        ("Best", ["19", "18", "17"]),
+        ("Median", ["11", "10", "09"]),
+        ("Worst", ["02", "01", "00"]),
+    ]
+    assert best_median_worst({"a": 0.1, "b": 0.9}) == [("All, best first", ["b", "a"])]
+    tied = best_median_worst(dict.fromkeys("jihgfedcba", 1.0))
+    assert [label for _, labels in tied for label in labels] == list("abcdefhij")
+
+
+def test_outlines_enclose_the_mask(tmp_path: Path) -> None:
+    yy, xx = np.mgrid[:120, :160]
+    mask = ((xx - 70) / 40) ** 2 + ((yy - 60) / 30) ** 2 < 1
+    mask &= ((xx - 70) / 12) ** 2 + ((yy - 60) / 12) ** 2 > 1
+    cv2.imwrite(str(tmp_path / "image.png"), np.full((120, 160, 3), 90, np.uint8))
+    html = overlay_figure(Overlay(tmp_path / "image.png", student=mask))
+    path = re.search(r'class="overlay student" d="([^"]+)"', html)
+    assert path is not None
+    drawn = np.zeros((1200, 1600), np.uint8)
+    rings = [
+        np.array([[float(value) * 10 for value in point.split()] for point in ring.split("L")])
+        for ring in path[1].replace("Z", "").split("M")[1:]
+    ]
+    assert len(rings) == 2, "the hole has an outline of its own"
+    cv2.fillPoly(drawn, [np.rint(ring).astype(np.int32) for ring in rings], 1)
+    assert drawn.sum() / 100 == pytest.approx(mask.sum(), rel=0.03)
+
+
+def test_charts_show_their_numbers() -> None:
+    bars = histogram([0.1, 0.1, 0.9, 1.0], bins=10)
+    assert bars.count("<rect") == 2 and "mean 0.525" in bars
+    line = curve([(step, 10.0 / step) for step in range(1, 1001)], most_points=50)
+    path = re.search(r'class="line" d="([^"]+)"', line)
+    assert path is not None and path[1].count("L") == 49
+    heights = [float(point.split()[1]) for point in path[1][1:].split("L")]
+    assert heights == sorted(heights), "a falling loss goes down the page"
