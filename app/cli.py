@@ -200,7 +200,8 @@ def _fixations(args: argparse.Namespace, progress: Progress) -> Outcome:
     from gaze_capture.fixations import fixations_from_csv, write_fixation_csv
     from gaze_capture.recording import ScreenGeometry
 
-    geometry = ScreenGeometry(*args.screen_px, *args.screen_mm, args.distance_mm)
+    (width_px, height_px), (width_mm, height_mm) = args.screen_px, args.screen_mm
+    geometry = ScreenGeometry(width_px, height_px, width_mm, height_mm, args.distance_mm)
     rows = fixations_from_csv(args.file, geometry)
     write_fixation_csv(args.out, rows)
     return Outcome(
