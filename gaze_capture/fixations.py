@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import savgol_filter
 
-from gaze_capture.errors import UserError
+from gaze_capture.delimited import read_delimited
 from gaze_capture.recording import Floats, Int64s, Presence, Recording, ScreenGeometry
-from gaze_capture.storage import explained_os_errors, write_bytes_atomic
+from gaze_capture.storage import write_bytes_atomic
 
 Bools = npt.NDArray[np.bool_]
 
@@ -371,48 +369,16 @@ def write_fixation_csv(path: Path, rows: Floats) -> None:
 
 def _read_samples(path: Path) -> tuple[Floats, Floats]:
     """Return time (N,) and position (N, 2) of a CSV of samples."""
-    with explained_os_errors(path):
-        data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a CSV in UTF-8 ({error.reason} at byte {error.start}).") from None
-    first_line = text[: text.find("\n")] if "\n" in text else text
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first_line.count))
-    header = [name.strip() for name in next(reader, [])]
-    for name in SAMPLE_CSV_COLUMNS:
-        if name not in header:
-            raise UserError(
-                f"{path}, line 1: the column {name} is missing (found: {', '.join(header) or 'nothing'})."
-            )
-    chosen = [header.index(name) for name in SAMPLE_CSV_COLUMNS]
     samples: list[tuple[float, float, float]] = []
     previous = -np.inf
-    try:
-        for row in reader:
-            if not any(cell.strip() for cell in row):
-                continue
-            time, x, y = (_number(path, reader.line_num, row, index, header) for index in chosen)
-            if not time >= previous:
-                wrong = "is empty" if np.isnan(time) else "lies before the line above"
-                raise UserError(f"{path}, line {reader.line_num}, column time_ms: the time {wrong}.")
-            previous = time
-            samples.append((time, x, y))
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}.") from None
+    for cells in read_delimited(path, SAMPLE_CSV_COLUMNS):
+        moment, x, y = (cell for cell in cells if cell)
+        time = moment.number()
+        if not time >= previous:
+            raise moment.wrong(
+                "the time is empty" if np.isnan(time) else "the time lies before the line above"
+            )
+        previous = time
+        samples.append((time, x.number(), y.number()))
     table = np.array(samples, dtype=np.float64).reshape(-1, 3)
     return table[:, 0], table[:, 1:]
-
-
-def _number(path: Path, line: int, row: list[str], index: int, header: list[str]) -> float:
-    """Return a cell's value; NaN where it is empty."""
-    if index >= len(row):
-        raise UserError(f"{path}, line {line}: {len(row)} cells instead of {len(header)}.")
-    cell = row[index].strip()
-    try:
-        value = float(cell) if cell else np.nan
-    except ValueError:
-        value = np.inf
-    if np.isinf(value):
-        raise UserError(f"{path}, line {line}, column {header[index]}: {cell!r} is not a number.")
-    return value

@@ -282,7 +282,7 @@ def test_a_missing_or_binary_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.csv"):
         fixations_from_csv(tmp_path / "absent.csv", GEOMETRY)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(UserError, match="not a CSV in UTF-8"):
+    with pytest.raises(UserError, match="not a table in UTF-8"):
         fixations_from_csv(tmp_path / "binary.csv", GEOMETRY)
 
 

@@ -1,118 +1,123 @@
-"""GazeMedSeg's CSV of fixations, one row each, positions normalised to the image (Zhong et al., MICCAI 2024)."""
+"""Fixations in the CSV of GazeMedSeg (Zhong et al., 2024): positions as shares of the image."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gaze_capture.delimited import Cell, read_delimited
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Floats
 
-if TYPE_CHECKING:
-    from _csv import Reader as CsvReader
-
 REQUIRED = ("IMAGE", "CURRENT_FIX_INDEX", "CURRENT_FIX_X", "CURRENT_FIX_Y", "CURRENT_FIX_DURATION")
-START = "CURRENT_FIX_START"
+OPTIONAL = ("CURRENT_FIX_START", "CURRENT_FIX_PUPIL", "IMAGE_HEIGHT", "IMAGE_WIDTH")
 
 
 @dataclass(frozen=True)
 class ImageGaze:
-    """The fixations (F) on one image, in order of their index."""
+    """The fixations (F) on one image, in the order of their index."""
 
     xy: Floats
-    """(F, 2) x, y as fractions of the image's width and height; outside 0..1 where somebody looked beside it."""
+    """(F, 2) as shares of the image's width and height; may lie outside 0..1."""
     start_ms: Floats
-    """(F,) as in the file, or end to end where it names no start."""
+    """(F,) as in the file, or, where it gives none, the durations before added up."""
     duration_ms: Floats
-    """(F,) all above 0"""
+    """(F,)"""
+    pupil: Floats
+    """(F,) as in the file, NaN where it gives none."""
+    shape: tuple[int, int] | None
+    """Height and width of the image that was shown, if the file gives them."""
 
 
 @dataclass(frozen=True)
 class GazeMedSegTable:
-    """The content of a file, by image name."""
+    """What a file held, and what was odd about it."""
 
-    images: Mapping[str, ImageGaze]
+    images: dict[str, ImageGaze]
+    """By the file's own name of the image, in the file's order. An image all of whose rows were dropped is kept,
+    without fixations."""
+    fixations: int
     dropped: int
-    """Rows whose duration is zero or negative, which are no fixations."""
+    """Rows without a duration above zero, which were left out."""
+    outside: int
+    """Fixations outside their image, which were kept."""
+    repeated: int
+    """Fixations whose image has their index already, which were kept."""
+
+
+@dataclass
+class _Rows:
+    values: list[tuple[float, float, float, float, float, float]]
+    """Index, x, y, duration, start, pupil."""
+    shape: tuple[int, int] | None
 
 
 def read_gazemedseg(path: Path) -> GazeMedSegTable:
-    """Read a file; commas, semicolons and tabs, a byte order mark and any line ends are understood.
+    """Read a table of fixations; comma, semicolon or tab, any line ending, with or without a BOM.
 
     Raises
     ------
     UserError
-        If it is unreadable, lacks a column, has no rows, or a cell is not a number; names column and line.
+        If the file is unreadable, a column is missing, a cell is not what it should be (names the line), or
+        most positions are no shares of an image.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the spelling.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file in UTF-8; export the gaze as CSV.") from None
-    first_line = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first_line.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        return _parse(path, reader, [name.strip().upper() for name in next(reader, [])])
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}; export the gaze as CSV again.") from None
-
-
-def _parse(path: Path, reader: CsvReader, header: Sequence[str]) -> GazeMedSegTable:
-    missing = [name for name in REQUIRED if name not in header]
-    if missing:
-        raise UserError(
-            f"{path} is no GazeMedSeg file: it lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}."
-        )
-    name_column = header.index("IMAGE")
-    columns = [header.index(name) for name in REQUIRED[1:]] + (
-        [header.index(START)] if START in header else []
-    )
-    rows: dict[str, list[list[float]]] = {}
+    rows: dict[str, _Rows] = {}
     dropped = 0
-    for row in reader:
-        if not any(cell.strip() for cell in row):
-            continue
-        numbers = [_number(path, reader.line_num, row, column, header[column]) for column in columns]
-        name = row[name_column].strip() if name_column < len(row) else ""
-        if not name:
-            raise UserError(f"{path}, line {reader.line_num}: the column IMAGE is empty.")
-        if numbers[3] > 0:
-            rows.setdefault(name, []).append(numbers)
-        else:
+    for name, index, x, y, duration, start, pupil, height, width in read_delimited(path, REQUIRED, OPTIONAL):
+        assert name and index and x and y and duration
+        if not name.text:
+            raise name.wrong("the image's name is empty")
+        found = rows.setdefault(name.text, _Rows([], None))
+        number = _present(index)
+        if height and width and height.text and width.text:
+            found.shape = (_whole(height), _whole(width))
+        position = (_present(x), _present(y))
+        lasted = duration.number()
+        if not lasted > 0:
             dropped += 1
-    if not rows:
-        raise UserError(f"{path} holds no fixations.")
-    return GazeMedSegTable({name: _gaze(values) for name, values in rows.items()}, dropped)
+            continue
+        found.values.append((number, *position, lasted, start.number() if start else math.nan, _pupil(pupil)))
+
+    images = {name: _gaze(found) for name, found in rows.items()}
+    if not images:
+        raise UserError(f"{path} holds no fixations: it has only a header.")
+    everywhere = np.concatenate([gaze.xy for gaze in images.values()])
+    outside = ((everywhere < 0) | (everywhere > 1)).any(axis=1)
+    if outside.sum() > 0.5 * len(everywhere):
+        raise UserError(
+            f"{path}: most positions lie outside 0..1 (the largest is {everywhere.max():g}); CURRENT_FIX_X and "
+            "CURRENT_FIX_Y must be shares of the image's width and height, not pixels."
+        )
+    repeated = sum(len(found.values) - len({values[0] for values in found.values}) for found in rows.values())
+    return GazeMedSegTable(images, len(everywhere), dropped, int(outside.sum()), repeated)
 
 
-def _number(path: Path, line: int, row: Sequence[str], column: int, name: str) -> float:
-    cell = row[column].strip() if column < len(row) else ""
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{path}, line {line}: {name} should be a number, not {cell!r}.")
+def _gaze(found: _Rows) -> ImageGaze:
+    table = np.array(sorted(found.values, key=lambda values: values[0]), dtype=np.float64).reshape(-1, 6)
+    duration = table[:, 3]
+    start = table[:, 4]
+    if np.isnan(start).any():
+        start = np.cumsum(duration) - duration
+    return ImageGaze(table[:, 1:3], start, duration, table[:, 5], found.shape)
+
+
+def _present(cell: Cell) -> float:
+    value = cell.number()
+    if math.isnan(value):
+        raise cell.wrong("the value is missing")
     return value
 
 
-def _gaze(values: list[list[float]]) -> ImageGaze:
-    table = np.array(values)
-    table = table[np.argsort(table[:, 0], kind="stable")]
-    duration_ms = table[:, 3]
-    if table.shape[1] > 4:
-        start_ms = table[:, 4]
-    else:
-        start_ms = np.concatenate([[0.0], np.cumsum(duration_ms)[:-1]])
-    return ImageGaze(table[:, 1:3], start_ms, duration_ms)
+def _whole(cell: Cell) -> int:
+    value = cell.number()
+    if not (value >= 1 and value == int(value)):
+        raise cell.wrong(f"{cell.text!r} is not a number of pixels")
+    return int(value)
+
+
+def _pupil(cell: Cell | None) -> float:
+    # EyeLink's exports write a dot where there is no value.
+    return math.nan if cell is None or cell.text == "." else cell.number()
