@@ -269,8 +269,13 @@ class RecordingWriter:
                 with explained_os_errors(self._path):
                     self._append(data)
                 self._stored += rows
-        except UserError as error:
-            self._failure = self._failure or error
+        except Exception as error:
+            told = (
+                error
+                if isinstance(error, UserError)
+                else UserError(f"{self._path} could not be written: {error}.")
+            )
+            self._failure = self._failure or told
             # Half a frame at the end would be dropped by readers anyway; a full disk lets us shorten.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._length)

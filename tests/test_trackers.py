@@ -94,11 +94,11 @@ def test_the_contract_of_every_tracker(maker: Callable[[], Tracker]) -> None:
         first, second = Collector(), Collector()
         end_first = tracker.subscribe(first)
         end_second = tracker.subscribe(second)
-        first.wait_for(200)
+        first.wait_for(100)
         assert not has_ended(tracker)
         end_second()
         stopped = len(second.blocks)
-        first.wait_for(300)
+        first.wait_for(150)
         assert len(second.blocks) == stopped
         end_first()
         end_first()
@@ -132,17 +132,17 @@ def test_every_tracker_records_headless_and_loses_nothing(
     maker: Callable[[], Tracker], tmp_path: Path
 ) -> None:
     tracker = maker()
-    result = record_headless(tmp_path / "recordings" / "r1", tracker, "anna", 0.5)
-    assert (result.recording, result.expected, result.received, result.stored) == ("r1", 150, 150, 150)
+    result = record_headless(tmp_path / "recordings" / "r1", tracker, "anna", 0.3)
+    assert (result.recording, result.expected, result.received, result.stored) == ("r1", 90, 90, 90)
     assert tracker.ended
     recording = read_recording(tmp_path / "recordings" / "r1")
     assert (recording.annotator, recording.tracker) == ("anna", tracker.name)
     assert recording.geometry == tracker.geometry
     assert recording.simulated_from == tracker.simulated_from
     assert recording.notes["rate_hz"] == tracker.rate_hz
-    assert len(recording.time_ns) == 150
+    assert len(recording.time_ns) == 90
     summary = json.loads((tmp_path / "recordings/r1/recording.json").read_text())
-    assert summary["samples"] == {"expected": 150, "received": 150, "stored": 150}
+    assert summary["samples"] == {"expected": 90, "received": 90, "stored": 90}
 
 
 # Each tracker's own
