@@ -11,31 +11,21 @@ import numpy as np
 from PySide6.QtCore import QEvent, QObject, QRunnable, Qt, QThreadPool, QTimer, Signal
 from PySide6.QtGui import QKeyEvent, QMouseEvent
 from PySide6.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QFrame,
-    QGridLayout,
     QHBoxLayout,
-    QLineEdit,
-    QProgressBar,
-    QScrollArea,
-    QSpinBox,
     QStackedWidget,
-    QVBoxLayout,
-    QWidget,
 )
 
-from app import theme
 from app.canvas_frame import CanvasFrame
 from app.image_list import ImageList, Row
 from app.jobs import StepProgress, Task
 from app.live import LiveFixations, OneEuro, binocular
 from app.page import Page
+from app.record_panel import RecordPanel
 from app.scene import Scene, SceneCache
 from app.session import Session
 from app.sitting import Sitting, image_xy, placement_at, simulated_look
 from app.texts import short_name
-from app.widgets import Button, EmptyState, box, heading, label, line, set_role
+from app.widgets import EmptyState, box
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Placement, Presence, Recording, Samples, ScreenGeometry
 from gaze_capture.recording_codec import read_recording
@@ -43,8 +33,6 @@ from gaze_capture.trackers import MouseTracker, ReplayTracker, SimulatedTracker
 from segmentation.study import Study
 
 TICK_MS = 16
-EXPECTED_GAZE_MS = 9000.0
-"""An image gets about 9 s of gaze in the published sets."""
 TOO_BRIEF_MS = 1500.0
 RADIUS_DEG = 1.0
 """Live fixations hold the samples this near to their mean."""
@@ -118,6 +106,12 @@ class RecordPage(Page):
             "absent": self.tr("Nothing here"),
             "ungradable": self.tr("Ungradable"),
         }
+        self.panel = RecordPanel()
+        self.panel.annotator_named.connect(self.session.set_annotator)
+        self.panel.tracker_chosen.connect(self._show_tracker_choice)
+        self.panel.start_wanted.connect(self.start)
+        self.panel.end_wanted.connect(self.end)
+        self.panel.left.connect(lambda presence: self.go(1, presence))
         self.list = ImageList(self.tr("Images"), self._words.values())
         self.frame = CanvasFrame()
         self.canvas = self.frame.canvas
@@ -133,133 +127,12 @@ class RecordPage(Page):
         box(layout, spacing=0)
         layout.addWidget(self.list)
         layout.addWidget(self._centre, 1)
-        layout.addWidget(self._make_panel())
+        layout.addWidget(self.panel)
         self.list.chosen.connect(self.session.set_image)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self._show_tracker_choice()
 
     # Parts
-
-    def _make_panel(self) -> QFrame:
-        panel = QFrame()
-        panel.setObjectName("panelRight")
-        panel.setFixedWidth(324)
-        outer = QVBoxLayout(panel)
-        box(outer, spacing=0)
-        body = QWidget()
-        column = QVBoxLayout(body)
-        box(column, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.LARGE), spacing=theme.NORMAL)
-        self.tracker = QComboBox()
-        self.tracker.addItem(self.tr("Simulated clinician"), "simulated")
-        self.tracker.addItem(self.tr("Mouse pointer"), "mouse")
-        self.tracker.addItem(self.tr("Replay of a recording"), "replay")
-        self.tracker.currentIndexChanged.connect(lambda _: self._show_tracker_choice())
-        self.recordings = QComboBox()
-        self.recordings.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.rate = QSpinBox()
-        self.rate.setRange(30, 1200)
-        self.rate.setValue(120)
-        self.rate.setSuffix(" Hz")
-        self.annotator = QLineEdit(self.session.annotator)
-        self.annotator.editingFinished.connect(lambda: self.session.set_annotator(self.annotator.text()))
-        self.about = label("", "muted", wrap=True)
-        self.show_gaze = QCheckBox(self.tr("Show gaze while recording"))
-        self.show_gaze.setChecked(True)
-        self.by_itself = QCheckBox(self.tr("Next image by itself"))
-        self._setup = QWidget()
-        grid = QGridLayout(self._setup)
-        box(grid, spacing=theme.NORMAL)
-        grid.setColumnStretch(1, 1)
-        self._recording_label, self._rate_label = (
-            label(self.tr("Recording"), "muted"),
-            label(self.tr("Rate"), "muted"),
-        )
-        rows = (
-            (label(self.tr("Tracker"), "muted"), self.tracker),
-            (self._recording_label, self.recordings),
-            (self._rate_label, self.rate),
-            (label(self.tr("Annotator"), "muted"), self.annotator),
-        )
-        for row, (name, widget) in enumerate(rows):
-            grid.addWidget(name, row, 0)
-            grid.addWidget(widget, row, 1)
-        column.addWidget(heading(self.tr("Tracker")))
-        column.addWidget(self._setup)
-        column.addWidget(self.about)
-        column.addWidget(self.show_gaze)
-        column.addWidget(self.by_itself)
-        column.addSpacing(theme.WIDE)
-        column.addWidget(heading(self.tr("Sitting")))
-        meters = QGridLayout()
-        box(meters, spacing=theme.NORMAL)
-        meters.setColumnStretch(1, 1)
-        self.left_eye, self.right_eye, self.enough = (self._meter() for _ in range(3))
-        self.left_text, self.right_text, self.enough_text = (label("–", "muted") for _ in range(3))
-        for row, (title, bar, text) in enumerate(
-            (
-                (self.tr("Left eye"), self.left_eye, self.left_text),
-                (self.tr("Right eye"), self.right_eye, self.right_text),
-                (self.tr("Gaze"), self.enough, self.enough_text),
-            )
-        ):
-            text.setFont(theme.number_font(12))
-            text.setFixedWidth(72)
-            text.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-            meters.addWidget(label(title, "muted"), row, 0)
-            meters.addWidget(bar, row, 1)
-            meters.addWidget(text, row, 2)
-        column.addLayout(meters)
-        self.numbers = label("", "muted", wrap=True)
-        self.numbers.setFont(theme.number_font(12))
-        column.addWidget(self.numbers)
-        self.hint = label("", "muted", wrap=True)
-        column.addWidget(self.hint)
-        column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        scroll.setWidget(body)
-        outer.addWidget(scroll, 1)
-        outer.addWidget(line())
-        outer.addWidget(self._make_controls())
-        return panel
-
-    def _meter(self) -> QProgressBar:
-        bar = QProgressBar()
-        bar.setProperty("role", "thin")
-        bar.setTextVisible(False)
-        bar.setRange(0, 100)
-        return bar
-
-    def _make_controls(self) -> QWidget:
-        controls = QWidget()
-        grid = QGridLayout(controls)
-        box(grid, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.LARGE), spacing=theme.NORMAL)
-        self.start_button = Button(self.tr("Start"), "record", "primary", self.start)
-        self.end_button = Button(self.tr("End"), "stop", "", self.end)
-        self.end_button.setToolTip(self.tr("End the sitting (Esc)"))
-        self.next_button = Button(self.tr("Next image"), "arrow-right", "primary", lambda: self.go(1))
-        self.next_button.setToolTip(self.tr("The target is in this image; go on (Space)"))
-        self.nothing_button = Button(
-            self.tr("Nothing here"), "prohibit", "verdict", lambda: self.go(1, "absent")
-        )
-        self.nothing_button.setToolTip(self.tr("The target is not in this image; go on (0)"))
-        self.ungradable_button = Button(
-            self.tr("Ungradable"), "question", "verdict", lambda: self.go(1, "ungradable")
-        )
-        self.ungradable_button.setToolTip(self.tr("The image cannot be judged; go on (U)"))
-        grid.setColumnStretch(0, 1)
-        grid.setColumnStretch(1, 1)
-        grid.addWidget(self.start_button, 0, 0, 1, 2)
-        grid.addWidget(self.next_button, 1, 0, 1, 2)
-        grid.addWidget(self.nothing_button, 2, 0)
-        grid.addWidget(self.ungradable_button, 2, 1)
-        grid.addWidget(self.end_button, 3, 0, 1, 2)
-        for button in (self.end_button, self.next_button, self.nothing_button, self.ungradable_button):
-            button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-            button.hide()
-        return controls
 
     # Following the session
 
@@ -270,7 +143,7 @@ class RecordPage(Page):
 
     def refresh(self, what: str) -> None:
         """Show the study's images and the current one."""
-        self.annotator.setText(self.session.annotator)
+        self.panel.annotator.setText(self.session.annotator)
         study = self.session.study
         if study is None or not study.images:
             self.list.set_rows([])
@@ -281,7 +154,7 @@ class RecordPage(Page):
                 self.tr("Go to the study"),
             )
             self._centre.setCurrentWidget(self.empty)
-            self.start_button.setEnabled(False)
+            self.panel.start_button.setEnabled(False)
             return
         self._centre.setCurrentWidget(self.frame)
         if self.busy:
@@ -314,40 +187,22 @@ class RecordPage(Page):
         self.list.set_rows(rows)
 
     def _list_recordings(self, study: Study) -> None:
-        self.recordings.clear()
+        self.panel.recordings.clear()
         for name in reversed(study.recording_ids()):
-            self.recordings.addItem(short_name(name), name)
+            self.panel.recordings.addItem(short_name(name), name)
 
     def _show_tracker_choice(self) -> None:
-        kind = self.tracker.currentData()
-        self.recordings.setVisible(kind == "replay")
-        self._recording_label.setVisible(kind == "replay")
-        self.rate.setVisible(kind != "replay")
-        self._rate_label.setVisible(kind != "replay")
-        self.by_itself.setVisible(kind == "simulated")
-        texts = {
-            "simulated": self.tr(
-                "A synthetic clinician looks at the images: at their true masks where there are any, else at what "
-                "stands out. Everything made of it is marked as simulated."
-            ),
-            "mouse": self.tr("The pointer stands in for the eyes: rest it where you look."),
-            "replay": self.tr(
-                "Shows a recording of this study again, as it was made. Nothing new is stored."
-            ),
-        }
-        self.about.setText(texts[kind])
+        kind = self.panel.tracker.currentData()
+        self.panel.show_choice()
         ready = self.session.study is not None and bool(self.session.study.images) and not self._saving
-        self.start_button.setEnabled(ready and (kind != "replay" or self.recordings.count() > 0))
-        self.start_button.setText(self.tr("Start replay") if kind == "replay" else self.tr("Start recording"))
+        self.panel.start_button.setEnabled(ready and (kind != "replay" or self.panel.recordings.count() > 0))
         if not self.busy:
-            if kind == "replay" and self.recordings.count() == 0:
-                self._hint(self.tr("The study has no recording yet."), "warning")
+            if kind == "replay" and self.panel.recordings.count() == 0:
+                self.panel.show_hint(self.tr("The study has no recording yet."), "warning")
             elif not self._saving:
-                self._hint(self.tr("Space next · Backspace back · 0 nothing here · U ungradable · Esc end"))
-
-    def _hint(self, text: str, role: str = "muted") -> None:
-        self.hint.setText(text)
-        set_role(self.hint, role)
+                self.panel.show_hint(
+                    self.tr("Space next · Backspace back · 0 nothing here · U ungradable · Esc end")
+                )
 
     def _show_image(self) -> None:
         study, image_id = self.session.study, self.session.image_id
@@ -382,30 +237,26 @@ class RecordPage(Page):
     def start(self) -> None:
         """Begin a sitting, or a replay."""
         study = self.session.study
-        if study is None or self.busy or not self.start_button.isEnabled():
+        if study is None or self.busy or not self.panel.start_button.isEnabled():
             return
-        kind = self.tracker.currentData()
+        kind = self.panel.tracker.currentData()
         try:
             if kind == "replay":
-                self._start_replay(study, self.recordings.currentData())
+                self._start_replay(study, self.panel.recordings.currentData())
             else:
                 self._start_sitting(study, kind)
         except UserError as error:
             self.error.emit(str(error), "")
             return
-        for widget in (self._setup, self.list, self.by_itself):
-            widget.setEnabled(False)
-        self.start_button.hide()
-        self.end_button.show()
-        for button in (self.next_button, self.nothing_button, self.ungradable_button):
-            button.setVisible(kind != "replay")
+        self.list.setEnabled(False)
+        self.panel.show_running(True, replay=kind == "replay")
         self._arrivals.clear()
-        self._hint("")
+        self.panel.show_hint("")
         self._timer.start()
         self.canvas.setFocus()
 
     def _start_sitting(self, study: Study, kind: str) -> None:
-        geometry, rate = self.geometry_of_screen(), float(self.rate.value())
+        geometry, rate = self.geometry_of_screen(), float(self.panel.rate.value())
         tracker: SimulatedTracker | MouseTracker
         if kind == "mouse":
             tracker = MouseTracker(geometry, rate)
@@ -416,7 +267,7 @@ class RecordPage(Page):
             tracker = SimulatedTracker(
                 rate, geometry, seed=seed, simulated_from="masks" if masks else "saliency"
             )
-        annotator = self.annotator.text().strip() or self.session.annotator
+        annotator = self.panel.annotator.text().strip() or self.session.annotator
         self.session.set_annotator(annotator)
         self.sitting = Sitting(study, tracker, annotator, self.session.target_id)
         self._show_image()
@@ -482,7 +333,11 @@ class RecordPage(Page):
             # Zoomed, panned, or the window moved: the same image lies elsewhere from now on.
             self._begin_placement(same_image=True)
         self._show_meters(sitting.tracker.name, sitting.seconds)
-        if self.by_itself.isChecked() and self._look_ends is not None and time.monotonic() > self._look_ends:
+        if (
+            self.panel.by_itself.isChecked()
+            and self._look_ends is not None
+            and time.monotonic() > self._look_ends
+        ):
             self.go(1, self._look_presence)
 
     def _tick_replay(self, tracker: ReplayTracker, recording: Recording, waiting: deque[Samples]) -> None:
@@ -531,7 +386,7 @@ class RecordPage(Page):
                 # In degrees, so that the filter's constants hold for every image and screen.
                 fx, fy = self._filter(stamp / 1e9, x / self._px_per_deg, y / self._px_per_deg)
                 dot = (fx * self._px_per_deg, fy * self._px_per_deg)
-        if self.show_gaze.isChecked():
+        if self.panel.show_gaze.isChecked():
             self.canvas.set_live(dot, self._live.marks())
 
     def _show_meters(self, name: str, seconds: float) -> None:
@@ -540,24 +395,13 @@ class RecordPage(Page):
         span = max(self._arrivals[-1][0] - self._arrivals[0][0], 1e-3)
         count = sum(item[1] for item in list(self._arrivals)[1:])
         total = max(1, sum(item[1] for item in self._arrivals))
-        valid = [100 * sum(item[eye] for item in self._arrivals) / total for eye in (2, 3)]
-        for bar, text, share in zip(
-            (self.left_eye, self.right_eye), (self.left_text, self.right_text), valid, strict=True
-        ):
-            bar.setValue(round(share))
-            text.setText(f"{share:.0f} %")
-        gaze_ms = self._live.total_ms
-        self.enough.setValue(min(100, round(100 * gaze_ms / EXPECTED_GAZE_MS)))
-        self.enough_text.setText(self.tr("{s:.1f} s").format(s=gaze_ms / 1000))
-        marks = len(self._live.marks().xy_px)
-        self.numbers.setText(
-            self.tr("{n} fixations on this image\nsitting {minutes}:{seconds:02d}").format(
-                n=marks, minutes=int(seconds) // 60, seconds=int(seconds) % 60
-            )
-        )
-        loss = 100 - max(valid)
+        left, right = (100 * sum(item[eye] for item in self._arrivals) / total for eye in (2, 3))
+        self.panel.show_eyes(left, right)
+        self.panel.show_amount(self._live.total_ms, len(self._live.marks().xy_px), seconds)
         status = self.tr("tracker: {name} {rate:.0f} Hz, loss {loss:.0f} %")
-        self.tracker_status.emit(status.format(name=name, rate=count / span, loss=abs(loss)))
+        self.tracker_status.emit(
+            status.format(name=name, rate=count / span, loss=abs(100 - max(left, right)))
+        )
 
     def go(self, step: int, presence: Presence | None = None) -> None:
         """Leave the image with a word on its target (after a look, *present* unless another) and show the next."""
@@ -578,14 +422,14 @@ class RecordPage(Page):
             sitting.leave(presence)
             self._placement = None
             if step > 0 and gaze_ms < TOO_BRIEF_MS:
-                self._hint(
+                self.panel.show_hint(
                     self.tr(
                         "The last image was looked at for {s:.1f} s only: go back with Backspace?"
                     ).format(s=gaze_ms / 1000),
                     "warning",
                 )
             else:
-                self._hint("")
+                self.panel.show_hint("")
             if following is None:
                 self.end()
                 return
@@ -608,18 +452,15 @@ class RecordPage(Page):
         self._pool.clear()
         self._placement = None
         self.canvas.set_live(None, None)
-        for widget in (self._setup, self.list, self.by_itself):
-            widget.setEnabled(True)
-        for button in (self.end_button, self.next_button, self.nothing_button, self.ungradable_button):
-            button.hide()
-        self.start_button.show()
+        self.list.setEnabled(True)
+        self.panel.show_running(False)
         self.tracker_status.emit("")
         if sitting is None or study is None:
             self.refresh("image")
             return
         self._saving = True
         self._show_tracker_choice()
-        self._hint(self.tr("Saving the recording and detecting fixations…"))
+        self.panel.show_hint(self.tr("Saving the recording and detecting fixations…"))
 
         def work(progress: StepProgress) -> int:
             sitting.finish()
@@ -693,9 +534,9 @@ class RecordPage(Page):
             self._replay[0].close()
             self._replay = None
         if sitting is not None and study is not None:
-            from segmentation import steps
-
             with contextlib.suppress(UserError):
                 sitting.finish()
+                from segmentation import steps
+
                 steps.detect_fixations(study, sitting.recording_id)
         self.list.thumbnails.stop()

@@ -7,13 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
     QFileDialog,
-    QFrame,
     QHBoxLayout,
-    QProgressBar,
     QScrollArea,
     QStackedWidget,
     QVBoxLayout,
@@ -23,94 +20,14 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.jobs import StepProgress, Task
 from app.mosaic import Mosaic
-from app.overview import Overview, Step, survey
+from app.overview import Overview, survey
 from app.page import Page
 from app.session import Session
-from app.widgets import Button, Card, ElidedLabel, FlowGrid, IconLabel, box, clear, heading, label, set_role
+from app.study_cards import CountCard, DropZone, NextStep
+from app.widgets import Button, ElidedLabel, FlowGrid, IconLabel, box, clear, heading, label
 from gaze_capture.errors import UserError
 from segmentation.images import ENDINGS
 from segmentation.study import Study
-
-
-class CountCard(Card):
-    """An icon, a count, how much of the whole that is, and what is missing."""
-
-    def __init__(self, icon: str, title: str) -> None:
-        super().__init__(clickable=True)
-        layout = QVBoxLayout(self)
-        box(layout, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.WIDE), spacing=theme.SMALL)
-        head = QHBoxLayout()
-        box(head, spacing=theme.NORMAL)
-        self.icon = IconLabel(icon)
-        head.addWidget(self.icon)
-        head.addWidget(label(title, "muted"), 1)
-        self.number = label("–")
-        self.number.setFont(theme.heading_font(20))
-        self.bar = QProgressBar()
-        self.bar.setProperty("role", "thin")
-        self.bar.setTextVisible(False)
-        self.bar.setRange(0, 1000)
-        self.missing = ElidedLabel(" ", "muted")
-        font = self.missing.font()
-        font.setPixelSize(12)
-        self.missing.setFont(font)
-        layout.addLayout(head)
-        layout.addWidget(self.number)
-        layout.addWidget(self.bar)
-        layout.addWidget(self.missing)
-        self.setAccessibleName(title)
-
-    def show_count(self, count: int, whole: int | None, missing: str) -> None:
-        """Show a count out of a whole (None where there is no such thing)."""
-        self.number.setText(f"{count:,}")
-        policy = self.bar.sizePolicy()
-        policy.setRetainSizeWhenHidden(True)
-        self.bar.setSizePolicy(policy)
-        self.bar.setVisible(bool(whole))
-        self.bar.setValue(round(1000 * min(1.0, count / whole)) if whole else 0)
-        self.missing.setText(missing or " ")
-        self.icon.set_icon(self.icon._icon, "accent" if count else "muted")
-
-
-class DropZone(QFrame):
-    """Takes files and folders dropped on it."""
-
-    dropped = Signal(list)
-    """Paths."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.setObjectName("dropZone")
-        self.setAcceptDrops(True)
-        self.setMinimumHeight(72)
-        layout = QHBoxLayout(self)
-        layout.addStretch(1)
-        layout.addWidget(IconLabel("download-simple"))
-        layout.addWidget(label(text, "muted"))
-        layout.addStretch(1)
-
-    def _heat(self, hot: bool) -> None:
-        self.setProperty("hot", hot)
-        self.style().unpolish(self)
-        self.style().polish(self)
-
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Take files."""
-        if event.mimeData().hasUrls():
-            event.acceptProposedAction()
-            self._heat(True)
-
-    def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:
-        """Cool down."""
-        self._heat(False)
-
-    def dropEvent(self, event: QDropEvent) -> None:
-        """Tell what was dropped."""
-        self._heat(False)
-        paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
-        if paths:
-            event.acceptProposedAction()
-            self.dropped.emit(paths)
 
 
 class StudyPage(Page):
@@ -206,7 +123,10 @@ class StudyPage(Page):
         for button in (self.import_images_button, self.import_gaze_button):
             head.addWidget(button)
         layout.addLayout(head)
-        layout.addWidget(self._make_hero())
+        self.next = NextStep()
+        self.next.acted.connect(lambda: self._act(first=True))
+        self.next.second_acted.connect(lambda: self._act(first=False))
+        layout.addWidget(self.next)
         self.cards = {
             "images": CountCard("image", self.tr("Images")),
             "masks": CountCard("selection-all", self.tr("True masks")),
@@ -247,29 +167,6 @@ class StudyPage(Page):
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(centred)
         return scroll
-
-    def _make_hero(self) -> QFrame:
-        hero = QFrame()
-        hero.setObjectName("hero")
-        layout = QHBoxLayout(hero)
-        box(layout, margins=(20, 20, 20, 20), spacing=theme.LARGE)
-        self._hero_icon = IconLabel("arrow-right", "accent", 32)
-        self._hero_title = heading("", 16)
-        self._hero_text = label("", "muted", wrap=True)
-        texts = QVBoxLayout()
-        box(texts, spacing=theme.SMALL)
-        texts.addWidget(self._hero_title)
-        texts.addWidget(self._hero_text)
-        self.second_button = Button("")
-        self.second_button.setMinimumHeight(theme.PRIMARY_HEIGHT)
-        self.next_button = Button("", "", "primary")
-        layout.addWidget(self._hero_icon)
-        layout.addLayout(texts, 1)
-        layout.addWidget(self.second_button)
-        layout.addWidget(self.next_button)
-        self.next_button.clicked.connect(lambda: self._act(first=True))
-        self.second_button.clicked.connect(lambda: self._act(first=False))
-        return hero
 
     def refresh(self, what: str) -> None:
         """Count anew, in a thread: a network folder may be slow."""
@@ -353,93 +250,7 @@ class StudyPage(Page):
         self.cards["reviews"].show_count(
             o.reviews, o.images, self.tr("{n} to go").format(n=o.images - o.reviews)
         )
-        self._show_next(o)
-
-    def _show_next(self, o: Overview) -> None:
-        step = o.next_step
-        words: dict[Step, tuple[str, str, str, str, str]] = {
-            "import": (
-                "image",
-                self.tr("Bring in the images"),
-                self.tr(
-                    "PNG, JPEG, TIFF or BMP, single files or whole folders. They are copied into the study."
-                ),
-                self.tr("Import images…"),
-                "",
-            ),
-            "gaze": (
-                "eye",
-                self.tr("Look at the images"),
-                self.tr("None has gaze yet. Record it, import it, or simulate it to try things out."),
-                self.tr("Record gaze"),
-                self.tr("Simulate gaze"),
-            ),
-            "pseudomasks": (
-                "stack",
-                self.tr("Turn gaze into pseudo-masks"),
-                self.tr("{n} images have gaze and no pseudo-mask yet.").format(
-                    n=o.gaze - o.absent - o.pseudomasks
-                ),
-                self.tr("Make pseudo-masks"),
-                "",
-            ),
-            "explain": (
-                "chat-text",
-                self.tr("Describe what was looked at"),
-                self.tr(
-                    "Location, shape, border, colour and texture of each gazed region, measured from the pixels."
-                ),
-                self.tr("Describe regions"),
-                self.tr("Skip to training"),
-            ),
-            "train": (
-                "chart-line-up",
-                self.tr("Train a model"),
-                self.tr(
-                    "{n} images are ready. Training runs in the background; the window may be closed."
-                ).format(n=o.trainable),
-                self.tr("Go to training"),
-                "",
-            ),
-            "wait": (
-                "chart-line-up",
-                self.tr("Training is running"),
-                self.tr("Curves and sample masks are on the training page."),
-                self.tr("Watch"),
-                "",
-            ),
-            "predict": (
-                "selection-all",
-                self.tr("See what the model learned"),
-                self.tr("The latest model is done and has not predicted any mask yet."),
-                self.tr("Predict masks"),
-                "",
-            ),
-            "review": (
-                "check-square-offset",
-                self.tr("Review the masks"),
-                self.tr("{done} of {all} images are reviewed. Accept a mask, or reject it.").format(
-                    done=o.reviews, all=o.images
-                ),
-                self.tr("Review"),
-                "",
-            ),
-            "finished": (
-                "check-circle",
-                self.tr("Everything is reviewed"),
-                self.tr("Add images, or train again: accepted masks make the next model better."),
-                self.tr("Go to training"),
-                "",
-            ),
-        }
-        icon, title, text, button, second = words[step]
-        self._hero_icon.set_icon(icon, "accent")
-        self._hero_title.setText(title)
-        self._hero_text.setText(text)
-        set_role(self._hero_text, "muted")
-        self.next_button.setText(button)
-        self.second_button.setText(second)
-        self.second_button.setVisible(bool(second))
+        self.next.show_step(o)
 
     def _act(self, *, first: bool) -> None:
         step = self.overview.next_step

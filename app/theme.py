@@ -261,7 +261,6 @@ QLineEdit:disabled, QComboBox:disabled, QSpinBox:disabled, QDoubleSpinBox:disabl
 QComboBox { padding-right: 4px; }
 QComboBox::drop-down { border: none; width: 24px; }
 QComboBox::down-arrow { image: url($caret); width: 12px; height: 12px; }
-QAbstractSpinBox::up-button, QAbstractSpinBox::down-button { width: 0; border: none; }
 QComboBox QAbstractItemView {
     background: $raised; color: $text; border: 1px solid $border; outline: none; padding: 4px;
     selection-background-color: $selection; selection-color: $text;

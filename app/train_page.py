@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-from typing import Any
 
 from PySide6.QtCore import (
-    QAbstractTableModel,
-    QModelIndex,
-    QObject,
-    QPersistentModelIndex,
-    QRect,
-    QRectF,
-    Qt,
     QTimer,
 )
-from PySide6.QtGui import QPainter
 from PySide6.QtWidgets import (
-    QAbstractItemView,
-    QCheckBox,
-    QComboBox,
     QFrame,
-    QGridLayout,
     QHBoxLayout,
-    QHeaderView,
     QProgressBar,
-    QSpinBox,
     QStackedWidget,
-    QStyle,
-    QStyledItemDelegate,
-    QStyleOptionViewItem,
-    QTableView,
     QVBoxLayout,
     QWidget,
 )
@@ -42,97 +22,19 @@ from app.jobs import RunWatcher, StepProgress, Task
 from app.overview import Overview, survey
 from app.page import Page
 from app.plots import Plot
+from app.run_table import STATE_TOKENS, RunModel, RunTable
 from app.samples import SampleStrip
 from app.session import Session
-from app.texts import duration_text, short_name
-from app.widgets import Button, ElidedLabel, EmptyState, Fold, Pill, box, heading, label, paint_pill, set_role
+from app.texts import duration_text
+from app.train_settings import TrainSettings
+from app.widgets import Button, ElidedLabel, EmptyState, Pill, box, heading, label, set_role
 from gaze_capture.errors import UserError
 from segmentation.job import JobEvent, RunSpec
-from segmentation.presets import METHODS, preset, preset_names
 from segmentation.runs import RunFolder, create_run, start_worker
-from segmentation.study import Study, Target
+from segmentation.study import Study
 
 SUPERVISED_TERMS = ("total", "student", "teacher")
 """Losses of the first plot; the others say how well the networks agree and go to the second."""
-
-STATE_TOKENS = {
-    "waiting": "muted",
-    "running": "accent",
-    "done": "accent",
-    "stopped": "warning",
-    "failed": "danger",
-    "interrupted": "danger",
-}
-
-
-class RunModel(QAbstractTableModel):
-    """The study's runs, newest first."""
-
-    def __init__(self, parent: QObject) -> None:
-        super().__init__(parent)
-        self.rows: list[tuple[str, str, str, str]] = []
-        """Run id, method, state (as in `segmentation.runs`), state in words."""
-        self._titles = (self.tr("Run"), self.tr("Method"), self.tr("State"))
-
-    def set_rows(self, rows: list[tuple[str, str, str, str]]) -> None:
-        """Show other runs."""
-        if rows != self.rows:
-            self.beginResetModel()
-            self.rows = rows
-            self.endResetModel()
-
-    def rowCount(self, parent: QModelIndex | QPersistentModelIndex | None = None) -> int:
-        """Return the number of runs."""
-        return 0 if parent is not None and parent.isValid() else len(self.rows)
-
-    def columnCount(self, parent: QModelIndex | QPersistentModelIndex | None = None) -> int:
-        """Return the number of columns."""
-        return 3
-
-    def headerData(
-        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
-    ) -> Any:
-        """Return a column's title."""
-        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
-            return self._titles[section]
-        if role == Qt.ItemDataRole.TextAlignmentRole:
-            return Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-        return None
-
-    def data(
-        self, index: QModelIndex | QPersistentModelIndex, role: int = Qt.ItemDataRole.DisplayRole
-    ) -> Any:
-        """Return a cell."""
-        run_id, method, state, word = self.rows[index.row()]
-        if role == Qt.ItemDataRole.DisplayRole:
-            return (short_name(run_id), method, word)[index.column()]
-        if role == Qt.ItemDataRole.ToolTipRole:
-            return run_id
-        if role == Qt.ItemDataRole.UserRole:
-            return state
-        return None
-
-
-class _StateDelegate(QStyledItemDelegate):
-    def paint(
-        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
-    ) -> None:
-        # The row's ground as the style draws it, without the text that the pill holds.
-        ground = QStyleOptionViewItem(option)
-        self.initStyleOption(ground, index)
-        ground.text = ""
-        style = option.widget.style()
-        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, ground, painter, option.widget)
-        area: QRect = option.rect
-        painter.save()
-        font = painter.font()
-        font.setPixelSize(12)
-        painter.setFont(font)
-        word = index.data()
-        width = min(area.width() - 8, painter.fontMetrics().horizontalAdvance(word) + 30)
-        token = STATE_TOKENS[index.data(Qt.ItemDataRole.UserRole)]
-        paint_pill(painter, QRectF(area.left() + 4, area.center().y() - 10, width, 22), word, token)
-        painter.restore()
 
 
 class TrainPage(Page):
@@ -162,7 +64,10 @@ class TrainPage(Page):
         left = QWidget()
         column = QVBoxLayout(left)
         box(column, margins=(theme.HUGE, 20, theme.HUGE, 20), spacing=theme.WIDE)
-        column.addWidget(self._make_hero())
+        self.settings = TrainSettings()
+        self.settings.wanted.connect(self.train)
+        self.settings.changed.connect(self._show_sentence)
+        column.addWidget(self.settings)
         self._centre = QStackedWidget()
         self.empty = EmptyState(
             "chart-line-up", self.tr("No run yet. Curves and sample masks will appear here.")
@@ -174,68 +79,6 @@ class TrainPage(Page):
         layout.addWidget(self._make_runs())
 
     # Parts
-
-    def _make_hero(self) -> QFrame:
-        hero = QFrame()
-        hero.setObjectName("hero")
-        layout = QVBoxLayout(hero)
-        box(layout, margins=(20, 16, 20, 12), spacing=theme.NORMAL)
-        top = QHBoxLayout()
-        box(top, spacing=theme.LARGE)
-        texts = QVBoxLayout()
-        box(texts, spacing=theme.SMALL)
-        self.title = heading(self.tr("Train a model"))
-        self.sentence = label("", "muted", wrap=True)
-        texts.addWidget(self.title)
-        texts.addWidget(self.sentence)
-        self.train_button = Button(self.tr("Train"), "play", "primary", self.train)
-        top.addLayout(texts, 1)
-        top.addWidget(self.train_button)
-        layout.addLayout(top)
-        self._advanced = Fold(self.tr("Advanced settings"))
-        grid = QGridLayout(self._advanced.body)
-        box(grid, margins=(theme.NORMAL, 0, 0, theme.NORMAL), spacing=theme.NORMAL)
-        grid.setHorizontalSpacing(theme.LARGE)
-        self.method = QComboBox()
-        self.method.addItems(METHODS)
-        self.preset = QComboBox()
-        self.preset.addItems([name for name in preset_names() if name != "phantom"])
-        self.preset.setCurrentText("cpu")
-        self.device = QComboBox()
-        self.device.addItems(["auto", "cpu", "cuda"])
-        self.minutes = self._number(0, 100_000, self.tr("as the preset says"))
-        self.iterations = self._number(0, 1_000_000, self.tr("as the preset says"))
-        self.seed = self._number(0, 1_000_000, "")
-        self.predict_after = QCheckBox(self.tr("Predict masks of all images when done"))
-        self.predict_after.setChecked(True)
-        fields = (
-            (self.tr("Method"), self.method),
-            (self.tr("Preset"), self.preset),
-            (self.tr("Device"), self.device),
-            (self.tr("Minutes at most"), self.minutes),
-            (self.tr("Iterations"), self.iterations),
-            (self.tr("Seed"), self.seed),
-        )
-        for index, (title, widget) in enumerate(fields):
-            row, place = divmod(index, 3)
-            grid.addWidget(label(title, "muted"), 2 * row, place)
-            grid.addWidget(widget, 2 * row + 1, place)
-            grid.setColumnStretch(place, 1)
-        grid.addWidget(self.predict_after, 4, 0, 1, 3)
-        for combo in (self.method, self.preset, self.device):
-            combo.currentIndexChanged.connect(lambda _: self._show_sentence())
-        for spin in (self.minutes, self.iterations):
-            spin.valueChanged.connect(lambda _: self._show_sentence())
-        layout.addWidget(self._advanced)
-        return hero
-
-    def _number(self, low: int, high: int, nothing: str) -> QSpinBox:
-        spin = QSpinBox()
-        spin.setRange(low, high)
-        spin.setGroupSeparatorShown(True)
-        if nothing:
-            spin.setSpecialValueText(nothing)
-        return spin
 
     def _make_run_view(self) -> QWidget:
         view = QWidget()
@@ -287,23 +130,7 @@ class TrainPage(Page):
         title = heading(self.tr("Runs"))
         title.setContentsMargins(theme.LARGE, theme.WIDE, 0, 0)
         self.runs = RunModel(self)
-        self.table = QTableView()
-        self.table.setModel(self.runs)
-        self.table.setItemDelegateForColumn(2, _StateDelegate(self.table))
-        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.table.setShowGrid(False)
-        self.table.setWordWrap(False)
-        self.table.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        self.table.verticalHeader().hide()
-        self.table.verticalHeader().setDefaultSectionSize(36)
-        header = self.table.horizontalHeader()
-        header.setHighlightSections(False)
-        header.setSectionsClickable(False)
-        header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
-        self.table.setColumnWidth(0, 112)
-        self.table.setColumnWidth(2, 112)
-        self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.table = RunTable(self.runs)
         self.table.clicked.connect(lambda index: self.follow(self.runs.rows[index.row()][0]))
         layout.addWidget(title)
         layout.addWidget(self.table, 1)
@@ -362,77 +189,9 @@ class TrainPage(Page):
             if row[0] == run_id:
                 self.table.selectRow(number)
 
-    def spec(self) -> RunSpec:
-        """Return the spec that Train would start, from the settings as they are."""
-        study = self.session.study
-        targets = study.targets if study is not None else (Target(),)
-        changes: dict[str, Any] = {
-            "seed": self.seed.value(),
-            "device": self.device.currentText(),
-            "targets": tuple(target.id for target in targets),
-        }
-        if self.minutes.value():
-            changes["max_minutes"] = float(self.minutes.value())
-        if self.iterations.value():
-            changes["iterations"] = self.iterations.value()
-        return preset(self.method.currentText(), self.preset.currentText(), **changes)
-
     def _show_sentence(self) -> None:
-        study, overview = self.session.study, self._overview
         busy = any(row[2] == "running" for row in self.runs.rows)
-        missing = self._missing(study, overview)
-        self.train_button.setEnabled(missing is None and not busy)
-        if missing is not None:
-            self.sentence.setText(missing)
-            set_role(self.sentence, "warning" if study is not None else "muted")
-            return
-        set_role(self.sentence, "muted")
-        if busy:
-            self.sentence.setText(
-                self.tr(
-                    "One run is at work. Another can start when it has ended; this window may be closed meanwhile."
-                )
-            )
-            return
-        spec = self.spec()
-        length = (
-            self.tr("at most {time}").format(time=duration_text(spec.max_minutes * 60))
-            if spec.max_minutes
-            else self.tr("{n:,} steps").format(n=spec.iterations)
-        )
-        count = overview.masks if spec.method == "supervised" else overview.trainable
-        gaze = self.tr(" Gaze is simulated from {what}.").format(what=overview.simulated_from)
-        text = self.tr(
-            "Learns from {count} images with the method {method}, preset {preset}, on {device}; {length}. "
-            "Runs in the background, also when the window is closed."
-        ).format(
-            count=count,
-            method=spec.method,
-            preset=spec.preset,
-            device=self._device_in_words(spec),
-            length=length,
-        )
-        self.sentence.setText(text + (gaze if overview.simulated_from else ""))
-
-    def _missing(self, study: Study | None, overview: Overview) -> str | None:
-        if study is None:
-            return self.tr("Open a study first.")
-        if not study.images:
-            return self.tr("The study has no images yet: import some on the study page.")
-        if self.method.currentText() == "supervised":
-            return (
-                None
-                if overview.masks
-                else self.tr("The method supervised needs true masks; the study has none.")
-            )
-        if not overview.trainable:
-            return self.tr("There is no pseudo-mask to learn from yet: record gaze, then make pseudo-masks.")
-        return None
-
-    def _device_in_words(self, spec: RunSpec) -> str:
-        if spec.device == "cuda" or (spec.device == "auto" and shutil.which("nvidia-smi")):
-            return self.tr("the graphics card")
-        return self.tr("the processor ({n} threads)").format(n=max(1, (os.cpu_count() or 2) - 1))
+        self.settings.show_plan(self.session.study, self._overview, busy=busy)
 
     # Following a run
 
@@ -568,7 +327,7 @@ class TrainPage(Page):
             self.error.emit(self.facts.text() or self.tr("The run failed."), details)
         if state == "done" and self.watcher is not None and self.watcher.run.id in self._started_here:
             self._started_here.discard(self.watcher.run.id)
-            if self.predict_after.isChecked():
+            if self.settings.predict_after.isChecked():
                 self.predict()
 
     # Acting
@@ -576,10 +335,10 @@ class TrainPage(Page):
     def train(self) -> None:
         """Start a run with the settings as they are."""
         study = self.session.study
-        if study is None or not self.train_button.isEnabled():
+        if study is None or not self.settings.train_button.isEnabled():
             return
         try:
-            run = create_run(study, self.spec())
+            run = create_run(study, self.settings.spec(study))
             self._start(run)
         except UserError as error:
             self.error.emit(str(error), "")

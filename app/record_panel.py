@@ -1,0 +1,212 @@
+"""The record page's right panel: which tracker, how well it sees the eyes, and the sitting's buttons."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFrame,
+    QGridLayout,
+    QLineEdit,
+    QProgressBar,
+    QScrollArea,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.widgets import Button, box, heading, label, line, set_role
+
+EXPECTED_GAZE_MS = 9000.0
+"""An image gets about 9 s of gaze in the published sets."""
+
+
+class RecordPanel(QFrame):
+    """Widgets alone; the page decides what they mean."""
+
+    annotator_named = Signal(str)
+    tracker_chosen = Signal()
+    start_wanted = Signal()
+    end_wanted = Signal()
+    left = Signal(object)
+    """The image was left with a Presence, or None for none in particular."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setObjectName("panelRight")
+        self.setFixedWidth(324)
+        outer = QVBoxLayout(self)
+        box(outer, spacing=0)
+        body = QWidget()
+        column = QVBoxLayout(body)
+        box(column, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.LARGE), spacing=theme.NORMAL)
+        self.tracker = QComboBox()
+        self.tracker.addItem(self.tr("Simulated clinician"), "simulated")
+        self.tracker.addItem(self.tr("Mouse pointer"), "mouse")
+        self.tracker.addItem(self.tr("Replay of a recording"), "replay")
+        self.tracker.currentIndexChanged.connect(lambda _: self.tracker_chosen.emit())
+        self.recordings = QComboBox()
+        self.recordings.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.rate = QSpinBox()
+        self.rate.setButtonSymbols(QSpinBox.ButtonSymbols.NoButtons)
+        self.rate.setRange(30, 1200)
+        self.rate.setValue(120)
+        self.rate.setSuffix(" Hz")
+        self.annotator = QLineEdit()
+        self.annotator.editingFinished.connect(lambda: self.annotator_named.emit(self.annotator.text()))
+        self.about = label("", "muted", wrap=True)
+        self.show_gaze = QCheckBox(self.tr("Show gaze while recording"))
+        self.show_gaze.setChecked(True)
+        self.by_itself = QCheckBox(self.tr("Next image by itself"))
+        self.setup = QWidget()
+        grid = QGridLayout(self.setup)
+        box(grid, spacing=theme.NORMAL)
+        grid.setColumnStretch(1, 1)
+        self.recording_label, self.rate_label = (
+            label(self.tr("Recording"), "muted"),
+            label(self.tr("Rate"), "muted"),
+        )
+        rows = (
+            (label(self.tr("Tracker"), "muted"), self.tracker),
+            (self.recording_label, self.recordings),
+            (self.rate_label, self.rate),
+            (label(self.tr("Annotator"), "muted"), self.annotator),
+        )
+        for row, (name, widget) in enumerate(rows):
+            grid.addWidget(name, row, 0)
+            grid.addWidget(widget, row, 1)
+        column.addWidget(heading(self.tr("Setup")))
+        column.addWidget(self.setup)
+        column.addWidget(self.about)
+        column.addWidget(self.show_gaze)
+        column.addWidget(self.by_itself)
+        column.addSpacing(theme.WIDE)
+        column.addWidget(heading(self.tr("Now")))
+        meters = QGridLayout()
+        box(meters, spacing=theme.NORMAL)
+        meters.setColumnStretch(1, 1)
+        self.left_eye, self.right_eye, self.enough = (self._meter() for _ in range(3))
+        self.left_text, self.right_text, self.enough_text = (label("–", "muted") for _ in range(3))
+        for row, (title, bar, text) in enumerate(
+            (
+                (self.tr("Left eye"), self.left_eye, self.left_text),
+                (self.tr("Right eye"), self.right_eye, self.right_text),
+                (self.tr("Gaze"), self.enough, self.enough_text),
+            )
+        ):
+            text.setFont(theme.number_font(12))
+            text.setFixedWidth(72)
+            text.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            meters.addWidget(label(title, "muted"), row, 0)
+            meters.addWidget(bar, row, 1)
+            meters.addWidget(text, row, 2)
+        column.addLayout(meters)
+        self.numbers = label("", "muted", wrap=True)
+        self.numbers.setFont(theme.number_font(12))
+        column.addWidget(self.numbers)
+        self.hint = label("", "muted", wrap=True)
+        column.addWidget(self.hint)
+        column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        scroll.setWidget(body)
+        outer.addWidget(scroll, 1)
+        outer.addWidget(line())
+        outer.addWidget(self._make_controls())
+
+    def _meter(self) -> QProgressBar:
+        bar = QProgressBar()
+        bar.setProperty("role", "thin")
+        bar.setTextVisible(False)
+        bar.setRange(0, 100)
+        return bar
+
+    def _make_controls(self) -> QWidget:
+        controls = QWidget()
+        grid = QGridLayout(controls)
+        box(grid, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.LARGE), spacing=theme.NORMAL)
+        self.start_button = Button(self.tr("Start"), "record", "primary", self.start_wanted.emit)
+        self.end_button = Button(self.tr("End"), "stop", "", self.end_wanted.emit)
+        self.end_button.setToolTip(self.tr("End the sitting (Esc)"))
+        self.next_button = Button(
+            self.tr("Next image"), "arrow-right", "primary", lambda: self.left.emit(None)
+        )
+        self.next_button.setToolTip(self.tr("The target is in this image; go on (Space)"))
+        self.nothing_button = Button(
+            self.tr("Nothing here"), "prohibit", "verdict", lambda: self.left.emit("absent")
+        )
+        self.nothing_button.setToolTip(self.tr("The target is not in this image; go on (0)"))
+        self.ungradable_button = Button(
+            self.tr("Ungradable"), "question", "verdict", lambda: self.left.emit("ungradable")
+        )
+        self.ungradable_button.setToolTip(self.tr("The image cannot be judged; go on (U)"))
+        grid.setColumnStretch(0, 1)
+        grid.setColumnStretch(1, 1)
+        grid.addWidget(self.start_button, 0, 0, 1, 2)
+        grid.addWidget(self.next_button, 1, 0, 1, 2)
+        grid.addWidget(self.nothing_button, 2, 0)
+        grid.addWidget(self.ungradable_button, 2, 1)
+        grid.addWidget(self.end_button, 3, 0, 1, 2)
+        for button in (self.end_button, self.next_button, self.nothing_button, self.ungradable_button):
+            button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+            button.hide()
+        return controls
+
+    def show_choice(self) -> None:
+        """Show what belongs to the chosen tracker."""
+        kind = self.tracker.currentData()
+        self.recordings.setVisible(kind == "replay")
+        self.recording_label.setVisible(kind == "replay")
+        self.rate.setVisible(kind != "replay")
+        self.rate_label.setVisible(kind != "replay")
+        self.by_itself.setVisible(kind == "simulated")
+        texts = {
+            "simulated": self.tr(
+                "A synthetic clinician looks at the images: at their true masks where there are any, else at what "
+                "stands out. Everything made of it is marked as simulated."
+            ),
+            "mouse": self.tr("The pointer stands in for the eyes: rest it where you look."),
+            "replay": self.tr(
+                "Shows a recording of this study again, as it was made. Nothing new is stored."
+            ),
+        }
+        self.about.setText(texts[kind])
+        self.start_button.setText(self.tr("Start replay") if kind == "replay" else self.tr("Start recording"))
+
+    def show_running(self, on: bool, *, replay: bool = False) -> None:
+        """Show the buttons of a sitting, or of before and after one."""
+        self.setup.setEnabled(not on)
+        self.start_button.setVisible(not on)
+        self.end_button.setVisible(on)
+        for button in (self.next_button, self.nothing_button, self.ungradable_button):
+            button.setVisible(on and not replay)
+
+    def show_eyes(self, left_percent: float, right_percent: float) -> None:
+        """Show how often each eye was seen of late."""
+        eyes = (
+            (self.left_eye, self.left_text, left_percent),
+            (self.right_eye, self.right_text, right_percent),
+        )
+        for bar, text, percent in eyes:
+            bar.setValue(round(percent))
+            text.setText(f"{percent:.0f} %")
+
+    def show_amount(self, gaze_ms: float, fixations: int, seconds: float) -> None:
+        """Show how much gaze the image has had, and how long the sitting has lasted."""
+        self.enough.setValue(min(100, round(100 * gaze_ms / EXPECTED_GAZE_MS)))
+        self.enough_text.setText(self.tr("{s:.1f} s").format(s=gaze_ms / 1000))
+        minutes, rest = divmod(int(seconds), 60)
+        self.numbers.setText(
+            self.tr("{n} fixations on this image\nsitting {minutes}:{seconds:02d}").format(
+                n=fixations, minutes=minutes, seconds=rest
+            )
+        )
+
+    def show_hint(self, text: str, role: str = "muted") -> None:
+        """Show a line below the meters."""
+        self.hint.setText(text)
+        set_role(self.hint, role)
