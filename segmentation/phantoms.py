@@ -119,6 +119,10 @@ def _place(
     return None
 
 
+def _count_of_targets(rng: np.random.Generator) -> int:
+    return int(rng.choice(3, p=(0.5, 0.3, 0.2))) + 1
+
+
 def _draw_polyp(rng: np.random.Generator, grid: Grid, present: bool) -> _Drawn:
     """Mucosa with folds round a dark lumen, lit from the camera; the target is a dome on it."""
     lumen_x, lumen_y = rng.uniform(-0.7, 0.7), rng.uniform(-0.7, 0.7)
@@ -150,30 +154,33 @@ def _draw_polyp(rng: np.random.Generator, grid: Grid, present: bool) -> _Drawn:
 
     # The target's colour may be redder, paler or hardly different; flat patches wear the same colour.
     shift = colour(
-        *rng.choice(np.array([[1.0, 0.77, 0.79], [1.04, 1.1, 1.12], [0.95, 0.84, 0.84], [1.0, 0.97, 0.97]]))
+        *rng.choice(np.array([[0.98, 0.66, 0.7], [1.1, 1.28, 1.34], [0.9, 0.74, 0.78], [1.0, 0.9, 0.9]]))
     )
     taken: list[tuple[float, float, float]] = []
     mask = np.zeros((grid.size, grid.size), bool)
     dome_gloss = np.zeros((grid.size, grid.size), np.float32)
-    if present:
-        radius = float(np.clip(rng.lognormal(math.log(0.34), 0.3), 0.18, 0.62))
-        centre = rng.uniform(-0.55, 0.55), rng.uniform(-0.55, 0.55)
-        f = grid.bulge(rng, centre, radius, rng.uniform(1.0, 1.5), rng.uniform(0, math.pi), 0.09, 0.02)
-        mask = f < 1
+    for number in range(_count_of_targets(rng) if present else 0):
+        spread = (0.17, 0.29, 0.55) if number == 0 else (0.13, 0.18, 0.27)
+        radius = float(np.clip(rng.lognormal(math.log(spread[1]), 0.3), spread[0], spread[2]))
+        centre = _place(rng, taken, radius, 0.55 if number == 0 else 0.7)
+        if centre is None:
+            continue
         taken.append((*centre, radius))
+        f = grid.bulge(rng, centre, radius, rng.uniform(1.0, 1.6), rng.uniform(0, math.pi), 0.12, 0.02)
+        mask |= f < 1
         inside = ramp(f, 1.06, 0.9)
         lobes = 1 + rng.uniform(0.03, 0.12) * grid.fractal(rng, 1.6 / radius, 3)
         # Steep at the foot, flat on top, and it hides the folds behind it.
         dome = (1 - np.clip(f, 0, 1) ** rng.uniform(2.0, 3.0)) * lobes
         height = height * (1 - 0.9 * inside) + rng.uniform(0.4, 0.65) * radius * dome
         pits = grid.noise(rng, min(60, 7 / radius))
-        surface = albedo * shift * (1 + 0.05 * pits[:, :, np.newaxis])
-        blend(albedo, surface, inside)
+        blend(albedo, albedo * shift * (1 + 0.05 * pits[:, :, np.newaxis]), inside)
         # Contact shadow: the mucosa close around a dome gets less light.
         albedo *= 1 - np.float32(0.28) * (ramp(f, 1.35, 1.0) * (1 - inside))[:, :, np.newaxis]
-        dome_gloss = 0.6 * inside
-    for _ in range(int(rng.integers(1, 4))):
-        radius = rng.uniform(0.1, 0.28)
+        dome_gloss += 0.6 * inside
+    domes = tuple(taken)
+    for _ in range(int(rng.integers(0, 3))):
+        radius = rng.uniform(0.06, 0.16)
         spot = _place(rng, taken, radius, 0.8)
         if spot:
             taken.append((*spot, radius))
@@ -214,7 +221,7 @@ def _draw_polyp(rng: np.random.Generator, grid: Grid, present: bool) -> _Drawn:
     blend(image, colour(1.0, 0.97, 0.94), grid.blur(glint, 0.006))
 
     if rng.random() < 0.35:
-        _add_bubbles(rng, grid, image, int(rng.integers(4, 16)), taken[:1] if present else [])
+        _add_bubbles(rng, grid, image, int(rng.integers(4, 16)), domes)
     rim = np.sqrt(grid.x * grid.x + grid.y * grid.y) * rng.uniform(0.78, 0.98)
     image *= (1 - 0.35 * ramp(rim, 0.4, 1.0))[:, :, np.newaxis]
     if rng.random() < 0.5:
@@ -271,34 +278,23 @@ def _draw_lesion(rng: np.random.Generator, grid: Grid, present: bool) -> _Drawn:
     image *= 1 - 0.02 * np.clip(furrows, -1.5, 2)[:, :, np.newaxis]
     pigment_hue = rng.uniform(0, 1)
     pigment = (1 - pigment_hue) * colour(0.42, 0.24, 0.16) + pigment_hue * colour(0.50, 0.30, 0.27)
-    strength = float(np.clip(rng.beta(2.2, 2.0), 0.2, 0.95))
+    strength = float(np.clip(rng.beta(2.4, 1.4), 0.28, 0.95))
     mask = np.zeros((grid.size, grid.size), bool)
     taken: list[tuple[float, float, float]] = []
-    if present:
-        radius = float(np.clip(rng.lognormal(math.log(0.42), 0.32), 0.2, 0.75))
-        centre = rng.normal(0, 0.22), rng.normal(0, 0.22)
+    for number in range(_count_of_targets(rng) if present else 0):
+        spread = (0.18, 0.32, 0.65) if number == 0 else (0.14, 0.19, 0.3)
+        radius = float(np.clip(rng.lognormal(math.log(spread[1]), 0.33), spread[0], spread[2]))
+        centre = _place(rng, taken, radius, 0.4 if number == 0 else 0.75)
+        if centre is None:
+            continue
         taken.append((*centre, radius))
         aspect, angle, roughness = rng.uniform(1.0, 1.5), rng.uniform(0, math.pi), rng.uniform(0.03, 0.12)
-        f = grid.bulge(rng, centre, radius, aspect, angle, 0.14, roughness)
-        mask = f < 1
-        softness = rng.uniform(0.03, 0.14)
-        cover = ramp(f, 1 + softness, 1 - softness)
-        # Regions of lighter and darker pigment, a net of lines, and regression that is as pale as skin.
-        patches = 0.75 + 0.25 * np.tanh(grid.fractal(rng, 1.6 / radius, 3))
-        net = np.abs(grid.noise(rng, min(70, 11 / radius)))
-        patches = patches * (1 - 0.22 * rng.random() * ramp(net, 0.1, 0.7))
-        if rng.random() < 0.35:
-            patches = patches * (1 - 0.7 * ramp(grid.noise(rng, 1.5 / radius), 0.7, 1.5))
-        blend(image, pigment, cover * np.clip(patches * np.float32(strength), 0, 1))
-        if rng.random() < 0.5:
-            dots = ramp(grid.noise(rng, min(60, 9 / radius)), 1.9, 2.5) * cover
-            blend(image, pigment * 0.45, 0.6 * np.float32(strength) * dots)
-        if rng.random() < 0.25:
-            veil = cover * ramp(grid.noise(rng, 1.3 / radius), 0.3, 1.3)
-            blend(image, colour(0.42, 0.42, 0.52), 0.45 * np.float32(strength) * veil)
+        f = grid.bulge(rng, centre, radius, aspect, angle, 0.2, roughness)
+        mask |= f < 1
+        _pigment(rng, grid, image, f, radius, pigment, strength)
     # Freckles and small moles of the same pigment.
     for _ in range(int(rng.integers(2, 9))):
-        radius = rng.uniform(0.025, 0.1)
+        radius = rng.uniform(0.02, 0.075)
         spot = _place(rng, taken, radius, 0.92)
         if spot:
             f = grid.bulge(rng, spot, radius, rng.uniform(1, 1.3), rng.uniform(0, math.pi), 0.08)
@@ -322,6 +318,32 @@ def _draw_lesion(rng: np.random.Generator, grid: Grid, present: bool) -> _Drawn:
         image *= (0.06 + 0.94 * ramp(round_edge, 1.16, 1.06))[:, :, np.newaxis]
         mask = mask & (round_edge < 1.1)
     return _finish(rng, grid, image, 0.01, rng.uniform(0.002, 0.008)), mask
+
+
+def _pigment(
+    rng: np.random.Generator,
+    grid: Grid,
+    image: Picture,
+    f: Field,
+    radius: float,
+    pigment: Picture,
+    strength: float,
+) -> None:
+    """Colour a lesion: darker and lighter regions, a net of lines, dots, a bluish veil, pale regression."""
+    softness = rng.uniform(0.03, 0.14)
+    cover = ramp(f, 1 + softness, 1 - softness)
+    patches = 0.75 + 0.25 * np.tanh(grid.fractal(rng, 1.6 / radius, 3))
+    net = np.abs(grid.noise(rng, min(70, 11 / radius)))
+    patches = patches * (1 - 0.22 * rng.random() * ramp(net, 0.1, 0.7))
+    if rng.random() < 0.35:
+        patches = patches * (1 - 0.7 * ramp(grid.noise(rng, 1.5 / radius), 0.7, 1.5))
+    blend(image, pigment, cover * np.clip(patches * strength, 0, 1))
+    if rng.random() < 0.5:
+        dots = ramp(grid.noise(rng, min(60, 9 / radius)), 1.9, 2.5) * cover
+        blend(image, pigment * 0.45, 0.6 * strength * dots)
+    if rng.random() < 0.25:
+        veil = cover * ramp(grid.noise(rng, 1.3 / radius), 0.3, 1.3)
+        blend(image, colour(0.42, 0.42, 0.52), 0.45 * strength * veil)
 
 
 def _draw_gland(rng: np.random.Generator, grid: Grid, present: bool) -> _Drawn:
@@ -374,23 +396,23 @@ def _draw_gland(rng: np.random.Generator, grid: Grid, present: bool) -> _Drawn:
     # Loops of bowel and nodes of the gland's own grey, some with a wall of their own.
     for _ in range(int(rng.integers(3, 7))):
         angle, radius = rng.uniform(0, 2 * math.pi), rng.uniform(0.06, 0.15)
-        place = 0.62 * math.cos(angle), 0.5 * math.sin(angle)
+        place = 0.66 * math.cos(angle), 0.56 * math.sin(angle)
         loop = paint(place, radius, organ * rng.uniform(0.8, 1.25), rng.uniform(1, 1.7), angle, 0.14, 0.02)
         if rng.random() < 0.4:
             image *= 1 - rng.uniform(0.2, 0.5) * np.exp(-((14 * (loop - 1.03)) ** 2))
 
     mask = np.zeros((grid.size, grid.size), bool)
     if present:
-        radius = float(np.clip(rng.lognormal(math.log(0.27), 0.22), 0.17, 0.42))
+        radius = float(np.clip(rng.lognormal(math.log(0.25), 0.25), 0.16, 0.4))
         y = rng.normal(-0.02, 0.08)
-        f = outline(rng.normal(0, 0.1), y, radius, rng.uniform(1.0, 1.35), rng.normal(0, 0.2), 0.06)
+        f = outline(rng.normal(0, 0.1), y, radius, rng.uniform(1.0, 1.6), rng.normal(0, 0.3), 0.1)
         mask = f < 1
         nodules = np.tanh(1.3 * grid.noise(rng, 1.8 / radius)) + 0.5 * grid.noise(rng, min(60, 5 / radius))
         # A brighter zone behind, a mottled one in front, a thin dark capsule between gland and fat.
         front = ramp(f + 1.1 * (y * zoom + shift_y - grid.y) / radius, 0.0, 0.9)
-        level = organ * rng.uniform(0.9, 1.1) * (1.2 - 0.3 * front) * (1 + (0.07 + 0.13 * front) * nodules)
+        level = organ * rng.uniform(1.05, 1.25) * (1.2 - 0.25 * front) * (1 + (0.09 + 0.15 * front) * nodules)
         image += ramp(f, 1.05, 0.95) * (level - image)
-        image *= 1 - rng.uniform(0.2, 0.5) * np.exp(-((18 * (f - 1.03)) ** 2))
+        image *= 1 - rng.uniform(0.4, 0.7) * np.exp(-((14 * (f - 1.05)) ** 2))
     image *= ramp(body, 1.02, 1.0)
     coil = grid.slope(rng, rng.uniform(0.1, 0.45)) + 0.1 * grid.noise(rng, 2)
     centre_gain = 1 + 0.25 * np.exp(-2 * ((grid.y - 0.1) ** 2 + grid.x * grid.x))
