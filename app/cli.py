@@ -182,16 +182,21 @@ def _record(args: argparse.Namespace, progress: Progress) -> Outcome:
 def _recover(args: argparse.Namespace, progress: Progress) -> Outcome:
     from segmentation.steps import recover_recordings
 
-    recovered = recover_recordings(Study.open(args.study))
+    report = recover_recordings(Study.open(args.study))
     values = {
         "recordings": [
             {"recording": item.recording, "stored": item.stored, "last_time_ns": item.last_time_ns}
-            for item in recovered
-        ]
+            for item in report.recovered
+        ],
+        "failed": [{"recording": name, "reason": reason} for name, reason in report.failed],
     }
-    lines = [f"Finished {_counted(len(recovered), 'recording')} that had been cut off."] + [
-        f"  {item.recording}: {item.stored} samples kept, {item.lost_bytes} torn bytes dropped"
-        for item in recovered
+    lines = [
+        f"Finished {_counted(len(report.recovered), 'recording')} that had been cut off.",
+        *(
+            f"  {item.recording}: {item.stored} samples kept, {item.lost_bytes} torn bytes set aside"
+            for item in report.recovered
+        ),
+        *_named("Left as they are", [reason for _, reason in report.failed]),
     ]
     return Outcome(values, "\n".join(lines))
 

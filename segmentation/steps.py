@@ -44,6 +44,7 @@ __all__ = [
     "ImportReport",
     "PredictResult",
     "PseudoMaskReport",
+    "RecoverReport",
     "SimulateReport",
     "TrainResult",
     "detect_fixations",
@@ -233,15 +234,27 @@ def record(
     return result
 
 
-def recover_recordings(study: Study) -> list[Recovered]:
+@dataclass(frozen=True)
+class RecoverReport:
+    """Recordings that a crash had cut off."""
+
+    recovered: tuple[Recovered, ...]
+    failed: tuple[tuple[str, str], ...]
+    """(recording id, reason): damaged beyond its header, or still being written."""
+
+
+def recover_recordings(study: Study) -> RecoverReport:
     """Finish every recording that a crash cut off, and detect its fixations."""
-    recovered = []
+    recovered, failed = [], []
     for name in study.recording_ids():
         folder = study.recordings_folder / name
         if needs_recovery(folder):
-            recovered.append(recover(folder))
-            detect_fixations(study, name)
-    return recovered
+            try:
+                recovered.append(recover(folder))
+                detect_fixations(study, name)
+            except UserError as error:
+                failed.append((name, str(error)))
+    return RecoverReport(tuple(recovered), tuple(failed))
 
 
 # Pseudo-masks and explanations
