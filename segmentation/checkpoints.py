@@ -85,9 +85,14 @@ def load_weights(folder: Path, name: str) -> dict[str, Tensor]:
 
 def load_optimiser(folder: Path, optimiser: torch.optim.Optimizer) -> None:
     """Restore an optimiser's state, its parameters being in the same order."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in load_weights(folder, "optimiser").items():
         index, _, name = key.partition(".")
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:
+            # Files keep no memory order, and fused optimisers pair numbers by where they lie.
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
         state.setdefault(int(index), {})[name] = tensor
     for key, number in load_state(folder)["optimiser"].items():
         index, _, name = key.partition(".")

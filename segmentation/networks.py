@@ -184,10 +184,9 @@ class TextFusion(nn.Module):
             "blhe,hed->bdhl", key, self.query.weight.reshape(heads, -1, width) * key.shape[3] ** -0.5
         )
         out_of = torch.einsum("blhe,dhe->bhld", value, self.out.weight.reshape(width, heads, -1))
-        scores = torch.bmm(image, into.flatten(2)).unflatten(2, (heads, length))
-        weights = (
-            scores.masked_fill(~mask, float("-inf")).softmax(dim=3, dtype=torch.float32).to(scores.dtype)
-        )
+        scores = torch.bmm(image, into.flatten(2)).view(len(image), -1, heads, length)
+        scores = scores.masked_fill(~mask, float("-inf"))
+        weights = scores.softmax(dim=3, dtype=torch.float32).to(image.dtype)
         return torch.bmm(weights.flatten(2), out_of.flatten(1, 2)) + self.out.bias
 
     def _tokens(self, text: Text) -> tuple[Tensor, Tensor]:

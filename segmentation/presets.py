@@ -78,6 +78,40 @@ def preset(method: str = "gaze-to-insight", name: str = "cpu", **changes: Any) -
         raise UserError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
     if name not in _PRESETS:
         raise UserError(f"There is no preset {name!r}; choose one of {', '.join(_PRESETS)}.")
-    return RunSpec.from_json(
-        {"method": method, "preset": name, **_PRESETS[name], **changes}, "The run's spec"
+    return checked(
+        RunSpec.from_json({"method": method, "preset": name, **_PRESETS[name], **changes}, "The run's spec")
     )
+
+
+def checked(spec: RunSpec) -> RunSpec:
+    """Return a spec that can be trained.
+
+    Raises
+    ------
+    UserError
+        If a field has a value that no training could follow; the sentence names it.
+    """
+    widths = (spec.student_widths, spec.teacher_widths)
+    rules = {
+        f"method should be one of {', '.join(METHODS)}, not {spec.method!r}": spec.method in METHODS,
+        f"image_size_px should be a multiple of 16, not {spec.image_size_px}": spec.image_size_px >= 32
+        and spec.image_size_px % 16 == 0,
+        f"batch_size should be 2 or more, not {spec.batch_size}": spec.batch_size >= 2,
+        f"iterations should be 1 or more, not {spec.iterations}": spec.iterations >= 1,
+        f"max_minutes should be above 0, not {spec.max_minutes}": spec.max_minutes is None
+        or spec.max_minutes > 0,
+        "student_widths and teacher_widths should be five numbers each, all but the first above 0": all(
+            len(one) == 5 and one[0] >= 0 and min(one[1:]) > 0 for one in widths
+        ),
+        "targets should name at least one target, each once": 0 < len(spec.targets) == len(set(spec.targets)),
+        f"cwc_confidence should be above 0.5 and below 1, not {spec.cwc_confidence}": 0.5
+        < spec.cwc_confidence
+        < 1,
+        f"ema_decay should be 0 or more and below 1, not {spec.ema_decay}": 0 <= spec.ema_decay < 1,
+        f"holdout should be 0 or more and below 1, not {spec.holdout}": 0 <= spec.holdout < 1,
+        f"darm_every should be 1 or more, not {spec.darm_every}": spec.darm_every >= 1,
+    }
+    for sentence, holds in rules.items():
+        if not holds:
+            raise UserError(f"The run cannot be trained: {sentence}.")
+    return spec

@@ -6,6 +6,7 @@ Each attribute phrase is encoded on its own: whole sentences collapse to nearly 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -14,10 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import safetensors
 import safetensors.numpy
 
 from gaze_capture.errors import UserError
-from gaze_capture.storage import read_json, sha256_of, write_bytes_atomic, write_json_atomic
+from gaze_capture.storage import sha256_of, write_bytes_atomic, write_json_atomic
 from segmentation.explanation import attribute_phrases, flip_phrase, load_explanation
 from segmentation.study import Study
 
@@ -112,24 +114,32 @@ class PhraseCache:
         name = re.sub(r"[^\w-]+", "_", encoder.name)
         self.folder = study_folder / "embeddings" / f"{name}-{encoder.sha256[:8]}"
         self._vectors: dict[str, Vectors] = {}
-        if (self.folder / "phrases.json").exists():
+        if (self.folder / "vectors.safetensors").exists():
             self._read()
 
     def _read(self) -> None:
-        path = self.folder / "phrases.json"
-        header = read_json(path)
+        path = self.folder / "vectors.safetensors"
         remedy = f"Delete the folder {self.folder}; it is made again from the explanations."
-        made_by = isinstance(header, dict) and [header.get(name) for name in ("encoder", "sha256", "width")]
-        if made_by != [self.encoder.name, self.encoder.sha256, self.encoder.width]:
-            raise UserError(f"{path} was made by another text encoder. {remedy}")
         try:
-            vectors = safetensors.numpy.load_file(self.folder / "vectors.safetensors")["vectors"]
-            # The vectors are written first: a crash in between leaves more of them than phrases.
-            if vectors.shape[1] != self.encoder.width or len(vectors) < len(header["phrases"]):
+            with safetensors.safe_open(path, "np") as stream:
+                header = stream.metadata() or {}
+                vectors = stream.get_tensor("vectors")
+            phrases = json.loads(header["phrases"])
+            if vectors.shape != (len(phrases), int(header["width"])):
                 raise ValueError("phrases and vectors do not match")
         except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-            raise UserError(f"{self.folder} is damaged ({error}). {remedy}") from None
-        self._vectors = {phrase: vectors[index] for index, phrase in enumerate(header["phrases"])}
+            raise UserError(f"{path} is damaged ({error}). {remedy}") from None
+        if header != self._header(phrases):
+            raise UserError(f"{path} was made by another text encoder than {self.encoder.name}. {remedy}")
+        self._vectors = dict(zip(phrases, vectors, strict=True))
+
+    def _header(self, phrases: list[str]) -> dict[str, str]:
+        return {
+            "encoder": self.encoder.name,
+            "sha256": self.encoder.sha256,
+            "width": str(self.encoder.width),
+            "phrases": json.dumps(phrases, ensure_ascii=False),
+        }
 
     def encode(self, phrases: Iterable[str]) -> dict[str, Vectors]:
         """Return the (width,) vector of each phrase, encoding and storing those that are new."""
@@ -137,14 +147,13 @@ class PhraseCache:
         new = [phrase for phrase in wanted if phrase not in self._vectors]
         if new:
             self._vectors.update(zip(new, self.encoder.encode(new), strict=True))
-            data = safetensors.numpy.save({"vectors": np.stack(list(self._vectors.values()))})
+            # The phrases travel in the vectors' own file: two workers may write at once, and must never mix theirs.
+            known = list(self._vectors)
+            header = self._header(known)
+            data = safetensors.numpy.save({"vectors": np.stack(list(self._vectors.values()))}, header)
             write_bytes_atomic(self.folder / "vectors.safetensors", data)
-            header = {
-                "encoder": self.encoder.name,
-                "sha256": self.encoder.sha256,
-                "width": self.encoder.width,
-            }
-            write_json_atomic(self.folder / "phrases.json", {**header, "phrases": list(self._vectors)})
+            # For people, and for programs that read no safetensors.
+            write_json_atomic(self.folder / "phrases.json", {**header, "phrases": known})
         return {phrase: self._vectors[phrase] for phrase in wanted}
 
 

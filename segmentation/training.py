@@ -30,6 +30,7 @@ from segmentation.losses import hard_dice
 from segmentation.methods import make_method, reads_text
 from segmentation.networks import Student, count_parameters
 from segmentation.optimising import Average, Clock, LossSums, Pace, learning_rate, make_optimiser
+from segmentation.presets import checked
 from segmentation.runs import RunFolder
 from segmentation.study import Study
 from segmentation.text_encoder import Encoder, MiniLM, PhraseCache
@@ -59,7 +60,7 @@ def train(
         If nothing can be learned from the study, the loss is not finite any more, or the disk is full. The last
         checkpoint stays good.
     """
-    spec = run.spec
+    spec = checked(run.spec)
     device, threads = choose_device(spec.device), use_threads(threads)
     cache = PhraseCache(study.folder, encoder or MiniLM()) if reads_text(spec) else None
     data = load_training_set(
@@ -137,6 +138,8 @@ def train(
                 sampled = int(progress * SAMPLE_ROUNDS)
                 write_samples(run, spec, data, shown, step, precision, emit)
             if run.stop_path().exists():
+                if not math.isfinite(sums.take().get("total", 0.0)):
+                    raise UserError(_not_finite(run, step))
                 save()
                 return False
 
@@ -228,6 +231,9 @@ def write_samples(
     rng = np.random.default_rng([spec.seed, 6])
     index = rng.choice(len(data), min(SAMPLE_IMAGES, len(data)), replace=False)
     views = probabilities(student, standardised(data.images[index]), precision).numpy()
+    if not np.isfinite(views).all():
+        # The next report of the losses will say so, and end the run.
+        return
     for image_id, view in zip((data.ids[number] for number in index), views, strict=True):
         for target_id, probability in zip(spec.targets, view, strict=True):
             path = f"samples/{step}/{image_id}.{target_id}.png"

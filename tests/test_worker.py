@@ -1,0 +1,217 @@
+"""Real worker processes: slow to start (they import torch), so that each test asks several questions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segmentation.job import ENDINGS, JobEvent
+from segmentation.runs import (
+    RunFolder,
+    create_run,
+    follow,
+    process_exists,
+    read_events,
+    start_worker,
+)
+from segmentation.study import Study
+from segmentation.text_encoder import MiniLM, embed_study
+from tests.training_helpers import make_study, tiny
+
+
+class MiniLMWithoutWeights(MiniLM):
+    """Writes vectors in MiniLM's name, so that workers find all phrases known and load no encoder."""
+
+    def encode(self, phrases: Any) -> Any:
+        import numpy as np
+
+        return np.random.default_rng(0).normal(size=(len(phrases), self.width)).astype(np.float32)
+
+
+@pytest.fixture
+def filled(tmp_path: Path, image_folder: Path) -> Study:
+    study = make_study(tmp_path / "study with a space", image_folder)
+    embed_study(study, MiniLMWithoutWeights())
+    return study
+
+
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+        process.wait()
+
+
+def wait_until(true: Any, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def endless(study: Study) -> RunFolder:
+    return create_run(study, tiny("partial", iterations=10_000_000))
+
+
+def stepped(run: RunFolder) -> bool:
+    return any(event.kind == "step" for event in run.events())
+
+
+def test_a_detached_run_from_start_to_prediction(
+    filled: Study, processes: list[subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    # A stranger's packages in the way: the folder we stand in and PYTHONPATH must not shadow ours.
+    stranger = filled.folder / "runs"
+    (stranger / "app").mkdir(parents=True)
+    (stranger / "app" / "__init__.py").write_text("raise SystemExit('a stranger')")
+    run = create_run(filled, tiny())
+    (run.path / "numpy.py").write_text("raise SystemExit('a stranger')")
+    os.environ["PYTHONPATH"] = str(stranger)
+    try:
+        process = start_worker(run, threads=1)
+    finally:
+        del os.environ["PYTHONPATH"]
+    processes.append(process)
+    events = list(follow(run, process))
+    assert events[-1].kind == "done", (events[-1], run.log_tail())
+    assert process.wait() == 0 and run.state() == "done"
+    assert [event.to_line() for event in run.events()] == [event.to_line() for event in events]
+    worker = run.worker()
+    assert worker["pid"] == process.pid and worker["heartbeat"] >= worker["started"]
+    assert run.log_tail() == ""
+
+    job = {"task": "predict", "split": "train", "networks": ["student", "teacher"], "threads": 1}
+    process = start_worker(run, job, detached=False)
+    processes.append(process)
+    told = list(read_events(process))
+    assert told[-1].kind == "done" and told[-1].values == {"predicted": 12, "skipped": 0}
+    assert len(filled.prediction_keys(run.id)) == len(filled.prediction_keys(run.id, "teacher")) == 6
+    # The training's own story is not touched by a prediction.
+    assert run.state() == "done" and len(run.events()) == len(events)
+
+
+def test_stop_then_resume(filled: Study, processes: list[subprocess.Popen[bytes]]) -> None:
+    run = endless(filled)
+    processes.append(start_worker(run, threads=1))
+    wait_until(lambda: stepped(run))
+    assert run.state() == "running"
+    assert os.getpriority(os.PRIO_PROCESS, processes[0].pid) > os.getpriority(os.PRIO_PROCESS, 0)
+    run.request_stop()
+    events = list(follow(run, processes[0]))
+    assert events[-1].kind == "stopped" and processes[0].wait() == 0 and run.state() == "stopped"
+
+    run.prepare_resume()
+    processes.append(start_worker(run, threads=1))
+    assert run.state() == "running"
+    first_end = len(events)
+    for event in follow(run, processes[1]):
+        if event.kind == "started" and event.values["resumed"]:
+            run.request_stop()
+    assert run.state() == "stopped"
+    later = run.events()[first_end:]
+    assert later[-1].kind == "stopped"
+    resumed = next(event for event in later if event.kind == "started")
+    assert resumed.step > 0
+
+
+def test_a_killed_worker_is_noticed_and_its_torn_line_mended(
+    filled: Study, processes: list[subprocess.Popen[bytes]]
+) -> None:
+    run = endless(filled)
+    processes.append(start_worker(run, threads=1))
+    wait_until(lambda: stepped(run))
+    processes[0].kill()
+    assert run.state() in ("running", "interrupted")
+    assert list(follow(run))[-1].values["interrupted"]
+    assert run.state() == "interrupted"
+    with open(run.events_path, "ab") as stream:
+        stream.write(b'{"run_id": "torn')
+    run.prepare_resume()
+    run.request_stop()
+    processes.append(start_worker(run, threads=1))
+    assert list(follow(run, processes[1]))[-1].kind == "stopped"
+    lines = run.events_path.read_bytes().splitlines()
+    assert lines.count(b'{"run_id": "torn') == 1 and JobEvent.from_line(lines[-1].decode()).kind == "stopped"
+
+
+def test_failures_are_one_sentence(filled: Study, processes: list[subprocess.Popen[bytes]]) -> None:
+    for image_id in list(filled.images):
+        (filled.folder / "pseudomasks" / f"{image_id}.target.npz").unlink()
+    run = create_run(filled, tiny("partial"))
+    processes.append(start_worker(run, threads=1))
+    last = list(follow(run, processes[0]))[-1]
+    assert last.kind == "failed" and "has gaze yet" in last.values["message"]
+    assert processes[0].wait() == 1 and run.state() == "failed"
+    assert "Traceback" not in run.log_tail()
+
+    # Not foreseen: one sentence for people all the same, the traceback in the log.
+    processes.append(start_worker(run, {"threads": "many"}))
+    last = list(follow(run, processes[1]))[-1]
+    assert last.kind == "failed" and "\n" not in last.values["message"]
+    assert "worker.log" in last.values["message"] and "Traceback" in run.log_tail(200)
+    assert sum(event.kind in ENDINGS for event in run.events()) == 2
+
+
+_PARENT = """
+import sys, time
+from pathlib import Path
+from segmentation.runs import RunFolder, start_worker
+process = start_worker(RunFolder(Path(sys.argv[1])), threads=1, detached=False)
+print(process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_an_interactive_worker_ends_with_its_parent(
+    filled: Study, processes: list[subprocess.Popen[bytes]]
+) -> None:
+    run = endless(filled)
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(run.path)], stdout=subprocess.PIPE)
+    processes.append(parent)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    wait_until(lambda: stepped(run))
+    assert process_exists(pid)
+    parent.send_signal(signal.SIGKILL)
+    wait_until(lambda: not process_exists(pid))
+    assert run.state() == "interrupted"
+
+
+def test_stray_prints_stay_out_of_the_events(filled: Study, processes: list[subprocess.Popen[bytes]]) -> None:
+    code = (
+        "import sys, os, segmentation.study as s\n"
+        "original = s.Study.open\n"
+        "def loud(folder):\n"
+        "    print('stray'); os.write(1, b'stray')\n"
+        "    return original(folder)\n"
+        "s.Study.open = loud\n"
+        "from segmentation.worker import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    job = json.dumps({"task": "embed", "study": str(filled.folder)})
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, job],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    processes.append(process)
+    events = list(read_events(process))
+    assert process.stderr is not None
+    told = process.stderr.read()
+    process.stderr.close()
+    assert [event.kind for event in events] == ["done"] and told.count(b"stray") == 2, told
+    assert events[0].values["phrases"] == embed_study(filled, MiniLMWithoutWeights()) > 5

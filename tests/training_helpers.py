@@ -1,0 +1,101 @@
+"""A small study with pseudo-masks and explanations, tiny networks, and an encoder that needs no weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segmentation.explaining import explain_study
+from segmentation.importing import import_images
+from segmentation.job import Kind, RunSpec
+from segmentation.presets import preset
+from segmentation.pseudomask import PseudoMask
+from segmentation.study import Study
+
+TINY = {
+    "image_size_px": 32,
+    "batch_size": 2,
+    "iterations": 6,
+    "max_minutes": None,
+    "student_widths": (4, 8, 8, 8, 8),
+    "teacher_widths": (4, 8, 8, 8, 8),
+    "text_heads": 2,
+    "device": "cpu",
+    "precision": "fp32",
+}
+
+
+def tiny(method: str = "gaze-to-insight", **changes: Any) -> RunSpec:
+    return preset(method, "cpu", **{**TINY, **changes})
+
+
+class HashEncoder:
+    """Phrases -> fixed pseudo-random unit vectors."""
+
+    name = "hash"
+    sha256 = "0" * 64
+    width = 16
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def encode(self, phrases: Sequence[str]) -> npt.NDArray[np.float32]:
+        self.asked += phrases
+        vectors = np.zeros((len(phrases), self.width), np.float32)
+        for row, phrase in enumerate(phrases):
+            seed = int.from_bytes(hashlib.sha256(phrase.encode()).digest()[:8], "big")
+            vectors[row] = np.random.default_rng(seed).normal(size=self.width)
+        unit: npt.NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
+
+
+class Events:
+    """Collects what a job reports."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, int, dict[str, object]]] = []
+
+    def __call__(self, kind: Kind, step: int, total: int, **values: object) -> None:
+        self.all.append((kind, step, values))
+
+    def of(self, kind: Kind) -> list[dict[str, object]]:
+        return [values for found, _, values in self.all if found == kind]
+
+
+def pseudomask_of(image_id: str, outer: npt.NDArray[np.bool_], inner: npt.NDArray[np.bool_]) -> PseudoMask:
+    levels = outer.astype(np.uint8) + inner.astype(np.uint8)
+    return PseudoMask(
+        image_id=image_id,
+        target_id="target",
+        annotators=("A",),
+        sources=("import",),
+        xy_px=np.array([[30.0, 20.0]]),
+        duration_ms=np.array([400.0]),
+        sigma_px=np.array([[5.0, 5.0]]),
+        degrees_per_px=None,
+        heatmap=(levels / 2).astype(np.float32),
+        thresholds=(0.5, 0.3),
+        level_map=levels,
+        refiner="none",
+        simulated_from="masks",
+    )
+
+
+def make_study(folder: Path, image_folder: Path, *, explained: bool = True) -> Study:
+    """Six images with a disc each; pseudo-masks are the disc's true mask and a smaller one inside it."""
+    from scipy.ndimage import binary_erosion
+
+    study = Study.create(folder)
+    import_images(study, [image_folder / "images"], masks=image_folder / "masks")
+    for image_id in study.images:
+        mask = study.true_mask(image_id, "target")
+        assert mask is not None
+        study.save_pseudomask(pseudomask_of(image_id, mask, binary_erosion(mask, iterations=3)))
+    if explained:
+        assert explain_study(study, backend="measured").done
+    return study
