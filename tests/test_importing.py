@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from gaze_capture.errors import UserError
@@ -15,14 +17,14 @@ from segmentation.importing import import_gaze, import_images
 from segmentation.study import Study
 
 
-def write_image(path: Path, pixels: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> None:
+def write_image(path: Path, pixels: npt.NDArray[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     ok, data = cv2.imencode(path.suffix, pixels)
     assert ok
     path.write_bytes(data.tobytes())
 
 
-def noise(seed: int, *shape: int, dtype: str = "uint8") -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def noise(seed: int, *shape: int, dtype: str = "uint8") -> npt.NDArray[Any]:
     rng = np.random.default_rng(seed)
     return rng.integers(0, np.iinfo(dtype).max, shape or (20, 30, 3), dtype=dtype)
 
