@@ -243,7 +243,13 @@ class MainWindow(QMainWindow):
         return ReviewPage(self.session)
 
     def show_page(self, name: str) -> None:
-        """Bring a page to the front."""
+        """Bring a page to the front, unless the one in front holds on."""
+        current = self.stack.currentWidget()
+        reason = current.holds() if isinstance(current, Page) and current is not self.pages.get(name) else ""
+        if reason:
+            self._rail_buttons[self.current_page()].setChecked(True)
+            self.banner.show_error(reason)
+            return
         self.stack.setCurrentWidget(self.page(name))
         self._rail_buttons[name].setChecked(True)
         self.page(name).setFocus()

@@ -31,6 +31,10 @@ class Page(QWidget):
         """Show the session's state; `what` changed (see `app.session.Change`)."""
         raise NotImplementedError
 
+    def holds(self) -> str:
+        """Return why the page must not be left now, in a sentence; empty where it may."""
+        return ""
+
     def stop(self) -> None:
         """End threads and timers; the window closes."""
 

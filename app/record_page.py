@@ -129,7 +129,7 @@ class RecordPage(Page):
         layout.addWidget(self._centre, 1)
         layout.addWidget(self.panel)
         self.list.chosen.connect(self.session.set_image)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setFocusProxy(self.canvas)
         self._show_tracker_choice()
 
     # Parts
@@ -169,7 +169,8 @@ class RecordPage(Page):
             self.session.image_id = next(iter(study.images))
         self._show_image()
         self._show_tracker_choice()
-        self.canvas.setFocus()
+        if what == "study":
+            self.canvas.setFocus()
 
     def _list_images(self, study: Study) -> None:
         target = self.session.target_id
@@ -522,6 +523,10 @@ class RecordPage(Page):
         """Pass on to the canvas."""
         if not self.canvas.handle_release(event):
             super().keyReleaseEvent(event)
+
+    def holds(self) -> str:
+        """Keep the operator here while someone is recorded."""
+        return self.tr("A recording is on: end it first (Esc).") if self.sitting is not None else ""
 
     def stop(self) -> None:
         """Finish a sitting before the window closes; end the threads."""

@@ -85,7 +85,7 @@ class ReviewPage(Page):
         layout.addWidget(self._make_inspector())
         self.list.chosen.connect(self.session.set_image)
         self.list.chosen.connect(lambda _: self.canvas.setFocus())
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setFocusProxy(self.canvas)
 
     def _make_inspector(self) -> QFrame:
         inspector = QFrame()
@@ -223,7 +223,8 @@ class ReviewPage(Page):
         if self.session.image_id not in study.images:
             self.session.image_id = next(iter(study.images))
         self._show_image()
-        self.canvas.setFocus()
+        if what == "study":
+            self.canvas.setFocus()
 
     def _list_runs(self, study: Study) -> None:
         chosen = self.runs.currentData()
@@ -351,7 +352,7 @@ class ReviewPage(Page):
                 else str(value)
             )
             self._attributes.addRow(
-                label(name.replace("_", " ").capitalize(), "muted"), label(words, wrap=True)
+                label(name.replace("_", " ").capitalize(), "muted"), label(words, wrap=len(words) > 26)
             )
 
     def _origins(self, study: Study, scene: Scene) -> list[str]:

@@ -37,8 +37,9 @@ class SampleStrip(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._tiles: dict[str, _Tile] = {}
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setFixedHeight(176 + CAPTION_PX)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self.setMinimumHeight(120 + CAPTION_PX)
+        self.setMaximumHeight(IMAGE_SIDE_PX + CAPTION_PX)
         self.setAccessibleName(self.tr("Sample masks"))
 
     def sizeHint(self) -> QSize:

@@ -113,7 +113,7 @@ class NextStep(QFrame):
         texts.addWidget(self._hero_title)
         texts.addWidget(self._hero_text)
         self.second_button = Button("")
-        self.second_button.setMinimumHeight(theme.PRIMARY_HEIGHT)
+        self.second_button.setStyleSheet("min-height: 38px;")
         self.next_button = Button("", "", "primary")
         layout.addWidget(self._hero_icon)
         layout.addLayout(texts, 1)

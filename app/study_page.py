@@ -20,10 +20,11 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.jobs import StepProgress, Task
 from app.mosaic import Mosaic
-from app.overview import Overview, survey
+from app.overview import Overview
 from app.page import Page
 from app.session import Session
 from app.study_cards import CountCard, DropZone, NextStep
+from app.surveyor import Surveyor
 from app.widgets import Button, ElidedLabel, FlowGrid, IconLabel, box, clear, heading, label
 from gaze_capture.errors import UserError
 from segmentation.images import ENDINGS
@@ -36,8 +37,9 @@ class StudyPage(Page):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.overview = Overview()
-        self._surveying: Task | None = None
-        self._again = False
+        self._surveyor = Surveyor(self)
+        self._surveyor.counted.connect(self._show)
+        self._surveyor.failed.connect(self.error)
         self._stack = QStackedWidget()
         layout = QVBoxLayout(self)
         box(layout)
@@ -57,12 +59,11 @@ class StudyPage(Page):
             wrap=True,
         )
         sentence.setAlignment(Qt.AlignmentFlag.AlignHCenter)
-        sentence.setFixedWidth(420)
         sentence.setProperty("role", "muted")
         title = heading(self.tr("Turn gaze into a segmentation model"), 20)
         self.new_button = Button(self.tr("New study…"), "folder-plus", "primary", self.new_study)
         open_button = Button(self.tr("Open a study…"), "folder-open", "", self.open_study)
-        open_button.setMinimumHeight(theme.PRIMARY_HEIGHT)
+        open_button.setStyleSheet("min-height: 38px;")
         buttons = QHBoxLayout()
         box(buttons, spacing=theme.WIDE)
         buttons.addStretch(1)
@@ -183,23 +184,7 @@ class StudyPage(Page):
         self.mosaic.show_study(study)
         if what == "study":
             self._show(Overview(images=len(study.images)), counting=True)
-        if self._surveying is not None:
-            self._again = True
-            return
-        self._surveying = Task(lambda _: survey(study), self.tr("Counting"), self)
-        self._surveying.succeeded.connect(self._counted)
-        self._surveying.failed.connect(self.error)
-        self._surveying.ended.connect(self._survey_ended)
-        self._surveying.start()
-
-    def _counted(self, overview: Overview) -> None:
-        self._show(overview)
-
-    def _survey_ended(self) -> None:
-        self._surveying = None
-        if self._again:
-            self._again = False
-            self.refresh("data")
+        self._surveyor.request(study)
 
     def _show(self, overview: Overview, *, counting: bool = False) -> None:
         self.overview = overview

@@ -19,12 +19,13 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.jobs import RunWatcher, StepProgress, Task
-from app.overview import Overview, survey
+from app.overview import Overview
 from app.page import Page
 from app.plots import Plot
 from app.run_table import STATE_TOKENS, RunModel, RunTable
 from app.samples import SampleStrip
 from app.session import Session
+from app.surveyor import Surveyor
 from app.texts import duration_text
 from app.train_settings import TrainSettings
 from app.widgets import Button, ElidedLabel, EmptyState, Pill, box, heading, label, set_role
@@ -44,7 +45,9 @@ class TrainPage(Page):
         super().__init__(session)
         self.watcher: RunWatcher | None = None
         self._overview = Overview()
-        self._surveying: Task | None = None
+        self._surveyor = Surveyor(self)
+        self._surveyor.counted.connect(self._counted)
+        self._surveyor.failed.connect(self.error)
         self._states_of: Study | None = None
         self._scored = False
         self._spec: RunSpec | None = None
@@ -72,6 +75,7 @@ class TrainPage(Page):
         self.empty = EmptyState(
             "chart-line-up", self.tr("No run yet. Curves and sample masks will appear here.")
         )
+        self.empty.acted.connect(lambda: self.page_wanted.emit("study"))
         self._centre.addWidget(self.empty)
         self._centre.addWidget(self._make_run_view())
         column.addWidget(self._centre, 1)
@@ -117,8 +121,8 @@ class TrainPage(Page):
         plots.addWidget(self.scores, 1)
         self.samples = SampleStrip()
         column.addWidget(progress)
-        column.addLayout(plots, 1)
-        column.addWidget(self.samples)
+        column.addLayout(plots, 3)
+        column.addWidget(self.samples, 2)
         return view
 
     def _make_runs(self) -> QFrame:
@@ -146,6 +150,8 @@ class TrainPage(Page):
         if study is not self._states_of:
             self._states_of = study
             self._unfollow()
+        sentence = self.tr("No run yet. Curves and sample masks will appear here.")
+        self.empty.set("chart-line-up", sentence, self.tr("Go to the study") if study is None else "")
         if study is None:
             self.runs.set_rows([])
             self._overview = Overview()
@@ -156,19 +162,11 @@ class TrainPage(Page):
             running = next((row[0] for row in self.runs.rows if row[2] == "running"), self.runs.rows[0][0])
             self.follow(running)
         self._show_sentence()
-        if self._surveying is None:
-            self._surveying = Task(lambda _: survey(study), self.tr("Counting"), self)
-            self._surveying.succeeded.connect(self._counted)
-            self._surveying.failed.connect(self.error)
-            self._surveying.ended.connect(self._survey_ended)
-            self._surveying.start()
+        self._surveyor.request(study)
 
     def _counted(self, overview: Overview) -> None:
         self._overview = overview
         self._show_sentence()
-
-    def _survey_ended(self) -> None:
-        self._surveying = None
 
     def _list_runs(self, study: Study) -> None:
         rows: list[tuple[str, str, str, str]] = []

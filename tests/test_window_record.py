@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtTest import QTest
+from pytestqt.qtbot import QtBot
+
+from app.live import LiveFixations, OneEuro, binocular
+from app.main_window import MainWindow
+from app.record_page import RecordPage
+from gaze_capture.recording import SAMPLE
+from gaze_capture.recording_codec import read_recording
+from segmentation.study import Study
+from tests.window_support import fill, open_window
+
+pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
+
+
+@pytest.fixture
+def window(qtbot: QtBot, tmp_path: Path, study: Study, image_folder: Path) -> MainWindow:
+    fill(study, image_folder, gaze=False)
+    made = open_window(qtbot, tmp_path, study)
+    made.show_page("record")
+    return made
+
+
+def page_of(window: MainWindow) -> RecordPage:
+    page = window.page("record")
+    assert isinstance(page, RecordPage)
+    return page
+
+
+def test_sitting_with_the_simulated_tracker_by_keys(window: MainWindow, study: Study, qtbot: QtBot) -> None:
+    page = page_of(window)
+    ids = list(study.images)
+    page.panel.rate.setValue(250)
+    QTest.mouseClick(page.panel.start_button, Qt.MouseButton.LeftButton)
+    assert page.sitting is not None
+    first_view = page.canvas.image_from_screen()
+    qtbot.waitUntil(lambda: page._live.total_ms > 600, timeout=5000)
+    assert page.canvas._dot is not None, "the dot is drawn live"
+    assert page.canvas.scene is not None and not page.canvas.scene.available, "nothing but the image is shown"
+    assert "simulated" in window.tracker_status.text()
+    QTest.keyClick(page.canvas, Qt.Key.Key_V)
+    assert window.current_page() == "record", "letters do not leave the page in the middle of it"
+    window.show_page("train")
+    assert window.current_page() == "record" and "end it first" in window.banner.text.text()
+    QTest.keyClick(page.canvas, Qt.Key.Key_Space)
+    assert window.session.image_id == ids[1]
+    qtbot.wait(250)
+    page.canvas.zoom_by(1.5)
+    zoomed_view = page.canvas.image_from_screen()
+    qtbot.wait(250)
+    QTest.keyClick(page.canvas, Qt.Key.Key_0)
+    assert window.session.image_id == ids[2]
+    assert page.panel.hint.text(), "so short a look is remarked upon at once"
+    qtbot.wait(100)
+    QTest.keyClick(page.canvas, Qt.Key.Key_Backspace)
+    assert window.session.image_id == ids[1]
+    qtbot.wait(100)
+    recording_id = page.sitting.recording_id
+    QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
+    assert page.sitting is None
+    qtbot.waitUntil(lambda: not page._saving, timeout=10000)
+
+    recording = read_recording(study.recordings_folder / recording_id)
+    assert recording.annotator == "Dr. Test" and recording.simulated_from == "masks"
+    shown = [(placement.image_id, placement.presence) for placement in recording.placements]
+    assert shown == [
+        (ids[0], "present"),
+        (ids[1], None),
+        (ids[1], "absent"),
+        (ids[2], None),
+        (ids[1], None),
+    ]
+    assert recording.placements[0].image_from_screen == pytest.approx(first_view)
+    assert recording.placements[2].image_from_screen == pytest.approx(zoomed_view)
+    for one, other in zip(recording.placements, recording.placements[1:], strict=False):
+        assert one.end_ns <= other.start_ns
+    seconds = (recording.time_ns[-1] - recording.time_ns[0]) / 1e9
+    assert len(recording.time_ns) == pytest.approx(250 * seconds, rel=0.02)
+    # Detected fixations are stored, and fall where the live ones were seen: on the image.
+    [fixations] = study.fixations[ids[0], "target"]
+    assert len(fixations.duration_ms) >= 1 and fixations.presence == "present"
+    assert study.presence(ids[1], "target") == "absent"
+    state = page.list.model.index(page.list.model.row_of(ids[0])).data(Qt.ItemDataRole.AccessibleTextRole)
+    assert state == "case_0.png, Gaze"
+
+
+def test_pointer_rests_become_fixations_where_it_rested(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    page = page_of(window)
+    page.panel.tracker.setCurrentIndex(page.panel.tracker.findData("mouse"))
+    page.start()
+    assert page.sitting is not None
+    recording_id = page.sitting.recording_id
+    for x, y in ((20, 12), (40, 30)):
+        point = page.canvas.widget_from_image(x, y).toPoint()
+        QTest.mouseMove(page.canvas, point)
+        qtbot.wait(40)
+        QTest.mouseMove(page.canvas, point + QPoint(1, 0))
+        qtbot.wait(400)
+    QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
+    qtbot.waitUntil(lambda: not page._saving, timeout=10000)
+    recording = read_recording(study.recordings_folder / recording_id)
+    assert recording.tracker == "mouse" and recording.simulated_from is None
+    [fixations] = study.fixations[next(iter(study.images)), "target"]
+    assert fixations.xy_px == pytest.approx(np.array([[20, 12], [40, 30]]), abs=0.5)
+
+
+def test_replay_shows_a_recording_as_it_was_and_stores_nothing(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    page = page_of(window)
+    ids = list(study.images)
+    page.start()
+    qtbot.wait(400)
+    QTest.keyClick(page.canvas, Qt.Key.Key_Space)
+    qtbot.wait(400)
+    page.end()
+    qtbot.waitUntil(lambda: not page._saving, timeout=10000)
+    before = study.recording_ids()
+    window.session.set_image(ids[4])
+    page.panel.tracker.setCurrentIndex(page.panel.tracker.findData("replay"))
+    assert page.panel.start_button.isEnabled()
+    seen: list[str] = []
+    page.start()
+    assert page.panel.next_button.isHidden()
+
+    def ended() -> bool:
+        scene = page.canvas.scene
+        if page.busy and scene is not None and scene.image_id not in seen:
+            seen.append(scene.image_id)
+        return not page.busy
+
+    qtbot.waitUntil(ended, timeout=5000)
+    assert ids[0] in seen and ids[1] in seen
+    assert study.recording_ids() == before
+
+
+def test_closing_the_window_keeps_the_recording(window: MainWindow, study: Study, qtbot: QtBot) -> None:
+    page = page_of(window)
+    page.start()
+    assert page.sitting is not None
+    recording_id = page.sitting.recording_id
+    qtbot.wait(500)
+    window.close()
+    recording = read_recording(study.recordings_folder / recording_id)
+    assert len(recording.time_ns) > 40 and len(recording.placements) == 1
+    study.refresh()
+    assert (next(iter(study.images)), "target") in study.fixations
+
+
+def test_live_fixations_group_what_stays_together() -> None:
+    live = LiveFixations(radius_px=10)
+    rng = np.random.default_rng(0)
+    for index in range(40):
+        live.add(index * 8.0, *(rng.normal([50, 50], 1.5)))
+    live.add(320.0, 400.0, 400.0)
+    live.add(328.0, 50.0, 50.0)
+    assert live.marks().xy_px == pytest.approx(np.array([[50, 50]]), abs=1), "one stray sample ends nothing"
+    for index in range(30):
+        live.add(336 + index * 8.0, 200.0, 80.0)
+    live.add(900.0, float("nan"), float("nan"))
+    marks = live.marks()
+    assert len(marks.xy_px) == 2
+    assert marks.xy_px[1] == pytest.approx([200, 80])
+    assert marks.duration_ms == pytest.approx([328, 216], abs=1)
+    assert live.total_ms == pytest.approx(544, abs=2)
+
+
+def test_dot_is_still_when_the_eye_is_and_follows_its_jumps() -> None:
+    rng = np.random.default_rng(0)
+    steady = OneEuro()
+    noisy = rng.normal(10, 0.15, (240, 2))
+    shown = np.array([steady(index / 120, x, y) for index, (x, y) in enumerate(noisy)])
+    assert shown[60:].std() < 0.5 * noisy[60:].std()
+    assert shown[60:].mean(axis=0) == pytest.approx([10, 10], abs=0.05)
+    late = [steady(2 + index / 120, 20.0, 10.0) for index in range(8)]
+    assert late[-1][0] == pytest.approx(20, abs=1), "within 60 ms of a saccade the dot has arrived"
+
+
+def test_one_eye_stands_in_for_the_other() -> None:
+    samples = np.zeros(3, dtype=SAMPLE)
+    samples["left_x"], samples["left_y"] = [0.2, np.nan, np.nan], [0.4, np.nan, np.nan]
+    samples["right_x"], samples["right_y"] = [0.4, 0.5, np.nan], [0.6, 0.5, np.nan]
+    xy = binocular(samples)
+    assert xy[:2] == pytest.approx(np.array([[0.3, 0.5], [0.5, 0.5]]))
+    assert np.isnan(xy[2]).all()
