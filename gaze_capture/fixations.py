@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import savgol_filter
 
 from gaze_capture.delimited import read_delimited
 from gaze_capture.recording import Floats, Int64s, Presence, Recording, ScreenGeometry
@@ -170,6 +169,9 @@ def _bridge(time: Floats, xy: Floats, valid: Bools, longest_gap: float) -> tuple
 
 def _speed(time: Floats, xy: Floats, segments: Int64s, window_ms: float, interval: float) -> Floats:
     """Return speed in deg/s: Savitzky-Golay derivatives of position over those of time, so jitter cancels."""
+    # Imported here: it costs more than the rest of a window's start, and reading fixations does not need it.
+    from scipy.signal import savgol_filter
+
     window = max(3, 2 * round((window_ms / interval - 1) / 2) + 1)
     speed = np.full(len(time), np.nan)
     for start, stop in _runs(segments):
