@@ -15,6 +15,9 @@ Bytes = npt.NDArray[np.uint8]
 MEAN, SPREAD = 0.5, 0.25
 """Networks see (value - MEAN) / SPREAD of values 0..1."""
 
+STRENGTHS = {"flips": 0.0, "mild": 0.35, "strong": 1.0}
+"""How far `moved` and `recoloured` go, by the spec's augmentation."""
+
 
 def standardised(images: Bytes) -> Tensor:
     """Turn uint8 (B, S, S, 3) into what the networks see: float (B, 3, S, S), channels last in memory."""
@@ -32,18 +35,19 @@ def flipped(pixels: Bytes, state: int) -> Bytes:
     return pixels
 
 
-def moved(image: Bytes, level: Bytes, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
+def moved(image: Bytes, level: Bytes, rng: np.random.Generator, strength: float) -> tuple[Bytes, Bytes]:
     """Scale, turn and shift an image (S, S, 3) and its levels (S, S, T) together; sometimes blur the image."""
     size = image.shape[0]
-    scale = float(np.exp(rng.uniform(np.log(0.75), np.log(1.4))))
-    matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), float(rng.uniform(-30, 30)), scale)
-    matrix[0] *= np.exp(rng.uniform(-0.1, 0.1))
-    matrix[:, 2] += rng.uniform(-0.1, 0.1, 2) * size
+    scale = float(np.exp(rng.uniform(-0.3, 0.3) * strength))
+    centre = ((size - 1) / 2, (size - 1) / 2)
+    matrix = cv2.getRotationMatrix2D(centre, float(rng.uniform(-30, 30) * strength), scale)
+    matrix[0] *= np.exp(rng.uniform(-0.1, 0.1) * strength)
+    matrix[:, 2] += rng.uniform(-0.1, 0.1, 2) * strength * size
     image, level = np.ascontiguousarray(image), np.ascontiguousarray(level)
     border = cv2.BORDER_REFLECT_101
     image = _bytes(cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border))
     level = _bytes(cv2.warpAffine(level, matrix, (size, size), flags=cv2.INTER_NEAREST, borderMode=border))
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 * strength:
         image = _bytes(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.2)) * size / 160))
     return image, level.reshape(size, size, -1)
 
@@ -53,15 +57,15 @@ def _bytes(pixels: npt.NDArray[Any]) -> Bytes:
     return pixels
 
 
-def recoloured(images: Tensor, rng: np.random.Generator) -> Tensor:
+def recoloured(images: Tensor, rng: np.random.Generator, strength: float) -> Tensor:
     """Vary brightness, contrast, hue and saturation of standardised images, one 3 x 3 matrix each."""
     batch = len(images)
     axis = np.full((3, 3), 1 / 3)
     turn = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
-    angle = rng.uniform(-0.15, 0.15, (batch, 1, 1))
-    saturation = rng.uniform(0.6, 1.4, (batch, 1, 1))
-    contrast = rng.uniform(0.7, 1.4, (batch, 1, 1))
-    brightness = rng.uniform(-0.5, 0.5, (batch, 1, 1, 1))
+    angle = rng.uniform(-0.15, 0.15, (batch, 1, 1)) * strength
+    saturation = 1 + rng.uniform(-0.4, 0.4, (batch, 1, 1)) * strength
+    contrast = 1 + rng.uniform(-0.3, 0.4, (batch, 1, 1)) * strength
+    brightness = rng.uniform(-0.5, 0.5, (batch, 1, 1, 1)) * strength
     # Rodrigues' rotation about the grey axis turns the hue; what is off that axis is the saturation.
     matrix = contrast * (axis + saturation * (np.cos(angle) * (np.eye(3) - axis) + np.sin(angle) * turn))
     weights = torch.from_numpy(matrix.astype(np.float32))

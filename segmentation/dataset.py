@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gaze_capture.errors import UserError
-from segmentation.augmentation import flipped, moved, recoloured, standardised
+from segmentation.augmentation import STRENGTHS, flipped, moved, recoloured, standardised
 from segmentation.images import read_display, resize
 from segmentation.job import RunSpec
 from segmentation.losses import IGNORE
@@ -89,19 +89,19 @@ class Batches:
         places = range(step * self.spec.batch_size, (step + 1) * self.spec.batch_size)
         index = np.array([self._order(place // len(self.set))[place % len(self.set)] for place in places])
         rng = np.random.default_rng([self.spec.seed, 2, step])
-        strong = self.spec.augmentation == "strong"
-        states = rng.integers(0, FLIP_STATES if strong else 4, len(index))
+        strength = STRENGTHS[self.spec.augmentation]
+        states = rng.integers(0, FLIP_STATES if strength else 4, len(index))
         images, levels = [], []
         for image, level, state in zip(self.set.images[index], self.set.levels[index], states, strict=True):
             channels = flipped(np.concatenate([image, level.transpose(1, 2, 0)], axis=2), int(state))
             image, level = channels[..., :3], channels[..., 3:]
-            if strong:
-                image, level = moved(image, level, rng)
+            if strength:
+                image, level = moved(image, level, rng, strength)
             images.append(image)
             levels.append(level.transpose(2, 0, 1))
         pixels = standardised(np.stack(images))
-        if strong:
-            pixels = recoloured(pixels, rng)
+        if strength:
+            pixels = recoloured(pixels, rng, strength)
         level_stack = np.stack(levels)
         return Batch(
             step=step,

@@ -98,7 +98,8 @@ class RunSpec:
     ema_decay: float = 0.0
     """Exponential moving average of the student's weights used for prediction; 0 turns it off."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    augmentation: Literal["flips", "strong"] = "flips"
+    augmentation: Literal["flips", "mild", "strong"] = "flips"
+    """``flips`` mirrors; the others also turn, scale, shift, recolour and blur, `strong` for runs of many epochs."""
     dice_weight: float = 0.0
     """Weight of a soft Dice term beside the cross-entropy on labels."""
     views: Literal["one", "two"] = "two"

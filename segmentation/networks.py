@@ -1,7 +1,8 @@
 """The networks: a U-Net, the student built on it, and the teacher that also reads an explanation.
 
-Images are (B, 3, S, S) with S a multiple of 16, float, roughly standardised; logits are (B, T, S, S), one
-channel per target. Features are those of the encoder at 1/2, 1/4, 1/8 and 1/16 of the image.
+Images are (B, 3, S, S), float, roughly standardised, S a multiple of the coarsest scale (16 for five widths); logits
+are (B, T, S, S), one channel per target. Features are those of the encoder's four coarsest scales: 1/2, 1/4, 1/8 and
+1/16 of the image for five widths.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Output(NamedTuple):
     logits: Tensor
     """(B, T, S, S)"""
     features: list[Tensor]
-    """Four tensors (B, C, S/2**i, S/2**i), i = 1..4."""
+    """Four tensors (B, C, S/2**i, S/2**i), finest first; i = 1..4 for five widths."""
 
 
 class Text(NamedTuple):
@@ -45,48 +46,43 @@ class Pasted(NamedTuple):
     """(B,) index of the image pasted in."""
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
+def _convolutions(*widths: int) -> nn.Sequential:
+    """Return 3x3 convolutions from width to width, each normalised and rectified."""
     layers: list[nn.Module] = []
-    for width in (inputs, outputs):
-        layers += [
-            nn.Conv2d(width, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(True),
-        ]
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(True)]
     return nn.Sequential(*layers)
 
 
 class UNet(nn.Module):
-    """A U-Net with one width per scale, from the full grid to 1/16.
+    """A U-Net with one width per scale, five or more, from the full grid downwards.
 
-    A first width of 0 leaves the full grid out: the 12 values of each 2 x 2 square go to the scale 1/2 at once, and
-    logits rise from there. That is less than half the work.
+    A first width of 0 makes it compact: the full grid is left out (the 12 values of each 2 x 2 square go to the scale
+    1/2 at once, and logits rise from there), and each scale of the decoder has one convolution. That is a third of the
+    work.
 
-    The decoder's 3x3 convolution comes before its bilinear doubling: same weights, a quarter of the work.
+    The convolution on the decoder's way up comes before its bilinear doubling: same weights, a quarter of the work.
     """
 
     def __init__(self, targets: int, widths: Sequence[int]) -> None:
         super().__init__()
-        self.full_grid = widths[0] > 0
-        inputs = 3 if self.full_grid else 12
-        own = widths if self.full_grid else widths[1:]
+        self.compact = widths[0] == 0
+        own = widths[1:] if self.compact else widths
+        inputs = 12 if self.compact else 3
         self.encoder = nn.ModuleList(
-            _block(before, after) for before, after in zip((inputs, *own[:-1]), own, strict=True)
+            _convolutions(before, after, after)
+            for before, after in zip((inputs, *own[:-1]), own, strict=True)
         )
         self.rise = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for narrow, wide in itertools.pairwise(own):
-            self.rise.append(
-                nn.Sequential(
-                    nn.Conv2d(wide, narrow, 3, padding=1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU(True)
-                )
-            )
-            self.decoder.append(_block(2 * narrow, narrow))
+            self.rise.append(_convolutions(wide, narrow))
+            self.decoder.append(_convolutions(2 * narrow, *(narrow,) * (1 if self.compact else 2)))
         self.head = nn.Conv2d(own[0], targets, 1)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """Return the features at the full grid, where there are such, and at 1/2 ... 1/16."""
-        if not self.full_grid:
+        """Return the features at all scales, finest first."""
+        if self.compact:
             images = functional.pixel_unshuffle(images, 2)
         features: list[Tensor] = []
         for block in self.encoder:
@@ -102,7 +98,7 @@ class UNet(nn.Module):
                 torch.cat([features[scale], _doubled(self.rise[scale](result))], dim=1)
             )
         logits: Tensor = self.head(result)
-        return logits if self.full_grid else _doubled(logits)
+        return _doubled(logits) if self.compact else logits
 
     def forward(self, images: Tensor) -> Output:
         """Segment images."""
@@ -121,7 +117,7 @@ class Student(UNet):
         super().__init__(targets, widths)
         # No ReLU behind them: the teacher's features, their goal, are signed.
         self.adapters = nn.ModuleList(
-            nn.Conv2d(own, theirs, 1) for own, theirs in zip(widths[1:], teacher_widths[1:], strict=False)
+            nn.Conv2d(own, theirs, 1) for own, theirs in zip(widths[-4:], teacher_widths[-4:], strict=False)
         )
 
     def adapt(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -144,56 +140,52 @@ class TextFusion(nn.Module):
         self.positions = nn.Parameter(torch.randn(1, width, POSITION_GRID, POSITION_GRID) * 0.02)
         self.null = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.text = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width))
-        self.query_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width)
         self.out_norm = nn.LayerNorm(width)
         self.strength = nn.Parameter(torch.full((1,), 0.1))
         """The lambda that weighs what the text says at this scale."""
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, features: Tensor, text: Text, pasted: Pasted | None = None) -> Tensor:
         """Return features (B, C, h, w) to which the text (B, L, D) has been added."""
         height, breadth = features.shape[2:]
         tokens, allowed = self._tokens(text)
-        mask = allowed[:, None, None, :]
+        mask = allowed[:, :, None]
         if pasted is not None:
             tokens = torch.cat([tokens, tokens[pasted.source]], dim=1)
             region = functional.interpolate(pasted.region.to(features.dtype), (height, breadth)) > 0.5
-            inside = region.flatten(2).transpose(1, 2)
-            allowed = torch.cat([~inside & allowed[:, None], inside & allowed[pasted.source][:, None]], dim=2)
-            mask = allowed[:, :, None, :]
+            inside = region.flatten(2)
+            mask = torch.cat([~inside & mask, inside & mask[pasted.source]], dim=1)
         positions = functional.interpolate(self.positions, (height, breadth), mode="bilinear")
-        image = features.flatten(2).transpose(1, 2)
-        placed = self.query_norm(image + positions.flatten(2).transpose(1, 2))
-        said = self.out_norm(self._attend(placed, tokens, mask))
-        fused = image + self.strength * (said + self.mlp(said))
-        grid: Tensor = fused.transpose(1, 2).unflatten(2, (height, breadth))
-        return grid
+        image = features.flatten(2)
+        said = self.out_norm(self._attend(image + positions.flatten(2), tokens, mask))
+        fused: Tensor = image + (self.strength * said).transpose(1, 2)
+        return fused.view(features.shape)
 
     def _attend(self, image: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Multi-head attention of image tokens (B, N, C) to text tokens (B, L, C), exactly, but cheaper.
+        """Multi-head attention of image tokens (B, C, N) to text tokens (B, L, C), exactly, but cheaper.
 
         Tokens are few: the query's weights are folded into the keys and the output's into the values, so that the image
-        meets one narrow matrix on each side instead of two wide ones. `mask` is (B, 1 or N, 1, L).
+        meets one narrow matrix on each side instead of two wide ones. `mask` is (B, L, 1 or N); gives (B, N, C).
         """
         heads, length, width = self.heads, *tokens.shape[1:]
         key, value = self.key_value(tokens).reshape(len(tokens), length, 2, heads, -1).unbind(2)
-        into = torch.einsum(
-            "blhe,hed->bdhl", key, self.query.weight.reshape(heads, -1, width) * key.shape[3] ** -0.5
-        )
+        query_weight = self.query.weight.reshape(heads, -1, width) * key.shape[3] ** -0.5
+        into = torch.einsum("blhe,hed->bhld", key, query_weight)
         out_of = torch.einsum("blhe,dhe->bhld", value, self.out.weight.reshape(width, heads, -1))
-        scores = torch.bmm(image, into.flatten(2)).view(len(image), -1, heads, length)
-        scores = scores.masked_fill(~mask, float("-inf"))
-        weights = scores.softmax(dim=3, dtype=torch.float32).to(image.dtype)
-        return torch.bmm(weights.flatten(2), out_of.flatten(1, 2)) + self.out.bias
+        scores = torch.bmm(into.flatten(1, 2), image.to(into.dtype)).view(len(image), heads, length, -1)
+        scores = scores.masked_fill(~mask[:, None], float("-inf"))
+        weights = scores.softmax(dim=2).to(scores.dtype)
+        return torch.bmm(weights.flatten(1, 2).transpose(1, 2), out_of.flatten(1, 2)) + self.out.bias
 
     def _tokens(self, text: Text) -> tuple[Tensor, Tensor]:
         """Project the text and put the null token before it, open only where there is nothing else."""
         empty = ~text.valid.any(dim=1, keepdim=True)
         null = self.null.expand(len(empty), -1, -1)
         projected = self.text(text.tokens)
+        projected = projected + self.mlp(projected)
         return torch.cat([null.to(projected.dtype), projected], dim=1), torch.cat([empty, text.valid], dim=1)
 
 
@@ -202,7 +194,7 @@ class Teacher(UNet):
 
     def __init__(self, targets: int, widths: Sequence[int], text_width: int, heads: int = 8) -> None:
         super().__init__(targets, widths)
-        self.fusions = nn.ModuleList(TextFusion(width, text_width, heads) for width in widths[1:])
+        self.fusions = nn.ModuleList(TextFusion(width, text_width, heads) for width in widths[-4:])
 
     def forward(self, images: Tensor, text: Text, pasted: Pasted | None = None) -> Output:  # type: ignore[override]
         """Segment images with the help of their explanations."""

@@ -36,7 +36,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "teacher_widths": (0, 16, 32, 64, 128),
         "text_heads": 4,
         "ema_decay": 0.99,
-        "augmentation": "strong",
+        "augmentation": "flips",
         "dice_weight": 0.5,
         "darm_every": 4,
         "views": "one",
@@ -48,8 +48,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 8,
         "iterations": 700,
         "max_minutes": 1.5,
-        "student_widths": (12, 24, 48, 96, 128),
-        "teacher_widths": (8, 16, 32, 64, 96),
+        "student_widths": (0, 24, 48, 96, 128),
+        "teacher_widths": (0, 16, 32, 64, 96),
         "text_heads": 4,
         "ema_decay": 0.98,
         "augmentation": "flips",
@@ -92,17 +92,23 @@ def checked(spec: RunSpec) -> RunSpec:
         If a field has a value that no training could follow; the sentence names it.
     """
     widths = (spec.student_widths, spec.teacher_widths)
+    coarsest = 2 ** max(len(spec.student_widths) - 1, 4)
     rules = {
+        f"augmentation should be flips, mild or strong, not {spec.augmentation!r}": spec.augmentation
+        in ("flips", "mild", "strong"),
+        f"views should be one or two, not {spec.views!r}": spec.views in ("one", "two"),
         f"method should be one of {', '.join(METHODS)}, not {spec.method!r}": spec.method in METHODS,
-        f"image_size_px should be a multiple of 16, not {spec.image_size_px}": spec.image_size_px >= 32
-        and spec.image_size_px % 16 == 0,
+        f"image_size_px should be a multiple of {coarsest}, not {spec.image_size_px}": spec.image_size_px > 0
+        and spec.image_size_px % coarsest == 0,
         f"batch_size should be 2 or more, not {spec.batch_size}": spec.batch_size >= 2,
         f"iterations should be 1 or more, not {spec.iterations}": spec.iterations >= 1,
         f"max_minutes should be above 0, not {spec.max_minutes}": spec.max_minutes is None
         or spec.max_minutes > 0,
-        "student_widths and teacher_widths should be five numbers each, all but the first above 0": all(
-            len(one) == 5 and one[0] >= 0 and min(one[1:]) > 0 for one in widths
+        "student_widths and teacher_widths should be five or more numbers, equally many, above 0 after the first": all(
+            len(one) == len(spec.student_widths) >= 5 and one[0] >= 0 and min(one[1:]) > 0 for one in widths
         ),
+        "the first of student_widths and teacher_widths should both be 0, or neither": all(widths[0][:1])
+        == all(widths[1][:1]),
         "targets should name at least one target, each once": 0 < len(spec.targets) == len(set(spec.targets)),
         f"cwc_confidence should be above 0.5 and below 1, not {spec.cwc_confidence}": 0.5
         < spec.cwc_confidence

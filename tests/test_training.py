@@ -72,6 +72,8 @@ def test_every_method_has_presets_and_a_class() -> None:
         {"image_size_px": 100},
         {"batch_size": 1},
         {"student_widths": (8, 8)},
+        {"student_widths": (8, 8, 8, 8, 8), "teacher_widths": (0, 8, 8, 8, 8)},
+        {"augmentation": "none"},
         {"max_minutes": 0.0},
         {"cwc_confidence": 1.0},
         {"targets": ("target", "target")},
@@ -253,8 +255,9 @@ def test_supervised_alone_reads_true_masks(filled: Study) -> None:
         assert len(seen) == 6
 
 
-def test_batches_depend_on_seed_and_step_alone(filled: Study) -> None:
-    spec = tiny(augmentation="strong", batch_size=4)
+@pytest.mark.parametrize("augmentation", ["flips", "mild", "strong"])
+def test_batches_depend_on_seed_and_step_alone(filled: Study, augmentation: str) -> None:
+    spec = tiny(augmentation=augmentation, batch_size=4)
     data = load_training_set(filled, spec, PhraseCache(filled.folder, HashEncoder()))
     first, second = (Batches(data, spec, {"student": (0, -1)}) for _ in range(2))
     late = first[7]
