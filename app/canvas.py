@@ -67,7 +67,7 @@ def pen_of(style: Style, *, halo: bool = False) -> QPen:
     colour = QColor(0, 0, 0, 170) if halo else QColor(style.colour)
     pen = QPen(colour, style.width + (2.0 if halo else 0.0))
     pen.setCapStyle(Qt.PenCapStyle.FlatCap if style.dashes else Qt.PenCapStyle.RoundCap)
-    pen.setJoinStyle(Qt.PenJoinStyle.RoundJoin)
+    pen.setJoinStyle(Qt.PenJoinStyle.BevelJoin)
     if style.dashes:
         scale = style.width / pen.widthF()
         pen.setDashPattern([length * scale for length in style.dashes])

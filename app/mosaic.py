@@ -12,7 +12,7 @@ from segmentation.study import Study
 
 CELL_PX = 84
 GAP_PX = 8
-MOST_ROWS = 4
+MOST_ROWS = 6
 
 
 class Mosaic(QWidget):

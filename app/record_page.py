@@ -145,7 +145,10 @@ class RecordPage(Page):
         """Show the study's images and the current one."""
         self.panel.annotator.setText(self.session.annotator)
         study = self.session.study
-        if study is None or not study.images:
+        empty = study is None or not study.images
+        self.list.setVisible(not empty)
+        self.panel.setVisible(not empty)
+        if study is None or empty:
             self.list.set_rows([])
             self.canvas.set_scene(None)
             self.empty.set(

@@ -50,7 +50,6 @@ class RecordPanel(QFrame):
         self.recordings = QComboBox()
         self.recordings.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.rate = QSpinBox()
-        self.rate.setButtonSymbols(QSpinBox.ButtonSymbols.NoButtons)
         self.rate.setRange(30, 1200)
         self.rate.setValue(120)
         self.rate.setSuffix(" Hz")

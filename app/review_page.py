@@ -82,7 +82,8 @@ class ReviewPage(Page):
         box(layout, spacing=0)
         layout.addWidget(self.list)
         layout.addWidget(self._centre, 1)
-        layout.addWidget(self._make_inspector())
+        self._inspector = self._make_inspector()
+        layout.addWidget(self._inspector)
         self.list.chosen.connect(self.session.set_image)
         self.list.chosen.connect(lambda _: self.canvas.setFocus())
         self.setFocusProxy(self.canvas)
@@ -194,7 +195,10 @@ class ReviewPage(Page):
     def refresh(self, what: str) -> None:
         """Show the study's queue and the current image."""
         study = self.session.study
-        if study is None or not study.images:
+        empty = study is None or not study.images
+        self.list.setVisible(not empty)
+        self._inspector.setVisible(not empty)
+        if study is None or empty:
             self.list.set_rows([])
             self.empty.set(
                 "check-square-offset",

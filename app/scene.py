@@ -24,6 +24,8 @@ LAYERS: tuple[LayerName, ...] = get_args(LayerName)
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+TOLERANCE_PX = 0.35
+"""How far, in image pixels, a drawn contour may run beside the region's edge."""
 SMOOTHING_LIMIT_PX = 1 << 20
 """Masks of larger images are outlined without the smoothing enlargement, which would cost more than it shows."""
 
@@ -103,7 +105,9 @@ def outline(values: npt.NDArray[Any], threshold: float = 0.5) -> Outline:
         grid = cv2.resize(grid, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR)
     region = (grid >= threshold).astype(np.uint8)
     contours, _ = cv2.findContours(region, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    points = (contour.reshape(-1, 2).astype(np.float64) for contour in contours)
+    # Without its stair steps a contour has a tenth of the points, and is drawn as much faster.
+    simple = (cv2.approxPolyDP(contour, TOLERANCE_PX * factor, True) for contour in contours)
+    points = (contour.reshape(-1, 2).astype(np.float64) for contour in simple)
     return Outline(tuple((one + 0.5) / factor - 0.5 for one in points))
 
 

@@ -161,7 +161,7 @@ class StudyPage(Page):
         centred = QWidget()
         row = QHBoxLayout(centred)
         box(row, spacing=0)
-        body.setMaximumWidth(1280)
+        body.setMaximumWidth(1440)
         row.addWidget(body)
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)

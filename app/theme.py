@@ -265,7 +265,8 @@ QComboBox QAbstractItemView {
     background: $raised; color: $text; border: 1px solid $border; outline: none; padding: 4px;
     selection-background-color: $selection; selection-color: $text;
 }
-QAbstractSpinBox QLineEdit { border: none; background: transparent; min-height: 0; padding: 0; }
+QAbstractSpinBox QLineEdit { border: none; background: transparent; min-height: 0; padding: 0 0 0 8px; }
+QSpinBox::up-button, QSpinBox::down-button { width: 0; border: none; }
 QCheckBox { spacing: 8px; min-height: 24px; }
 
 QListView, QTableView {

@@ -81,7 +81,6 @@ class TrainSettings(QFrame):
     def _number(self, low: int, high: int, nothing: str) -> QSpinBox:
         spin = QSpinBox()
         spin.setRange(low, high)
-        spin.setButtonSymbols(QSpinBox.ButtonSymbols.NoButtons)
         spin.setGroupSeparatorShown(True)
         if nothing:
             spin.setSpecialValueText(nothing)

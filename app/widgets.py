@@ -387,7 +387,7 @@ class Fold(QWidget):
 
 
 class FlowGrid(QWidget):
-    """Cells of equal width in as many columns as fit, at least `minimum` pixels each."""
+    """Cells of equal width, at least `minimum` pixels each, in as many columns as fit and fill every row."""
 
     def __init__(self, cells: list[QWidget], minimum: int, spacing: int = theme.WIDE) -> None:
         super().__init__()
@@ -397,9 +397,9 @@ class FlowGrid(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
     def _columns(self) -> int:
-        return max(
-            1, min(len(self._cells), (self.width() + self._spacing) // (self._minimum + self._spacing))
-        )
+        fitting = max(1, (self.width() + self._spacing) // (self._minimum + self._spacing))
+        count = len(self._cells)
+        return max(columns for columns in range(1, count + 1) if count % columns == 0 and columns <= fitting)
 
     def _row_height(self) -> int:
         return max(cell.sizeHint().height() for cell in self._cells)

@@ -41,7 +41,8 @@ from app.main_window import MainWindow, make_application
 application = make_application()
 window = MainWindow(QSettings({str(tmp_path / "s.ini")!r}, QSettings.Format.IniFormat))
 window.show()
-assert "pyqtgraph" not in sys.modules, "plots are for the training page"
+for late in ("pyqtgraph", "scipy.signal", "scipy.stats"):
+    assert late not in sys.modules, f"{{late}} would delay the window"
 for name in ("study", "record", "train", "review"):
     window.show_page(name)
     application.processEvents()

@@ -41,7 +41,6 @@ theme.apply(application, "dark")
 window = MainWindow(QSettings(sys.argv[3], QSettings.Format.IniFormat))
 window.session.open(Path(sys.argv[2]))
 window.show()
-original = window.paintEvent
 def painted():
     sys.stdout.write(str(time.time() - started))
     sys.stdout.flush()
@@ -89,7 +88,7 @@ def make_study(folder: Path) -> Study:
         )
         for network, blur in (("student", 9), ("teacher", 15)):
             probability = cv2.GaussianBlur(truth.astype(np.float32), (0, 0), blur)
-            study.save_prediction("run-bench", image.id, "target", network, probability)
+            study.save_prediction("run-bench", image.id, "target", network, probability.astype(np.float32))
     (study.runs_folder / "run-bench" / "spec.json").write_text("{}")
     study.save_fixations("bench", found, imported=True)
     for image in study.images.values():
@@ -150,8 +149,8 @@ def main() -> None:
         window.show_page("review")
         review = window.page("review")
         assert isinstance(review, ReviewPage)
-        for name in LAYERS:
-            review.canvas.set_layer_visible(name, True)
+        for layer in LAYERS:
+            review.canvas.set_layer_visible(layer, True)
         spin(500)
 
         def switch() -> float:
