@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from PySide6.QtCore import QByteArray, QEvent, QObject, QSettings, QSize, Qt, QTimer
-from PySide6.QtGui import QAction, QCloseEvent, QKeyEvent, QKeySequence, QShortcut
+from PySide6.QtCore import QByteArray, QEvent, QObject, QSettings, QSize, Qt, QThreadPool, QTimer
+from PySide6.QtGui import QAction, QCloseEvent, QKeyEvent, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import (
     QApplication,
     QButtonGroup,
@@ -116,7 +116,6 @@ class MainWindow(QMainWindow):
         centre = QWidget()
         column = QVBoxLayout()
         box(column, spacing=0)
-        column.addWidget(self.banner)
         column.addWidget(self.stack, 1)
         column.addWidget(self.strip)
         row = QHBoxLayout()
@@ -128,6 +127,8 @@ class MainWindow(QMainWindow):
         whole.addLayout(row, 1)
         whole.addWidget(self._make_status())
         self.setCentralWidget(centre)
+        self.banner.setParent(centre)
+        self.banner.hide()
         for number, name in enumerate(PAGES):
             QShortcut(QKeySequence(f"Ctrl+{number + 1}"), self, lambda name=name: self.show_page(name))
         QShortcut(QKeySequence.StandardKey.Open, self, self._open)
@@ -242,17 +243,18 @@ class MainWindow(QMainWindow):
 
         return ReviewPage(self.session)
 
-    def show_page(self, name: str) -> None:
-        """Bring a page to the front, unless the one in front holds on."""
+    def show_page(self, name: str) -> bool:
+        """Bring a page to the front, unless the one in front holds on; return whether it came."""
         current = self.stack.currentWidget()
         reason = current.holds() if isinstance(current, Page) and current is not self.pages.get(name) else ""
         if reason:
             self._rail_buttons[self.current_page()].setChecked(True)
             self.banner.show_error(reason)
-            return
+            return False
         self.stack.setCurrentWidget(self.page(name))
         self._rail_buttons[name].setChecked(True)
         self.page(name).setFocus()
+        return True
 
     def current_page(self) -> str:
         """Return the name of the page in front."""
@@ -345,16 +347,14 @@ class MainWindow(QMainWindow):
     # Dialogs and theme
 
     def _new(self) -> None:
-        self._study_page().new_study()
+        page = self.page("study")
+        if self.show_page("study") and isinstance(page, StudyPage):
+            page.new_study()
 
     def _open(self) -> None:
-        self._study_page().open_study()
-
-    def _study_page(self) -> StudyPage:
-        self.show_page("study")
         page = self.page("study")
-        assert isinstance(page, StudyPage)
-        return page
+        if self.show_page("study") and isinstance(page, StudyPage):
+            page.open_study()
 
     def _ask_annotator(self) -> None:
         name, fine = QInputDialog.getText(
@@ -431,10 +431,15 @@ class MainWindow(QMainWindow):
             task.cancel()
         for page in self.pages.values():
             page.stop()
-        from PySide6.QtCore import QThreadPool
-
-        QThreadPool.globalInstance().waitForDone(5000)
         super().closeEvent(event)
+        # Out of sight already: what was cancelled may take a moment to notice.
+        self.hide()
+        QThreadPool.globalInstance().waitForDone(5000)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Keep the message in its place."""
+        super().resizeEvent(event)
+        self.banner.place()
 
 
 class _UnforeseenErrors(QObject):

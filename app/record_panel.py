@@ -53,6 +53,7 @@ class RecordPanel(QFrame):
         self.rate.setRange(30, 1200)
         self.rate.setValue(120)
         self.rate.setSuffix(" Hz")
+        self.rate.lineEdit().setTextMargins(8, 0, 0, 0)
         self.annotator = QLineEdit()
         self.annotator.editingFinished.connect(lambda: self.annotator_named.emit(self.annotator.text()))
         self.about = label("", "muted", wrap=True)

@@ -216,7 +216,7 @@ QFrame#hero { background: $surface; border: 1px solid $border; border-radius: 6p
 QFrame#line { background: $border; border: none; max-height: 1px; min-height: 1px; }
 QFrame#dropZone { background: transparent; border: 1px dashed $dashed; border-radius: 6px; }
 QFrame#dropZone[hot="true"] { background: $selection; border: 1px dashed $accent; }
-QFrame#banner { background: $raised; border: none; border-bottom: 1px solid $border; }
+QFrame#banner { background: $raised; border: 1px solid $dashed; border-radius: 6px; }
 QFrame#miniBar { background: rgba(20, 23, 26, 225); border: 1px solid #3A434D; border-radius: 6px; }
 QFrame#miniBar QToolButton { color: #E8EBEE; border-radius: 4px; padding: 0 6px; min-width: 20px; }
 QFrame#miniBar QToolButton:hover { background: #2C333B; }
@@ -265,7 +265,8 @@ QComboBox QAbstractItemView {
     background: $raised; color: $text; border: 1px solid $border; outline: none; padding: 4px;
     selection-background-color: $selection; selection-color: $text;
 }
-QAbstractSpinBox QLineEdit { border: none; background: transparent; min-height: 0; padding: 0 0 0 8px; }
+QAbstractSpinBox QLineEdit { border: none; background: transparent; min-height: 0; padding: 0; }
+QAbstractSpinBox { min-height: 25px; padding-left: 0; }
 QSpinBox::up-button, QSpinBox::down-button { width: 0; border: none; }
 QCheckBox { spacing: 8px; min-height: 24px; }
 

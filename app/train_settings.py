@@ -82,6 +82,7 @@ class TrainSettings(QFrame):
         spin = QSpinBox()
         spin.setRange(low, high)
         spin.setGroupSeparatorShown(True)
+        spin.lineEdit().setTextMargins(8, 0, 0, 0)
         if nothing:
             spin.setSpecialValueText(nothing)
         return spin

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QEvent, QRectF, QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QRectF, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QColor, QFontMetrics, QMouseEvent, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import (
     QFrame,
@@ -19,6 +19,10 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
+
+NOTICE_MS = 6000
+"""How long good news stay; errors stay until they are closed."""
+BANNER_WIDTH = 760
 
 
 def label(text: str = "", role: str = "", *, wrap: bool = False) -> QLabel:
@@ -326,7 +330,7 @@ class EmptyState(QWidget):
 
 
 class Banner(QFrame):
-    """A message across the page's top that blocks nothing; `Details` where there are any."""
+    """A message that floats over its parent's top, blocks nothing and moves nothing; `Details` where there are any."""
 
     details_wanted = Signal(str)
 
@@ -344,10 +348,12 @@ class Banner(QFrame):
             self.tr("Details"), role="plain", on_click=lambda: self.details_wanted.emit(self._details)
         )
         close = IconButton("x", self.tr("Close this message"), on_click=self.hide)
-        layout.addWidget(self._icon, 0, Qt.AlignmentFlag.AlignTop)
+        layout.addWidget(self._icon)
         layout.addWidget(self.text, 1)
         layout.addWidget(self.details)
         layout.addWidget(close)
+        self._fading = QTimer(self, singleShot=True, interval=NOTICE_MS)
+        self._fading.timeout.connect(self.hide)
         self.hide()
 
     def show_error(self, sentence: str, details: str = "") -> None:
@@ -357,13 +363,25 @@ class Banner(QFrame):
     def show_notice(self, sentence: str, details: str = "") -> None:
         """Show what was done."""
         self._show("check-circle", "accent", sentence, details)
+        self._fading.start()
 
     def _show(self, icon: str, token: str, sentence: str, details: str) -> None:
         self._icon.set_icon(icon, token)
         self.text.setText(sentence)
         self._details = details
         self.details.setVisible(bool(details))
+        self._fading.stop()
+        self.place()
         self.show()
+        self.raise_()
+
+    def place(self) -> None:
+        """Lie at the parent's top, in its middle."""
+        parent, layout = self.parentWidget(), self.layout()
+        if parent is not None and layout is not None:
+            width = min(BANNER_WIDTH, parent.width() - 2 * theme.HUGE)
+            height = max(layout.totalHeightForWidth(width), 48)
+            self.setGeometry((parent.width() - width) // 2, theme.WIDE, width, height)
 
 
 class Fold(QWidget):
