@@ -61,6 +61,12 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+_METHODS_OWN: dict[str, dict[str, Any]] = {
+    # Partial cross-entropy: what lies between the levels is ignored.
+    "partial": {"student_levels": (0, -1)},
+}
+
+
 def preset_names() -> tuple[str, ...]:
     """Return the names of all presets."""
     return tuple(_PRESETS)
@@ -78,9 +84,8 @@ def preset(method: str = "gaze-to-insight", name: str = "cpu", **changes: Any) -
         raise UserError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
     if name not in _PRESETS:
         raise UserError(f"There is no preset {name!r}; choose one of {', '.join(_PRESETS)}.")
-    return checked(
-        RunSpec.from_json({"method": method, "preset": name, **_PRESETS[name], **changes}, "The run's spec")
-    )
+    values = {"method": method, "preset": name, **_PRESETS[name], **_METHODS_OWN.get(method, {}), **changes}
+    return checked(RunSpec.from_json(values, "The run's spec"))
 
 
 def checked(spec: RunSpec) -> RunSpec:
