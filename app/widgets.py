@@ -22,7 +22,8 @@ from app import theme
 
 NOTICE_MS = 6000
 """How long good news stay; errors stay until they are closed."""
-BANNER_WIDTH = 760
+BANNER_WIDTH = 616
+ABOVE_FOOT = 40
 
 
 def label(text: str = "", role: str = "", *, wrap: bool = False) -> QLabel:
@@ -330,7 +331,7 @@ class EmptyState(QWidget):
 
 
 class Banner(QFrame):
-    """A message that floats over its parent's top, blocks nothing and moves nothing; `Details` where there are any."""
+    """A message that floats over its parent's foot, blocks nothing and moves nothing; `Details` where there are any."""
 
     details_wanted = Signal(str)
 
@@ -376,12 +377,14 @@ class Banner(QFrame):
         self.raise_()
 
     def place(self) -> None:
-        """Lie at the parent's top, in its middle."""
+        """Lie at the parent's foot, in its middle, above the status bar."""
         parent, layout = self.parentWidget(), self.layout()
         if parent is not None and layout is not None:
             width = min(BANNER_WIDTH, parent.width() - 2 * theme.HUGE)
             height = max(layout.totalHeightForWidth(width), 48)
-            self.setGeometry((parent.width() - width) // 2, theme.WIDE, width, height)
+            self.setGeometry(
+                (parent.width() - width) // 2, parent.height() - height - ABOVE_FOOT, width, height
+            )
 
 
 class Fold(QWidget):
