@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QWidget
 
 from app import theme
-from app.scene import LAYERS, Floats, LayerName, Marks, Outline, Scene
+from app.scene import LAYERS, Floats, LayerName, Marks, Outline, Scene, inferno_rgba
 
 MINIMUM_VISIBLE_PX = 32
 MAXIMUM_ZOOM = 40.0
@@ -74,12 +75,20 @@ def pen_of(style: Style, *, halo: bool = False) -> QPen:
     return pen
 
 
+@functools.cache
+def _inferno() -> list[int]:
+    return [QColor(*rgba).rgba() for rgba in inferno_rgba().tolist()]
+
+
 def pixmap_of(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> QPixmap:
-    """Turn RGB or RGBA pixels (H, W, 3 or 4) into a pixmap."""
-    height, width, channels = pixels.shape
-    form = QImage.Format.Format_RGB888 if channels == 3 else QImage.Format.Format_RGBA8888
+    """Turn RGB pixels (H, W, 3), or a heatmap (H, W), into a pixmap."""
+    height, width = pixels.shape[:2]
+    coloured = pixels.ndim == 3
+    form = QImage.Format.Format_RGB888 if coloured else QImage.Format.Format_Indexed8
     data = np.ascontiguousarray(pixels)
-    image = QImage(data.data, width, height, width * channels, form)
+    image = QImage(data.data, width, height, width * (3 if coloured else 1), form)
+    if not coloured:
+        image.setColorTable(_inferno())
     # fromImage converts, and so copies: the pixmap does not lean on the array's memory.
     return QPixmap.fromImage(image)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -26,7 +27,7 @@ Mask = npt.NDArray[np.bool_]
 
 TOLERANCE_PX = 0.35
 """How far, in image pixels, a drawn contour may run beside the region's edge."""
-SMOOTHING_LIMIT_PX = 1 << 20
+SMOOTHING_LIMIT_PX = 600 * 600
 """Masks of larger images are outlined without the smoothing enlargement, which would cost more than it shows."""
 
 
@@ -62,7 +63,7 @@ class Scene:
     image: npt.NDArray[np.uint8]
     """(H, W, 3) RGB."""
     heatmap: npt.NDArray[np.uint8] | None = None
-    """(H, W, 4) RGBA, not premultiplied."""
+    """(H, W) 0..255."""
     gaze: tuple[Marks, ...] = ()
     """One for every sitting."""
     levels: tuple[Outline, ...] = ()
@@ -111,20 +112,18 @@ def outline(values: npt.NDArray[Any], threshold: float = 0.5) -> Outline:
     return Outline(tuple((one + 0.5) / factor - 0.5 for one in points))
 
 
-def _inferno() -> npt.NDArray[np.uint8]:
+def inferno_rgba() -> npt.NDArray[np.uint8]:
+    """Return the heatmap's colours (256, 4), RGBA not premultiplied: inferno, its alpha following the value."""
     ramp = np.arange(256, dtype=np.uint8)[:, np.newaxis]
     bgr = cv2.applyColorMap(ramp, cv2.COLORMAP_INFERNO)[:, 0]
-    return np.ascontiguousarray(bgr[:, ::-1])
-
-
-def heatmap_rgba(heatmap: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Colour a heatmap (H, W) in 0..1 with inferno, its alpha following the value; returns (H, W, 4)."""
-    index = np.rint(np.clip(heatmap, 0, 1) * 255).astype(np.uint8)
-    ramp = np.empty((256, 4), dtype=np.uint8)
-    ramp[:, :3] = _inferno()
     # The square root lifts the flanks: a linear alpha hides all but the very peak.
-    ramp[:, 3] = np.rint(np.sqrt(np.linspace(0, 1, 256)) * 235)
-    return ramp[index]
+    alpha = np.rint(np.sqrt(np.linspace(0, 1, 256)) * 235).astype(np.uint8)
+    return np.concatenate([bgr[:, ::-1], alpha[:, np.newaxis]], axis=1)
+
+
+def heatmap_index(heatmap: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Return a heatmap (H, W) in 0..1 as 0..255."""
+    return cv2.convertScaleAbs(heatmap, alpha=255.0).astype(np.uint8, copy=False)
 
 
 def marks_of(fixations: Fixations) -> Marks:
@@ -154,7 +153,7 @@ def build_scene(study: Study, image_id: str, target_id: str, run_id: str | None 
         image_id=image_id,
         target_id=target_id,
         image=image,
-        heatmap=None if pseudomask is None else heatmap_rgba(pseudomask.heatmap),
+        heatmap=None if pseudomask is None else heatmap_index(pseudomask.heatmap),
         gaze=tuple(marks_of(item) for item in gaze),
         levels=() if pseudomask is None else tuple(outline(mask) for mask in pseudomask.masks),
         thresholds=() if pseudomask is None else pseudomask.thresholds,
@@ -176,6 +175,7 @@ class SceneCache:
         self._study = study
         self._size = size
         self._scenes: OrderedDict[tuple[str, str, str | None], Scene] = OrderedDict()
+        self._building: dict[tuple[int, tuple[str, str, str | None]], Future[Scene]] = {}
         self._lock = threading.Lock()
         self._generation = 0
 
@@ -187,7 +187,23 @@ class SceneCache:
                 self._scenes.move_to_end(key)
                 return self._scenes[key]
             generation = self._generation
-        scene = build_scene(self._study, image_id, target_id, run_id)
+            building = self._building.get((generation, key))
+            if building is None:
+                own: Future[Scene] = Future()
+                self._building[generation, key] = own
+        if building is not None:
+            # Another thread is at it: waiting is quicker than doing it twice.
+            return building.result()
+        try:
+            scene = build_scene(self._study, image_id, target_id, run_id)
+        except BaseException as error:
+            own.set_exception(error)
+            raise
+        else:
+            own.set_result(scene)
+        finally:
+            with self._lock:
+                del self._building[generation, key]
         with self._lock:
             if generation == self._generation:
                 self._scenes[key] = scene

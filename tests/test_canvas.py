@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from app.canvas import HOLD_SECONDS, Canvas
-from app.scene import LAYERS, Marks, Outline, Scene, SceneCache, build_scene, heatmap_rgba, outline
+from app.scene import LAYERS, Marks, Outline, Scene, SceneCache, build_scene, heatmap_index, outline
+from gaze_capture.errors import UserError
 from segmentation.study import Study
 from tests.window_support import fill
 
@@ -142,7 +145,7 @@ def test_every_layer_leaves_a_trace_and_none_leaves_another(canvas: Canvas) -> N
     heatmap[15:25, 25:35] = 1
     square = square_outline()
     full = scene(
-        heatmap=heatmap_rgba(heatmap),
+        heatmap=heatmap_index(heatmap),
         gaze=(marks,),
         levels=(square,),
         student=square,
@@ -212,3 +215,25 @@ def test_scene_cache_forgets_what_changed(study: Study, image_folder: Path) -> N
     again = cache.get(first, "target")
     cache.forget(first)
     assert cache.get(first, "target") is not again
+
+
+def test_two_threads_that_want_one_scene_build_it_once(
+    study: Study, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(study, image_folder, gaze=False)
+    built = []
+
+    def slowly(*arguments: object) -> Scene:
+        built.append(arguments)
+        time.sleep(0.1)
+        return build_scene(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("app.scene.build_scene", slowly)
+    cache = SceneCache(study)
+    image_id = next(iter(study.images))
+    with ThreadPoolExecutor(3) as pool:
+        scenes = list(pool.map(lambda _: cache.get(image_id, "target"), range(3)))
+    assert len(built) == 1 and scenes[0] is scenes[1] is scenes[2]
+    with pytest.raises(UserError):
+        cache.get("nowhere", "target")
+    assert cache.get(image_id, "target") is scenes[0]
