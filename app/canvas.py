@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from PySide6.QtCore import QPoint, QPointF, QRectF, QSize, Qt, QTimer, Signal
+from PySide6.QtCore import QLineF, QPoint, QPointF, QRectF, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import (
     QBrush,
     QColor,
@@ -64,14 +65,13 @@ HIDDEN_AT_FIRST: frozenset[LayerName] = frozenset({"scanpath", "teacher", "disag
 
 
 def pen_of(style: Style, *, halo: bool = False) -> QPen:
-    """Return a layer's pen, or the dark one that lies under it."""
-    colour = QColor(0, 0, 0, 170) if halo else QColor(style.colour)
+    """Return a layer's pen, or the dark one that lies under it: solid also under dashes, and fainter there."""
+    colour = QColor(0, 0, 0, 110 if style.dashes else 170) if halo else QColor(style.colour)
     pen = QPen(colour, style.width + (2.0 if halo else 0.0))
     pen.setCapStyle(Qt.PenCapStyle.FlatCap if style.dashes else Qt.PenCapStyle.RoundCap)
     pen.setJoinStyle(Qt.PenJoinStyle.BevelJoin)
-    if style.dashes:
-        scale = style.width / pen.widthF()
-        pen.setDashPattern([length * scale for length in style.dashes])
+    if style.dashes and not halo:
+        pen.setDashPattern(list(style.dashes))
     return pen
 
 
@@ -460,11 +460,12 @@ class Canvas(QWidget):
             painter.strokePath(path, pen_of(line))
 
     def _draw_scanpath(self, painter: QPainter, marks: Marks) -> None:
-        points = QPolygonF([self.widget_from_image(*xy) for xy in marks.xy_px])
-        painter.setBrush(Qt.BrushStyle.NoBrush)
+        points = [self.widget_from_image(*xy) for xy in marks.xy_px]
+        # Line by line: one stroke that crosses itself a hundred times takes the rasteriser ten times as long.
+        lines = [QLineF(one, other) for one, other in pairwise(points)]
         for halo in (True, False):
             painter.setPen(pen_of(STYLES["scanpath"], halo=halo))
-            painter.drawPolyline(points)
+            painter.drawLines(lines)
 
     def _draw_marks(self, painter: QPainter, marks: Marks) -> None:
         style = STYLES["fixations"]
