@@ -25,8 +25,8 @@ from segmentation.presets import preset
 from segmentation.report import write_report
 from segmentation.study import TEST_SPLIT, Mask, Study, Target
 
-TRAIN_IMAGES = 240
-TEST_IMAGES = 60
+TRAIN_IMAGES = 400
+TEST_IMAGES = 100
 SIZE_PX = 160
 
 _Result = TypeVar("_Result")
