@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
@@ -17,6 +18,8 @@ Heatmap = npt.NDArray[np.float32]
 REFINERS = ("none", "crf")
 WORKING_SIDE_PX = 512
 """Larger images are refined at this size; the heatmap is smooth enough to be scaled back."""
+SMOOTHING = 0.007
+"""Sigma of the final smoothing, as a fraction of the longer side."""
 CELLS_PER_SIGMA = 4
 MAX_COLOURS = 256
 
@@ -29,6 +32,8 @@ def refine(name: str, image: npt.NDArray[np.float32], heatmap: Heatmap) -> Heatm
     scale = min(1.0, WORKING_SIDE_PX / max(height, width))
     small = (max(1, round(height * scale)), max(1, round(width * scale)))
     refined = dense_crf(resize(image, *small), resize(heatmap, *small))
+    # Specks of single pixels are noise of the image, not of what was looked at.
+    refined = cv2.GaussianBlur(refined, (0, 0), SMOOTHING * max(small))
     scaled_back: Heatmap = resize(refined, height, width)
     return scaled_back
 
