@@ -33,8 +33,8 @@ def refine(name: str, image: npt.NDArray[np.float32], heatmap: Heatmap) -> Heatm
     small = (max(1, round(height * scale)), max(1, round(width * scale)))
     refined = dense_crf(resize(image, *small), resize(heatmap, *small))
     # Specks of single pixels are noise of the image, not of what was looked at.
-    refined = cv2.GaussianBlur(refined, (0, 0), SMOOTHING * max(small))
-    scaled_back: Heatmap = resize(refined, height, width)
+    smooth = cv2.GaussianBlur(refined, (0, 0), SMOOTHING * max(small))
+    scaled_back: Heatmap = resize(smooth, height, width)
     return scaled_back
 
 
