@@ -42,12 +42,12 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "views": "one",
         "cutmix_share": 0.3,
     },
-    # The demo: phantoms are simple, so that a minute and a half on two cores is enough.
+    # The demo: phantoms are simple, so that two minutes on two cores are enough.
     "phantom": {
-        "image_size_px": 96,
+        "image_size_px": 80,
         "batch_size": 8,
-        "iterations": 700,
-        "max_minutes": 1.5,
+        "iterations": 1400,
+        "max_minutes": 2.5,
         "student_widths": (0, 24, 48, 96, 128),
         "teacher_widths": (0, 16, 32, 64, 96),
         "text_heads": 4,
