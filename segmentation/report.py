@@ -361,11 +361,13 @@ def _run_section(run: RunFolder) -> str:
         f"<div><dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd></div>" for k, v in facts.items()
     )
     html = f'<h2>Run settings</h2><div class="panel"><dl>{items}</dl></div>'
-    losses = [
-        (event.step, float(event.values["loss"]))
+    totals = (
+        (event.step, (event.values.get("losses") or {}).get("total"))
         for event in events
-        if event.kind == "step" and isinstance(event.values.get("loss"), (int, float))
-    ]
+        if event.kind == "step"
+    )
+    # A loss that was not finite travels as null.
+    losses = [(step, float(total)) for step, total in totals if isinstance(total, (int, float))]
     if len(losses) > 2:
         html += f'<h3>Training loss over iterations</h3><div class="panel chart">{curve(losses)}</div>'
     return html

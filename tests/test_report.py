@@ -87,7 +87,10 @@ def finished_run(gazed: Study) -> str:
     """A run that has ended, with predictions that are the true masks pushed aside by a few pixels."""
     run = create_run(gazed, RunSpec(notes={"remark": HOSTILE}))
     events = [JobEvent(run.id, "started", 0, 3, time.time(), {"device": "cpu"})]
-    events += [JobEvent(run.id, "step", step, 3, time.time(), {"loss": 1.0 / step}) for step in (1, 2, 3)]
+    events += [
+        JobEvent(run.id, "step", step, 3, time.time(), {"losses": {"total": 1.0 / step}})
+        for step in (1, 2, 3)
+    ]
     events.append(JobEvent(run.id, "done", 3, 3, time.time(), {"seconds": 90.0}))
     run.events_path.write_text("".join(event.to_line() + "\n" for event in events), encoding="utf-8")
     write_json_atomic(run.path / "worker.json", {"pid": 1, "host": "elsewhere", "started": 0, "heartbeat": 0})
@@ -161,6 +164,7 @@ def test_metrics_are_those_of_evaluate(gazed: Study, finished_run: str, tmp_path
     assert re.search(rf"{mean:.3f}\s+± {sd:.3f}", page.text)
     assert "simulated from masks" in page.text
     assert "1.5 min" in page.text, "the run's training time"
+    assert "1 → 0.333" in page.text, "its first and last loss"
     held = [image.id for image in gazed.images_of("test") if gazed.true_mask(image.id, "target").any()]  # type: ignore[union-attr]
     assert 9 < len(held) < 12, "some of the twelve hold nothing, and those are not worth showing"
     ranked = sorted(held, key=lambda label: (-measured.per_image[label].dice, label))
