@@ -92,12 +92,12 @@ def test_stopping_keeps_what_is_done(
 def test_mirrored_images_get_mirrored_masks_when_flips_are_averaged(trained: tuple[Study, RunFolder]) -> None:
     study, run = trained
     pixels = read_display(study.image_path(next(iter(study.images.values()))))
-    mirrored = np.ascontiguousarray(pixels[:, ::-1])
+    mirrored = np.ascontiguousarray(pixels[::-1, ::-1])
     averaging, plain = Predictor(run), Predictor(run, flip_average=False)
     first, second = averaging.predict([pixels, mirrored])
-    assert np.allclose(first, second[:, :, ::-1], atol=1e-3)
+    assert np.allclose(first, second[:, ::-1, ::-1], atol=1e-3)
     first, second = plain.predict([pixels, mirrored])
-    assert not np.allclose(first, second[:, :, ::-1], atol=1e-3)
+    assert not np.allclose(first, second[:, ::-1, ::-1], atol=1e-3)
 
 
 def test_the_averaged_weights_predict(trained: tuple[Study, RunFolder]) -> None:
