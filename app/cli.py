@@ -299,10 +299,10 @@ def _train(args: argparse.Namespace, progress: Progress) -> Outcome:
     spec = dataclasses.replace(spec, **{name: value for name, value in chosen.items() if value is not None})
 
     def show(event: JobEvent) -> None:
-        if event.kind == "phase":
+        if event.kind == "progress":
             progress(event.step, event.total, str(event.values.get("name", "")))
         elif event.kind == "step":
-            progress(event.step, event.total, f"training, loss {event.values.get('loss') or 0:.3f}")
+            progress(event.step, event.total, f"training, loss {event.values['losses']['total'] or 0:.3f}")
 
     result = steps.train(study, spec, resume=args.resume, on_event=show)
     return Outcome(
