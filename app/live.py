@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from app.scene import Marks
+from gaze_capture.fixations import binocular_xy
 from gaze_capture.recording import Floats, Samples
 
 OUTLIERS_THAT_END = 3
@@ -15,18 +16,9 @@ GAP_THAT_ENDS_MS = 100.0
 
 
 def binocular(samples: Samples) -> Floats:
-    """Return the mean of both eyes, or the one that is valid, normalised to the screen (N, 2); NaN without either."""
-    eyes = np.stack(
-        [
-            np.stack([samples["left_x"], samples["left_y"]], axis=1),
-            np.stack([samples["right_x"], samples["right_y"]], axis=1),
-        ]
-    ).astype(np.float64)
-    valid = np.isfinite(eyes).all(axis=2, keepdims=True)
-    count = valid.sum(axis=0)
-    total = np.where(valid, eyes, 0.0).sum(axis=0)
-    mean: Floats = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return mean
+    """Return the mean of the valid eyes, normalised to the screen (N, 2); NaN without either."""
+    left_xy = np.stack([samples["left_x"], samples["left_y"]], axis=1)
+    return binocular_xy(left_xy, np.stack([samples["right_x"], samples["right_y"]], axis=1))
 
 
 class OneEuro:

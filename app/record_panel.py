@@ -10,14 +10,13 @@ from PySide6.QtWidgets import (
     QGridLayout,
     QLineEdit,
     QProgressBar,
-    QScrollArea,
     QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
 from app import theme
-from app.widgets import Button, box, heading, label, line, set_role
+from app.widgets import Button, box, heading, label, line, scrolled, set_role
 
 EXPECTED_GAZE_MS = 9000.0
 """An image gets about 9 s of gaze in the published sets."""
@@ -109,12 +108,7 @@ class RecordPanel(QFrame):
         self.hint = label("", "muted", wrap=True)
         column.addWidget(self.hint)
         column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        scroll.setWidget(body)
-        outer.addWidget(scroll, 1)
+        outer.addWidget(scrolled(body), 1)
         outer.addWidget(line())
         outer.addWidget(self._make_controls())
 

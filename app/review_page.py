@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QFrame,
     QGridLayout,
     QHBoxLayout,
-    QScrollArea,
     QStackedWidget,
     QVBoxLayout,
     QWidget,
@@ -27,7 +26,19 @@ from app.scene import Scene, SceneCache
 from app.session import Session
 from app.texts import short_name
 from app.verdicts import Given, Word, give_verdict
-from app.widgets import Button, ElidedLabel, EmptyState, IconButton, Pill, box, clear, heading, label, line
+from app.widgets import (
+    Button,
+    ElidedLabel,
+    EmptyState,
+    IconButton,
+    Pill,
+    box,
+    clear,
+    heading,
+    label,
+    line,
+    scrolled,
+)
 from gaze_capture.errors import UserError
 from segmentation.explanation import Explanation, load_explanation
 from segmentation.study import Review, Study
@@ -136,12 +147,7 @@ class ReviewPage(Page):
         column.addWidget(heading(self.tr("Provenance")))
         column.addWidget(self._provenance)
         column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        scroll.setWidget(body)
-        outer.addWidget(scroll, 1)
+        outer.addWidget(scrolled(body), 1)
         outer.addWidget(line())
         outer.addWidget(self._make_verdict())
         return inspector

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import queue
 import time
 
@@ -11,10 +10,10 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Floats, Placement, Presence, Recording, Samples, ScreenGeometry
-from gaze_capture.recording_codec import RecordingCounts, RecordingHeader, RecordingWriter
+from gaze_capture.recording_codec import RecordingCounts, RecordingWriter
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, look_at, saliency
 from gaze_capture.synthetic_eye import Script
-from gaze_capture.trackers import Tracker
+from gaze_capture.trackers import Tracker, header_of
 from segmentation.images import read_image
 from segmentation.study import Study, new_id
 
@@ -37,15 +36,7 @@ class Sitting:
         self._number = -1
         self._started_s = time.monotonic()
         tracker.open()
-        header = RecordingHeader(
-            id=self.recording_id,
-            annotator=annotator,
-            tracker=tracker.name,
-            geometry=tracker.geometry,
-            started_utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),
-            simulated_from=tracker.simulated_from,
-            notes={"rate_hz": tracker.rate_hz},
-        )
+        header = header_of(tracker, self.recording_id, annotator)
         try:
             self._writer = RecordingWriter(study.recordings_folder / self.recording_id, header)
         except UserError:

@@ -12,6 +12,7 @@ from PySide6.QtWidgets import (
     QLabel,
     QLayout,
     QPushButton,
+    QScrollArea,
     QSizePolicy,
     QToolButton,
     QVBoxLayout,
@@ -58,6 +59,16 @@ def line() -> QFrame:
     """Return a hairline."""
     result = QFrame()
     result.setObjectName("line")
+    return result
+
+
+def scrolled(body: QWidget) -> QScrollArea:
+    """Return a panel that scrolls downwards when its content is taller than the window."""
+    result = QScrollArea()
+    result.setWidgetResizable(True)
+    result.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    result.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    result.setWidget(body)
     return result
 
 

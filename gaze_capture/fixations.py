@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.delimited import read_delimited
-from gaze_capture.recording import Floats, Int64s, Presence, Recording, ScreenGeometry
+from gaze_capture.recording import Float32s, Floats, Int64s, Presence, Recording, ScreenGeometry
 from gaze_capture.storage import write_bytes_atomic
 
 Bools = npt.NDArray[np.bool_]
@@ -274,9 +274,9 @@ def _spans_of(
     )
 
 
-def binocular_xy(recording: Recording) -> Floats:
-    """Return the mean of the valid eyes (N, 2), normalised screen position, NaN where neither is valid."""
-    eyes = np.stack([recording.left_xy, recording.right_xy]).astype(np.float64)
+def binocular_xy(left_xy: Float32s, right_xy: Float32s) -> Floats:
+    """Return the mean of the valid eyes (N, 2), NaN where neither of the two (N, 2) is valid."""
+    eyes = np.stack([left_xy, right_xy]).astype(np.float64)
     valid = np.isfinite(eyes).all(axis=2, keepdims=True)
     count = valid.sum(axis=0)
     mean: Floats = np.where(valid, eyes, 0.0).sum(axis=0) / np.where(count == 0, np.nan, count)
@@ -294,7 +294,7 @@ def fixations_of(recording: Recording, parameters: AdaptiveIVT = AdaptiveIVT()) 
     else:
         origin_ns = int(recording.time_ns[0])
         time = (recording.time_ns - origin_ns) / 1e6
-    xy = recording.geometry.degrees_from_normalised(binocular_xy(recording))
+    xy = recording.geometry.degrees_from_normalised(binocular_xy(recording.left_xy, recording.right_xy))
     valid = _valid(xy)
     sums, counts, squares = _cumulated(xy, valid)
     spans = detect_fixations(time, xy, parameters)

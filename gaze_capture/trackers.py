@@ -316,6 +316,19 @@ class RecordingResult:
     """Samples on disk."""
 
 
+def header_of(tracker: Tracker, recording_id: str, annotator: str) -> RecordingHeader:
+    """Return the header of a recording that begins now, with an open tracker."""
+    return RecordingHeader(
+        id=recording_id,
+        annotator=annotator,
+        tracker=tracker.name,
+        geometry=tracker.geometry,
+        started_utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),
+        simulated_from=tracker.simulated_from,
+        notes={"rate_hz": tracker.rate_hz},
+    )
+
+
 def record_headless(
     folder: Path,
     tracker: Tracker,
@@ -344,16 +357,7 @@ def record_headless(
         raise UserError(f"A recording must last longer than 0 s, not {seconds:g}.")
     tracker.open()
     try:
-        header = RecordingHeader(
-            id=folder.name,
-            annotator=annotator,
-            tracker=tracker.name,
-            geometry=tracker.geometry,
-            started_utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),
-            simulated_from=tracker.simulated_from,
-            notes={"rate_hz": tracker.rate_hz},
-        )
-        with RecordingWriter(folder, header) as writer:
+        with RecordingWriter(folder, header_of(tracker, folder.name, annotator)) as writer:
             intake = _Intake(writer, seconds)
             lasted_s = seconds
             unsubscribe = tracker.subscribe(intake.receive)

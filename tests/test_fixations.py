@@ -223,7 +223,9 @@ def test_either_eye_serves_when_the_other_is_lost() -> None:
     recording = recording_of(np.tile([960.0, 540.0], (3, 1)), 500, ())
     recording.right_xy[1:] = [0.6, 0.5]
     recording.left_xy[2] = np.nan
-    np.testing.assert_allclose(binocular_xy(recording), [[0.5, 0.5], [0.55, 0.5], [0.6, 0.5]], rtol=1e-6)
+    np.testing.assert_allclose(
+        binocular_xy(recording.left_xy, recording.right_xy), [[0.5, 0.5], [0.55, 0.5], [0.6, 0.5]], rtol=1e-6
+    )
 
 
 # Files of samples

@@ -191,7 +191,9 @@ def test_gaze_that_cannot_be_placed(study: Study, image_folder: Path, tmp_path: 
     import_images(study, [image_folder / "images"])
     with pytest.raises(UserError, match="none of them in the study"):
         import_gaze(study, file)
-    bad = gaze_csv(tmp_path / "b.csv", ["case_0"], header="IMAGE,CURRENT_FIX_INDEX,CURRENT_FIX_X,CURRENT_FIX_Y,DUR,START")
+    bad = gaze_csv(
+        tmp_path / "b.csv", ["case_0"], header="IMAGE,CURRENT_FIX_INDEX,CURRENT_FIX_X,CURRENT_FIX_Y,DUR,START"
+    )
     with pytest.raises(UserError, match="CURRENT_FIX_DURATION"):
         import_gaze(study, bad)
     assert not study.fixations
