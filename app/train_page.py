@@ -116,7 +116,7 @@ class TrainPage(Page):
         plots = QHBoxLayout()
         box(plots, spacing=theme.WIDE)
         self.losses = Plot(self.tr("Losses"), self.tr("Waiting for the first steps…"))
-        self.scores = Plot(self.tr("Agreement"), self.tr("Waiting for the first steps…"))
+        self.scores = Plot(self.tr("Agreement with the labels"), self.tr("Waiting for the first steps…"))
         plots.addWidget(self.losses, 1)
         plots.addWidget(self.scores, 1)
         self.samples = SampleStrip()
@@ -222,7 +222,7 @@ class TrainPage(Page):
         self._scored = False
         self.losses.clear()
         self.scores.clear()
-        self.scores.title.setText(self.tr("Agreement"))
+        self.scores.title.setText(self.tr("Agreement with the labels"))
         self.samples.clear()
         self.bar.setRange(0, 1)
         self.bar.setValue(0)
@@ -238,6 +238,8 @@ class TrainPage(Page):
             self.bar.setValue(event.step)
         elif event.kind == "step":
             self._on_step(event)
+        elif event.kind == "agreement":
+            self._on_agreement(event)
         elif event.kind == "selection":
             self._on_selection(event)
         elif event.kind == "sample" and self.watcher is not None and self.session.study is not None:
@@ -266,8 +268,6 @@ class TrainPage(Page):
                 continue
             if name in SUPERVISED_TERMS:
                 self.losses.add(name, self._curve_title(name), event.step, value)
-            elif not self._scored:
-                self.scores.add(name, self._curve_title(name), event.step, value)
         self.bar.setRange(0, max(event.total, 1))
         self.bar.setValue(event.step)
         parts = [self.tr("step {step:,} of {total:,}").format(step=event.step, total=event.total)]
@@ -279,9 +279,15 @@ class TrainPage(Page):
         set_role(self.facts, "muted")
         self._redraw.start()
 
+    def _on_agreement(self, event: JobEvent) -> None:
+        value = event.values.get("dice")
+        if not self._scored and isinstance(value, (int, float)):
+            self.scores.add("agreement", self.tr("student and labels, Dice"), event.step, float(value))
+            self._redraw.start()
+
     def _on_selection(self, event: JobEvent) -> None:
         if not self._scored:
-            # A score on images set apart says more than the networks' agreement: it takes the plot.
+            # A score on images set apart says more than agreement with the labels: it takes the plot.
             self._scored = True
             self.scores.clear()
             self.scores.title.setText(self.tr("Dice on images set apart"))
@@ -301,9 +307,6 @@ class TrainPage(Page):
             "teacher": self.tr("teacher"),
             "dice": self.tr("Dice"),
             "best": self.tr("best"),
-            "afc": self.tr("features"),
-            "cwc": self.tr("consistency"),
-            "darm": self.tr("masked"),
         }
         return titles.get(name, name.replace("_", " "))
 

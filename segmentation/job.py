@@ -11,10 +11,21 @@ from typing import Any, Literal
 from gaze_capture.errors import UserError
 
 Kind = Literal[
-    "started", "phase", "progress", "step", "sample", "selection", "warning", "done", "stopped", "failed"
+    "started",
+    "phase",
+    "progress",
+    "step",
+    "sample",
+    "agreement",
+    "selection",
+    "warning",
+    "done",
+    "stopped",
+    "failed",
 ]
-"""What a JobEvent tells: `phase` names the stage of work, `step` carries losses, `selection` a score on images
-set apart, `sample` the path of a fresh sample mask; `done`, `stopped` and `failed` end a job."""
+"""What a JobEvent tells: `phase` names the stage of work, `step` carries losses, `sample` the path of a fresh sample
+mask, `agreement` the student's overlap with its own labels, `selection` a score on images set apart; `done`, `stopped`
+and `failed` end a job."""
 
 ENDINGS: frozenset[str] = frozenset({"done", "stopped", "failed"})
 

@@ -26,7 +26,7 @@ from segmentation.dataset import Batch, Batches, TrainingSet, load_training_set
 from segmentation.device import Precision, choose_device, choose_precision, describe, use_threads
 from segmentation.images import encode_gray16
 from segmentation.job import Kind, RunSpec
-from segmentation.losses import hard_dice
+from segmentation.losses import IGNORE, hard_dice
 from segmentation.methods import make_method, reads_text
 from segmentation.networks import Student, count_parameters
 from segmentation.optimising import Average, Clock, LossSums, Pace, learning_rate, make_optimiser
@@ -38,6 +38,8 @@ from segmentation.text_encoder import Encoder, MiniLM, PhraseCache
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0
 SAMPLE_IMAGES = 4
+AGREEMENT_IMAGES = 16
+"""Training images by which the curve of agreement goes; it chooses nothing."""
 SAMPLE_ROUNDS = 40
 SELECTION_ROUNDS = 20
 
@@ -132,11 +134,12 @@ def train(
         resumed=bool(resumed),
     )
     method.networks.train()
-    with upcoming(Batches(data, spec, method.labels), step) as next_batch:
+    batches = Batches(data, spec, method.labels)
+    with upcoming(batches, step) as next_batch:
         while (progress := clock.progress(step)) < 1:
             if int(progress * SAMPLE_ROUNDS) > sampled:
                 sampled = int(progress * SAMPLE_ROUNDS)
-                write_samples(run, spec, data, shown, step, precision, emit)
+                write_samples(run, spec, batches, shown, step, precision, emit)
             if run.stop_path().exists():
                 if not math.isfinite(sums.take().get("total", 0.0)):
                     raise UserError(_not_finite(run, step))
@@ -176,7 +179,7 @@ def train(
                 if checkpoint.due() and not ended:
                     save()
     save()
-    write_samples(run, spec, data, shown, step, precision, emit)
+    write_samples(run, spec, batches, shown, step, precision, emit)
     emit("done", step, step, seconds=clock.seconds, iterations=step, losses=means)
     return True
 
@@ -221,20 +224,25 @@ def probabilities(student: Student, images: Tensor, precision: Precision) -> Ten
 def write_samples(
     run: RunFolder,
     spec: RunSpec,
-    data: TrainingSet,
+    batches: Batches,
     student: Student,
     step: int,
     precision: Precision,
     emit: Emit,
 ) -> None:
-    """Store the student's present view of the same few training images, on the networks' square grid."""
+    """Store the student's view of the same few training images, and tell how far it agrees with some more's labels."""
+    data = batches.set
     rng = np.random.default_rng([spec.seed, 6])
-    index = rng.choice(len(data), min(SAMPLE_IMAGES, len(data)), replace=False)
+    index = rng.choice(len(data), min(AGREEMENT_IMAGES, len(data)), replace=False)
     views = probabilities(student, standardised(data.images[index]), precision).numpy()
     if not np.isfinite(views).all():
         # The next report of the losses will say so, and end the run.
         return
-    for image_id, view in zip((data.ids[number] for number in index), views, strict=True):
+    labels = batches.tables["student"][data.levels[index]]
+    known = labels != IGNORE
+    dice = hard_dice((views >= 0.5) & known, (labels == 1) & known)
+    emit("agreement", step, spec.iterations, dice=float(dice.mean()), images=len(index))
+    for image_id, view in zip((data.ids[number] for number in index[:SAMPLE_IMAGES]), views, strict=False):
         for target_id, probability in zip(spec.targets, view, strict=True):
             path = f"samples/{step}/{image_id}.{target_id}.png"
             write_bytes_atomic(run.path / path, encode_gray16(probability))

@@ -124,6 +124,11 @@ def test_every_method_tells_its_story(filled: Study, method: str) -> None:
         assert set(losses) == parts | {"total"}
         assert losses["total"] == pytest.approx(sum(losses[name] for name in parts), rel=1e-4)
     assert {"lr", "images_per_s", "eta_s"} <= step.keys() and done["iterations"] == 6
+    agreements = events.of("agreement")
+    assert len(agreements) > 1
+    assert {item["images"] for item in agreements} == {6}
+    scores = np.array([item["dice"] for item in agreements], dtype=float)
+    assert ((scores >= 0) & (scores <= 1)).all()
     samples = events.of("sample")
     image = decode_gray16(run.path / str(samples[-1]["path"]))
     assert image.shape == (32, 32) and samples[-1]["target_id"] == "target"

@@ -97,7 +97,8 @@ def test_window_finds_a_running_run_follows_and_stops_it(
             and "40 images/s" in page.facts.text()
             and "left" in page.facts.text()
         )
-        assert page.scores.points("cwc") == page.losses.points("student") == page.losses.points("total")
+        assert page.losses.points("student") == page.losses.points("total")
+        assert page.losses.points("cwc") == page.scores.points("agreement") == 0
         # Closing asks nothing and ends nothing; the window that opens next finds the run again, from its first event.
         window.close()
         assert process.poll() is None
@@ -152,6 +153,9 @@ def test_samples_and_scores_are_shown_as_they_come(
     qtbot.waitUntil(lambda: len(page.samples.shown) == 4)
     before = page.samples.grab().toImage()
     losses = {"total": 1.0, "student": 0.5, "cwc": None}
+    write(run, ("agreement", 5, {"dice": 0.4, "images": 16}))
+    qtbot.waitUntil(lambda: page.scores.points("agreement") == 1)
+    assert page.scores.title.text() == "Agreement with the labels"
     write(
         run,
         sample(20, ids[0]),
@@ -162,7 +166,7 @@ def test_samples_and_scores_are_shown_as_they_come(
     assert page.samples.shown[ids[0]] == 20 and page.samples.shown[ids[1]] == 5
     assert page.samples.grab().toImage() != before
     assert page.scores.title.text() == "Dice on images set apart"
-    assert page.losses.points("total") == 1 and page.scores.points("cwc") == 0
+    assert page.losses.points("total") == 1 and page.scores.points("agreement") == 0
     write(run, ("done", 100, {"seconds": 12.0, "iterations": 100}))
     qtbot.waitUntil(lambda: page.pill.accessibleName() == "Done")
     assert page.predict_button.isVisible() and "100 steps in 12 s" in page.facts.text()
