@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--mode", choices=("dark", "light"), default="dark")
     parser.add_argument("--size", default="1280x800")
     parser.add_argument("--image", help="the image shown on the pages with a canvas")
-    parser.add_argument("--annotator", default="Dr. Rivera")
+    parser.add_argument("--annotator", default="reader-1")
     parser.add_argument(
         "--record", action="store_true", help="record on the first page with a canvas: changes the study"
     )
