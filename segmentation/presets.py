@@ -47,7 +47,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "image_size_px": 80,
         "batch_size": 8,
         "iterations": 1400,
-        "max_minutes": 2.5,
+        "max_minutes": 3.2,
         "student_widths": (0, 24, 48, 96, 128),
         "teacher_widths": (0, 16, 32, 64, 96),
         "text_heads": 4,
