@@ -70,7 +70,7 @@ class DemoResult:
             "run": self.evaluation.run,
             "seconds": round(self.seconds, 1),
             "images": self.evaluation.images,
-            "gaze": f"simulated from {self.evaluation.simulated_from}",
+            "gaze": self.evaluation.gaze,
             "student": {
                 "dice": self.student.to_json(),
                 "dice_with_target": self.evaluation.with_target.to_json(),
@@ -91,7 +91,7 @@ class DemoResult:
         return "\n".join(
             [
                 f"On {self.evaluation.images} phantoms that training never saw ({absent} without a target), "
-                f"gaze simulated from {self.evaluation.simulated_from}:",
+                f"gaze {self.evaluation.gaze}:",
                 f"  student, from the image alone  Dice {student.mean:.3f} +- {student.sd:.3f}"
                 f"   (with a target {self.evaluation.with_target.mean:.3f})",
                 f"  best pseudo-mask level ({level.threshold:g})   Dice {level.all_images.mean:.3f} "

@@ -51,6 +51,7 @@ class Evaluation:
     """A run's predictions measured on one split."""
 
     run: str
+    method: str
     split: str | None
     against: Against
     images: int
@@ -68,11 +69,19 @@ class Evaluation:
     missing: tuple[str, ...] = ()
     """Images without a prediction."""
 
+    @property
+    def gaze(self) -> str:
+        """Where the gaze came from that the run learned from, in words."""
+        if self.method == "supervised":
+            return "none, learned from true masks"
+        return f"simulated from {self.simulated_from}" if self.simulated_from else "recorded"
+
     def to_json(self) -> dict[str, Any]:
         """Return what ``evaluate --json`` prints."""
         seconds = self.annotation_seconds_per_image
         return {
             "run": self.run,
+            "method": self.method,
             "split": self.split,
             "against": self.against,
             "images": self.images,
@@ -81,15 +90,16 @@ class Evaluation:
             "dice_without_target": self.without_target.to_json(),
             "images_without_target": self.images_without_target,
             "annotation_seconds_per_image": seconds if math.isfinite(seconds) else None,
-            "gaze": f"simulated from {self.simulated_from}" if self.simulated_from else "recorded",
+            "gaze": self.gaze,
             "missing_predictions": list(self.missing),
         }
 
     def to_text(self) -> str:
         """Return the same as a small table."""
-        label = f", gaze simulated from {self.simulated_from}" if self.simulated_from else ""
         where = f" of the split {self.split!r}" if self.split else ""
-        lines = [f"{self.run} on {self.images} images{where}, against {self.against}{label}:"]
+        lines = [
+            f"{self.run} ({self.method}) on {self.images} images{where}, against {self.against}; gaze: {self.gaze}"
+        ]
         for name, spread in self.measures.items():
             unit = " mm" if name.endswith("_mm") else " px" if name in DISTANCES else ""
             digits = 4 if name in ("dice", "iou", "miou") else 2
@@ -163,6 +173,7 @@ def evaluate(
     dice = {label: item.dice for label, item in per_image.items()}
     result = Evaluation(
         run=run,
+        method=spec.method,
         split=split,
         against=against,
         images=len(per_image),

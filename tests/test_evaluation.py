@@ -98,5 +98,9 @@ def test_nothing_predicted_yet(predicted: Study) -> None:
     write_json_atomic(predicted.runs_folder / "run-2" / "spec.json", RunSpec(method="supervised").to_json())
     with pytest.raises(UserError, match="has no predictions here yet"):
         evaluate(predicted, "run-2", split="test")
+    predicted.save_prediction("run-2", "c", "target", "student", np.zeros(SHAPE, dtype=np.float32))
+    supervised = evaluate(predicted, "run-2", split="test")
+    assert supervised.gaze == "none, learned from true masks"
+    assert supervised.to_json()["annotation_seconds_per_image"] is None
     with pytest.raises(UserError, match="no run 'run-9'"):
         evaluate(predicted, "run-9")
