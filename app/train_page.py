@@ -282,7 +282,7 @@ class TrainPage(Page):
     def _on_agreement(self, event: JobEvent) -> None:
         value = event.values.get("dice")
         if not self._scored and isinstance(value, (int, float)):
-            self.scores.add("agreement", self.tr("student and labels, Dice"), event.step, float(value))
+            self.scores.add("agreement", self.tr("Dice"), event.step, float(value))
             self._redraw.start()
 
     def _on_selection(self, event: JobEvent) -> None:

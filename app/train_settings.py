@@ -155,4 +155,7 @@ class TrainSettings(QFrame):
     def _device_in_words(self, spec: RunSpec) -> str:
         if spec.device == "cuda" or (spec.device == "auto" and shutil.which("nvidia-smi")):
             return self.tr("the graphics card")
-        return self.tr("the processor ({n} threads)").format(n=max(1, (os.cpu_count() or 2) - 1))
+        threads = max(1, (os.cpu_count() or 2) - 1)
+        if threads == 1:
+            return self.tr("the processor (1 thread)")
+        return self.tr("the processor ({n} threads)").format(n=threads)
