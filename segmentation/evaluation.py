@@ -74,7 +74,8 @@ class Evaluation:
         """Where the gaze came from that the run learned from, in words."""
         if self.method == "supervised":
             return "none, learned from true masks"
-        return f"simulated from {self.simulated_from}" if self.simulated_from else "recorded"
+        # A file that was imported may not say whether a person looked.
+        return f"simulated from {self.simulated_from}" if self.simulated_from else "recorded or imported"
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``evaluate --json`` prints."""
