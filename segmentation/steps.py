@@ -384,23 +384,23 @@ def train(
         run = create_run(study, spec or preset("gaze-to-insight", "cpu"))
     device = "unknown"
     process = start_worker(run)
+    last: JobEvent | None = None
     try:
+        # A resumed run tells its earlier life first, endings included: only its last word counts.
         for event in follow(run, process):
             on_event(event)
+            last = event
             if event.kind == "started":
                 device = str(event.values["device"])
-            elif event.kind == "done":
-                seconds = float(event.values["seconds"])
-                return TrainResult(run.id, seconds, event.step, device)
-            elif event.kind in ENDINGS:
-                raise UserError(f"{event.values.get('message')} (run {run.id})")
     except KeyboardInterrupt:
         run.request_stop()
-        process.wait()
         raise
     finally:
         process.wait()
-    raise AssertionError("a run that is followed ends with an event")
+    assert last is not None, "a run that is followed ends with an event"
+    if last.kind != "done":
+        raise UserError(f"{last.values.get('message')} (run {run.id})")
+    return TrainResult(run.id, float(last.values["seconds"]), last.step, device)
 
 
 def predict(

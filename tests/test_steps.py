@@ -1,0 +1,44 @@
+"""Steps that wait for a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gaze_capture.errors import UserError
+from segmentation import steps
+from segmentation.job import RunSpec
+from segmentation.runs import create_run, follow, start_worker
+from segmentation.study import Study
+
+TINY = RunSpec(
+    method="supervised",
+    image_size_px=32,
+    batch_size=2,
+    iterations=4,
+    student_widths=(4, 4, 8, 8, 8),
+    teacher_widths=(4, 4, 8, 8, 8),
+    precision="fp32",
+)
+
+
+def test_a_stopped_run_is_resumed_to_its_end(study: Study, image_folder: Path) -> None:
+    steps.import_images(study, [image_folder / "images"], masks=image_folder / "masks")
+    run = create_run(study, TINY)
+    run.request_stop()
+    process = start_worker(run)
+    assert [event.kind for event in follow(run, process)][-1] == "stopped"
+    process.wait()
+    # The events of its first life, "stopped" among them, are told again and must not end the second.
+    result = steps.train(study, resume=run.id)
+    assert (result.run, result.iterations, result.device) == (run.id, 4, "cpu")
+    assert run.state() == "done"
+    with pytest.raises(UserError, match="is done"):
+        steps.train(study, resume=run.id)
+
+
+def test_a_run_that_cannot_learn_says_why(study: Study, image_folder: Path) -> None:
+    steps.import_images(study, [image_folder / "images"])
+    with pytest.raises(UserError, match="true mask"):
+        steps.train(study, TINY)
