@@ -207,7 +207,7 @@ def test_the_button_says_what_it_will_do_or_what_is_missing(
     window.session.refresh("data")
     qtbot.waitUntil(settings.train_button.isEnabled)
     sentence = settings.sentence.text()
-    assert "6 images" in sentence and "gaze-to-insight" in sentence and "at most 10 min" in sentence
+    assert "6 images" in sentence and "gaze-to-insight" in sentence and "at most 14 min" in sentence
     assert "simulated from masks" in sentence
     QTest.mouseClick(settings._advanced.toggle, Qt.MouseButton.LeftButton)
     assert settings.minutes.isVisible()
