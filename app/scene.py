@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gaze_capture.fixations import Fixations
+from gaze_capture.fixations import Fixations, simulated_source
 from segmentation.images import read_display
 from segmentation.study import Study, Verdict
 
@@ -148,7 +148,6 @@ def build_scene(study: Study, image_id: str, target_id: str, run_id: str | None 
     differing = None if student is None or teacher is None else (student >= 0.5) != (teacher >= 0.5)
     reviews = study.reviews(image_id, target_id)
     reviewed = study.reviewed_mask(image_id, target_id) if reviews else None
-    simulated = [item.simulated_from for item in gaze if item.simulated_from]
     return Scene(
         image_id=image_id,
         target_id=target_id,
@@ -164,7 +163,7 @@ def build_scene(study: Study, image_id: str, target_id: str, run_id: str | None 
         truth=None if truth is None else outline(truth),
         verdict=reviews[-1].verdict if reviews else None,
         run_id=run_id,
-        simulated_from=simulated[0] if simulated else None,
+        simulated_from=simulated_source(gaze),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,12 @@ class Fixations:
     """How long the image was shown (or, for imports, until the last fixation's end)."""
     instance: Int64s | None = None
     """(F,) index of the lesion looked at, where the annotator told several apart."""
+
+
+def simulated_source(fixations: Iterable[Fixations]) -> str | None:
+    """Return what the gaze was simulated from, ``"masks"`` before anything else; None if people looked at all of it."""
+    sources = sorted({item.simulated_from for item in fixations if item.simulated_from})
+    return "masks" if "masks" in sources else next(iter(sources), None)
 
 
 @dataclass(frozen=True)

@@ -284,7 +284,8 @@ def import_gaze(
     if not study.images:
         raise UserError("The study has no images yet; import the images before their gaze.")
     table = read_gazemedseg(file)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    original = file.read_bytes()
+    digest = hashlib.sha256(original).hexdigest()
     source = f"{safe_name(file.stem)}-{digest[:8]}-{safe_name(annotator)}"
     if split is not None:
         source += f"-{safe_name(split)}"
@@ -338,8 +339,6 @@ def import_gaze(
             f"{file} holds gaze for {len(table.images)} images, none of them in the study (the first is "
             f"{unknown[0]!r}); import the images first, or check their names."
         )
-    with explained_os_errors(file):
-        original = file.read_bytes()
     write_bytes_atomic(study.folder / "fixations" / source / f"original{file.suffix}", original)
     study.save_fixations(source, found, imported=True)
     study.audit("import-gaze", source=source, images=len(found), unknown=len(unknown))

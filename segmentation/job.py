@@ -135,8 +135,6 @@ class RunSpec:
     """The same for the student; twice the broad level leaves nothing ignored."""
     holdout: float = 0.0
     """Share of the training groups set apart to choose the checkpoint; needs true masks, else the EMA is used."""
-    sample_every: int = 0
-    """Steps between sample masks; 0 lets the trainer choose about forty over the run."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Provenance: where the preset came from, what true masks were used for, whether gaze was simulated."""
 

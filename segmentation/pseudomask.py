@@ -10,13 +10,13 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
-from gaze_capture.fixations import Fixations
+from gaze_capture.fixations import Fixations, simulated_source
 from segmentation.refine import REFINERS, refine
 
 Floats = npt.NDArray[np.float64]
@@ -307,9 +307,6 @@ def make_pseudomask(
         thresholds = preset.thresholds if settings.refine == "none" else preset.refined_thresholds
     refined = refine(settings.refine, image, heatmap)
     known_degrees = [item.degrees_per_px for item in fixations if item.degrees_per_px is not None]
-    simulated: list[Literal["masks", "saliency"] | str] = [
-        item.simulated_from for item in fixations if item.simulated_from
-    ]
     return PseudoMask(
         image_id=fixations[0].image_id,
         target_id=target_id,
@@ -323,7 +320,7 @@ def make_pseudomask(
         thresholds=tuple(thresholds),
         level_map=levels_of(refined, thresholds),
         refiner=settings.refine,
-        simulated_from="masks" if "masks" in simulated else simulated[0] if simulated else None,
+        simulated_from=simulated_source(fixations),
         notes={"sigma": preset_name},
     )
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from gaze_capture.errors import UserError
 from gaze_capture.fixation_table import read_fixation_table, write_fixation_table
-from gaze_capture.fixations import Fixations
+from gaze_capture.fixations import Fixations, simulated_source
 from gaze_capture.recording import Presence
 from gaze_capture.storage import explained_os_errors, read_json, write_bytes_atomic, write_json_atomic
 from segmentation.images import decode_gray16, decode_mask, encode_gray16, encode_mask
@@ -324,8 +324,7 @@ class Study:
 
     def simulated_from(self) -> str | None:
         """Return ``"masks"`` or ``"saliency"`` if any gaze of the study was simulated so, else None."""
-        sources = {item.simulated_from for group in self.fixations.values() for item in group} - {None}
-        return "masks" if "masks" in sources else next(iter(sources), None)
+        return simulated_source(item for group in self.fixations.values() for item in group)
 
     # Pseudo-masks and explanations
 
