@@ -6,7 +6,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import (
@@ -40,7 +39,8 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.widgets import box, heading, label
 from gaze_capture.errors import UserError
-from segmentation.images import read_display, resize
+from segmentation.images import resize
+from segmentation.study import Study, StudyImage
 
 THUMBNAIL_PX = 44
 ROW_HEIGHT = 60
@@ -59,7 +59,7 @@ class Row:
 
     image_id: str
     name: str
-    path: Path
+    image: StudyImage
     state: str
     """A word of the page's own, shown; the filter offers each."""
     token: str
@@ -85,21 +85,29 @@ class Thumbnails(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._kept: OrderedDict[str, QPixmap] = OrderedDict()
-        self._waiting: list[str] = []
+        self._waiting: list[StudyImage] = []
+        self._study: Study | None = None
         self._lock = threading.Lock()
         self._pool = QThreadPool(self)
         self._pool.setMaxThreadCount(1)
         self.made.connect(self._keep, Qt.ConnectionType.QueuedConnection)
 
-    def get(self, path: Path) -> QPixmap | None:
+    def set_study(self, study: Study) -> None:
+        """Make thumbnails of another study's images from now on."""
+        with self._lock:
+            self._study = study
+            self._waiting.clear()
+
+    def get(self, image: StudyImage) -> QPixmap | None:
         """Return a thumbnail, or None while it is being made; `made` tells when it is there."""
-        key = str(path)
+        # By content: an image that was blanked or cropped is another picture under the same id.
+        key = image.sha256
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
         with self._lock:
-            if key not in self._waiting:
-                self._waiting.append(key)
+            if image not in self._waiting:
+                self._waiting.append(image)
                 # Rows scrolled past long ago are not worth the work; they ask again when they return.
                 del self._waiting[:-60]
                 self._pool.start(_MakeOne(self))
@@ -110,10 +118,11 @@ class Thumbnails(QObject):
         with self._lock:
             if not self._waiting:
                 return
-            key = self._waiting[-1]
+            wanted, study = self._waiting[-1], self._study
         side = 2 * THUMBNAIL_PX
         try:
-            pixels = read_display(Path(key))
+            assert study is not None, "thumbnails are asked for of a study"
+            pixels = study.shown(wanted)
         except UserError:
             image = QImage(side, side, QImage.Format.Format_RGB888)
             image.fill(QColor(theme.SURROUND))
@@ -125,9 +134,9 @@ class Thumbnails(QObject):
             # copy(): the image must not lean on memory that is about to go.
             image = QImage(small.tobytes(), side, side, 3 * side, QImage.Format.Format_RGB888).copy()
         with self._lock:
-            if key in self._waiting:
-                self._waiting.remove(key)
-        self.made.emit(key, image)
+            if wanted in self._waiting:
+                self._waiting.remove(wanted)
+        self.made.emit(wanted.sha256, image)
 
     def _keep(self, key: str, image: QImage) -> None:
         self._kept[key] = QPixmap.fromImage(image)
@@ -246,7 +255,7 @@ class _Delegate(QStyledItemDelegate):
         rounded = QPainterPath()
         rounded.addRoundedRect(QRectF(place), 4, 4)
         painter.fillPath(rounded, QColor(tokens.raised))
-        pixmap = self._thumbnails.get(row.path)
+        pixmap = self._thumbnails.get(row.image)
         if pixmap is not None:
             painter.setClipPath(rounded)
             painter.drawPixmap(place, pixmap)

@@ -42,6 +42,8 @@ class Mosaic(QWidget):
     def show_study(self, study: Study | None) -> None:
         """Show a study's images."""
         self._study = study
+        if study is not None:
+            self.thumbnails.set_study(study)
         self._choose()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
@@ -80,7 +82,7 @@ class Mosaic(QWidget):
             shape = QPainterPath()
             shape.addRoundedRect(QRectF(place), theme.RADIUS, theme.RADIUS)
             painter.fillPath(shape, QColor(tokens.raised))
-            pixmap = self.thumbnails.get(self._study.image_path(self._study.images[image_id]))
+            pixmap = self.thumbnails.get(self._study.images[image_id])
             if pixmap is not None:
                 # Cells are a little wider than high: cut the square's top and bottom alike.
                 height = pixmap.width() * place.height() / place.width()

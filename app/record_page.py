@@ -164,6 +164,7 @@ class RecordPage(Page):
             return
         if study is not self._cached_study:
             self._cache, self._cached_study = SceneCache(study), study
+            self.list.thumbnails.set_study(study)
         if what in ("study", "data") and self._cache is not None:
             self._cache.forget()
             self._list_images(study)
@@ -187,7 +188,7 @@ class RecordPage(Page):
                 state = self._words[presence] if presence in ("absent", "ungradable") else self._words["gaze"]
                 token = "accent"
                 detail = self.tr("{n} fixations").format(n=count)
-            rows.append(Row(image.id, image.source_name, study.image_path(image), state, token, detail))
+            rows.append(Row(image.id, image.source_name, image, state, token, detail))
         self.list.set_rows(rows)
 
     def _list_recordings(self, study: Study) -> None:

@@ -219,6 +219,7 @@ class ReviewPage(Page):
         if study is not self._cached_study:
             self._cache = SceneCache(study)
             self._cached_study = study
+            self.list.thumbnails.set_study(study)
             self._given.clear()
         if what in ("study", "data", "runs"):
             assert self._cache is not None
@@ -259,7 +260,7 @@ class ReviewPage(Page):
                 Row(
                     image.id,
                     image.source_name,
-                    study.image_path(image),
+                    image,
                     state,
                     token,
                     "" if image.split == "train" else image.split,
@@ -462,9 +463,7 @@ class ReviewPage(Page):
         ) in study.pseudomask_keys()
         state, token = self._state((image_id, target), has_mask)
         detail = "" if image.split == "train" else image.split
-        self.list.model.set_row(
-            Row(image_id, image.source_name, study.image_path(image), state, token, detail)
-        )
+        self.list.model.set_row(Row(image_id, image.source_name, image, state, token, detail))
         self._count()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:

@@ -13,7 +13,7 @@ from app import theme
 from app.canvas import STYLES, pen_of, pixmap_of
 from app.scene import Outline, outline
 from gaze_capture.errors import UserError
-from segmentation.images import decode_gray16, read_display, resize
+from segmentation.images import decode_gray16, resize
 from segmentation.study import Study
 
 TILES = 4
@@ -71,7 +71,7 @@ class SampleStrip(QWidget):
         self.update()
 
     def _load(self, study: Study, image_id: str) -> QPixmap:
-        pixels = read_display(study.image_path(study.image(image_id)))
+        pixels = study.shown(study.image(image_id))
         # Networks see a square; so does the person who judges them.
         return pixmap_of(resize(pixels, IMAGE_SIDE_PX, IMAGE_SIDE_PX))
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.fixations import Fixations, simulated_source
-from segmentation.images import read_display
 from segmentation.study import Study, Verdict
 
 LayerName = Literal[
@@ -139,7 +138,7 @@ def build_scene(study: Study, image_id: str, target_id: str, run_id: str | None 
     UserError
         If the image, or a file that belongs to it, cannot be read.
     """
-    image = read_display(study.image_path(study.image(image_id)))
+    image = study.shown(study.image(image_id))
     gaze = study.fixations.get((image_id, target_id), [])
     pseudomask = study.pseudomask(image_id, target_id)
     truth = study.true_mask(image_id, target_id)

@@ -14,7 +14,6 @@ from gaze_capture.recording_codec import RecordingCounts, RecordingWriter
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, look_at, saliency
 from gaze_capture.synthetic_eye import Script
 from gaze_capture.trackers import Tracker, header_of
-from segmentation.images import read_image
 from segmentation.study import Study, new_id
 
 
@@ -142,7 +141,7 @@ def simulated_look(
         image_id=image_id,
         shape=image.shape[:2],
         mask=mask,
-        saliency=saliency(read_image(study.image_path(image))) if needs_saliency else None,
+        saliency=saliency(study.guide(image)) if needs_saliency else None,
         target_id=target_id,
     )
     clinician = SyntheticClinician(geometry=geometry)

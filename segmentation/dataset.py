@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gaze_capture.errors import UserError
 from segmentation.augmentation import STRENGTHS, flipped, moved, recoloured, standardised
-from segmentation.images import read_display, resize
+from segmentation.images import resize
 from segmentation.job import RunSpec
 from segmentation.losses import IGNORE
 from segmentation.networks import Text
@@ -213,7 +213,7 @@ def _load(study: Study, image: StudyImage, spec: RunSpec, held_groups: set[str])
         if any(mask is None for mask in masks):
             return None
         true_masks = np.stack([_resized(mask, size) for mask in masks if mask is not None])
-        return _Item(image, _pixels(study, image, size), np.zeros((0,), np.uint8), 0, False, true_masks)
+        return _Item(image, _pixels(study, image, spec), np.zeros((0,), np.uint8), 0, False, true_masks)
     labels = [_target_levels(study, image, target_id, spec) for target_id in spec.targets]
     if all(levels is None for levels, _, _ in labels):
         return None
@@ -224,7 +224,7 @@ def _load(study: Study, image: StudyImage, spec: RunSpec, held_groups: set[str])
         raise UserError(f"The pseudo-masks of {image.id} have different numbers of levels; make them again.")
     return _Item(
         image,
-        _pixels(study, image, size),
+        _pixels(study, image, spec),
         stack,
         next(iter(depths), 0),
         any(strong for _, _, strong in labels),
@@ -232,8 +232,9 @@ def _load(study: Study, image: StudyImage, spec: RunSpec, held_groups: set[str])
     )
 
 
-def _pixels(study: Study, image: StudyImage, size: int) -> Bytes:
-    pixels: Bytes = resize(read_display(study.image_path(image)), size, size)
+def _pixels(study: Study, image: StudyImage, spec: RunSpec) -> Bytes:
+    size = spec.image_size_px
+    pixels: Bytes = resize(study.network_input(image, spec.normalisation), size, size)
     return pixels
 
 

@@ -24,7 +24,6 @@ from segmentation.explanation import (
     schema,
     vocabulary,
 )
-from segmentation.images import read_image
 from segmentation.measured import describe, grid_word, measure_region, measured_text, saying
 from segmentation.pseudomask import PseudoMask
 from segmentation.reply import check_attributes, plain_text
@@ -77,10 +76,11 @@ class Question:
         UserError
             If it cannot be read or its size is not the pseudo-mask's.
         """
-        path = self.study.image_path(self.image)
-        pixels = read_image(path)
+        pixels = self.study.guide(self.image)
         if pixels.shape[:2] != self.region.shape:
-            raise UserError(f"{path} and its pseudo-mask differ in size; make the pseudo-masks again.")
+            raise UserError(
+                f"{self.study.image_path(self.image)} and its pseudo-mask differ in size; make the pseudo-masks again."
+            )
         return pixels
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
+from segmentation.stacks import Values
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """File name endings, lower case, that are tried as images."""
@@ -42,6 +43,25 @@ def _decode(path: Path) -> npt.NDArray[Any]:
     elif pixels.shape[2] >= 3:
         pixels = pixels[:, :, 2::-1]
     return pixels
+
+
+def read_stored(path: Path) -> Values:
+    """Read an image file as it is stored (H, W, C), C = 1 or 3 (RGB): uint8, uint16 or float32, finite.
+
+    An alpha channel is dropped. The grid is the file's own: an EXIF rotation is not applied, as masks do not carry it.
+
+    Raises
+    ------
+    UserError
+        If the file is unreadable or holds values that are no numbers; the sentence names it.
+    """
+    pixels = _decode(path)
+    if pixels.dtype == np.uint8 or pixels.dtype == np.uint16:
+        return pixels
+    values = pixels.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise UserError(f"{path} holds values that are not numbers (NaN or infinite).")
+    return values
 
 
 def read_image(path: Path) -> npt.NDArray[np.float32]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gaze_capture.errors import UserError
+from segmentation.intensity import RULES, check_rules
 
 Kind = Literal[
     "started",
@@ -108,6 +109,8 @@ class RunSpec:
     """Fraction of the run in which the learning rate rises linearly."""
     ema_decay: float = 0.0
     """Exponential moving average of the student's weights used for prediction; 0 turns it off."""
+    normalisation: dict[str, str] = field(default_factory=lambda: dict(RULES))
+    """How each modality's real values become what the networks read (`segmentation.intensity`)."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     augmentation: Literal["flips", "mild", "strong"] = "flips"
     """``flips`` mirrors; the others also turn, scale, shift, recolour and blur, `strong` for runs of many epochs."""
@@ -168,4 +171,6 @@ class RunSpec:
             if not ok:
                 raise UserError(f"{source}: {name} should look like {expected!r}, not {value!r}.")
             cleaned[name] = value
+        if "normalisation" in cleaned:
+            check_rules(cleaned["normalisation"])
         return cls(**cleaned)

@@ -16,7 +16,7 @@ from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.augmentation import standardised
 from segmentation.checkpoints import latest_checkpoint, load_state, load_weights
 from segmentation.device import Precision, choose_device, choose_precision, use_threads
-from segmentation.images import read_display, resize
+from segmentation.images import resize
 from segmentation.methods import make_method, reads_text
 from segmentation.networks import Text
 from segmentation.phrases import phrase_table
@@ -157,7 +157,7 @@ def predict(
     )
 
     def read(batch: list[tuple[str, StudyImage]]) -> list[npt.NDArray[np.uint8]]:
-        return [read_display(study.image_path(image)) for _, image in batch]
+        return [study.network_input(image, run.spec.normalisation) for _, image in batch]
 
     parts = [part for name in networks for part in _parts([item for item in work if item[0] == name], BATCH)]
     done = 0

@@ -458,7 +458,7 @@ def _card(study: Study, run: RunFolder | None, image: StudyImage, target: Target
     pseudomask = study.pseudomask(image.id, target.id)
     probability = study.prediction(run.id, image.id, target.id) if run else None
     overlay = Overlay(
-        path=study.image_path(image),
+        read=lambda: study.shown(image),
         fixations=tuple(study.fixations.get((image.id, target.id), ())),
         levels=tuple(pseudomask.masks) if pseudomask is not None else (),
         student=probability >= 0.5 if probability is not None else None,

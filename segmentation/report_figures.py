@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
-from segmentation.images import read_display, resize
+from segmentation.images import resize
 
 Mask = npt.NDArray[np.bool_]
 
@@ -27,7 +26,8 @@ JPEG_QUALITY = 86
 class Overlay:
     """What is drawn on one image; masks are (H, W) on its own grid."""
 
-    path: Path
+    read: Callable[[], npt.NDArray[np.uint8]]
+    """Reads the image (H, W, 3); UserError where it cannot."""
     fixations: tuple[Fixations, ...] = ()
     levels: tuple[Mask, ...] = ()
     """Highest threshold first."""
@@ -41,7 +41,7 @@ def overlay_figure(overlay: Overlay) -> str:
     An image that cannot be read any more leaves a sentence in its place.
     """
     try:
-        pixels = read_display(overlay.path)
+        pixels = overlay.read()
     except UserError as error:
         return f'<p class="explained">{_text(str(error))}</p>'
     height, width = pixels.shape[:2]

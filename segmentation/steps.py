@@ -22,7 +22,6 @@ from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, saliency, s
 from gaze_capture.trackers import RecordingResult, ReplayTracker, SimulatedTracker, Tracker, record_headless
 from segmentation.evaluation import Evaluation, evaluate
 from segmentation.explaining import ExplainResult, explain_study
-from segmentation.images import read_image
 from segmentation.importing import (
     GazeReport,
     ImportReport,
@@ -165,7 +164,7 @@ def _to_look_at(study: Study, image: StudyImage, target: Target, source: str) ->
         image_id=image.id,
         shape=image.shape[:2],
         mask=mask,
-        saliency=saliency(read_image(study.image_path(image))) if needs_saliency else None,
+        saliency=saliency(study.guide(image)) if needs_saliency else None,
         target_id=target.id,
     )
 
@@ -301,7 +300,7 @@ def make_pseudomasks(
     def make(key: tuple[StudyImage, Target]) -> PseudoMask | UserError | None:
         image, target = key
         try:
-            pixels = read_image(study.image_path(image))
+            pixels = study.guide(image)
         except UserError as error:
             return error
         fixations = study.fixations[image.id, target.id]

@@ -6,15 +6,18 @@ of an old one, so that two windows on one network folder cannot overwrite each o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import getpass
+import hashlib
 import json
 import os
 import re
 import secrets
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,10 +30,11 @@ from gaze_capture.fixation_table import read_fixation_table, write_fixation_tabl
 from gaze_capture.fixations import Fixations, simulated_source
 from gaze_capture.recording import Presence
 from gaze_capture.storage import explained_os_errors, read_json, write_bytes_atomic, write_json_atomic
-from segmentation.images import decode_gray16, decode_mask, encode_gray16, encode_mask
+from segmentation.images import decode_gray16, decode_mask, encode_gray16, encode_mask, read_stored
+from segmentation.intensity import AS_IT_IS, Intensity, Window, for_networks, guide, shown
 from segmentation.pseudomask import PseudoMask, PseudoMaskSettings
 
-SCHEMA = 1
+SCHEMA = 2
 TEST_SPLIT = "test"
 """A split of this name is never read by training."""
 
@@ -46,6 +50,10 @@ class Target:
     name: str = "Target"
     colour: str = "#56B4E9"
     kind: Literal["lesion", "organ", "zone"] = "lesion"
+    inside: str | None = None
+    """Id of the target this one is a part of, where zones nest."""
+    code: str = ""
+    """Code in a terminology, scheme first, e.g. ``SCT:41216001``."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +63,51 @@ class StudyImage:
     id: str
     path: str
     source_name: str
-    """The file's own name, by which gaze and masks of other programs refer to it."""
+    """The file's own name, by which gaze and masks of other programs refer to it; de-identified, its pseudonym."""
     sha256: str
+    """Of the file in the study."""
     shape: tuple[int, int, int]
     """Height, width, channels."""
     modality: str = "photo"
     spacing_mm: tuple[float, float] | None = None
     slice_index: int | None = None
+    """Place in the volume, from 0; None for an image on its own."""
     split: str = "train"
     group: str = ""
     """Patient, sequence or near-duplicate cluster; images of one group never fall on both sides of a split."""
+    volume: str = ""
+    """Id of the volume, series or file of pages it is a slice of."""
+    intensity: Intensity = AS_IT_IS
+    source_sha256: str = ""
+    """Of the file (or, of a slice, the pixels) it came from, where the study's own file differs from that."""
+    captured: str = ""
+    """ISO 8601 time of capture, shifted where it was de-identified."""
+    burned_in: str = ""
+    """Why text is likely in the pixels; empty once it was looked at or blanked."""
+
+    @property
+    def came_from_sha256(self) -> str:
+        """What tells the same image when it is imported again."""
+        return self.source_sha256 or self.sha256
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Slices that belong together, and what is known of their space."""
+
+    id: str
+    image_ids: tuple[str, ...]
+    """In order of the slices."""
+    slice_spacing_mm: float | None = None
+    affine: tuple[tuple[float, ...], ...] | None = None
+    """4x4: (column, row, slice, 1) to millimetres in the patient, RAS+."""
+    series: str = ""
+    """Pseudonymous id of the series."""
+    source_ids: tuple[str, ...] = ()
+    """For each slice, the replaced id by which masks of other programs refer to it; or empty."""
+    header: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Facts kept of the source."""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,10 +139,21 @@ def new_id(prefix: str = "") -> str:
     return f"{prefix}{stamp}-{secrets.token_hex(3)}"
 
 
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")
+"""What Windows keeps for devices, whatever the ending."""
+_LONGEST_NAME_BYTES = 180
+
+
 def safe_name(text: str) -> str:
-    """Make a file-name part of any text: letters and digits of every script, `-` and `_`; at most 80 long."""
-    name = re.sub(r"[^\w-]+", "_", text, flags=re.UNICODE).strip("_")
-    return name[:80] or "unnamed"
+    """Make a file-name part of any text: letters and digits of every script, `-` and `_`; at most 80 long.
+
+    One text gives one name whatever way its accents are encoded.
+    """
+    name = re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", text), flags=re.UNICODE).strip("_")
+    if _RESERVED.fullmatch(name):
+        name = f"{name}_"
+    # In bytes, too: file systems count so, and a letter may take four.
+    return name[:80].encode()[:_LONGEST_NAME_BYTES].decode(errors="ignore") or "unnamed"
 
 
 class Study:
@@ -108,9 +162,13 @@ class Study:
     def __init__(self, folder: Path, values: dict[str, Any]) -> None:
         self.folder = folder
         self.name: str = values["name"]
+        self.key_fingerprint: str | None = values.get("key_fingerprint")
+        """Which secret key this study's pseudonyms were made with; the key itself is not in the study."""
+        self.uid: str = values["uid"]
         self.targets: tuple[Target, ...] = tuple(Target(**target) for target in values["targets"])
         self.pseudomask_settings = PseudoMaskSettings.from_json(values["pseudomask"])
         self._images: dict[str, StudyImage] | None = None
+        self._volumes: dict[str, tuple[str, ...]] | None = None
         self._fixations: dict[tuple[str, str], list[Fixations]] | None = None
 
     # The folder itself
@@ -133,6 +191,7 @@ class Study:
             folder.mkdir(parents=True, exist_ok=True)
         values = {
             "schema": SCHEMA,
+            "uid": secrets.token_hex(16),
             "name": name or folder.name,
             "created": utc_now(),
             "targets": [dataclasses.asdict(target) for target in (targets or (Target(),))],
@@ -166,16 +225,53 @@ class Study:
                 "Update the program; the study was not touched."
             )
         try:
+            if schema < SCHEMA:
+                values = migrated(path, values)
             return cls(folder, values)
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
 
+    def _set(self, **changes: Any) -> None:
+        """Change fields of study.json."""
+        path = self.folder / "study.json"
+        # What another window stored meanwhile stays.
+        write_json_atomic(path, {**read_json(path), **changes})
+
     def set_pseudomask_settings(self, settings: PseudoMaskSettings) -> None:
         """Store how pseudo-masks are made in this study."""
-        values = read_json(self.folder / "study.json")
-        values["pseudomask"] = settings.to_json()
-        write_json_atomic(self.folder / "study.json", values)
+        self._set(pseudomask=settings.to_json())
         self.pseudomask_settings = settings
+
+    def set_key_fingerprint(self, fingerprint: str) -> None:
+        """Store which secret key makes this study's pseudonyms."""
+        self._set(key_fingerprint=fingerprint)
+        self.key_fingerprint = fingerprint
+
+    def set_targets(self, targets: Sequence[Target]) -> None:
+        """Store the study's targets; what was recorded and drawn for a target stays with its id.
+
+        Raises
+        ------
+        UserError
+            If there is none, an id comes twice or is no file-name part, one is inside of itself or of none that
+            exists, or a target is taken away that has gaze, masks or reviews.
+        """
+        check_targets(targets)
+        kept = {target.id for target in targets}
+        for gone in [target for target in self.targets if target.id not in kept]:
+            if self.holds_anything_of(gone.id):
+                raise UserError(
+                    f"The target {gone.id!r} has masks, gaze or reviews in this study and cannot be taken away; "
+                    "rename it instead."
+                )
+        self._set(targets=[dataclasses.asdict(target) for target in targets])
+        self.targets = tuple(targets)
+
+    def holds_anything_of(self, target_id: str) -> bool:
+        """Whether the study has a mask, gaze, a pseudo-mask or a review of a target."""
+        keys = _keys_in(self.folder / "masks", ".png") | self.pseudomask_keys() | set(self.fixations)
+        reviews = {tuple(path.name.partition(".")[::2]) for path in (self.folder / "reviews").glob("*/")}
+        return any(key[1] == target_id for key in keys | reviews)
 
     def target(self, target_id: str | None = None) -> Target:
         """Return a target by id, or the first.
@@ -207,17 +303,15 @@ class Study:
         """All images by id, in the order they came in."""
         if self._images is None:
             images: dict[str, StudyImage] = {}
-            for path in sorted((self.folder / "images").glob("manifest-*.json")):
-                manifest = read_json(path)
-                try:
-                    for values in manifest["images"]:
-                        values["shape"] = tuple(values["shape"])
-                        values["spacing_mm"] = values["spacing_mm"] and tuple(values["spacing_mm"])
-                        images[values["id"]] = StudyImage(**values)
-                except (KeyError, TypeError) as error:
-                    raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
+            for path in self.manifests():
+                for image in read_manifest(path):
+                    images[image.id] = image
             self._images = images
         return self._images
+
+    def manifests(self) -> list[Path]:
+        """Return the files that list images, oldest first; a later record of an image replaces an earlier one."""
+        return sorted((self.folder / "images").glob("manifest-*.json"))
 
     def image(self, image_id: str) -> StudyImage:
         """Return an image by id, or raise UserError."""
@@ -244,18 +338,86 @@ class Study:
 
     def add_images(self, images: Iterable[StudyImage]) -> None:
         """Add records, or replace those with the same id, as one new manifest file."""
-        records = [dataclasses.asdict(image) for image in images]
+        records = [_record(image) for image in images]
         if not records:
             return
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S%f")
         name = f"manifest-{stamp}-{secrets.token_hex(3)}.json"
         write_json_atomic(self.folder / "images" / name, {"schema": SCHEMA, "images": records})
-        self._images = None
+        self._images = self._volumes = None
 
     def refresh(self) -> None:
         """Forget what was read, so that other windows' additions are seen."""
-        self._images = None
+        self._images = self._volumes = None
         self._fixations = None
+
+    @property
+    def volumes(self) -> dict[str, tuple[str, ...]]:
+        """The image ids of each volume's slices, in order, by the volume's id."""
+        if self._volumes is None:
+            slices: dict[str, list[StudyImage]] = {}
+            for image in self.images.values():
+                if image.volume:
+                    slices.setdefault(image.volume, []).append(image)
+            self._volumes = {
+                name: tuple(image.id for image in sorted(found, key=lambda one: one.slice_index or 0))
+                for name, found in slices.items()
+            }
+        return self._volumes
+
+    def slices_beside(self, image_id: str) -> tuple[str, ...]:
+        """Return all slices of the volume an image lies in, itself included; the image alone where it is in none."""
+        volume = self.image(image_id).volume
+        return self.volumes[volume] if volume else (image_id,)
+
+    def _volume_path(self, volume_id: str) -> Path:
+        return self.folder / "volumes" / f"{volume_id}.json"
+
+    def volume(self, volume_id: str) -> Volume:
+        """Return what is known of a volume.
+
+        Raises
+        ------
+        UserError
+            If there is none of this id, or its file is damaged.
+        """
+        path = self._volume_path(volume_id)
+        values = read_json(path)
+        try:
+            return Volume(
+                id=values["id"],
+                image_ids=tuple(values["image_ids"]),
+                slice_spacing_mm=values["slice_spacing_mm"],
+                affine=values["affine"] and tuple(tuple(row) for row in values["affine"]),
+                series=values["series"],
+                source_ids=tuple(values["source_ids"]),
+                header=values["header"],
+                notes=tuple(values["notes"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
+
+    def save_volume(self, volume: Volume) -> None:
+        """Store what is known of a volume."""
+        write_json_atomic(self._volume_path(volume.id), {"schema": SCHEMA, **dataclasses.asdict(volume)})
+
+    def volume_ids(self) -> list[str]:
+        """Return the ids of all volumes that something is known of, single images with a header included."""
+        return sorted(path.stem for path in (self.folder / "volumes").glob("*.json"))
+
+    # Pixels
+
+    def shown(self, image: StudyImage, window: Window | None = None) -> npt.NDArray[np.uint8]:
+        """Read an image as the screen shows it (H, W, 3), by a window or as it opens."""
+        return shown(read_stored(self.image_path(image)), image.intensity, window)
+
+    def guide(self, image: StudyImage) -> npt.NDArray[np.float32]:
+        """Read an image (H, W, C) in 0..1 for what looks at edges and colours."""
+        return guide(read_stored(self.image_path(image)), image.intensity)
+
+    def network_input(self, image: StudyImage, rules: Mapping[str, str]) -> npt.NDArray[np.uint8]:
+        """Read an image (H, W, 3) normalised by its modality's rule, as the networks are shown it."""
+        return for_networks(read_stored(self.image_path(image)), image.intensity, image.modality, rules)
 
     def image_path(self, image: StudyImage) -> Path:
         """Return where an image's file lies."""
@@ -430,6 +592,100 @@ class Study:
         for image in self.images_of(split):
             for target in self.targets:
                 yield image, target
+
+
+_DEFAULTS = {
+    field.name: field.default
+    for kind in (StudyImage, Intensity)
+    for field in dataclasses.fields(kind)
+    if field.default is not dataclasses.MISSING
+}
+
+
+def _record(image: StudyImage) -> dict[str, Any]:
+    """Return an image as JSON; what has its usual value is left out: ten thousand images are read at each start."""
+    values = {
+        field.name: getattr(image, field.name)
+        for field in dataclasses.fields(image)
+        if getattr(image, field.name) != _DEFAULTS.get(field.name, dataclasses.MISSING)
+    }
+    if "intensity" in values:
+        values["intensity"] = {
+            name: value
+            for name, value in dataclasses.asdict(image.intensity).items()
+            if value != _DEFAULTS[name]
+        }
+    return values
+
+
+def read_manifest(path: Path) -> list[StudyImage]:
+    """Read the images that one manifest lists.
+
+    Raises
+    ------
+    UserError
+        If it is missing or damaged.
+    """
+    manifest = read_json(path)
+    try:
+        found = []
+        for values in manifest["images"]:
+            values["shape"] = tuple(values["shape"])
+            if values.get("spacing_mm"):
+                values["spacing_mm"] = tuple(values["spacing_mm"])
+            if "intensity" in values:
+                intensity = values["intensity"]
+                if intensity.get("window"):
+                    intensity["window"] = tuple(intensity["window"])
+                values["intensity"] = Intensity(**intensity)
+            found.append(StudyImage(**values))
+        return found
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
+
+
+def check_targets(targets: Sequence[Target]) -> None:
+    """Raise UserError unless targets can stand in one study; see :meth:`Study.set_targets`."""
+    ids = [target.id for target in targets]
+    if not ids:
+        raise UserError("A study needs at least one target.")
+    for target in targets:
+        if target.id != safe_name(target.id):
+            raise UserError(
+                f"{target.id!r} cannot be a target's id; use letters, digits, - and _, like {safe_name(target.id)!r}."
+            )
+        if ids.count(target.id) > 1:
+            raise UserError(f"Two targets are called {target.id!r}; give each an id of its own.")
+        outer, seen = target.inside, {target.id}
+        while outer is not None:
+            if outer not in ids:
+                raise UserError(
+                    f"{target.id!r} is said to lie inside {outer!r}, which is no target of the study."
+                )
+            if outer in seen:
+                raise UserError(f"The target {target.id!r} is said to lie inside of itself.")
+            seen.add(outer)
+            outer = targets[ids.index(outer)].inside
+
+
+def migrated(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Bring an older study.json up to date, keeping the old one beside it; all other files are read as they are.
+
+    On a read-only folder the study opens all the same, and stays as it is on disk.
+    """
+    values = {
+        **values,
+        "schema": SCHEMA,
+        # Derived, so that two computers that open the study at once agree.
+        "uid": values.get("uid")
+        or hashlib.sha256(f"{values['name']} {values['created']}".encode()).hexdigest()[:32],
+    }
+    with contextlib.suppress(UserError):
+        backup = path.with_name("study.schema-1.json")
+        if not backup.exists():
+            write_bytes_atomic(backup, path.read_bytes())
+        write_json_atomic(path, values)
+    return values
 
 
 def _standing(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from gaze_capture.storage import write_json_atomic
 from segmentation import steps
 from segmentation.explanation import Explanation, save_explanation
 from segmentation.gaze_quality import gaze_quality
+from segmentation.images import read_display
 from segmentation.job import JobEvent, RunSpec
 from segmentation.phantoms import write_phantoms
 from segmentation.report import best_median_worst, write_report
@@ -186,7 +187,7 @@ def test_an_unknown_run_is_refused(gazed: Study, tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_gone_leaves_a_sentence(tmp_path: Path) -> None:
-    html = overlay_figure(Overlay(tmp_path / "gone & lost.png"))
+    html = overlay_figure(Overlay(lambda: read_display(tmp_path / "gone & lost.png")))
     assert "cannot be read" in html and "gone &amp; lost.png" in html
 
 
@@ -207,7 +208,7 @@ def test_outlines_enclose_the_mask(tmp_path: Path) -> None:
     mask = ((xx - 70) / 40) ** 2 + ((yy - 60) / 30) ** 2 < 1
     mask &= ((xx - 70) / 12) ** 2 + ((yy - 60) / 12) ** 2 > 1
     cv2.imwrite(str(tmp_path / "image.png"), np.full((120, 160, 3), 90, np.uint8))
-    html = overlay_figure(Overlay(tmp_path / "image.png", student=mask))
+    html = overlay_figure(Overlay(lambda: read_display(tmp_path / "image.png"), student=mask))
     path = re.search(r'class="overlay student" d="([^"]+)"', html)
     assert path is not None
     drawn = np.zeros((1200, 1600), np.uint8)
