@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gaze_capture.errors import UserError
-from segmentation.importing import Progress
+from segmentation.progress import Progress
+from segmentation.stacks import MODALITIES
 from segmentation.study import Study
 
 
@@ -105,28 +106,106 @@ def _new(args: argparse.Namespace, progress: Progress) -> Outcome:
 
 
 def _import_images(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from segmentation.importing import ImportOptions
     from segmentation.steps import import_images
 
     study = Study.open(args.study)
-    report = import_images(
-        study, args.paths, masks=args.masks, split=args.split, group_by=args.group_by, progress=progress
+    options = ImportOptions(
+        split=args.split,
+        group_by=args.group_by,
+        modality=args.modality,
+        axis=args.axis,
+        every=args.every,
+        deidentify=args.deidentify,
+        key=args.key,
+        blank=tuple(args.blank or ()),
     )
+    report = import_images(
+        study,
+        args.paths,
+        masks=args.masks,
+        labels=_labels(args.labels),
+        target=args.target,
+        options=options,
+        progress=progress,
+    )
+    volumes = f" ({_counted(report.volumes, 'volume')})" if report.volumes else ""
     masks = f", {_counted(report.masks, 'true mask')}" if args.masks else ""
     lines = [
-        f"Imported {_counted(len(report.imported), 'image')}{masks} into the split {args.split!r}.",
+        f"Imported {_counted(len(report.imported), 'image')}{volumes}{masks} into the split {args.split!r}.",
         *_named("Already in the study, by content", report.duplicates),
-        *_named(
-            "Left out",
-            [f"{reason}" if file in reason else f"{file}: {reason}" for file, reason in report.skipped],
-        ),
+        *_named("Left out", _sentences(report.skipped)),
+        *_named("Please note", _sentences(report.notes)),
     ]
+    if report.burned_in:
+        lines += _named("Text is likely in the pixels, and may name a patient", report.burned_in)
+        lines.append(f"Look at them, then: gaze-insight blank {args.study} --rect X,Y,WIDTH,HEIGHT IMAGE...")
     values = {
         "imported": len(report.imported),
+        "volumes": report.volumes,
         "masks": report.masks,
         "duplicates": list(report.duplicates),
         "skipped": [{"file": file, "reason": reason} for file, reason in report.skipped],
+        "notes": [{"file": file, "note": note} for file, note in report.notes],
+        "burned_in": list(report.burned_in),
     }
     return Outcome(values, "\n".join(lines))
+
+
+def _sentences(items: Sequence[tuple[str, str]]) -> list[str]:
+    return [text if file in text else f"{file}: {text}" for file, text in items]
+
+
+def _labels(words: Sequence[str] | None) -> dict[str, list[str]] | None:
+    """Read ``TARGET=1,2`` words; a target may come twice."""
+    if words is None:
+        return None
+    labels: dict[str, list[str]] = {}
+    for word in words:
+        target, equals, listed = word.partition("=")
+        if not equals or not target or not listed:
+            raise UserError(f"{word!r} does not say which labels belong to which target; write TARGET=1,2.")
+        labels.setdefault(target, []).extend(part.strip() for part in listed.split(",") if part.strip())
+    return labels
+
+
+def _import_masks(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from segmentation.importing import ImportOptions
+    from segmentation.masks import import_masks
+
+    report = import_masks(
+        Study.open(args.study),
+        args.path,
+        labels=_labels(args.labels),
+        target=args.target,
+        options=ImportOptions(axis=args.axis, deidentify=args.deidentify, key=args.key),
+        progress=progress,
+    )
+    lines = [
+        f"Stored {_counted(report.masks, 'true mask')} for {_counted(report.images, 'image')}.",
+        *_named("Left out", _sentences(report.skipped)),
+    ]
+    values = {
+        "masks": report.masks,
+        "images": report.images,
+        "skipped": [{"file": file, "reason": reason} for file, reason in report.skipped],
+    }
+    return Outcome(values, "\n".join(lines))
+
+
+def _blank(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from segmentation.blanking import blank, mark_clean
+
+    study = Study.open(args.study)
+    if args.rect:
+        changed = blank(study, args.images, args.rect, progress=progress)
+        text = (
+            f"Blanked {_counted(len(changed), 'image')}; the pixels under the rectangles are gone for good."
+        )
+    else:
+        changed = mark_clean(study, args.images)
+        text = f"Marked {_counted(len(changed), 'image')} as looked at: no text that names a patient."
+    return Outcome({"images": changed}, text)
 
 
 def _import_gaze(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -382,6 +461,16 @@ def _pair(kind: type) -> Callable[[str], tuple[Any, Any]]:
     return parse
 
 
+def _rectangle(text: str) -> tuple[int, int, int, int]:
+    try:
+        x, y, width, height = map(int, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} should be four whole numbers: X,Y,WIDTH,HEIGHT") from None
+    if width < 1 or height < 1:
+        raise argparse.ArgumentTypeError(f"{text} has no area")
+    return x, y, width, height
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
@@ -423,11 +512,53 @@ def _parser() -> argparse.ArgumentParser:
 
     images = add("import-images", _import_images, "copy images into a study")
     images.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files and folders")
-    images.add_argument("--masks", type=Path, metavar="DIR", help="true masks, named like the images")
+    images.add_argument(
+        "--masks", type=Path, metavar="DIR", help="true masks, named like the images, or one file of masks"
+    )
     images.add_argument(
         "--split", default="train", metavar="NAME", help="default: train; test is never trained on"
     )
     images.add_argument("--group-by", metavar="REGEX", help="names the group (patient) in a file's path")
+    images.add_argument("--modality", choices=MODALITIES, help="what the files do not say, e.g. ct for NIfTI")
+    images.add_argument("--every", type=_count, default=1, metavar="N", help="of a video, every n-th frame")
+    images.add_argument(
+        "--blank",
+        type=_rectangle,
+        action="append",
+        metavar="X,Y,W,H",
+        help="paint over text in all these images",
+    )
+
+    masks = add("import-masks", _import_masks, "bring true masks to images that the study has")
+    masks.add_argument(
+        "path", type=Path, metavar="PATH", help="a folder, or a NIfTI, NRRD, DICOM-SEG, COCO file"
+    )
+    for command in (images, masks):
+        command.add_argument(
+            "--target", metavar="ID", help="the target of masks without labels; default: the first"
+        )
+        command.add_argument(
+            "--labels",
+            nargs="+",
+            metavar="TARGET=L[,L]",
+            help="labels, by number or name, that belong to a target",
+        )
+        command.add_argument("--axis", type=int, choices=(0, 1, 2), help="along which volumes are sliced")
+        command.add_argument(
+            "--deidentify",
+            choices=("auto", "names", "off"),
+            default="auto",
+            help="auto: medical headers; names: file names, too; off: patients keep their ids",
+        )
+        command.add_argument(
+            "--key", type=Path, metavar="FILE", help="the secret key of the study's pseudonyms"
+        )
+
+    blanking = add("blank", _blank, "paint over text in images, or say that there is none")
+    blanking.add_argument("images", nargs="*", metavar="IMAGE", help="default: all in which text is likely")
+    blanking.add_argument(
+        "--rect", type=_rectangle, action="append", metavar="X,Y,W,H", help="without: they were looked at"
+    )
 
     gaze = add("import-gaze", _import_gaze, "import fixations of another program")
     gaze.add_argument("file", type=Path, metavar="FILE")

@@ -359,7 +359,7 @@ class StudyPage(Page):
         assert study is not None
 
         def work(progress: StepProgress) -> object:
-            from segmentation.importing import import_gaze
+            from segmentation.gaze_import import import_gaze
 
             return import_gaze(study, table, annotator=annotator, progress=progress)
 

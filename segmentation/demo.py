@@ -17,11 +17,11 @@ import numpy as np
 from gaze_capture.storage import explained_os_errors, write_json_atomic
 from segmentation import steps
 from segmentation.evaluation import Evaluation, Spread
-from segmentation.importing import Progress, no_progress
 from segmentation.job import JobEvent, RunSpec
 from segmentation.metrics import dice
 from segmentation.phantoms import write_phantoms
 from segmentation.presets import preset
+from segmentation.progress import Progress, no_progress
 from segmentation.report import write_report
 from segmentation.study import TEST_SPLIT, Mask, Study, Target
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, write_json_atomic
-from segmentation.importing import Progress, no_progress
 from segmentation.job import RunSpec
 from segmentation.metrics import ImageMetrics, image_metrics
+from segmentation.progress import Progress, no_progress
 from segmentation.runs import latest_run
 from segmentation.study import Mask, Study, StudyImage, utc_now
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gaze_capture.fixations import Fixations
 from gaze_capture.recording_codec import read_recording
-from segmentation.importing import Progress, no_progress
+from segmentation.progress import Progress, no_progress
 from segmentation.study import Study
 
 

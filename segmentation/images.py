@@ -24,6 +24,10 @@ def _decode(path: Path) -> npt.NDArray[Any]:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return _decoded(data, path)
+
+
+def _decoded(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[Any]:
     if data.size == 0:
         raise UserError(f"{path} is empty (0 bytes).")
     try:
@@ -55,7 +59,15 @@ def read_stored(path: Path) -> Values:
     UserError
         If the file is unreadable or holds values that are no numbers; the sentence names it.
     """
-    pixels = _decode(path)
+    return _as_stored(_decode(path), path)
+
+
+def stored_from_bytes(data: bytes, path: Path) -> Values:
+    """Read an image file's content as :func:`read_stored` does; `path` names it in errors."""
+    return _as_stored(_decoded(np.frombuffer(data, dtype=np.uint8), path), path)
+
+
+def _as_stored(pixels: npt.NDArray[Any], path: Path) -> Values:
     if pixels.dtype == np.uint8 or pixels.dtype == np.uint16:
         return pixels
     values = pixels.astype(np.float32)
@@ -120,6 +132,17 @@ def _encode(pixels: npt.NDArray[Any], *options: int) -> bytes:
     if not ok:
         raise ValueError("an array that PNG cannot hold")
     return data.tobytes()
+
+
+def encode_plane(values: Values) -> tuple[bytes, str]:
+    """Encode (H, W, C) without loss; return the bytes and the ending: integers as PNG, float32 as TIFF."""
+    pixels: npt.NDArray[Any] = values[:, :, ::-1] if values.shape[2] == 3 else values
+    if values.dtype == np.float32:
+        ok, data = cv2.imencode(".tif", pixels)
+        if not ok:
+            raise ValueError("an array that TIFF cannot hold")
+        return data.tobytes(), ".tif"
+    return _encode(pixels, cv2.IMWRITE_PNG_COMPRESSION, 1), ".png"
 
 
 def encode_mask(mask: npt.NDArray[np.bool_]) -> bytes:

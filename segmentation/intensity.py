@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,19 +84,20 @@ class Statistics:
         step = max(1, flat.size // self.PER_PLANE) | 1
         self._samples.append(flat[::step].copy())
 
-    def summary(self) -> dict[str, float]:
-        """Return low, high, mean and sd as in :class:`Intensity`."""
+    def on(self, intensity: Intensity) -> Intensity:
+        """Return an intensity with low, high, mean and sd filled in."""
         values = np.concatenate(self._samples).astype(np.float64)
         low, high = np.percentile(values, [0.1, 99.9])
         inside = values[values > values.mean()]
         if inside.size < 2:
             inside = values
-        return {
-            "low": float(low),
-            "high": float(high),
-            "mean": float(inside.mean()),
-            "sd": float(max(inside.std(), 1e-6)),
-        }
+        return dataclasses.replace(
+            intensity,
+            low=float(low),
+            high=float(high),
+            mean=float(inside.mean()),
+            sd=float(max(inside.std(), 1e-6)),
+        )
 
 
 def windowed(real: npt.NDArray[np.floating[Any]], window: Window) -> Bytes:

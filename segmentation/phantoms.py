@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from gaze_capture.storage import write_bytes_atomic
 from segmentation.images import encode_mask
-from segmentation.importing import Progress, no_progress
 from segmentation.procedural import Field, Grid, Picture, blend, colour, lines, ramp
+from segmentation.progress import Progress, no_progress
 
 Kind = Literal["polyp", "lesion", "gland"]
 KINDS: tuple[Kind, ...] = ("polyp", "lesion", "gland")

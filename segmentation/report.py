@@ -18,9 +18,9 @@ from gaze_capture.storage import read_json, write_bytes_atomic
 from segmentation.evaluation import DISTANCES, Spread, evaluate
 from segmentation.explanation import load_explanation
 from segmentation.gaze_quality import gaze_quality
-from segmentation.importing import Progress, no_progress
 from segmentation.job import RunSpec
 from segmentation.metrics import dice
+from segmentation.progress import Progress, no_progress
 from segmentation.report_figures import Overlay, curve, histogram, legend, overlay_figure
 from segmentation.runs import RunFolder, latest_run
 from segmentation.study import Study, StudyImage, Target

@@ -22,16 +22,11 @@ from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, saliency, s
 from gaze_capture.trackers import RecordingResult, ReplayTracker, SimulatedTracker, Tracker, record_headless
 from segmentation.evaluation import Evaluation, evaluate
 from segmentation.explaining import ExplainResult, explain_study
-from segmentation.importing import (
-    GazeReport,
-    ImportReport,
-    Progress,
-    import_gaze,
-    import_images,
-    no_progress,
-)
+from segmentation.gaze_import import GazeReport, import_gaze
+from segmentation.importing import ImportReport, import_images
 from segmentation.job import ENDINGS, JobEvent, RunSpec
 from segmentation.presets import preset
+from segmentation.progress import Progress, no_progress
 from segmentation.pseudomask import PseudoMask, PseudoMaskSettings, make_pseudomask
 from segmentation.runs import RunFolder, create_run, follow, latest_run, read_events, start_worker
 from segmentation.study import Study, StudyImage, Target, new_id

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pytest
 
 from gaze_capture.errors import UserError
+from segmentation.gaze_import import import_gaze
 from segmentation.images import read_display, read_image
-from segmentation.importing import import_gaze, import_images
+from segmentation.importing import import_images
 from segmentation.study import Study
 
 

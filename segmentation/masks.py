@@ -1,0 +1,411 @@
+"""True masks from files of every format: found by name or reference, their labels sorted to targets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from gaze_capture.errors import UserError
+from segmentation.images import decode_mask
+from segmentation.progress import Progress, no_progress
+from segmentation.sources import find_files
+from segmentation.stacks import LabelMap, Plane, Refused, Stack
+from segmentation.study import Study, StudyImage, Target
+
+if TYPE_CHECKING:
+    from segmentation.importing import ImportOptions
+
+Labels = Mapping[str, Sequence[str]]
+"""Target id -> labels (numbers or names) that belong to it."""
+Mask = npt.NDArray[np.bool_]
+
+_SUFFIXES = ("", "_mask", "_segmentation", "-mask", "-segmentation", "_seg", "_gt", "_label", "_truth")
+"""What mask files add to the name of their image, as published data sets do."""
+_MOST_LABELS = 64
+"""A picture of more different grey values than this is no label map."""
+
+
+@dataclass
+class MaskFiles:
+    """The masks among some files, ready to be asked for image by image."""
+
+    study: Study
+    folder: Path
+    targets: tuple[Target, ...]
+    labels: Labels | None
+    pictures: dict[str, list[Path]] = field(default_factory=dict)
+    maps: list[LabelMap] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    """Files that are no masks, and why; told with the first image that has no mask."""
+
+    @classmethod
+    def find(
+        cls,
+        study: Study,
+        path: Path,
+        labels: Labels | None,
+        target: str | None,
+        options: ImportOptions,
+    ) -> MaskFiles:
+        """Look through a folder of masks, or one file.
+
+        Raises
+        ------
+        UserError
+            If there is no mask at all, or labels are given for targets the study does not have.
+        """
+        if not path.exists():
+            raise UserError(f"The folder of masks {path} does not exist; check the spelling.")
+        for name in labels or ():
+            study.target(name)
+        targets = (study.target(target),) if target is not None else study.targets
+        files = cls(study, path, targets, labels)
+        found = find_files([path])
+        for picture in found.plain:
+            files.pictures.setdefault(picture.stem.casefold(), []).append(picture)
+        from segmentation.readers.opening import open_label_maps
+
+        jsons = [path] if path.is_file() else sorted(path.rglob("*.json"))
+        for item in open_label_maps(
+            study, found, [one for one in jsons if one.suffix.lower() == ".json"], options
+        ):
+            if isinstance(item, Refused):
+                files.refused.append(item)
+            else:
+                files.maps.append(item)
+        if not files.pictures and not files.maps:
+            why = f" ({files.refused[0].reason})" if files.refused else ""
+            raise UserError(f"{path} holds no images that could be masks{why}.")
+        return files
+
+    # A picture's mask
+
+    def take_for_picture(self, image: StudyImage, path: Path) -> tuple[int, list[str]]:
+        """Store the masks of a picture; return how many, and what was left out."""
+        maps = self._maps_for((path.stem,), ())
+        if maps:
+            return self._take_maps([image], None, maps, path.stem)
+        if self._has_all([image]):
+            return 0, []
+        stem = path.stem.casefold()
+        candidates = next(
+            (self.pictures[stem + end] for end in _SUFFIXES if stem + end in self.pictures), list[Path]()
+        )
+        if not candidates:
+            return 0, [f"there is no mask named {path.stem}; the image was imported without."]
+        # Folders mirrored as images/a/1.png and masks/a/1.png: the parent's name tells two equal names apart.
+        beside = (
+            [mask for mask in candidates if mask.parent.name == path.parent.name]
+            if len(candidates) > 1
+            else candidates
+        )
+        if len(beside) != 1:
+            return 0, [f"{len(candidates)} masks are named {path.stem}; the image was imported without."]
+        try:
+            return self._take_picture_mask(image, beside[0])
+        except UserError as error:
+            return 0, [f"its mask was left out: {error}"]
+
+    def _take_picture_mask(self, image: StudyImage, file: Path) -> tuple[int, list[str]]:
+        from segmentation.readers.label_images import read_label_png
+
+        labelled = read_label_png(file)
+        if self.labels or (
+            len(labelled.labels) > 1 and len(labelled.labels) <= _MOST_LABELS and _are_labels(labelled)
+        ):
+            return self._take_maps([image], None, [labelled], image.id)
+        mask, note = fitted(decode_mask(file), image.shape[:2])
+        if mask is None:
+            return 0, [f"its mask {file.name} was left out: {note}"]
+        self.study.save_true_mask(image.id, self.targets[0].id, mask)
+        return 1, [f"its mask {file.name} {note}"] if note else []
+
+    def _has_all(self, images: Sequence[StudyImage]) -> bool:
+        wanted = [target.id for target in self.targets if self.labels is None or target.id in self.labels]
+        if self.labels is None:
+            wanted = wanted[:1]
+        return all(self.study.mask_path(image.id, name).exists() for image in images for name in wanted)
+
+    def has_any_for(self, name: str, stack: Stack | None) -> bool:
+        """Whether there is a mask that is named like an image or volume, or refers to it."""
+        stem = name.casefold()
+        return any(stem + end in self.pictures for end in _SUFFIXES) or bool(
+            self._maps_for((name,), stack.source_ids if stack is not None else ())
+        )
+
+    # A stack's masks
+
+    def take_for_stack(self, images: Sequence[StudyImage], stack: Stack) -> tuple[int, list[str]]:
+        """Store the masks of a stack's slices; return how many, and what was left out."""
+        maps = self._maps_for(_names_of(stack), stack.source_ids)
+        if not maps and len(images) == 1:
+            return self.take_for_picture(images[0], stack.files[0])
+        if not maps:
+            pages = self._page_masks(images, stack)
+            return (
+                pages
+                if pages is not None
+                else (
+                    0,
+                    [f"there is no mask for {stack.name}; it was imported without."],
+                )
+            )
+        return self._take_maps(images, stack, maps, stack.name)
+
+    def _page_masks(self, images: Sequence[StudyImage], stack: Stack) -> tuple[int, list[str]] | None:
+        """Take masks that come as a file of as many pages; None where there is no such file."""
+        from segmentation.readers.plain import read_plain
+
+        stem = stack.files[0].stem.casefold()
+        found = next(
+            (self.pictures[stem + end] for end in _SUFFIXES if stem + end in self.pictures), list[Path]()
+        )
+        if len(found) != 1:
+            return None
+        try:
+            pages = read_plain(found[0])
+        except UserError as error:
+            return 0, [f"its mask was left out: {error}"]
+        if pages.count != len(images) or pages.shape[:2] != stack.shape[:2]:
+            return 0, [
+                f"its mask {found[0].name} was left out: it has {pages.count} pages, the images {len(images)}."
+            ]
+        for number, image in enumerate(images):
+            self.study.save_true_mask(
+                image.id, self.targets[0].id, (pages.read(number).values > 0).any(axis=2)
+            )
+        return len(images), []
+
+    def _maps_for(self, names: Sequence[str], source_ids: Sequence[str]) -> list[LabelMap]:
+        ids = set(source_ids) - {""}
+        by_id = [one for one in self.maps if ids and ids & set(one.source_ids)]
+        if by_id:
+            return by_id
+        wanted = {name.casefold() for name in names}
+        named = [one for one in self.maps if not one.source_ids and one.name.casefold() in wanted]
+        if named:
+            return named
+        # One volume and one file of masks need no common name.
+        return (
+            self.maps if self.folder.is_file() and len(self.maps) == 1 and not self.maps[0].source_ids else []
+        )
+
+    def _take_maps(
+        self, images: Sequence[StudyImage], stack: Stack | None, maps: Sequence[LabelMap], name: str
+    ) -> tuple[int, list[str]]:
+        count, reasons = 0, list[str]()
+        for labels in maps:
+            try:
+                stored, notes = self._take_map(images, stack, labels)
+            except UserError as error:
+                reasons.append(f"its mask was left out: {error}")
+            else:
+                count += stored
+                reasons += notes
+        return count, reasons
+
+    def _take_map(
+        self, images: Sequence[StudyImage], stack: Stack | None, labels: LabelMap
+    ) -> tuple[int, list[str]]:
+        file = labels.files[0]
+        chosen, left_out = self._sorted(labels)
+        notes = [f"of {file.name} these labels were left out: {', '.join(left_out)}."] if left_out else []
+        read = self._reader(images, stack, labels, notes)
+        count = 0
+        for number, image in enumerate(images):
+            for target_id, numbers in chosen.items():
+                if self.study.mask_path(image.id, target_id).exists():
+                    continue
+                mask = np.zeros(image.shape[:2], dtype=np.bool_)
+                if numbers:
+                    mask = np.logical_or.reduce([read(number, label) for label in numbers])
+                fitting, note = fitted(mask, image.shape[:2])
+                if fitting is None:
+                    raise UserError(f"{file.name}: {note}")
+                if note:
+                    notes.append(f"its mask {file.name} {note}")
+                self.study.save_true_mask(image.id, target_id, fitting)
+                count += 1
+        return count, list(dict.fromkeys(notes))
+
+    def _reader(
+        self, images: Sequence[StudyImage], stack: Stack | None, labels: LabelMap, notes: list[str]
+    ) -> Callable[[int, int], Mask]:
+        if stack is not None:
+            from segmentation.readers.grids import planes_on
+
+            placed = planes_on(stack, labels)
+            notes += placed.notes
+            return placed.read
+        if labels.count != len(images):
+            raise UserError(f"{labels.files[0]} has {labels.count} slices, the image {len(images)}.")
+        return labels.read
+
+    def _sorted(self, labels: LabelMap) -> tuple[dict[str, list[int]], list[str]]:
+        """Return target id -> label numbers, and the names of labels that belong to none.
+
+        Raises
+        ------
+        UserError
+            If it is not clear which label is of which target.
+        """
+        file, names = labels.files[0], labels.labels
+        listed = ", ".join(
+            f"{n} ({text})" if text and text != f"label {n}" else str(n) for n, text in names.items()
+        )
+        chosen: dict[str, list[int]] = {}
+        if self.labels is not None:
+            by_word = {str(number): number for number in names} | {
+                text.casefold(): number for number, text in names.items()
+            }
+            for target_id, words in self.labels.items():
+                numbers = [by_word[word.casefold()] for word in words if word.casefold() in by_word]
+                # A label that this file does not hold is a structure that this image does not show.
+                if numbers or any(word.isdigit() for word in words):
+                    chosen[target_id] = numbers
+                else:
+                    raise UserError(f"{file} has no label {', '.join(words)}; its labels are: {listed}.")
+        else:
+            for target in self.targets:
+                known = {target.id.casefold(), target.name.casefold()}
+                numbers = [number for number, text in names.items() if text.casefold() in known]
+                if numbers:
+                    chosen[target.id] = numbers
+            if not chosen and len(names) <= 1:
+                chosen[self.targets[0].id] = list(names)
+        if not chosen:
+            raise UserError(
+                f"{file} holds the labels {listed}; say which belong to which target: "
+                f"--labels {self.targets[0].id}={next(iter(names), 1)}"
+            )
+        used = {number for numbers in chosen.values() for number in numbers}
+        return chosen, [text or str(number) for number, text in names.items() if number not in used]
+
+
+def _names_of(stack: Stack) -> list[str]:
+    """Return the names under which masks of a stack may go: its own, its file's, and its folders'.
+
+    A DICOM series has no name but its folder's; published sets name the masks after the patient's folder.
+    """
+    first = stack.files[0]
+    return [stack.name, first.stem, *(parent.name for parent in first.parents if parent.name)]
+
+
+def _are_labels(labelled: LabelMap) -> bool:
+    """Whether a picture's grey values count structures (1, 2, 3 ...), rather than blur the edge of one."""
+    return max(labelled.labels) <= _MOST_LABELS
+
+
+def fitted(mask: Mask, shape: tuple[int, int]) -> tuple[Mask | None, str]:
+    """Return a mask on the image's grid: one that is a single row or column off is cut or filled up, and says so.
+
+    Returns
+    -------
+    The mask, or None where it is of another size, and a note.
+    """
+    if mask.shape == shape:
+        return mask, ""
+    (height, width), (rows, columns) = shape, mask.shape
+    told = f"{columns} x {rows} pixels, the image {width} x {height}."
+    if abs(rows - height) > 1 or abs(columns - width) > 1:
+        return None, f"it is {told}"
+    padded = np.pad(mask, ((0, max(height - rows, 0)), (0, max(width - columns, 0))), mode="edge")
+    return padded[:height, :width], f"was one row or column off and was fitted: it is {told}"
+
+
+@dataclass(frozen=True)
+class MaskReport:
+    """What an import of masks took, and what it did not."""
+
+    masks: int
+    images: int
+    """Images that now have a mask and had none."""
+    skipped: tuple[tuple[str, str], ...]
+    """(file or image, reason)"""
+
+
+def import_masks(
+    study: Study,
+    path: Path | str,
+    *,
+    labels: Labels | None = None,
+    target: str | None = None,
+    options: ImportOptions | None = None,
+    progress: Progress = no_progress,
+) -> MaskReport:
+    """Bring true masks to images and volumes that the study has already; masks that are there stay.
+
+    Raises
+    ------
+    UserError
+        If nothing fits any image, or labels cannot be told apart; the first reason is named.
+    """
+    from segmentation.importing import ImportOptions
+
+    files = MaskFiles.find(study, Path(path), labels, target, options or ImportOptions())
+    before = {p.name for p in (study.folder / "masks").glob("*.png")}
+    count, skipped = 0, [(str(item.file), item.reason) for item in files.refused]
+    units = list(_units(study))
+    fitting = 0
+    for number, (images, stack) in enumerate(units):
+        name = stack.name if stack is not None else Path(images[0].source_name).stem
+        progress(number, len(units), name)
+        if not files.has_any_for(name, stack):
+            continue
+        fitting += 1
+        taken, reasons = (
+            files.take_for_stack(images, stack)
+            if stack is not None
+            else files.take_for_picture(images[0], Path(images[0].source_name))
+        )
+        count += taken
+        skipped += [(name, reason) for reason in reasons]
+    progress(len(units), len(units), "")
+    if not count and not fitting:
+        raise UserError(f"None of the masks in {path} is named like, or refers to, an image of the study.")
+    if not count and skipped:
+        raise UserError(f"No mask of {path} was taken; the first reason: {skipped[0][1]}")
+    study.audit("import-masks", masks=count, skipped=len(skipped))
+    after = {p.name for p in (study.folder / "masks").glob("*.png")} - before
+    return MaskReport(count, len({name.partition(".")[0] for name in after}), tuple(skipped))
+
+
+def _units(study: Study) -> Iterator[tuple[list[StudyImage], Stack | None]]:
+    """Yield volumes with what masks need to know of them, and pictures on their own."""
+    with_header = set(study.volume_ids())
+    told: set[str] = set()
+    for image in study.images.values():
+        name = image.volume or image.id
+        if name in told:
+            continue
+        told.add(name)
+        if name not in with_header:
+            yield [image], None
+            continue
+        volume = study.volume(name)
+        images = [study.image(one) for one in volume.image_ids if one in study.images]
+        yield (
+            images,
+            Stack(
+                name=re.sub(r" \d+$", "", image.source_name) if image.volume else image.source_name,
+                files=(study.image_path(image),),
+                shape=image.shape,
+                count=len(images),
+                read=_not_read,
+                spacing_mm=image.spacing_mm,
+                slice_spacing_mm=volume.slice_spacing_mm,
+                affine=volume.affine,
+                series=volume.series,
+                source_ids=volume.source_ids,
+            ),
+        )
+
+
+def _not_read(number: int) -> Plane:
+    raise AssertionError("masks are placed by geometry alone")
