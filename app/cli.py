@@ -152,6 +152,38 @@ def _import_images(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome(values, "\n".join(lines))
 
 
+def _import_dataset(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from segmentation.importing import ImportOptions
+    from segmentation.published import import_dataset
+
+    names = args.test.read_text(encoding="utf-8").split() if args.test else []
+    reports = import_dataset(
+        Study.open(args.study),
+        args.name,
+        args.folder,
+        test_names=names,
+        options=ImportOptions(deidentify=args.deidentify, key=args.key),
+        progress=progress,
+    )
+    lines = []
+    for split, report in reports:
+        lines.append(
+            f"{split}: {_counted(len(report.imported), 'image')}, {_counted(report.masks, 'true mask')}, "
+            f"{len(report.duplicates)} there already."
+        )
+        lines += _named("Left out", _sentences(report.skipped))
+    values = {
+        split: {
+            "imported": len(report.imported),
+            "masks": report.masks,
+            "duplicates": len(report.duplicates),
+            "skipped": [{"file": file, "reason": reason} for file, reason in report.skipped],
+        }
+        for split, report in reports
+    }
+    return Outcome(values, "\n".join(lines))
+
+
 def _sentences(items: Sequence[tuple[str, str]]) -> list[str]:
     return [text if file in text else f"{file}: {text}" for file, text in items]
 
@@ -553,6 +585,17 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--key", type=Path, metavar="FILE", help="the secret key of the study's pseudonyms"
         )
+
+    published = add("import-dataset", _import_dataset, "import a data set in the folders it is published in")
+    published.add_argument("name", choices=("kvasir-seg", "isic", "nci-isbi-2013"))
+    published.add_argument("folder", type=Path, metavar="FOLDER")
+    published.add_argument(
+        "--test", type=Path, metavar="FILE", help="names of the test images, where the set has no split"
+    )
+    published.add_argument("--deidentify", choices=("auto", "names", "off"), default="auto")
+    published.add_argument(
+        "--key", type=Path, metavar="FILE", help="the secret key of the study's pseudonyms"
+    )
 
     blanking = add("blank", _blank, "paint over text in images, or say that there is none")
     blanking.add_argument("images", nargs="*", metavar="IMAGE", help="default: all in which text is likely")

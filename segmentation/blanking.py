@@ -56,8 +56,10 @@ def blank(
             changed.append(_replaced(study, image, *encode_plane(values)))
     finally:
         study.add_images(changed)
+        kept = {study.image_path(image) for image in changed}
         for path in old[: len(changed)]:
-            path.unlink(missing_ok=True)
+            if path not in kept:
+                path.unlink(missing_ok=True)
     progress(len(images), len(images), "")
     study.audit("blank", images=[image.id for image in changed], rectangles=[list(r) for r in rectangles])
     return [image.id for image in changed]

@@ -1,0 +1,1 @@
+"""One script a data set, from the raw folder to the evaluation."""

@@ -1,0 +1,16 @@
+"""ISIC lesion segmentation (2016, 2017 or 2018 task 1) from its raw folder to the evaluation.
+
+    python resources/examples/isic.py RAW STUDY [--config RUNSPEC.json]
+
+RAW holds the unpacked folders of one year under their own names. There is no recorded gaze for this set: a synthetic
+clinician looks at the images, and every number that follows is *simulated from masks*.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from resources.examples.whole_day import run
+
+if __name__ == "__main__":
+    sys.exit(run("isic", "isic.json", sigma="degrees", description=__doc__))
