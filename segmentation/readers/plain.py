@@ -13,7 +13,6 @@ from gaze_capture.errors import UserError
 from segmentation.image_headers import (
     ENDINGS_OF,
     Header,
-    Page,
     capture_time,
     header_of,
     inverted,
