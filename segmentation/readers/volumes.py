@@ -171,7 +171,7 @@ def explained(path: Path) -> Iterator[None]:
 def stem_of(path: Path) -> str:
     """Return a file's name without its ending, also where that has two parts."""
     name = re.sub(r"\.gz$", "", path.name, flags=re.IGNORECASE)
-    name = re.sub(r"\.(seg\.nrrd|nii|hdr|img|nrrd|nhdr)$", "", name, flags=re.IGNORECASE)
+    name = re.sub(r"\.(seg\.nrrd|nii|hdr|img|nrrd|nhdr|png|jpe?g|tiff?|bmp)$", "", name, flags=re.IGNORECASE)
     return name or path.name
 
 
