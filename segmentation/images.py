@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
+from segmentation.image_headers import header_of
 from segmentation.stacks import Values
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """File name endings, lower case, that are tried as images."""
 
-MAX_PIXELS = 1 << 28
-"""Larger images are refused: 268 megapixels, several GB as float32."""
+MAX_PIXELS = 1 << 26
+"""Larger images are refused before they are decoded: 67 megapixels, 800 MB as colour in float32."""
 
 
 def _decode(path: Path) -> npt.NDArray[Any]:
@@ -24,15 +25,15 @@ def _decode(path: Path) -> npt.NDArray[Any]:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return _decoded(data, path)
-
-
-def _decoded(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[Any]:
     if data.size == 0:
         raise UserError(f"{path} is empty (0 bytes).")
+    pixels = None
     try:
+        page = header_of(data).pages[0]
+        if page.width * page.height > MAX_PIXELS:
+            raise UserError(f"{path} is too large: {page.width} x {page.height} pixels.")
         pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error:
+    except (ValueError, IndexError, cv2.error):
         pixels = None
     if pixels is None:
         raise UserError(
@@ -40,6 +41,11 @@ def _decoded(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[Any]:
         )
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
         raise UserError(f"{path} is too large: {pixels.shape[1]} x {pixels.shape[0]} pixels.")
+    return channels_last(pixels)
+
+
+def channels_last(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Bring what OpenCV decoded into (H, W, C), C = 1 or 3 (RGB), without alpha."""
     if pixels.ndim == 2:
         pixels = pixels[:, :, np.newaxis]
     if pixels.shape[2] == 2:
@@ -59,15 +65,7 @@ def read_stored(path: Path) -> Values:
     UserError
         If the file is unreadable or holds values that are no numbers; the sentence names it.
     """
-    return _as_stored(_decode(path), path)
-
-
-def stored_from_bytes(data: bytes, path: Path) -> Values:
-    """Read an image file's content as :func:`read_stored` does; `path` names it in errors."""
-    return _as_stored(_decoded(np.frombuffer(data, dtype=np.uint8), path), path)
-
-
-def _as_stored(pixels: npt.NDArray[Any], path: Path) -> Values:
+    pixels = _decode(path)
     if pixels.dtype == np.uint8 or pixels.dtype == np.uint16:
         return pixels
     values = pixels.astype(np.float32)

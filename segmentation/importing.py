@@ -24,12 +24,12 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors
-from segmentation.images import encode_plane, stored_from_bytes
+from segmentation.images import encode_plane
 from segmentation.intensity import Intensity, Statistics
 from segmentation.masks import Labels, MaskFiles
 from segmentation.progress import Progress, no_progress
 from segmentation.sources import LARGEST_PLAIN_BYTES, Found, find_files
-from segmentation.stacks import MODALITIES, Modality, Plane, Refused, Stack
+from segmentation.stacks import MODALITIES, Modality, Plane, Refused, Stack, Values
 from segmentation.study import Study, StudyImage, Volume, safe_name
 
 Deidentify = Literal["auto", "names", "off"]
@@ -502,9 +502,13 @@ def _prepared(path: Path, options: ImportOptions) -> _Picture | Stack:
     source_sha256 = hashlib.sha256(data).hexdigest()
     ending = ".png" if data[:4] == b"\x89PNG" else ".jpg" if data[:3] == b"\xff\xd8\xff" else ""
     captured = capture_time(data)
-    kept = stripped(data, ending) if ending and not options.blank else b""
-    # What is stored is what was looked at: a picture that loses pixels without its metadata is stored anew.
-    if not kept or not np.array_equal(stored_from_bytes(kept, path), values):
+    as_it_is = ending and not options.blank and (plane.slope, plane.intercept, plane.note) == (1.0, 0.0, "")
+    kept = b""
+    if as_it_is:
+        # A file whose parts cannot all be told apart is stored anew from its pixels.
+        with contextlib.suppress(ValueError):
+            kept = stripped(data, ending)
+    if not kept:
         kept, ending = encode_plane(values)
     intensity = Intensity(plane.slope, plane.intercept)
     if modality not in _BRIGHTNESS_ONLY or values.dtype != np.uint8:
@@ -525,7 +529,7 @@ def _prepared(path: Path, options: ImportOptions) -> _Picture | Stack:
     )
 
 
-def _blanked(values: np.ndarray, rectangles: Sequence[tuple[int, int, int, int]]) -> np.ndarray:  # type: ignore[type-arg]
+def _blanked(values: Values, rectangles: Sequence[tuple[int, int, int, int]]) -> Values:
     if not rectangles:
         return values
     painted = values.copy()

@@ -241,8 +241,8 @@ class MaskFiles:
             from segmentation.readers.grids import planes_on
 
             placed = planes_on(stack, labels)
-            notes += placed.notes
-            return placed.read
+            notes += [placed.note] if placed.note else []
+            return placed
         if labels.count != len(images):
             raise UserError(f"{labels.files[0]} has {labels.count} slices, the image {len(images)}.")
         return labels.read
@@ -264,6 +264,9 @@ class MaskFiles:
             by_word = {str(number): number for number in names} | {
                 text.casefold(): number for number, text in names.items()
             }
+            if list(names) == [255]:
+                # The white of a picture with one structure is what others call 1.
+                by_word["1"] = 255
             for target_id, words in self.labels.items():
                 numbers = [by_word[word.casefold()] for word in words if word.casefold() in by_word]
                 # A label that this file does not hold is a structure that this image does not show.
