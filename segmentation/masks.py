@@ -177,9 +177,8 @@ class MaskFiles:
                 f"its mask {found[0].name} was left out: it has {pages.count} pages, the images {len(images)}."
             ]
         for number, image in enumerate(images):
-            self.study.save_true_mask(
-                image.id, self.targets[0].id, (pages.read(number).values > 0).any(axis=2)
-            )
+            mask: Mask = np.logical_or.reduce(pages.read(number).values > 0, axis=2)
+            self.study.save_true_mask(image.id, self.targets[0].id, mask)
         return len(images), []
 
     def _maps_for(self, names: Sequence[str], source_ids: Sequence[str]) -> list[LabelMap]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -66,7 +66,8 @@ def find_files(paths: Sequence[Path | str], *, beside: Iterable[Path] = ()) -> F
     UserError
         If a path does not exist.
     """
-    passed = {path.resolve() for path in beside}
+    # realpath, not resolve: that one raises where links lead in a circle.
+    passed = {os.path.realpath(path) for path in beside}
     found = Found()
     seen: set[Path] = set()
     for path in map(Path, paths):
@@ -74,7 +75,7 @@ def find_files(paths: Sequence[Path | str], *, beside: Iterable[Path] = ()) -> F
             raise UserError(f"{path} does not exist; check the spelling.")
         named = path.is_file()
         for file in [path] if named else walk(path, passed):
-            if file in seen or file.resolve() in passed:
+            if file in seen or (passed and os.path.realpath(file) in passed):
                 continue
             seen.add(file)
             kind = format_of(file, named=named)
@@ -83,13 +84,13 @@ def find_files(paths: Sequence[Path | str], *, beside: Iterable[Path] = ()) -> F
     return found
 
 
-def walk(folder: Path, passed: set[Path] = frozenset()) -> Iterator[Path]:  # type: ignore[assignment]
-    """Yield the files below a folder in order of name, without hidden ones and without folders to pass over."""
+def walk(folder: Path, passed: Collection[str] = ()) -> Iterator[Path]:
+    """Yield the files below a folder in order of name, without hidden ones and the folders to pass over."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and (Path(parent) / name).resolve() not in passed
+            if not name.startswith(".") and not (passed and os.path.realpath(Path(parent, name)) in passed)
         )
         for name in sorted(names):
             if not name.startswith("."):

@@ -1,18 +1,22 @@
-"""One door to all readers: files in, stacks and label maps out, what cannot be read named with its reason."""
+"""One door to all readers: files in, stacks and label maps out, what cannot be read named with its reason.
+
+Readers are imported when there is something for them: their libraries take longer to load than a picture to read.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gaze_capture.errors import UserError
-from segmentation.readers.deidentify import Pseudonyms, study_pseudonyms
 from segmentation.sources import Found
 from segmentation.stacks import LabelMap, Refused, Stack
 
 if TYPE_CHECKING:
     from segmentation.importing import ImportOptions
+    from segmentation.readers.deidentify import Pseudonyms
     from segmentation.study import Study
 
 Step = Callable[[str, int], None]
@@ -21,23 +25,25 @@ Step = Callable[[str, int], None]
 
 def open_stacks(study: Study, found: Found, options: ImportOptions, step: Step) -> Iterator[Stack | Refused]:
     """Yield every volume, video and DICOM series among files; pictures are read elsewhere, many at a time."""
-    from segmentation.readers.nifti import read_nifti
-    from segmentation.readers.nrrd import read_nrrd
-    from segmentation.readers.video import read_video
+    for path in (*found.nifti, *found.nrrd, *found.video):
+        step(path.name, 1)
+        try:
+            if path in found.nifti:
+                from segmentation.readers.nifti import read_nifti
 
-    for files, read in (
-        (found.nifti, lambda path: read_nifti(path, options.axis)),
-        (found.nrrd, lambda path: read_nrrd(path, options.axis)),
-        (found.video, lambda path: read_video(path, options.every)),
-    ):
-        for path in files:
-            step(path.name, 1)
-            try:
-                yield read(path)
-            except UserError as error:
-                yield Refused(path, str(error))
-            except OSError as error:
-                yield Refused(path, f"{path} cannot be read: {error.strerror or error}.")
+                yield read_nifti(path, options.axis)
+            elif path in found.nrrd:
+                from segmentation.readers.nrrd import read_nrrd
+
+                yield read_nrrd(path, options.axis)
+            else:
+                from segmentation.readers.video import read_video
+
+                yield read_video(path, options.every)
+        except UserError as error:
+            yield Refused(path, str(error))
+        except OSError as error:
+            yield Refused(path, f"{path} cannot be read: {error.strerror or error}.")
     if found.dicom:
         from segmentation.readers.dicom import read_dicom
 
@@ -52,6 +58,8 @@ def _file_count(stack: Stack | Refused) -> int:
 
 def identity_of(study: Study, options: ImportOptions) -> Pseudonyms:
     """Return what makes this study's pseudonyms; none are made where the person turned that off."""
+    from segmentation.readers.deidentify import Pseudonyms, study_pseudonyms
+
     if options.deidentify == "off":
         return Pseudonyms.off()
     return study_pseudonyms(study, options.key)
@@ -61,24 +69,31 @@ def open_label_maps(
     study: Study, found: Found, jsons: Sequence[Path], options: ImportOptions
 ) -> Iterator[LabelMap | Refused]:
     """Yield the label maps among files: NIfTI, NRRD, DICOM-SEG, COCO."""
-    from segmentation.readers.coco import read_coco
-    from segmentation.readers.dicom_seg import read_dicom_seg
-    from segmentation.readers.nifti import read_nifti_labels
-    from segmentation.readers.nrrd import read_nrrd_labels
+    read: Callable[[Path], list[LabelMap]]
+    for path in (*found.nifti, *found.nrrd, *found.dicom, *jsons):
+        if path in found.nifti:
+            from segmentation.readers.nifti import read_nifti_labels
 
-    def seg(path: Path) -> list[LabelMap]:
-        return [read_dicom_seg(path, identity_of(study, options))]
+            read = functools.partial(_alone, read_nifti_labels, options.axis)
+        elif path in found.nrrd:
+            from segmentation.readers.nrrd import read_nrrd_labels
 
-    for files, read in (
-        (found.nifti, lambda path: [read_nifti_labels(path, options.axis)]),
-        (found.nrrd, lambda path: [read_nrrd_labels(path, options.axis)]),
-        (found.dicom, seg),
-        (jsons, read_coco),
-    ):
-        for path in files:
-            try:
-                yield from read(path)
-            except UserError as error:
-                yield Refused(path, str(error))
-            except OSError as error:
-                yield Refused(path, f"{path} cannot be read: {error.strerror or error}.")
+            read = functools.partial(_alone, read_nrrd_labels, options.axis)
+        elif path in found.dicom:
+            from segmentation.readers.dicom_seg import read_dicom_seg
+
+            read = functools.partial(_alone, read_dicom_seg, identity_of(study, options))
+        else:
+            from segmentation.readers.coco import read_coco
+
+            read = read_coco
+        try:
+            yield from read(path)
+        except UserError as error:
+            yield Refused(path, str(error))
+        except OSError as error:
+            yield Refused(path, f"{path} cannot be read: {error.strerror or error}.")
+
+
+def _alone(reader: Callable[..., LabelMap], how: object, path: Path) -> list[LabelMap]:
+    return [reader(path, how)]
