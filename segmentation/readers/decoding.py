@@ -44,9 +44,10 @@ DAMAGED = "its pixel data is damaged or cut short"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG_12_BIT = "1.2.840.10008.1.2.4.51"
+_LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 
-_IMAGE_KEYWORDS = (
+IMAGE_KEYWORDS = (
     "SamplesPerPixel",
     "PhotometricInterpretation",
     "PlanarConfiguration",
@@ -161,7 +162,9 @@ def read_header(path: Path, keywords: tuple[str, ...]) -> Header:
                 if found:
                     tag, vr, length = found[0]
                     keyword = _PIXEL_TAGS[tag]
-                    offset = stream.tell() + (8 if implicit else 12)
+                    # Some files write this one element in the other form; a look decides.
+                    offset = stream.tell()
+                    offset += 12 if stream.read(6)[4:] in _LONG_VRS else 8
                     length = -1 if length == 0xFFFFFFFF else length
         except (OSError, DecodingError):
             raise
@@ -211,6 +214,18 @@ def syntax_name(uid: str) -> str:
     return name if name != uid else "unknown transfer syntax"
 
 
+def check_syntax(uid: str) -> None:
+    """Raise DecodingError if pixel data of a transfer syntax cannot be decoded here."""
+    from pydicom.pixels import get_decoder
+
+    try:
+        decoder = get_decoder(uid)
+    except NotImplementedError:
+        raise DecodingError(f"there is no decoder for {syntax_name(uid)}") from None
+    if decoder.is_encapsulated and not decoder.is_available:
+        raise DecodingError(f"no decoder for {syntax_name(uid)} is installed")
+
+
 @dataclass(frozen=True)
 class Frame:
     """A decoded frame: (H, W) or (H, W, samples) as the file holds it, YBR turned to RGB."""
@@ -241,22 +256,18 @@ def _codestream_pixels(data: bytes) -> int:
 class FileDecoder:
     """Decodes single frames of one file; holds its header, never its pixels (but for a deflated file)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keywords: tuple[str, ...] = ()) -> None:
         from pydicom.pixels import get_decoder
 
         self.path = path
         extra = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
-        header = read_header(path, _IMAGE_KEYWORDS + extra)
+        header = read_header(path, IMAGE_KEYWORDS + extra + keywords)
         self.header = header
         if not header.keyword:
             raise DecodingError("it holds no pixels")
-        try:
-            self._decoder = get_decoder(header.transfer_syntax)
-        except NotImplementedError:
-            raise DecodingError("there is no decoder for it") from None
+        check_syntax(header.transfer_syntax)
+        self._decoder = get_decoder(header.transfer_syntax)
         self._compressed = bool(self._decoder.is_encapsulated)
-        if self._compressed and not self._decoder.is_available:
-            raise DecodingError("no decoder for it is installed")
 
     @property
     def is_isolated(self) -> bool:
