@@ -1,4 +1,4 @@
-"""The process's entry point: a worker, a command, or the window. Imports stay lazy: each starts only what it needs."""
+"""The process's entry point: worker, decoder, command or window. Imports stay lazy: each starts only what it needs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ def main(arguments: list[str] | None = None) -> int:
         # Through importlib: the window's process must not be able to reach torch by an import.
         status: int = importlib.import_module("segmentation.worker").main(arguments[1:])
         return status
+    if arguments[:1] == ["--decoder"]:
+        from segmentation.readers.decoding import main as decode
+
+        return decode()
     if not arguments or (len(arguments) == 1 and (Path(arguments[0]) / "study.json").exists()):
         from app.main_window import run_window
 

@@ -35,8 +35,10 @@ def explained_os_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{place}: {error.strerror or error}.") from error
 
 
-def write_bytes_atomic(path: Path, data: bytes) -> None:
+def write_bytes_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write a file by temporary file, fsync and rename, creating its folder.
+
+    `mode` is who may read and write it (Unix), less what the umask takes away.
 
     Raises
     ------
@@ -47,7 +49,7 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{secrets.token_hex(6)}.part")
         try:
-            with open(temporary, "wb") as stream:
+            with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
