@@ -57,12 +57,21 @@ def _file_count(stack: Stack | Refused) -> int:
 
 
 def identity_of(study: Study, options: ImportOptions) -> Pseudonyms:
-    """Return what makes this study's pseudonyms; none are made where the person turned that off."""
-    from segmentation.readers.deidentify import Pseudonyms, study_pseudonyms
+    """Return what makes this study's pseudonyms; none are made where the person turned that off.
+
+    The secret key lies in the user's own folder, never in the study, which stores how to recognise it.
+    """
+    import platformdirs
+
+    from segmentation.readers.deidentify import Pseudonyms, key_for
 
     if options.deidentify == "off":
         return Pseudonyms.off()
-    return study_pseudonyms(study, options.key)
+    folder = Path(platformdirs.user_data_dir("gaze-insight", appauthor=False)) / "keys"
+    pseudonyms = key_for(study.uid, study.key_fingerprint, folder, key_file=options.key)
+    if study.key_fingerprint is None:
+        study.set_key_fingerprint(pseudonyms.fingerprint)
+    return pseudonyms
 
 
 def open_label_maps(
