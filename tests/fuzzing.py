@@ -19,7 +19,7 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.formats.gazemedseg import read_gazemedseg
-from segmentation.image_headers import capture_time, stripped
+from segmentation.image_headers import capture_time, header_of, stripped
 from segmentation.images import decode_mask, image_shape, read_display
 from segmentation.readers.coco import read_coco
 from segmentation.readers.label_images import read_label_png
@@ -148,7 +148,7 @@ def damaged(files: Files, rng: np.random.Generator) -> Files:
     name = names[int(rng.integers(len(names)))]
     data = bytearray(files[name])
     head = min(len(data), 400)
-    way = int(rng.integers(9))
+    way = int(rng.integers(10))
     for _ in range(int(rng.integers(1, 4))):
         # Half of all damage goes to the header, where it does most.
         reach = head if rng.random() < 0.5 else len(data)
@@ -173,6 +173,10 @@ def damaged(files: Files, rng: np.random.Generator) -> Files:
             code = str(rng.choice(["<H", ">H", "<I", ">I"]))
             at = min(at, len(data) - 8)
             struct.pack_into(code, data, at, value & (0xFFFF if code[1] == "H" else 0xFFFFFFFF))
+        elif way == 9:
+            digits = [place for place, byte in enumerate(data) if 48 <= byte <= 57]
+            if digits:
+                data[digits[int(rng.integers(len(digits)))]] = int(rng.choice(list(b'0123456789-.e[]"')))
         elif way == 7:
             data += data[at:] * 2
     result = {other: content if other != name else bytes(data) for other, content in files.items()}
@@ -256,14 +260,18 @@ def _masks(maps: Iterable[LabelMap]) -> None:
 def _stripped(data: bytes, suffix: str) -> None:
     try:
         clean = stripped(data, suffix)
+        header_of(data)
     except ValueError:
         # Said so by its contract.
         return
-    before, after = (
-        cv2.imdecode(np.frombuffer(some, np.uint8), cv2.IMREAD_UNCHANGED) for some in (data, clean)
-    )
-    if before is not None:
-        assert after is not None and np.array_equal(before, after, equal_nan=before.dtype.kind == "f")
+    try:
+        before = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return
+    if before is None:
+        return
+    after = cv2.imdecode(np.frombuffer(clean, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert after is not None and np.array_equal(before, after, equal_nan=before.dtype.kind == "f")
 
 
 def _dicom(path: Path) -> None:
