@@ -181,6 +181,26 @@ def test_planes_can_be_read_in_any_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(values, again.read(number).values)
 
 
+def test_backwards_a_compressed_file_is_not_begun_anew_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nib.save(nib.Nifti1Image(bright_voxel(), RAS), tmp_path / "scan.nii.gz")
+    stack = read_nifti(tmp_path / "scan.nii.gz")
+    expected = real_values(stack)
+    opened: list[volumes.Raw] = []
+    stream = volumes.Stream
+
+    def counted(raw: volumes.Raw) -> volumes.Stream:
+        opened.append(raw)
+        return stream(raw)
+
+    monkeypatch.setattr(volumes, "Stream", counted)
+    for number in reversed(range(stack.count)):
+        plane = stack.read(number)
+        np.testing.assert_array_equal(plane.values + plane.intercept, expected[number])
+    assert len(opened) == 3
+
+
 def test_a_large_compressed_volume_goes_through_a_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,16 +11,15 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from gaze_capture.errors import UserError
+from segmentation.readers.shared import explained, stem_of
 from segmentation.readers.volumes import (
     Raw,
     Stream,
     Volume,
     checked_sizes,
-    explained,
     labels_of,
     sensible_affine,
     stack_of,
-    stem_of,
 )
 from segmentation.stacks import LabelMap, Stack
 

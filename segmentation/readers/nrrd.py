@@ -13,16 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
+from segmentation.readers.shared import explained, stem_of
 from segmentation.readers.volumes import (
     Raw,
     Stream,
     Volume,
     checked_sizes,
-    explained,
     labels_of,
     sensible_affine,
     stack_of,
-    stem_of,
 )
 from segmentation.stacks import LabelMap, Stack
 
