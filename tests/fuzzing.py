@@ -8,6 +8,7 @@ import importlib.util
 import json
 import shutil
 import struct
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.formats.gazemedseg import read_gazemedseg
-from segmentation.image_headers import capture_time, header_of, stripped
+from segmentation.image_headers import capture_time, header_of, png_chunks, stripped
 from segmentation.images import decode_mask, image_shape, read_display
 from segmentation.readers.coco import read_coco
 from segmentation.readers.label_images import read_label_png
@@ -186,6 +187,48 @@ def damaged(files: Files, rng: np.random.Generator) -> Files:
         )
         return {first: result[names[0]], **{other: result[other] for other in names[1:]}}
     return result
+
+
+def deeply_damaged(files: Files, rng: np.random.Generator) -> Files:
+    """Damage a file beneath what its check sums and syntax would catch, where its format allows that."""
+    name = next(iter(files))
+    data = files[name]
+    if name.endswith(".gz"):
+        (content,) = damaged({"a": gzip.decompress(data)}, rng).values()
+        return {name: gzip.compress(content, 1)}
+    if name.endswith(".png"):
+        chunks = [(kind, data[start + 8 : stop - 4]) for kind, start, stop in png_chunks(data)]
+        which = int(rng.integers(len(chunks)))
+        kind, body = chunks[which]
+        if kind == b"IDAT" and len(chunks) == 3:
+            (rows,) = damaged({"a": zlib.decompress(body)}, rng).values()
+            body = zlib.compress(rows, 1)
+        else:
+            (body,) = damaged({"a": body}, rng).values()
+        chunks[which] = (kind, body)
+        sealed = [
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in chunks
+        ]
+        return {name: data[:8] + b"".join(sealed)}
+    if name.endswith(".json"):
+        content = json.loads(data)
+        for _ in range(int(rng.integers(1, 4))):
+            _change_leaf(content, rng)
+        return {name: json.dumps(content).encode()}
+    return damaged(files, rng)
+
+
+def _change_leaf(value: Any, rng: np.random.Generator) -> None:
+    odd = [None, -1, 0, 1, 7.5, 1e308, float("nan"), 2**31, 10**30, "", "x", "0", "~~~~", [], {}, [[]], True]
+    while isinstance(value, (list, dict)) and value:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        key = keys[int(rng.integers(len(keys)))]
+        inner = value[key]
+        if not isinstance(inner, (list, dict)) or not inner or rng.random() < 0.15:
+            value[key] = odd[int(rng.integers(len(odd)))]
+            return
+        value = inner
 
 
 def read_everything(path: Path) -> None:
