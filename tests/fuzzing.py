@@ -220,7 +220,25 @@ def deeply_damaged(files: Files, rng: np.random.Generator) -> Files:
 
 
 def _change_leaf(value: Any, rng: np.random.Generator) -> None:
-    odd = [None, -1, 0, 1, 7.5, 1e308, float("nan"), 2**31, 10**30, "", "x", "0", "~~~~", [], {}, [[]], True]
+    odd: list[Any] = [
+        None,
+        -1,
+        0,
+        1,
+        7.5,
+        1e308,
+        float("nan"),
+        2**31,
+        10**30,
+        "",
+        "x",
+        "0",
+        "~~~~",
+        [],
+        {},
+        [[]],
+        True,
+    ]
     while isinstance(value, (list, dict)) and value:
         keys = list(value) if isinstance(value, dict) else list(range(len(value)))
         key = keys[int(rng.integers(len(keys)))]

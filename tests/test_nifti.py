@@ -111,6 +111,17 @@ def test_fractions_stay_float_and_what_is_no_number_is_counted(tmp_path: Path) -
     assert planes[0].values[-1, -1, 0] == np.nanmin(values[np.isfinite(values)])
 
 
+def test_signalling_nans_raise_no_warning(tmp_path: Path) -> None:
+    values = np.ones((3, 4, 5), np.float32)
+    values.view(np.uint32)[1, 1, 1] = 0x7FA00001
+    nib.save(nib.Nifti1Image(np.ones_like(values), np.eye(4)), tmp_path / "scan.nii")
+    data = (tmp_path / "scan.nii").read_bytes()
+    (tmp_path / "scan.nii").write_bytes(data[:352] + values.tobytes("F"))
+    assert read_nifti(tmp_path / "scan.nii").notes[0].startswith("1 values that were no numbers")
+    with pytest.raises(UserError, match="no mask"):
+        read_nifti_labels(tmp_path / "scan.nii")
+
+
 def test_colour_is_read(tmp_path: Path) -> None:
     colours = np.arange(4 * 5 * 3 * 3, dtype=np.uint8).reshape(4, 5, 3, 3)
     stored = np.ascontiguousarray(colours).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]

@@ -66,7 +66,9 @@ class Range:
             self.low = min(self.low, int(values.min()))
             self.high = max(self.high, int(values.max()))
             return
-        finite = np.abs(values) <= FLOAT32_MAX
+        with np.errstate(invalid="ignore"):
+            # Damaged files hold signalling NaNs, which raise where others do not.
+            finite = np.abs(values) <= FLOAT32_MAX
         if not finite.all():
             self.bad += int(values.size - np.count_nonzero(finite))
             values = values[finite]
@@ -99,7 +101,8 @@ def packed(values: npt.NDArray[Any], known: Range | None = None) -> tuple[Values
     bad = 0
     low = known.low if np.isfinite(known.low) else 0
     if kind == "f":
-        finite = np.abs(values) <= FLOAT32_MAX
+        with np.errstate(invalid="ignore"):
+            finite = np.abs(values) <= FLOAT32_MAX
         bad = int(values.size - np.count_nonzero(finite))
         if bad:
             values = np.where(finite, values, values.dtype.type(low))

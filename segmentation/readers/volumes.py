@@ -482,7 +482,9 @@ def _whole(path: Path, volume: Volume, values: Array) -> Array:
     """Return labels as integers."""
     if volume.slope == 1 and volume.intercept == 0 and values.dtype.kind in "iu":
         return values
-    real = values * np.float64(volume.slope) + np.float64(volume.intercept)
+    with np.errstate(all="ignore"):
+        # What is no number stays none, and is refused below.
+        real = values * np.float64(volume.slope) + np.float64(volume.intercept)
     if not (np.abs(real) < 2**31).all() or not (np.rint(real) == real).all():
         raise UserError(
             f"{path} holds values between whole numbers, as probability maps do, so it is no mask; "
