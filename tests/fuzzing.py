@@ -28,7 +28,7 @@ from segmentation.readers.nifti import read_nifti, read_nifti_labels
 from segmentation.readers.nrrd import read_nrrd, read_nrrd_labels
 from segmentation.readers.plain import read_plain
 from segmentation.readers.video import read_video
-from segmentation.stacks import LabelMap, Stack
+from segmentation.stacks import LabelMap, Refused, Stack
 
 Files = dict[str, bytes]
 """Name -> content; the first is the one that is opened."""
@@ -337,20 +337,12 @@ def _stripped(data: bytes, suffix: str) -> None:
 
 def _dicom(path: Path) -> None:
     module = importlib.import_module("segmentation.readers.dicom")
-    result = module.read_dicom([path], _identity())
-    found = result if isinstance(result, (list, tuple)) else list(vars(result).values())
-    flat = [item for part in found for item in (part if isinstance(part, (list, tuple)) else [part])]
-    _planes(item for item in flat if isinstance(item, Stack))
-    _masks(item for item in flat if isinstance(item, LabelMap))
-
-
-def _identity() -> Any:
-    """Return whatever replaces identities, made in the first way that works."""
-    module = importlib.import_module("segmentation.readers.dicom")
-    kind = getattr(module, "Identity", None) or getattr(module, "Identities", None)
-    if kind is None:
-        return b"0123456789abcdef0123456789abcdef"
-    try:
-        return kind(b"0123456789abcdef0123456789abcdef")
-    except TypeError:
-        return kind()
+    replaced = importlib.import_module("segmentation.readers.deidentify").Pseudonyms(bytes(range(32)))
+    refused: list[Refused] = []
+    for found in module.read_dicom([path], replaced):
+        if isinstance(found, Refused):
+            refused.append(found)
+        else:
+            _planes([found])
+    if refused:
+        raise UserError(f"{refused[0].file} {refused[0].reason}")

@@ -156,12 +156,12 @@ class _Child:
             self._process = None
 
 
-def fuzz(count: int, seed: int, keep: Path | None) -> dict[str, Row]:
+def fuzz(count: int, seed: int, keep: Path | None, only: str | None) -> dict[str, Row]:
     """Damage and read `count` files, format after format."""
     rng = np.random.default_rng(seed)
     child = _Child()
     with tempfile.TemporaryDirectory() as folder:
-        made = samples(Path(folder))
+        made = {name: choices for name, choices in samples(Path(folder)).items() if only in (None, name)}
         rows = {name: Row() for name in made}
         each = -(-count // len(made))
         for order, name in enumerate(made):
@@ -216,6 +216,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="one format, as the table names it")
     parser.add_argument("--keep", type=Path, help="folder for the files that were not read cleanly")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -223,7 +224,7 @@ def main() -> int:
         work()
         return 0
     started = time.monotonic()
-    rows = fuzz(options.count, options.seed, options.keep)
+    rows = fuzz(options.count, options.seed, options.keep, options.only)
     console = Console(width=110)
     table = Table(title=f"{options.count} files, seed {options.seed}, {time.monotonic() - started:.0f} s")
     for name in ("format", "files", "read", "refused", "crashed", "other exception", "> 5 s", "peak RSS MiB"):
