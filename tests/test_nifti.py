@@ -248,10 +248,15 @@ def test_absurd_sizes_are_refused_before_reading(tmp_path: Path) -> None:
         read_nifti(path)
 
 
-def test_analyze_and_complex_files_are_refused(tmp_path: Path) -> None:
+def test_analyze_complex_and_surface_files_are_refused(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(bright_voxel(np.complex64), RAS), tmp_path / "complex.nii")
     with pytest.raises(UserError, match="which are no image"):
         read_nifti(tmp_path / "complex.nii")
+    surface = nib.Nifti1Image(bright_voxel(), RAS)
+    surface.header["intent_code"] = 3001
+    nib.save(surface, tmp_path / "surface.nii")
+    with pytest.raises(UserError, match="brain surface"):
+        read_nifti(tmp_path / "surface.nii")
     nib.save(nib.AnalyzeImage(bright_voxel(), RAS), tmp_path / "old.img")
     with pytest.raises(UserError, match="does not say which side is left"):
         read_nifti(tmp_path / "old.hdr")
