@@ -125,6 +125,9 @@ def _png_page(data: Bytes) -> Page:
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour)
     if channels is None or not width or not height:
         raise ValueError("a damaged IHDR")
+    for _ in png_chunks(data):
+        # The decoder makes room for whatever length a chunk claims, so all are checked to lie in the file.
+        pass
     return Page(width, height, channels, bits, (colour,))
 
 
@@ -138,6 +141,22 @@ def _bmp_page(data: Bytes) -> Page:
     if width <= 0 or height <= 0:
         raise ValueError("a damaged header")
     return Page(width, height, max(1, bits // 8), 8)
+
+
+def _bmp_end(data: bytes) -> int:
+    """Return where the pixels end; the size that the file declares is often wrong."""
+    page = _bmp_page(data)
+    offset, size = struct.unpack("<II", data[10:18])
+    bits, compression = (
+        (struct.unpack("<H", data[24:26])[0], 0) if size == 12 else struct.unpack("<HI", data[28:34])
+    )
+    if compression not in (0, 3):
+        # Run lengths end where they end.
+        return len(data)
+    end = int(offset) + (page.width * int(bits) + 31) // 32 * 4 * page.height
+    if not 26 <= end <= len(data):
+        raise ValueError("cut short")
+    return end
 
 
 def _jpeg_page(data: Bytes) -> Page:
@@ -326,8 +345,7 @@ def stripped(data: bytes, suffix: str) -> bytes:
         if kind == "tiff":
             return _blanked(data)
         if kind == "bmp":
-            (size,) = struct.unpack("<I", data[2:6])
-            return data[:size] if 26 <= size <= len(data) else data
+            return data[: _bmp_end(data)]
     except struct.error:
         raise ValueError("the header is cut short") from None
     raise ValueError(f"{suffix} of no known type")

@@ -101,6 +101,9 @@ def read_display(path: Path) -> npt.NDArray[np.uint8]:
     """Read an image for the screen as uint8 (H, W, 3) RGB; 16-bit images are stretched to their 0.1..99.9 %."""
     pixels = _decode(path)
     if pixels.dtype != np.uint8:
+        if pixels.dtype.kind == "f":
+            # What is no number is shown as black; the largest float32 would overflow below.
+            pixels = np.where(np.abs(pixels) < 1e30, pixels, 0).astype(np.float32)
         low, high = np.percentile(pixels, [0.1, 99.9])
         scaled = (pixels.astype(np.float32) - low) * (255.0 / max(high - low, 1e-12))
         pixels = np.clip(scaled, 0, 255).astype(np.uint8)

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import shutil
 import struct
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.formats.gazemedseg import read_gazemedseg
-from segmentation.image_headers import capture_time, stripped
+from segmentation.image_headers import capture_time, header_of, png_chunks, stripped
 from segmentation.images import decode_mask, image_shape, read_display
 from segmentation.readers.coco import read_coco
 from segmentation.readers.label_images import read_label_png
@@ -27,7 +28,7 @@ from segmentation.readers.nifti import read_nifti, read_nifti_labels
 from segmentation.readers.nrrd import read_nrrd, read_nrrd_labels
 from segmentation.readers.plain import read_plain
 from segmentation.readers.video import read_video
-from segmentation.stacks import LabelMap, Stack
+from segmentation.stacks import LabelMap, Refused, Stack
 
 Files = dict[str, bytes]
 """Name -> content; the first is the one that is opened."""
@@ -148,7 +149,7 @@ def damaged(files: Files, rng: np.random.Generator) -> Files:
     name = names[int(rng.integers(len(names)))]
     data = bytearray(files[name])
     head = min(len(data), 400)
-    way = int(rng.integers(9))
+    way = int(rng.integers(10))
     for _ in range(int(rng.integers(1, 4))):
         # Half of all damage goes to the header, where it does most.
         reach = head if rng.random() < 0.5 else len(data)
@@ -173,6 +174,10 @@ def damaged(files: Files, rng: np.random.Generator) -> Files:
             code = str(rng.choice(["<H", ">H", "<I", ">I"]))
             at = min(at, len(data) - 8)
             struct.pack_into(code, data, at, value & (0xFFFF if code[1] == "H" else 0xFFFFFFFF))
+        elif way == 9:
+            digits = [place for place, byte in enumerate(data) if 48 <= byte <= 57]
+            if digits:
+                data[digits[int(rng.integers(len(digits)))]] = int(rng.choice(list(b'0123456789-.e[]"')))
         elif way == 7:
             data += data[at:] * 2
     result = {other: content if other != name else bytes(data) for other, content in files.items()}
@@ -182,6 +187,66 @@ def damaged(files: Files, rng: np.random.Generator) -> Files:
         )
         return {first: result[names[0]], **{other: result[other] for other in names[1:]}}
     return result
+
+
+def deeply_damaged(files: Files, rng: np.random.Generator) -> Files:
+    """Damage a file beneath what its check sums and syntax would catch, where its format allows that."""
+    name = next(iter(files))
+    data = files[name]
+    if name.endswith(".gz"):
+        (content,) = damaged({"a": gzip.decompress(data)}, rng).values()
+        return {name: gzip.compress(content, 1)}
+    if name.endswith(".png"):
+        chunks = [(kind, data[start + 8 : stop - 4]) for kind, start, stop in png_chunks(data)]
+        which = int(rng.integers(len(chunks)))
+        kind, body = chunks[which]
+        if kind == b"IDAT" and len(chunks) == 3:
+            (rows,) = damaged({"a": zlib.decompress(body)}, rng).values()
+            body = zlib.compress(rows, 1)
+        else:
+            (body,) = damaged({"a": body}, rng).values()
+        chunks[which] = (kind, body)
+        sealed = [
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in chunks
+        ]
+        return {name: data[:8] + b"".join(sealed)}
+    if name.endswith(".json"):
+        content = json.loads(data)
+        for _ in range(int(rng.integers(1, 4))):
+            _change_leaf(content, rng)
+        return {name: json.dumps(content).encode()}
+    return damaged(files, rng)
+
+
+def _change_leaf(value: Any, rng: np.random.Generator) -> None:
+    odd: list[Any] = [
+        None,
+        -1,
+        0,
+        1,
+        7.5,
+        1e308,
+        float("nan"),
+        2**31,
+        10**30,
+        "",
+        "x",
+        "0",
+        "~~~~",
+        [],
+        {},
+        [[]],
+        True,
+    ]
+    while isinstance(value, (list, dict)) and value:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        key = keys[int(rng.integers(len(keys)))]
+        inner = value[key]
+        if not isinstance(inner, (list, dict)) or not inner or rng.random() < 0.15:
+            value[key] = odd[int(rng.integers(len(odd)))]
+            return
+        value = inner
 
 
 def read_everything(path: Path) -> None:
@@ -256,32 +321,28 @@ def _masks(maps: Iterable[LabelMap]) -> None:
 def _stripped(data: bytes, suffix: str) -> None:
     try:
         clean = stripped(data, suffix)
+        header_of(data)
     except ValueError:
         # Said so by its contract.
         return
-    before, after = (
-        cv2.imdecode(np.frombuffer(some, np.uint8), cv2.IMREAD_UNCHANGED) for some in (data, clean)
-    )
-    if before is not None:
-        assert after is not None and np.array_equal(before, after, equal_nan=before.dtype.kind == "f")
+    try:
+        before = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return
+    if before is None:
+        return
+    after = cv2.imdecode(np.frombuffer(clean, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert after is not None and np.array_equal(before, after, equal_nan=before.dtype.kind == "f")
 
 
 def _dicom(path: Path) -> None:
     module = importlib.import_module("segmentation.readers.dicom")
-    result = module.read_dicom([path], _identity())
-    found = result if isinstance(result, (list, tuple)) else list(vars(result).values())
-    flat = [item for part in found for item in (part if isinstance(part, (list, tuple)) else [part])]
-    _planes(item for item in flat if isinstance(item, Stack))
-    _masks(item for item in flat if isinstance(item, LabelMap))
-
-
-def _identity() -> Any:
-    """Return whatever replaces identities, made in the first way that works."""
-    module = importlib.import_module("segmentation.readers.dicom")
-    kind = getattr(module, "Identity", None) or getattr(module, "Identities", None)
-    if kind is None:
-        return b"0123456789abcdef0123456789abcdef"
-    try:
-        return kind(b"0123456789abcdef0123456789abcdef")
-    except TypeError:
-        return kind()
+    replaced = importlib.import_module("segmentation.readers.deidentify").Pseudonyms(bytes(range(32)))
+    refused: list[Refused] = []
+    for found in module.read_dicom([path], replaced):
+        if isinstance(found, Refused):
+            refused.append(found)
+        else:
+            _planes([found])
+    if refused:
+        raise UserError(f"{refused[0].file} {refused[0].reason}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gaze_capture.errors import UserError
-from tests.fuzzing import damaged, read_everything, samples
+from tests.fuzzing import damaged, deeply_damaged, read_everything, samples
 
 
 def test_whole_samples_are_read(tmp_path: Path) -> None:
@@ -33,7 +33,8 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
     names = list(made)
     for number in range(150):
         choices = made[names[number % len(names)]]
-        files = damaged(choices[int(rng.integers(len(choices)))], rng)
+        damage = deeply_damaged if number % 2 else damaged
+        files = damage(choices[int(rng.integers(len(choices)))], rng)
         folder = tmp_path / str(number)
         folder.mkdir()
         for file, data in files.items():

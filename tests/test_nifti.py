@@ -111,6 +111,17 @@ def test_fractions_stay_float_and_what_is_no_number_is_counted(tmp_path: Path) -
     assert planes[0].values[-1, -1, 0] == np.nanmin(values[np.isfinite(values)])
 
 
+def test_signalling_nans_raise_no_warning(tmp_path: Path) -> None:
+    values = np.ones((3, 4, 5), np.float32)
+    values.view(np.uint32)[1, 1, 1] = 0x7FA00001
+    nib.save(nib.Nifti1Image(np.ones_like(values), np.eye(4)), tmp_path / "scan.nii")
+    data = (tmp_path / "scan.nii").read_bytes()
+    (tmp_path / "scan.nii").write_bytes(data[:352] + values.tobytes("F"))
+    assert read_nifti(tmp_path / "scan.nii").notes[0].startswith("1 values that were no numbers")
+    with pytest.raises(UserError, match="no mask"):
+        read_nifti_labels(tmp_path / "scan.nii")
+
+
 def test_colour_is_read(tmp_path: Path) -> None:
     colours = np.arange(4 * 5 * 3 * 3, dtype=np.uint8).reshape(4, 5, 3, 3)
     stored = np.ascontiguousarray(colours).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
@@ -181,6 +192,26 @@ def test_planes_can_be_read_in_any_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(values, again.read(number).values)
 
 
+def test_backwards_a_compressed_file_is_not_begun_anew_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nib.save(nib.Nifti1Image(bright_voxel(), RAS), tmp_path / "scan.nii.gz")
+    stack = read_nifti(tmp_path / "scan.nii.gz")
+    expected = real_values(stack)
+    opened: list[volumes.Raw] = []
+    stream = volumes.Stream
+
+    def counted(raw: volumes.Raw) -> volumes.Stream:
+        opened.append(raw)
+        return stream(raw)
+
+    monkeypatch.setattr(volumes, "Stream", counted)
+    for number in reversed(range(stack.count)):
+        plane = stack.read(number)
+        np.testing.assert_array_equal(plane.values + plane.intercept, expected[number])
+    assert len(opened) == 3
+
+
 def test_a_large_compressed_volume_goes_through_a_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,10 +248,15 @@ def test_absurd_sizes_are_refused_before_reading(tmp_path: Path) -> None:
         read_nifti(path)
 
 
-def test_analyze_and_complex_files_are_refused(tmp_path: Path) -> None:
+def test_analyze_complex_and_surface_files_are_refused(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(bright_voxel(np.complex64), RAS), tmp_path / "complex.nii")
     with pytest.raises(UserError, match="which are no image"):
         read_nifti(tmp_path / "complex.nii")
+    surface = nib.Nifti1Image(bright_voxel(), RAS)
+    surface.header["intent_code"] = 3001
+    nib.save(surface, tmp_path / "surface.nii")
+    with pytest.raises(UserError, match="brain surface"):
+        read_nifti(tmp_path / "surface.nii")
     nib.save(nib.AnalyzeImage(bright_voxel(), RAS), tmp_path / "old.img")
     with pytest.raises(UserError, match="does not say which side is left"):
         read_nifti(tmp_path / "old.hdr")

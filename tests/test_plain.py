@@ -172,6 +172,25 @@ def test_bombs_are_refused_without_decoding(
     assert header_of(data).pages[0].width * 40_000 > MAX_PIXELS
 
 
+def test_a_chunk_longer_than_its_file_is_refused_without_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: Any) -> Any:
+        raise AssertionError("decoded")
+
+    data = encoded(".png", COLOUR)
+    path = written(tmp_path / "a.png", data[:33] + b"\x7f\xff\xff\xff" + data[37:])
+    monkeypatch.setattr(cv2, "imdecode", never)
+    for read in (read_plain, image_shape):
+        with pytest.raises(UserError, match=r"a\.png is not a readable"):
+            read(path)
+
+
+def test_bmp_loses_what_follows_its_pixels() -> None:
+    plain = encoded(".bmp", COLOUR)
+    assert stripped(plain + b"Doe^Jane", ".bmp") == plain
+
+
 def test_jpeg_is_stripped_without_loss() -> None:
     plain = encoded(".jpg", COLOUR)
     profile = b"\xff\xe2" + struct.pack(">H", 2 + 16) + b"ICC_PROFILE\0\1\1zz"

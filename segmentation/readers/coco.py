@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from gaze_capture.errors import UserError
 from segmentation.images import MAX_PIXELS
-from segmentation.readers.volumes import explained
+from segmentation.readers.shared import explained
 from segmentation.stacks import LabelMap
 
 MAX_FILE_BYTES = 1 << 28

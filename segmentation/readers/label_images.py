@@ -15,7 +15,7 @@ from gaze_capture.errors import UserError
 from segmentation.image_headers import png_chunks
 from segmentation.images import channels_last, decode_mask
 from segmentation.readers.plain import checked_header, load
-from segmentation.readers.volumes import image_name_of
+from segmentation.readers.shared import image_name_of
 from segmentation.stacks import LabelMap
 
 _MOST_LABELS = 256

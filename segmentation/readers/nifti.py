@@ -11,16 +11,15 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from gaze_capture.errors import UserError
+from segmentation.readers.shared import explained, stem_of
 from segmentation.readers.volumes import (
     Raw,
     Stream,
     Volume,
     checked_sizes,
-    explained,
     labels_of,
     sensible_affine,
     stack_of,
-    stem_of,
 )
 from segmentation.stacks import LabelMap, Stack
 
@@ -30,6 +29,7 @@ ENDINGS = (".nii", ".nii.gz", ".hdr", ".img")
 _RGB, _RGBA = 128, 2304
 _COLOUR_INTENTS = (2003, 2004)
 _VECTOR_INTENTS = (1004, 1005, 1006, 1007, 1008, 1009)
+_SURFACES = range(3000, 3100)
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}
 _NOT_NIFTI = "is not a readable NIfTI file: its header is damaged or of another type; save it again as NIfTI."
 
@@ -145,6 +145,8 @@ def _volume(path: Path) -> tuple[Volume, tuple[Path, ...]]:
     if not colour and (dtype.kind not in "iuf" or dtype.itemsize not in (1, 2, 4, 8)):
         raise UserError(f"{path} stores {dtype.name} values, which are no image; convert them to numbers.")
     intent = int(header["intent_code"])
+    if intent in _SURFACES:
+        raise UserError(f"{path} holds values of a brain surface (CIFTI), not an image; choose the volume.")
     if len(sizes) > 3 and (intent in _COLOUR_INTENTS + _VECTOR_INTENTS):
         raise UserError(
             f"{path} keeps several values at each place (colours or vectors) as a dimension of its own; "

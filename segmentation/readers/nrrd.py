@@ -13,16 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
+from segmentation.readers.shared import explained, stem_of
 from segmentation.readers.volumes import (
     Raw,
     Stream,
     Volume,
     checked_sizes,
-    explained,
     labels_of,
     sensible_affine,
     stack_of,
-    stem_of,
 )
 from segmentation.stacks import LabelMap, Stack
 
@@ -163,12 +162,13 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         lines.append(line.decode("utf-8", "replace"))
     kept, seen = lines[:1], set()
     for text in lines[1:]:
-        field = text.split(":", 1)[0].strip()
-        known = field.lower() in _FIELDS and ":=" not in text
-        if (known or _SEGMENT.match(field)) and field.lower() not in seen:
+        name, colon, value = text.partition(":")
+        field = name.strip().lower()
+        known = field in _FIELDS and colon and not value.startswith("=")
+        if (known or _SEGMENT.match(name)) and field not in seen:
             # Writers differ in the case of field names, which the format does not distinguish.
-            kept.append(f"{field.lower()}:{text.split(':', 1)[1]}" if known else text)
-            seen.add(field.lower())
+            kept.append(f"{field}:{value}" if known else text)
+            seen.add(field)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -19,7 +19,7 @@ from segmentation.image_headers import (
     stripped,
 )
 from segmentation.images import MAX_PIXELS, channels_last
-from segmentation.readers.volumes import explained, not_numbers, packed
+from segmentation.readers.shared import explained, not_numbers, packed
 from segmentation.stacks import Plane, Stack
 
 __all__ = ["capture_time", "read_plain", "stripped"]

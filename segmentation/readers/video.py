@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gaze_capture.errors import UserError
 from segmentation.images import MAX_PIXELS
-from segmentation.readers.volumes import explained
+from segmentation.readers.shared import explained
 from segmentation.stacks import Plane, Stack
 
 ENDINGS = (".avi", ".mp4", ".m4v", ".mov")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
-import lzma
-import re
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -20,7 +18,8 @@ from nibabel.orientations import io_orientation
 
 from gaze_capture.errors import UserError
 from segmentation.images import MAX_PIXELS
-from segmentation.stacks import LabelMap, Plane, Stack, Values
+from segmentation.readers.shared import FLOAT32_MAX, Range, explained, image_name_of, not_numbers, packed
+from segmentation.stacks import LabelMap, Plane, Stack
 
 Affine = tuple[tuple[float, ...], ...]
 Array = npt.NDArray[Any]
@@ -31,7 +30,6 @@ MAX_LABELS = 1000
 """A file with more different values than this is no label map."""
 _IN_MEMORY = 1 << 28
 _BLOCK = 1 << 22
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 # Viewers show axial, coronal and sagittal slices so that the patient faces the viewer: for each slice axis of
 # right-anterior-superior space, the axis that rows run along and the one that columns run along.
 _ROWS_AND_COLUMNS = {0: (2, 1), 1: (2, 0), 2: (1, 0)}
@@ -151,36 +149,6 @@ class Stream:
     def _explained(self) -> Iterator[None]:
         with explained(self._raw.path):
             yield
-
-
-@contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn what streams raise over damage into a sentence that names the file."""
-    try:
-        yield
-    except EOFError:
-        raise UserError(
-            f"{path} is cut short: it holds fewer values than its header declares; copy it again."
-        ) from None
-    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"{path} is damaged: it cannot be decompressed ({error}); copy it again.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def stem_of(path: Path) -> str:
-    """Return a file's name without its ending, also where that has two parts."""
-    name = re.sub(r"\.gz$", "", path.name, flags=re.IGNORECASE)
-    name = re.sub(r"\.(seg\.nrrd|nii|hdr|img|nrrd|nhdr|png|jpe?g|tiff?|bmp)$", "", name, flags=re.IGNORECASE)
-    return name or path.name
-
-
-def image_name_of(path: Path) -> str:
-    """Return the name of the image that a label file is for: its own, less what such files add to it."""
-    stem = stem_of(path)
-    return re.sub(
-        r"(?<=.)[-_. ](truth|seg|segmentation|mask|label|labels|gt)$", "", stem, flags=re.IGNORECASE
-    )
 
 
 def checked_sizes(path: Path, dtype: np.dtype[Any], sizes: tuple[int, ...]) -> None:
@@ -327,6 +295,11 @@ class Planes:
             finally:
                 stream.close()
         else:
+            if self._stream is not None and 0 < stored < self._next:
+                # Read backwards, every plane would start the stream anew.
+                self.close()
+                self._in_rows = False
+                return self._from_whole(stored)
             if self._stream is None or stored < self._next:
                 self.close()
                 self._stream = Stream(raw)
@@ -377,65 +350,6 @@ class Planes:
             stream.close()
 
 
-@dataclass
-class _Range:
-    low: float = np.inf
-    high: float = -np.inf
-    whole: bool = True
-    bad: int = 0
-
-    def take(self, values: Array) -> None:
-        if values.dtype.kind != "f":
-            self.low = min(self.low, int(values.min()))
-            self.high = max(self.high, int(values.max()))
-            return
-        finite = np.abs(values) <= _FLOAT32_MAX
-        if not finite.all():
-            self.bad += int(values.size - np.count_nonzero(finite))
-            values = values[finite]
-        if values.size:
-            self.low = min(self.low, float(values.min()))
-            self.high = max(self.high, float(values.max()))
-            self.whole = self.whole and bool((np.rint(values) == values).all())
-
-
-def packed(values: Array, known: _Range | None = None) -> tuple[Values, float, int]:
-    """Bring values of any kind into uint8, uint16 or float32.
-
-    Returns
-    -------
-    packed values, the offset by which they lie below the given ones, and how many were no (float32) numbers and
-    became the lowest that is
-    """
-    kind, size = values.dtype.kind, values.dtype.itemsize
-    if kind == "b":
-        return values.astype(np.uint8), 0.0, 0
-    if kind == "u" and size <= 2:
-        return (values.astype(np.uint8) if size == 1 else values.astype(np.uint16)), 0.0, 0
-    if kind == "i" and size == 1:
-        return (values.astype(np.int16) + 128).astype(np.uint8), -128.0, 0
-    if kind == "i" and size == 2:
-        return (values.astype(np.int32) + 32768).astype(np.uint16), -32768.0, 0
-    if known is None:
-        known = _Range()
-        known.take(values)
-    bad = 0
-    low = known.low if np.isfinite(known.low) else 0
-    if kind == "f":
-        finite = np.abs(values) <= _FLOAT32_MAX
-        bad = int(values.size - np.count_nonzero(finite))
-        if bad:
-            values = np.where(finite, values, values.dtype.type(low))
-    if known.whole and known.high - low <= 65535 and abs(low) < 2**53:
-        return (values - values.dtype.type(low)).astype(np.uint16), float(low), bad
-    return values.astype(np.float32), 0.0, bad
-
-
-def not_numbers(bad: int) -> str:
-    """Say how many values were replaced."""
-    return f"{bad} values that were no numbers became the lowest value" if bad else ""
-
-
 def stack_of(
     volume: Volume, axis: int | None, name: str, files: tuple[Path, ...], header: dict[str, Any]
 ) -> Stack:
@@ -451,7 +365,7 @@ def stack_of(
     planes = Planes(volume, grid)
     dtype = volume.raw.dtype
     notes = list(volume.notes)
-    known = _Range()
+    known = Range()
     if volume.raw.encoding != "raw" or dtype.kind == "f" or dtype.itemsize > 2:
         for number in range(planes.count):
             known.take(planes(number))
@@ -464,7 +378,7 @@ def stack_of(
             if not exact:
                 notes.append("Values were rounded to 7 digits (32-bit floating point).")
     largest = max(abs(known.low), abs(known.high)) if np.isfinite(known.low) else 65535.0
-    if not largest * abs(volume.slope) + abs(volume.intercept) < _FLOAT32_MAX:
+    if not largest * abs(volume.slope) + abs(volume.intercept) < FLOAT32_MAX:
         raise UserError(f"{volume.raw.path} scales its values beyond what can be stored; check its header.")
     channels = 1 if volume.colour is None else 3
 
@@ -568,7 +482,9 @@ def _whole(path: Path, volume: Volume, values: Array) -> Array:
     """Return labels as integers."""
     if volume.slope == 1 and volume.intercept == 0 and values.dtype.kind in "iu":
         return values
-    real = values * np.float64(volume.slope) + np.float64(volume.intercept)
+    with np.errstate(all="ignore"):
+        # What is no number stays none, and is refused below.
+        real = values * np.float64(volume.slope) + np.float64(volume.intercept)
     if not (np.abs(real) < 2**31).all() or not (np.rint(real) == real).all():
         raise UserError(
             f"{path} holds values between whole numbers, as probability maps do, so it is no mask; "
