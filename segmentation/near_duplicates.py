@@ -42,7 +42,7 @@ THUMBNAIL_PX = 32
 SAME_THUMBNAIL = 0.965
 """Correlation from which two thumbnails are one picture."""
 
-ENOUGH_PLACES = 11
+ENOUGH_PLACES = 12
 """Places (16 px squares) of an image that must support one arrangement of local features."""
 ENOUGH_PLACES_AT_ONE_TIME = 8
 """The same where capture time or a burned-in date speaks for the pair, too."""
@@ -156,9 +156,9 @@ def _overlay(pixels: npt.NDArray[np.uint8]) -> tuple[_Bool, _Bool]:
     flat = cv2.morphologyEx((variance < 0.6).astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8)) > 0
     # No tissue is saturated green or blue: an inset is.
     red, green, blue = (pixels[:, :, channel].astype(np.int16) for channel in range(3))
-    inset = ((np.maximum(green, blue) - red) > 50).astype(np.uint8)
-    inset = cv2.morphologyEx(inset, cv2.MORPH_OPEN, np.ones((7, 7), np.uint8))
-    inset = cv2.dilate(inset, np.ones((25, 25), np.uint8))
+    saturated = ((np.maximum(green, blue) - red) > 50).astype(np.uint8)
+    opened = cv2.morphologyEx(saturated, cv2.MORPH_OPEN, np.ones((7, 7), np.uint8))
+    inset = cv2.dilate(opened, np.ones((25, 25), np.uint8))
     solid = cv2.dilate((frame | flat | (inset > 0)).astype(np.uint8), np.ones((11, 11), np.uint8)) > 0
     strokes = cv2.morphologyEx(low, cv2.MORPH_TOPHAT, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (15, 15)))
     bright = cv2.dilate(((strokes > 35) | (low > 235)).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
@@ -176,7 +176,8 @@ def _normalised(grey: _Array, hidden: _Bool) -> npt.NDArray[np.uint8]:
     filled = np.where(hidden, around, grey).astype(np.float32)
     detail = filled - cv2.GaussianBlur(filled, (0, 0), 12)
     contrast = np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 16)) + 4
-    return np.clip(128 + 42 * detail / contrast, 0, 255).astype(np.uint8)
+    picture: npt.NDArray[np.uint8] = np.clip(128 + 42 * detail / contrast, 0, 255).astype(np.uint8)
+    return picture
 
 
 def _thumbnail(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
@@ -189,7 +190,7 @@ def _thumbnail(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
 
 
 def _local_features(picture: npt.NDArray[np.uint8], seen: _Bool) -> tuple[_Array, npt.NDArray[np.uint8]]:
-    sift = cv2.SIFT_create(nfeatures=MOST_KEYPOINTS, contrastThreshold=0.02, edgeThreshold=12)
+    sift = cv2.SIFT.create(nfeatures=MOST_KEYPOINTS, contrastThreshold=0.02, edgeThreshold=12)
     points, values = sift.detectAndCompute(picture, seen.astype(np.uint8) * 255)
     if values is None:
         return np.zeros((0, 4), np.float32), np.zeros((0, 128), np.uint8)
@@ -228,7 +229,7 @@ def _text_lines(pixels: npt.NDArray[np.uint8]) -> tuple[TextLine, ...]:
             left, right = max(0, glyphs[start][0] - 14), min(strokes.shape[1], right + 14)
             padded = np.pad(strokes[:, left:right], ((6, 6), (0, 0)))
             row = round(middle)
-            lines.append(TextLine(middle, left, padded[row : row + 13].copy()))
+            lines.append(TextLine(middle, left, padded[row : row + 13].astype(np.uint8)))
     return tuple(lines)
 
 
@@ -505,8 +506,8 @@ def _candidates(prints: Sequence[_Features], unit: _Index) -> set[tuple[int, int
     frequency = np.maximum(np.bincount(table.tocsc().nonzero()[1], minlength=size), 1)
     table.data = np.sqrt(table.data) * np.log(count / frequency)[table.indices].astype(np.float32)
     norm = np.sqrt(np.asarray(table.power(2).sum(axis=1)).ravel())
-    table = scipy.sparse.diags_array(1 / np.maximum(norm, 1e-6)).astype(np.float32) @ table
-    pairs = set()
+    table.data /= np.maximum(norm, 1e-6)[np.repeat(np.arange(count), np.diff(table.indptr))]
+    pairs: set[tuple[int, int]] = set()
     for start in range(0, count, 512):
         alike = np.asarray((table[start : start + 512] @ table.T).todense())
         alike[unit[start : start + 512, np.newaxis] == unit] = -1
