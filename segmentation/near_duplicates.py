@@ -428,17 +428,21 @@ def _lines_alike(
 def _windows(lines: Iterable[TextLine], y: int, width: int) -> _Array:
     """Cut a row of an image into overlapping windows of two characters, (N, 121), each of norm <= 1 or 0."""
     canvas = np.zeros((2 * _TEXT_HALF_HEIGHT + 1, width), np.float32)
+    covered = np.zeros(width, bool)
     for line in lines:
         top = y - round(line.y_px) + 1
         part = line.strokes[top : top + len(canvas)]
         place = canvas[:, line.x_px : line.x_px + part.shape[1]]
         np.maximum(place, np.minimum(part, 90), out=place)
+        covered[line.x_px : line.x_px + part.shape[1]] = True
     views = np.lib.stride_tricks.sliding_window_view(canvas, _TEXT_WIDTH, axis=1)[:, ::_TEXT_STEP]
     values = views.transpose(1, 0, 2).reshape(views.shape[1], -1)
     values = values - values.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(values, axis=1, keepdims=True)
+    whole = np.lib.stride_tricks.sliding_window_view(covered, _TEXT_WIDTH)[::_TEXT_STEP].all(axis=1)
     faint = 14.0
-    return cast(_Array, np.where(norm > 11 * faint, values / (norm + faint), 0).astype(np.float32))
+    legible = (norm > 11 * faint) & whole[:, np.newaxis]
+    return cast(_Array, np.where(legible, values / (norm + faint), 0).astype(np.float32))
 
 
 # Local features
