@@ -439,9 +439,10 @@ def _windows(lines: Iterable[TextLine], y: int, width: int) -> _Array:
     values = views.transpose(1, 0, 2).reshape(views.shape[1], -1)
     values = values - values.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(values, axis=1, keepdims=True)
-    whole = np.lib.stride_tricks.sliding_window_view(covered, _TEXT_WIDTH)[::_TEXT_STEP].all(axis=1)
+    covered_views = np.lib.stride_tricks.sliding_window_view(covered, _TEXT_WIDTH)[::_TEXT_STEP]
+    whole = np.all(covered_views, axis=1, keepdims=True)
     faint = 14.0
-    legible = (norm > 11 * faint) & whole[:, np.newaxis]
+    legible = (norm > 11 * faint) & whole
     return cast(_Array, np.where(legible, values / (norm + faint), 0).astype(np.float32))
 
 

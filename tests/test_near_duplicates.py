@@ -93,9 +93,9 @@ def test_altered_copies_are_found_and_others_are_not(kind: Kind) -> None:
 
 
 def test_copies_behind_one_frame_are_found_and_the_frame_itself_is_not() -> None:
-    images = [framed(phantom(seed)) for seed in range(60)]
+    images = [framed(phantom(seed)) for seed in range(44)]
     images += [framed(warped(phantom(7), [[1, 0, 14], [0, 1, 9], [0, 0, 1]])), framed(jpeg(phantom(20), 40))]
-    assert cluster([fingerprint(image) for image in images]).groups == ((7, 60), (20, 61))
+    assert cluster([fingerprint(image) for image in images]).groups == ((7, 44), (20, 45))
 
 
 def test_images_without_structure_are_no_duplicates() -> None:
@@ -106,8 +106,11 @@ def test_images_without_structure_are_no_duplicates() -> None:
     assert [item.kind for item in same.evidence] == ["same pixels"]
 
 
-def stamped(image: Image, *lines: str) -> Image:
-    image = image.copy()
+def stamped(seed: int, *lines: str) -> Image:
+    """Write lines over clouds that the seed draws."""
+    rng = np.random.default_rng(seed)
+    clouds = cv2.resize(rng.uniform(60, 160, (9, 9, 3)), (352, 352), interpolation=cv2.INTER_CUBIC)
+    image: Image = np.clip(clouds + rng.normal(0, 3, clouds.shape), 0, 255).astype(np.uint8)
     for number, line in enumerate(lines):
         for place, letter in enumerate(line):
             cv2.putText(
@@ -129,13 +132,11 @@ def test_one_minute_of_one_day_is_one_scene_and_one_day_is_not() -> None:
     for seed in range(40):
         day, month, hour, minute, second, timer = rng.integers([1, 1, 7, 0, 0, 0], [29, 13, 17, 60, 60, 60])
         date, clock = f"{day:02}/{month:02}/2015", f"{hour:02}:{minute:02}:{second:02}"
-        images.append(
-            stamped(phantom(seed, side=352), "Name: Age:", date, clock, f"{timer:02}:{minute:02}:{second:02}")
-        )
+        images.append(stamped(seed, "Name: Age:", date, clock, f"{timer:02}:{minute:02}:{second:02}"))
     images += [
-        stamped(phantom(50, side=352), "Name: Age:", "30/08/2015", "14:14:47", "41:08:06"),
-        stamped(phantom(51, side=352), "Name: Age:", "30/08/2015", "14:14:51", "41:08:10"),
-        stamped(phantom(52, side=352), "Name: Age:", "30/08/2015", "09:57:20", "23:31:08"),
+        stamped(50, "Name: Age:", "30/08/2015", "14:14:47", "41:08:06"),
+        stamped(51, "Name: Age:", "30/08/2015", "14:14:51", "41:08:10"),
+        stamped(52, "Name: Age:", "30/08/2015", "09:57:20", "23:31:08"),
     ]
     found = cluster([fingerprint(image) for image in images])
     assert found.groups == ((40, 41),)
