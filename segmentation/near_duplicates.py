@@ -93,7 +93,7 @@ class Clusters:
     """Links within the groups."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextLine:
     """A line of burned-in text as it stands in the image."""
 
@@ -105,7 +105,7 @@ class TextLine:
     """(13, W): bright strokes on black; row 6 is the rounded middle."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fingerprint:
     """What is kept of an image for comparison, about 65 kB."""
 
@@ -449,7 +449,7 @@ def _windows(lines: Iterable[TextLine], y: int, width: int) -> _Array:
 # Local features
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Features:
     keypoints: _Array
     descriptors: npt.NDArray[np.uint8]

@@ -85,17 +85,16 @@ ALTERED: dict[str, Callable[[Image], Image]] = {
 
 @pytest.mark.parametrize("kind", ["polyp", "lesion"])
 def test_altered_copies_are_found_and_others_are_not(kind: Kind) -> None:
-    others = [phantom(seed, kind) for seed in range(100, 112)]
+    original = phantom(3, kind)
+    prints = [fingerprint(image) for image in (*(phantom(seed, kind) for seed in range(100, 108)), original)]
     for name, alter in ALTERED.items():
-        original = phantom(3, kind)
-        groups = cluster([fingerprint(image) for image in [*others, original, alter(original)]]).groups
-        assert groups == ((12, 13),), name
+        assert cluster([*prints, fingerprint(alter(original))]).groups == ((8, 9),), name
 
 
 def test_copies_behind_one_frame_are_found_and_the_frame_itself_is_not() -> None:
-    images = [framed(phantom(seed)) for seed in range(44)]
+    images = [framed(phantom(seed)) for seed in range(26)]
     images += [framed(warped(phantom(7), [[1, 0, 14], [0, 1, 9], [0, 0, 1]])), framed(jpeg(phantom(20), 40))]
-    assert cluster([fingerprint(image) for image in images]).groups == ((7, 44), (20, 45))
+    assert cluster([fingerprint(image) for image in images]).groups == ((7, 26), (20, 27))
 
 
 def test_images_without_structure_are_no_duplicates() -> None:
@@ -320,7 +319,7 @@ def test_the_known_pair_among_real_images(shared_data: Path) -> None:
     if not folder.is_dir():
         pytest.skip("the colonoscopy images are not at hand")
     begun = time.monotonic()
-    files = [folder / f"train/images/tr_{number:03}.jpg" for number in range(370, 450)]
+    files = [folder / f"train/images/tr_{number:03}.jpg" for number in range(380, 440)]
     files.append(folder / "validation/images/va_036.jpg")
     found = cluster([fingerprint(read_display(file)) for file in files])
     groups = [{files[index].stem for index in group} for group in found.groups]
