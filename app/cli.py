@@ -240,6 +240,60 @@ def _blank(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome({"images": changed}, text)
 
 
+def _suggest_groups(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from gaze_capture.storage import write_bytes_atomic
+    from segmentation import grouping
+    from segmentation.images import encode_display
+
+    study = Study.open(args.study)
+    suggestion = grouping.suggest_groups(study, progress)
+    changed = grouping.apply_groups(study, suggestion) if args.apply else 0
+    moved = grouping.mend_splits(study) if args.mend_splits else 0
+    sheet = args.sheet if suggestion.groups else None
+    if sheet is not None:
+        write_bytes_atomic(sheet, encode_display(grouping.contact_sheet(study, suggestion.groups)))
+    leaks = grouping.leaks(study)
+    found = sum(map(len, suggestion.groups))
+    lines = [
+        f"Compared {_counted(suggestion.compared, 'image')}: {found} of them show "
+        f"{_counted(len(suggestion.groups), 'scene')} more than once.",
+        *_named("They belong together", [", ".join(group) for group in suggestion.groups], 40),
+        *_named("Could not be read", [reason for _, reason in suggestion.failed]),
+    ]
+    if sheet is not None:
+        lines.append(f"Wrote {sheet}; look at it before you trust the groups.")
+    if args.apply:
+        lines.append(f"{_counted(changed, 'image')} changed group.")
+    elif suggestion.groups:
+        lines.append("Nothing was changed; --apply makes them groups of the study.")
+    if args.mend_splits:
+        lines.append(f"{_counted(moved, 'image')} changed split.")
+    if leaks:
+        lines += _named(
+            "Groups in more than one split (--mend-splits brings each into one)",
+            [f"{leak.group}: {', '.join(leak.splits)}" for leak in leaks],
+        )
+    values = {
+        **dataclasses.asdict(suggestion),
+        "changed": changed,
+        "moved": moved,
+        "leaks": [dataclasses.asdict(leak) for leak in leaks],
+        "sheet": str(sheet) if sheet is not None else None,
+    }
+    return Outcome(values, "\n".join(lines))
+
+
+def _split(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from segmentation.grouping import split_study
+
+    report = split_study(Study.open(args.study), args.share, args.name, args.seed)
+    return Outcome(
+        dataclasses.asdict(report),
+        f"Moved {_counted(report.images, 'image')} in {_counted(report.groups, 'group')} from train to "
+        f"{report.name} ({report.share:.0%}); {report.left} stay in train.",
+    )
+
+
 def _import_gaze(args: argparse.Namespace, progress: Progress) -> Outcome:
     from segmentation.steps import import_gaze
 
@@ -602,6 +656,18 @@ def _parser() -> argparse.ArgumentParser:
     blanking.add_argument(
         "--rect", type=_rectangle, action="append", metavar="X,Y,W,H", help="without: they were looked at"
     )
+
+    grouping = add("suggest-groups", _suggest_groups, "find images that show one scene")
+    grouping.add_argument("--apply", action="store_true", help="make them groups of the study")
+    grouping.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw the groups")
+    grouping.add_argument(
+        "--mend-splits", action="store_true", help="bring each group of the study into one split"
+    )
+
+    split = add("split", _split, "move whole groups from train into another split")
+    split.add_argument("--name", required=True, metavar="NAME", help="such as val")
+    split.add_argument("--share", type=float, required=True, metavar="S", help="of the images, such as 0.1")
+    split.add_argument("--seed", type=int, default=0, metavar="N")
 
     gaze = add("import-gaze", _import_gaze, "import fixations of another program")
     gaze.add_argument("file", type=Path, metavar="FILE")

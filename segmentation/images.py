@@ -146,6 +146,11 @@ def encode_plane(values: Values) -> tuple[bytes, str]:
     return _encode(pixels, cv2.IMWRITE_PNG_COMPRESSION, 1), ".png"
 
 
+def encode_display(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encode an RGB image (H, W, 3) as PNG."""
+    return _encode(np.ascontiguousarray(pixels[:, :, ::-1]))
+
+
 def encode_mask(mask: npt.NDArray[np.bool_]) -> bytes:
     """Encode a mask (H, W) as a 1-bit PNG."""
     return _encode(mask.astype(np.uint8) * 255, cv2.IMWRITE_PNG_BILEVEL, 1)
