@@ -182,7 +182,8 @@ def _free_id(stem: str, digest: str, taken: set[str]) -> str:
 def _copy(source: Path, destination: Path) -> None:
     """Copy under a temporary name, so that no half image ever bears the final one."""
     with explained_os_errors(destination):
-        destination.parent.mkdir(parents=True, exist_ok=True)
+        # Not with parents: a study that was moved away must not come to life again as an empty folder.
+        destination.parent.mkdir(exist_ok=True)
         temporary = destination.with_name(f".{destination.name}.part")
         try:
             shutil.copyfile(source, temporary)
@@ -339,7 +340,8 @@ def import_gaze(
             f"{file} holds gaze for {len(table.images)} images, none of them in the study (the first is "
             f"{unknown[0]!r}); import the images first, or check their names."
         )
-    write_bytes_atomic(study.folder / "fixations" / source / f"original{file.suffix}", original)
+    kept = study.folder / "fixations" / source / f"original{file.suffix}"
+    write_bytes_atomic(kept, original, within=study.folder)
     study.save_fixations(source, found, imported=True)
     study.audit("import-gaze", source=source, images=len(found), unknown=len(unknown))
     return GazeReport(
