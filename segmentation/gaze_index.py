@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from gaze_capture.fixation_table import Look, read_fixation_table, read_looks
 from gaze_capture.fixations import Fixations
@@ -16,6 +17,13 @@ Key = tuple[str, str]
 """Image id and target id."""
 Stamp = tuple[int, int, int]
 Table = dict[Key, list[Fixations]]
+
+LookQuality = Literal["ok", "brief", "few"]
+"""What an image's gaze is worth: `brief` where it was looked at too shortly, `few` where few fixations lie in it."""
+
+BRIEF_MS = 1500.0
+FEW_INSIDE = 3
+FEW_SHARE = 0.5
 
 ROWS_KEPT = 300_000
 """Fixations held in memory, some 30 MB; the table used last is always held."""
@@ -94,3 +102,13 @@ class GazeIndex(Mapping[Key, list[Fixations]]):
             while len(self._tables) > 1 and sum(count for _, count in self._tables.values()) > ROWS_KEPT:
                 self._tables.popitem(last=False)
             return table
+
+
+def look_quality(looks: Sequence[Look]) -> LookQuality | None:
+    """Judge an image's gaze by the headers alone, all looks together; None where there is none."""
+    if not looks:
+        return None
+    if sum(look.viewing_ms for look in looks) < BRIEF_MS:
+        return "brief"
+    inside, count = sum(look.inside for look in looks), sum(look.fixations for look in looks)
+    return "few" if inside < FEW_INSIDE or inside < FEW_SHARE * count else "ok"
