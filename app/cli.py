@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gaze_capture.errors import UserError
+from gaze_capture.storage import explained
 from segmentation.importing import Progress
 from segmentation.study import Study
 
@@ -57,6 +58,11 @@ def run_command(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # The reader (head, less) has gone; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if not error.filename:
+            raise
+        sys.stderr.write(f"{explained(error, Path(error.filename))}\n")
+        return 1
     return 0
 
 

@@ -168,13 +168,14 @@ class RecordPage(Page):
         self._centre.setCurrentWidget(self.frame)
         if self.busy:
             return
-        if study is not self._cached_study:
+        fresh = study is not self._cached_study
+        if fresh:
             self._cache, self._cached_study = SceneCache(study), study
             self.list.thumbnails.set_study(study)
         if what in ("study", "data") and self._cache is not None:
             self._cache.forget()
             self._facts.ask(lambda: gather(study), NO_FLICKER_MS)
-            if what == "study" and self._facts.pending:
+            if fresh and self._facts.pending:
                 self._list_images(NOTHING_KNOWN)
             self._list_recordings(study)
         if self.session.image_id not in study.images:
@@ -282,7 +283,7 @@ class RecordPage(Page):
             tracker = MouseTracker(geometry, rate)
         else:
             target = self.session.target_id
-            masks = any(study.mask_path(image, target).exists() for image in study.images)
+            masks = any(name == target and image in study.images for image, name in study.mask_keys())
             seed = time.time_ns() % (1 << 31)
             tracker = SimulatedTracker(
                 rate, geometry, seed=seed, simulated_from="masks" if masks else "saliency"

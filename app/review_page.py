@@ -222,7 +222,8 @@ class ReviewPage(Page):
             self._show_details(None)
             return
         self._centre.setCurrentWidget(self.frame)
-        if study is not self._cached_study:
+        fresh = study is not self._cached_study
+        if fresh:
             self._cache = SceneCache(study)
             self._cached_study = study
             self.list.thumbnails.set_study(study)
@@ -233,7 +234,7 @@ class ReviewPage(Page):
             self._list_runs(study)
         if what in ("study", "data", "runs", "reviews"):
             self._ask(study)
-            if what == "study" and self._facts.pending:
+            if fresh and self._facts.pending:
                 self._known = NOTHING_KNOWN
                 self._list_images(study)
         if self.session.image_id not in study.images:

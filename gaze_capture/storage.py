@@ -29,29 +29,34 @@ LOCK_STALE_SECONDS = 10.0
 """A lock is held for milliseconds; one that nobody gives up for this long was left by a program that died."""
 
 
+def explained(error: OSError, path: Path) -> str:
+    """Put the operating system's refusal into a sentence that names the place and the remedy."""
+    place = error.filename or path
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"The disk is full: {place} could not be written. Free some space and try again; "
+            "everything written before is intact."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            f"{place} cannot be written: the folder is read-only or belongs to someone else. "
+            "Choose another folder or change its permissions."
+        )
+    if error.errno in _GONE:
+        return (
+            f"{place} cannot be reached: its folder was moved or removed, or its drive or network share is "
+            "gone. Bring it back and try again; everything written before is intact."
+        )
+    return f"{place}: {error.strerror or error}."
+
+
 @contextlib.contextmanager
 def explained_os_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals into a sentence that names the place and the remedy."""
     try:
         yield
     except OSError as error:
-        place = error.filename or path
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"The disk is full: {place} could not be written. Free some space and try again; "
-                "everything written before is intact."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(
-                f"{place} cannot be written: the folder is read-only or belongs to someone else. "
-                "Choose another folder or change its permissions."
-            ) from error
-        if error.errno in _GONE:
-            raise UserError(
-                f"{place} cannot be reached: its folder was moved or removed, or its drive or network share is "
-                "gone. Bring it back and try again; everything written before is intact."
-            ) from error
-        raise UserError(f"{place}: {error.strerror or error}.") from error
+        raise UserError(explained(error, path)) from error
 
 
 def make_folder(folder: Path, within: Path | None = None) -> None:

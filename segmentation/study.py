@@ -302,7 +302,7 @@ class Study:
 
     def holds_anything_of(self, target_id: str) -> bool:
         """Whether the study has a mask, gaze, a pseudo-mask or a review of a target."""
-        keys = _keys_in(self.folder / "masks", ".png") | self.pseudomask_keys() | set(self.fixations)
+        keys = self.mask_keys() | self.pseudomask_keys() | set(self.fixations)
         return any(key[1] == target_id for key in keys | _keys_in(self.folder / "reviews", ""))
 
     def target(self, target_id: str | None = None) -> Target:
@@ -398,7 +398,14 @@ class Study:
             If the study cannot be reached; what was known of it stays.
         """
         self.check_there()
-        self._images = self._volumes = None
+        before, self._images = self._images, None
+        if before is not None:
+            try:
+                _ = self.images
+            except UserError:
+                self._images = before
+                raise
+        self._volumes = None
         self._forget_gaze()
 
     def changed_elsewhere(self) -> bool:
@@ -505,6 +512,10 @@ class Study:
     def save_true_mask(self, image_id: str, target_id: str, mask: Mask) -> None:
         """Store a true mask (H, W)."""
         write_bytes_atomic(self.mask_path(image_id, target_id), encode_mask(mask), within=self.folder)
+
+    def mask_keys(self) -> set[tuple[str, str]]:
+        """Return (image id, target id) of all true masks."""
+        return _keys_in(self.folder / "masks", ".png")
 
     # Gaze
 
