@@ -26,6 +26,8 @@ class Outcome:
 
     values: dict[str, Any]
     text: str
+    status: int = 0
+    """The exit status."""
 
 
 Command = Callable[[argparse.Namespace, Progress], Outcome]
@@ -49,6 +51,7 @@ def run_command(arguments: Sequence[str]) -> int:
         text = json.dumps(outcome.values, ensure_ascii=False) if args.json else outcome.text
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
+        return outcome.status
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -364,6 +367,20 @@ def _demo(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome(result.to_json(), result.to_text())
 
 
+def _verify(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from segmentation.verification import to_json, verify
+
+    found = verify(Study.open(args.study), progress)
+    counts = ", ".join(f"{count:,} {what}" for what, count in found.checked.items() if what != "study")
+    count = len(found.problems)
+    lines = [
+        f"Checked {counts or 'an empty study'}.",
+        *(["Everything is sound."] if found.sound else [f"Found {_counted(count, 'problem')}:"]),
+        *(f"  {problem.sentence}" for problem in found.problems),
+    ]
+    return Outcome(dict(to_json(found)), "\n".join(lines), 0 if found.sound else 1)
+
+
 def _doctor(args: argparse.Namespace, progress: Progress) -> Outcome:
     from app.doctor import examine
 
@@ -507,6 +524,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", metavar="NAME", help="default: all images")
     evaluate.add_argument("--against", choices=("masks", "pseudomasks", "reviews"), default="masks")
     report.add_argument("--to", type=Path, required=True, metavar="FILE.html")
+
+    add(
+        "verify",
+        _verify,
+        "check hashes and everything that must hold in a study; exits with 0 when it is sound, 1 with the findings",
+    )
 
     add("doctor", _doctor, "say what is installed, found and missing", study=False)
     return parser

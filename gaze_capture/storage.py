@@ -39,7 +39,7 @@ def explained(error: OSError, path: Path) -> str:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
-            f"{place} cannot be written: the folder is read-only or belongs to someone else. "
+            f"{place} cannot be read or written: the folder is read-only or belongs to someone else. "
             "Choose another folder or change its permissions."
         )
     if error.errno in _GONE:
