@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gaze_capture.errors import UserError
+from gaze_capture.storage import explained
 from segmentation.progress import Progress
 from segmentation.stacks import MODALITIES
 from segmentation.study import Study
@@ -26,6 +27,8 @@ class Outcome:
 
     values: dict[str, Any]
     text: str
+    status: int = 0
+    """The exit status."""
 
 
 Command = Callable[[argparse.Namespace, Progress], Outcome]
@@ -49,6 +52,7 @@ def run_command(arguments: Sequence[str]) -> int:
         text = json.dumps(outcome.values, ensure_ascii=False) if args.json else outcome.text
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
+        return outcome.status
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -58,6 +62,11 @@ def run_command(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # The reader (head, less) has gone; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if not error.filename:
+            raise
+        sys.stderr.write(f"{explained(error, Path(error.filename))}\n")
+        return 1
     return 0
 
 
@@ -523,6 +532,20 @@ def _demo(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome(result.to_json(), result.to_text())
 
 
+def _verify(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from segmentation.verification import to_json, verify
+
+    found = verify(Study.open(args.study), progress)
+    counts = ", ".join(f"{count:,} {what}" for what, count in found.checked.items() if what != "study")
+    count = len(found.problems)
+    lines = [
+        f"Checked {counts or 'an empty study'}.",
+        *(["Everything is sound."] if found.sound else [f"Found {_counted(count, 'problem')}:"]),
+        *(f"  {problem.sentence}" for problem in found.problems),
+    ]
+    return Outcome(dict(to_json(found)), "\n".join(lines), 0 if found.sound else 1)
+
+
 def _doctor(args: argparse.Namespace, progress: Progress) -> Outcome:
     from app.doctor import examine
 
@@ -741,6 +764,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", metavar="NAME", help="default: all images")
     evaluate.add_argument("--against", choices=("masks", "pseudomasks", "reviews"), default="masks")
     report.add_argument("--to", type=Path, required=True, metavar="FILE.html")
+
+    add(
+        "verify",
+        _verify,
+        "check hashes and everything that must hold in a study; exits with 0 when it is sound, 1 with the findings",
+    )
 
     add("doctor", _doctor, "say what is installed, found and missing", study=False)
     return parser

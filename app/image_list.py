@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from PySide6.QtCore import (
@@ -17,7 +16,6 @@ from PySide6.QtCore import (
     QRectF,
     QRunnable,
     QSize,
-    QSortFilterProxyModel,
     Qt,
     QThreadPool,
     QTimer,
@@ -37,6 +35,9 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
+from app.criteria import FIELDS, Criteria, text_of, value_of
+from app.criteria import Row as Row
+from app.list_filter import ListFilter
 from app.widgets import box, heading, label
 from gaze_capture.errors import UserError
 from segmentation.images import resize
@@ -51,20 +52,6 @@ StateRole = Qt.ItemDataRole.UserRole + 1
 RowRole = Qt.ItemDataRole.UserRole + 2
 
 AnyIndex = QModelIndex | QPersistentModelIndex
-
-
-@dataclass(frozen=True)
-class Row:
-    """One image as listed."""
-
-    image_id: str
-    name: str
-    image: StudyImage
-    state: str
-    """A word of the page's own, shown; the filter offers each."""
-    token: str
-    """The theme's colour of the state's dot."""
-    detail: str = ""
 
 
 class _MakeOne(QRunnable):
@@ -157,25 +144,46 @@ class ImageModel(QAbstractListModel):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._rows: list[Row] = []
+        self._ids: list[str] = []
+        self._texts: list[str] = []
         self._index: dict[str, int] = {}
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The rows."""
+        return self._rows
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """What words are looked for in, a row each."""
+        return self._texts
 
     def set_rows(self, rows: list[Row]) -> None:
         """Show other rows; where only states differ, the list stays where it is."""
-        if [row.image_id for row in rows] == [row.image_id for row in self._rows]:
-            for number, (old, new) in enumerate(zip(self._rows, rows, strict=True)):
-                if old != new:
-                    self._rows[number] = new
-                    self.dataChanged.emit(self.index(number), self.index(number))
+        ids = [row.image_id for row in rows]
+        if ids == self._ids:
+            changed = [
+                number
+                for number, (old, new) in enumerate(zip(self._rows, rows, strict=True))
+                if old is not new and old != new
+            ]
+            if changed:
+                self._rows = list(rows)
+                self._texts = [text_of(row) for row in rows]
+                self.dataChanged.emit(self.index(changed[0]), self.index(changed[-1]))
             return
         self.beginResetModel()
         self._rows = list(rows)
-        self._index = {row.image_id: number for number, row in enumerate(rows)}
+        self._ids = ids
+        self._texts = [text_of(row) for row in rows]
+        self._index = {image_id: number for number, image_id in enumerate(ids)}
         self.endResetModel()
 
     def set_row(self, row: Row) -> None:
         """Replace the row of an image."""
         number = self._index[row.image_id]
         self._rows[number] = row
+        self._texts[number] = text_of(row)
         self.dataChanged.emit(self.index(number), self.index(number))
 
     def row_of(self, image_id: str) -> int:
@@ -204,26 +212,72 @@ class ImageModel(QAbstractListModel):
         return None
 
 
-class _Filter(QSortFilterProxyModel):
-    """Rows whose name holds the text and whose state is the one asked for."""
+class _Passing(QAbstractListModel):
+    """The rows that fulfil the criteria, in their order.
 
-    def __init__(self, parent: QObject) -> None:
+    All of them are judged at once: a proxy that is asked row by row takes longer than a person types.
+    """
+
+    def __init__(self, rows: ImageModel, parent: QObject) -> None:
         super().__init__(parent)
-        self._text = ""
-        self._state: str | None = None
-        self.setDynamicSortFilter(True)
+        self._source = rows
+        self._criteria = Criteria()
+        self._numbers: list[int] = []
+        self._places: dict[int, int] = {}
+        rows.modelReset.connect(self._judge)
+        rows.dataChanged.connect(self._follow)
 
-    def set_text(self, text: str) -> None:
-        self._text = text.strip().lower()
-        self.invalidate()
+    def set_criteria(self, criteria: Criteria) -> None:
+        """Show what fulfils other criteria."""
+        if criteria != self._criteria:
+            self._criteria = criteria
+            if self._found() != self._numbers:
+                self._judge()
 
-    def set_state(self, state: str | None) -> None:
-        self._state = state
-        self.invalidate()
+    def _found(self) -> list[int]:
+        return self._criteria.passing(self._source.rows, self._source.texts)
 
-    def filterAcceptsRow(self, source_row: int, source_parent: AnyIndex) -> bool:
-        row: Row = self.sourceModel().index(source_row, 0).data(RowRole)
-        return self._text in row.name.lower() and self._state in (None, row.state)
+    def _judge(self) -> None:
+        self.beginResetModel()
+        self._numbers = self._found()
+        self._places = {number: place for place, number in enumerate(self._numbers)}
+        self.endResetModel()
+
+    def _follow(self, first: QModelIndex, last: QModelIndex) -> None:
+        found = self._found()
+        if found == self._numbers:
+            places = [self._places[n] for n in range(first.row(), last.row() + 1) if n in self._places]
+            if places:
+                self.dataChanged.emit(self.index(places[0]), self.index(places[-1]))
+            return
+        gone = sorted(set(self._numbers) - set(found))
+        if len(gone) == 1 and len(found) == len(self._numbers) - 1:
+            # One image got a state that is filtered out: the list stays where it is.
+            place = self._places[gone[0]]
+            self.beginRemoveRows(QModelIndex(), place, place)
+            self._numbers = found
+            self._places = {number: place for place, number in enumerate(found)}
+            self.endRemoveRows()
+            return
+        self._judge()
+
+    def place_of(self, image_id: str | None) -> int:
+        """Return the place of an image among the rows shown, or -1."""
+        return self._places.get(self._source.row_of(image_id or ""), -1)
+
+    def id_at(self, place: int) -> str:
+        """Return the image at a place."""
+        return self._source.rows[self._numbers[place]].image_id
+
+    def rowCount(self, parent: AnyIndex | None = None) -> int:
+        """Return the number of rows shown."""
+        return 0 if parent is not None and parent.isValid() else len(self._numbers)
+
+    def data(self, index: AnyIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return what the row says."""
+        if role == RowRole:
+            return self._source.rows[self._numbers[index.row()]]
+        return self._source.data(self._source.index(self._numbers[index.row()]), role)
 
 
 class _Delegate(QStyledItemDelegate):
@@ -293,10 +347,13 @@ class ImageList(QFrame):
         self.setFixedWidth(264)
         self.thumbnails = Thumbnails(self)
         self.model = ImageModel(self)
-        self._filter = _Filter(self)
-        self._filter.setSourceModel(self.model)
+        self._passing = _Passing(self.model, self)
+        self._current: str | None = None
         self.search = QLineEdit()
-        self.search.setPlaceholderText(self.tr("Search by name"))
+        self.search.setPlaceholderText(self.tr("Name, id or group"))
+        self.search.setToolTip(
+            self.tr("Words of name, id, group or split; or a field, like split:test or group:patient-7")
+        )
         self.search.setClearButtonEnabled(False)
         self.states = QComboBox()
         self.states.addItem(self.tr("All states"), None)
@@ -304,7 +361,7 @@ class ImageList(QFrame):
             self.states.addItem(state, state)
         self.count = label("", "muted")
         self.view = QListView()
-        self.view.setModel(self._filter)
+        self.view.setModel(self._passing)
         self.view.setItemDelegate(_Delegate(self.thumbnails, self.view))
         self.view.setUniformItemSizes(True)
         self.view.setMouseTracking(True)
@@ -320,15 +377,21 @@ class ImageList(QFrame):
         head.addWidget(heading(title), 1)
         head.addWidget(self.count)
         top.addLayout(head)
+        self.filter = ListFilter(self._values)
+        narrow = QHBoxLayout()
+        box(narrow, spacing=theme.SMALL)
+        narrow.addWidget(self.states, 1)
+        narrow.addWidget(self.filter.button)
         top.addWidget(self.search)
-        top.addWidget(self.states)
+        top.addLayout(narrow)
+        top.addWidget(self.filter)
         layout.addLayout(top)
         layout.addWidget(self.view, 1)
-        self.search.textChanged.connect(self._filter.set_text)
-        self.states.currentIndexChanged.connect(lambda _: self._filter.set_state(self.states.currentData()))
-        for signal in (self._filter.modelReset, self._filter.rowsInserted, self._filter.rowsRemoved):
-            signal.connect(self._count)
-        self._filter.layoutChanged.connect(self._count)
+        self.search.textChanged.connect(lambda _: self._narrow())
+        self.states.currentIndexChanged.connect(lambda _: self._narrow())
+        self.filter.changed.connect(self._narrow)
+        self._passing.modelReset.connect(self._restore)
+        self._passing.rowsRemoved.connect(self._count)
         # Thumbnails come in bursts; one repaint takes them all.
         self._repaint = QTimer(self, singleShot=True, interval=30)
         self._repaint.timeout.connect(self.view.viewport().update)
@@ -340,29 +403,45 @@ class ImageList(QFrame):
         self.model.set_rows(rows)
         self._count()
 
+    def _narrow(self) -> None:
+        criteria = Criteria(self.search.text(), self.states.currentData(), self.filter.chosen)
+        self._passing.set_criteria(criteria)
+        self._count()
+
+    def _values(self) -> dict[str, Counter[str]]:
+        rows = self.model.rows
+        return {field: Counter(value_of(row, field) for row in rows) for field in FIELDS}
+
+    def _restore(self) -> None:
+        """Mark the current image again, which a reset forgets."""
+        self.select(self._current)
+        self._count()
+
     def _count(self) -> None:
-        shown, all_rows = self._filter.rowCount(), self.model.rowCount()
+        shown, all_rows = self._passing.rowCount(), self.model.rowCount()
         text = (
             f"{shown:,}"
             if shown == all_rows
-            else self.tr("{shown} of {all}").format(shown=shown, all=all_rows)
+            else self.tr("{shown:,} of {all:,}").format(shown=shown, all=all_rows)
         )
         self.count.setText(text if all_rows else "")
 
     def visible_ids(self) -> list[str]:
         """Return the ids that pass search and filter, in order."""
-        return [self._filter.index(row, 0).data(IdRole) for row in range(self._filter.rowCount())]
+        return [self._passing.id_at(place) for place in range(self._passing.rowCount())]
 
     def select(self, image_id: str | None) -> None:
         """Mark an image as the current one and bring it into view."""
-        index = self._filter.mapFromSource(self.model.index(self.model.row_of(image_id or ""), 0))
+        self._current = image_id
+        place = self._passing.place_of(image_id)
+        index = self._passing.index(place) if place >= 0 else QModelIndex()
         self.view.setCurrentIndex(index)
         if index.isValid():
             self.view.scrollTo(index)
 
     def neighbour(self, image_id: str | None, step: int) -> str | None:
         """Return the id of the image `step` rows on among those that pass the filter; None beyond the ends."""
-        shown = self._filter.rowCount()
-        index = self._filter.mapFromSource(self.model.index(self.model.row_of(image_id or ""), 0))
-        row = index.row() + step if index.isValid() else (0 if step > 0 else shown - 1)
-        return self._filter.index(row, 0).data(IdRole) if 0 <= row < shown else None
+        shown = self._passing.rowCount()
+        place = self._passing.place_of(image_id)
+        row = place + step if place >= 0 else (0 if step > 0 else shown - 1)
+        return self._passing.id_at(row) if 0 <= row < shown else None

@@ -7,11 +7,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QObject, QRunnable, Qt, QThreadPool, QTimer, Signal
 
 from gaze_capture.errors import UserError
+from gaze_capture.storage import explained
 from segmentation.job import ENDINGS, JobEvent
 from segmentation.runs import EventTail, RunFolder, State
 
@@ -90,6 +92,10 @@ class Task(QObject):
         self.running = False
         if isinstance(error, UserError):
             self.failed.emit(str(error), "")
+        elif isinstance(error, OSError) and error.filename:
+            # A share that vanished in mid-step; the details would tell nobody more.
+            log.info("%s failed: %s", self.title, details)
+            self.failed.emit(explained(error, Path(error.filename)), "")
         elif not isinstance(error, Cancelled):
             log.info("%s failed: %s", self.title, details)
             self.failed.emit(

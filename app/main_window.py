@@ -32,6 +32,7 @@ from app.page import Page
 from app.session import Session
 from app.study_page import StudyPage
 from app.texts import duration_text
+from app.watch import StudyWatch
 from app.widgets import Banner, Button, ElidedLabel, IconButton, box, label
 from gaze_capture.errors import UserError
 from segmentation.runs import RunFolder
@@ -134,6 +135,11 @@ class MainWindow(QMainWindow):
         QShortcut(QKeySequence.StandardKey.Open, self, self._open)
         QShortcut(QKeySequence.StandardKey.New, self, self._new)
         self.session.changed.connect(self._on_change)
+        self.session.failed.connect(self.banner.show_error)
+        self.study_watch = StudyWatch(self._busy, self)
+        self.study_watch.changed.connect(lambda: self.session.refresh("data"))
+        self.study_watch.lost.connect(self.banner.show_error)
+        self.study_watch.found.connect(self._study_found)
         geometry = settings.value("geometry")
         if not (isinstance(geometry, QByteArray) and self.restoreGeometry(geometry)):
             room = self.screen().availableGeometry().size()
@@ -298,8 +304,21 @@ class MainWindow(QMainWindow):
         if what in ("study", "annotator"):
             self.setWindowTitle(self.tr("{study} – Gaze Insight").format(study=study.name))
             self.study_status.setText(f"{study.name} · {self.session.annotator}")
+        if what == "study":
+            self.study_watch.watch(study)
         if what in ("study", "runs"):
-            self._attach()
+            try:
+                self._attach()
+            except UserError as error:
+                self.banner.show_error(str(error))
+
+    def _busy(self) -> bool:
+        """Whether a step, which tells of itself when it ends, or a recording, which nothing may disturb, is on."""
+        return bool(self.tasks) or any(page.holds() for page in self.pages.values())
+
+    def _study_found(self) -> None:
+        self.banner.show_notice(self.tr("The study's folder is back."))
+        self.session.refresh("data")
 
     def _attach(self) -> None:
         """Watch the run that is being worked on, whoever started it."""
@@ -425,6 +444,7 @@ class MainWindow(QMainWindow):
     def closeEvent(self, event: QCloseEvent) -> None:
         """Close without a question: training goes on by itself, and the window finds it when it opens again."""
         self.session.settings.setValue("geometry", self.saveGeometry())
+        self.study_watch.stop()
         if self.watcher is not None:
             self.watcher.stop()
         for task in self.tasks:

@@ -16,8 +16,10 @@ from PySide6.QtWidgets import (
 )
 
 from app.canvas_frame import CanvasFrame
+from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList, Row
 from app.jobs import StepProgress, Task
+from app.latest import NO_FLICKER_MS, Latest
 from app.live import LiveFixations, OneEuro, binocular
 from app.page import Page
 from app.record_panel import RecordPanel
@@ -30,6 +32,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.recording import Placement, Presence, Recording, Samples, ScreenGeometry
 from gaze_capture.recording_codec import read_recording
 from gaze_capture.trackers import MouseTracker, ReplayTracker, SimulatedTracker
+from segmentation.gaze_index import look_quality
 from segmentation.study import Study
 
 TICK_MS = 16
@@ -94,6 +97,9 @@ class RecordPage(Page):
         self._look_presence: Presence | None = None
         self._arrivals: deque[tuple[float, int, int, int]] = deque()
         self._saving = False
+        self._facts = Latest(self)
+        self._facts.answered.connect(self._list_images)
+        self._facts.failed.connect(self.error)
         self._pool = QThreadPool(self)
         self._pool.setMaxThreadCount(1)
         self._timer = QTimer(self, interval=TICK_MS, timerType=Qt.TimerType.PreciseTimer)
@@ -162,12 +168,15 @@ class RecordPage(Page):
         self._centre.setCurrentWidget(self.frame)
         if self.busy:
             return
-        if study is not self._cached_study:
+        fresh = study is not self._cached_study
+        if fresh:
             self._cache, self._cached_study = SceneCache(study), study
             self.list.thumbnails.set_study(study)
         if what in ("study", "data") and self._cache is not None:
             self._cache.forget()
-            self._list_images(study)
+            self._facts.ask(lambda: gather(study), NO_FLICKER_MS)
+            if fresh and self._facts.pending:
+                self._list_images(NOTHING_KNOWN)
             self._list_recordings(study)
         if self.session.image_id not in study.images:
             self.session.image_id = next(iter(study.images))
@@ -176,19 +185,26 @@ class RecordPage(Page):
         if what == "study":
             self.canvas.setFocus()
 
-    def _list_images(self, study: Study) -> None:
-        target = self.session.target_id
+    def _list_images(self, facts: Facts) -> None:
+        study, target = self.session.study, self.session.target_id
+        if study is None:
+            return
         rows = []
         for image in study.images.values():
-            found = study.fixations.get((image.id, target), [])
+            key = (image.id, target)
+            looks = facts.looks.get(key, ())
             state, token, detail = self._words["none"], "muted", ""
-            if found:
-                count = sum(len(item.duration_ms) for item in found)
-                presence = found[-1].presence
+            if looks:
+                presence = looks[-1].presence
                 state = self._words[presence] if presence in ("absent", "ungradable") else self._words["gaze"]
                 token = "accent"
-                detail = self.tr("{n} fixations").format(n=count)
-            rows.append(Row(image.id, image.source_name, image, state, token, detail))
+                detail = self.tr("{n} fixations").format(n=sum(look.fixations for look in looks))
+            rows.append(
+                Row(
+                    image.id, image.source_name, image, state, token, detail,
+                    presence=facts.said.get(key), quality=look_quality(looks),
+                )
+            )  # fmt: skip
         self.list.set_rows(rows)
 
     def _list_recordings(self, study: Study) -> None:
@@ -267,7 +283,7 @@ class RecordPage(Page):
             tracker = MouseTracker(geometry, rate)
         else:
             target = self.session.target_id
-            masks = any(study.mask_path(image, target).exists() for image in study.images)
+            masks = any(name == target and image in study.images for image, name in study.mask_keys())
             seed = time.time_ns() % (1 << 31)
             tracker = SimulatedTracker(
                 rate, geometry, seed=seed, simulated_from="masks" if masks else "saliency"
@@ -535,6 +551,7 @@ class RecordPage(Page):
     def stop(self) -> None:
         """Finish a sitting before the window closes; end the threads."""
         self._timer.stop()
+        self._facts.stop()
         sitting, study = self.sitting, self.session.study
         self.sitting = None
         self._pool.clear()

@@ -19,7 +19,9 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.canvas_frame import CanvasFrame
+from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList, Row
+from app.latest import NO_FLICKER_MS, Latest
 from app.layer_panel import LayerPanel
 from app.page import Page
 from app.scene import Scene, SceneCache
@@ -41,7 +43,8 @@ from app.widgets import (
 )
 from gaze_capture.errors import UserError
 from segmentation.explanation import Explanation, load_explanation
-from segmentation.study import Review, Study
+from segmentation.gaze_index import look_quality
+from segmentation.study import Study, StudyImage
 
 PREFETCHED = 2
 
@@ -67,7 +70,10 @@ class ReviewPage(Page):
         super().__init__(session)
         self._cache: SceneCache | None = None
         self._cached_study: Study | None = None
-        self._reviews: dict[tuple[str, str], Review] = {}
+        self._known = NOTHING_KNOWN
+        self._facts = Latest(self)
+        self._facts.answered.connect(self._learn)
+        self._facts.failed.connect(self.error)
         self._given: list[Given] = []
         self._shown_at = 0.0
         self._pool = QThreadPool(self)
@@ -216,7 +222,8 @@ class ReviewPage(Page):
             self._show_details(None)
             return
         self._centre.setCurrentWidget(self.frame)
-        if study is not self._cached_study:
+        fresh = study is not self._cached_study
+        if fresh:
             self._cache = SceneCache(study)
             self._cached_study = study
             self.list.thumbnails.set_study(study)
@@ -226,11 +233,10 @@ class ReviewPage(Page):
             self._cache.forget()
             self._list_runs(study)
         if what in ("study", "data", "runs", "reviews"):
-            try:
-                self._reviews = study.reviewed()
-            except UserError as error:
-                self.error.emit(str(error), "")
-            self._list_images(study)
+            self._ask(study)
+            if fresh and self._facts.pending:
+                self._known = NOTHING_KNOWN
+                self._list_images(study)
         if self.session.image_id not in study.images:
             self.session.image_id = next(iter(study.images))
         self._show_image()
@@ -248,29 +254,34 @@ class ReviewPage(Page):
         self.runs.setCurrentIndex(max(0, self.runs.findData(chosen) if chosen else 0))
         self.runs.blockSignals(False)
 
-    def _list_images(self, study: Study) -> None:
+    def _ask(self, study: Study) -> None:
         run_id = self.runs.currentData()
-        masked = study.prediction_keys(run_id) if run_id else set()
-        masked = masked | study.pseudomask_keys()
-        target = self.session.target_id
-        rows = []
-        for image in study.images.values():
-            state, token = self._state((image.id, target), (image.id, target) in masked)
-            rows.append(
-                Row(
-                    image.id,
-                    image.source_name,
-                    image,
-                    state,
-                    token,
-                    "" if image.split == "train" else image.split,
-                )
-            )
-        self.list.set_rows(rows)
+        self._facts.ask(lambda: gather(study, run_id), NO_FLICKER_MS)
+
+    def _learn(self, facts: Facts) -> None:
+        self._known = facts
+        if self.session.study is not None:
+            self._list_images(self.session.study)
+            if self.canvas.scene is not None:
+                self._show_details(self.canvas.scene)
+
+    def _list_images(self, study: Study) -> None:
+        target, masked = self.session.target_id, self._known.masked
+        self.list.set_rows(
+            [self._row(image, (image.id, target) in masked) for image in study.images.values()]
+        )
         self._count()
 
+    def _row(self, image: StudyImage, has_mask: bool) -> Row:
+        key = (image.id, self.session.target_id)
+        state, token = self._state(key, has_mask)
+        return Row(
+            image.id, image.source_name, image, state, token, "" if image.split == "train" else image.split,
+            presence=self._known.said.get(key), quality=look_quality(self._known.looks.get(key, ())),
+        )  # fmt: skip
+
     def _state(self, key: tuple[str, str], has_mask: bool) -> tuple[str, str]:
-        review = self._reviews.get(key)
+        review = self._known.reviews.get(key)
         if review is None:
             return (self._words["waiting"], "warning") if has_mask else (self._words["empty"], "muted")
         if review.presence == "absent":
@@ -281,7 +292,9 @@ class ReviewPage(Page):
 
     def _count(self) -> None:
         total = self.list.model.rowCount()
-        self._progress.setText(self.tr("{done} of {all} reviewed").format(done=len(self._reviews), all=total))
+        self._progress.setText(
+            self.tr("{done} of {all} reviewed").format(done=len(self._known.reviews), all=total)
+        )
         self.undo_button.setEnabled(bool(self._given))
 
     def _show_image(self) -> None:
@@ -387,7 +400,7 @@ class ReviewPage(Page):
             lines.append(self.tr("Pseudo-mask: levels {levels}").format(levels=levels))
         if scene.student is not None:
             lines.append(self.tr("Prediction: {run}").format(run=scene.run_id))
-        review = self._reviews.get((scene.image_id, scene.target_id))
+        review = self._known.reviews.get((scene.image_id, scene.target_id))
         if review is not None:
             lines.append(
                 self.tr("Review: {annotator}, {when}").format(
@@ -452,19 +465,22 @@ class ReviewPage(Page):
         self._cache.forget(image_id)
         target = self.session.target_id
         standing = study.reviews(image_id, target)
-        self._reviews.pop((image_id, target), None)
+        self._known.reviews.pop((image_id, target), None)
+        self._known.said.pop((image_id, target), None)
         if standing:
-            self._reviews[image_id, target] = standing[-1]
-        image = study.image(image_id)
+            self._known.reviews[image_id, target] = standing[-1]
+        presence = study.presence(image_id, target)
+        if presence is not None:
+            self._known.said[image_id, target] = presence
         run_id = self.runs.currentData()
-        has_mask = (run_id is not None and study.prediction_path(run_id, image_id, target).exists()) or (
-            image_id,
-            target,
-        ) in study.pseudomask_keys()
-        state, token = self._state((image_id, target), has_mask)
-        detail = "" if image.split == "train" else image.split
-        self.list.model.set_row(Row(image_id, image.source_name, image, state, token, detail))
+        has_mask = study.has_pseudomask(image_id, target) or (
+            run_id is not None and study.prediction_path(run_id, image_id, target).exists()
+        )
+        self.list.model.set_row(self._row(study.image(image_id), has_mask))
         self._count()
+        if self._facts.pending:
+            # What is being read may not know of this verdict.
+            self._ask(study)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Verdicts and moves, then the canvas's keys."""
@@ -495,6 +511,7 @@ class ReviewPage(Page):
 
     def stop(self) -> None:
         """End the threads."""
+        self._facts.stop()
         self.list.thumbnails.stop()
         self._pool.clear()
         self._pool.waitForDone()

@@ -8,6 +8,7 @@ from typing import Literal
 
 from PySide6.QtCore import QObject, QSettings, Signal
 
+from gaze_capture.errors import UserError
 from segmentation.study import Study
 
 Change = Literal["study", "image", "annotator", "data", "reviews", "runs"]
@@ -19,6 +20,8 @@ class Session(QObject):
 
     changed = Signal(str)
     """A Change."""
+    failed = Signal(str)
+    """Why the study could not be looked at again."""
 
     def __init__(self, settings: QSettings, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -65,7 +68,11 @@ class Session(QObject):
         """Say that something in the study changed on disk."""
         if self.study is not None:
             if what == "data":
-                self.study.refresh()
+                try:
+                    self.study.refresh()
+                except UserError as error:
+                    self.failed.emit(str(error))
+                    return
             self.changed.emit(what)
 
 

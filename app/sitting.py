@@ -37,7 +37,7 @@ class Sitting:
         tracker.open()
         header = header_of(tracker, self.recording_id, annotator)
         try:
-            self._writer = RecordingWriter(study.recordings_folder / self.recording_id, header)
+            self._writer = RecordingWriter(study.new_recording_folder(self.recording_id), header)
         except UserError:
             tracker.close()
             raise

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
-from gaze_capture.recording import Floats
+from gaze_capture.recording import Floats, Presence
 from gaze_capture.storage import explained_os_errors, read_json, write_bytes_atomic, write_json_atomic
 
 SCHEMA = 1
@@ -31,11 +33,35 @@ _HEADER_FIELDS = (
 )
 
 
-def write_fixation_table(path: Path, fixations: Sequence[Fixations]) -> None:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a table's header says of one annotator's look at one image: all but the fixations themselves."""
+
+    image_id: str
+    target_id: str | None
+    annotator: str
+    source: str
+    presence: Presence | None
+    simulated_from: str | None
+    viewing_ms: float
+    fixations: int
+    """Their number."""
+    inside: int
+    """How many of them lie in the image; all where the table was written without being told its size."""
+
+
+def write_fixation_table(
+    path: Path,
+    fixations: Sequence[Fixations],
+    *,
+    inside: Sequence[int] | None = None,
+    within: Path | None = None,
+) -> None:
     """Write fixations as CSV at `path` and their headers as JSON beside it (same stem), both atomically.
 
-    Times are kept to 1 us, positions to 0.001 px, dispersion to 0.0001 deg. An empty cell means: no target
-    (free viewing), unknown dispersion, or no instance.
+    `inside` says how many fixations of each lie in their image; folders are made below `within` only. Times are kept
+    to 1 us, positions to 0.001 px, dispersion to 0.0001 deg. An empty cell means: no target (free viewing), unknown
+    dispersion, or no instance.
 
     Raises
     ------
@@ -67,9 +93,44 @@ def write_fixation_table(path: Path, fixations: Sequence[Fixations]) -> None:
         | {name: value for name, value in header.items() if name not in shared}
         for item, header in zip(fixations, headers, strict=True)
     ]
+    for image, count in zip(images, inside or (), strict=False):
+        image["inside"] = count
     # The CSV goes last: whoever lists the tables finds it only when its header is there.
-    write_json_atomic(path.with_suffix(".json"), {"schema": SCHEMA, "shared": shared, "images": images})
-    write_bytes_atomic(path, text.getvalue().encode())
+    header = {"schema": SCHEMA, "shared": shared, "images": images}
+    write_json_atomic(path.with_suffix(".json"), header, within=within)
+    write_bytes_atomic(path, text.getvalue().encode(), within=within)
+
+
+def read_looks(path: Path) -> list[Look]:
+    """Read the header of the table at `path` and none of its rows; in the table's order.
+
+    Raises
+    ------
+    UserError
+        If the header is missing, damaged or of a newer version.
+    """
+    header_path = path.with_suffix(".json")
+    values = _read_header(header_path)
+    try:
+        shared = values["shared"]
+        found = []
+        for entry in values["images"]:
+            header = shared | entry
+            count = int(header["fixations"])
+            found.append(
+                Look(
+                    header["image_id"], header["target_id"], header["annotator"], header["source"],
+                    header["presence"], header["simulated_from"], float(header["viewing_ms"]), count,
+                    int(header.get("inside", count)),
+                )
+            )  # fmt: skip
+        return found
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(header_path, error) from None
+
+
+def _damaged(header_path: Path, error: Exception) -> UserError:
+    return UserError(f"{header_path} is damaged ({error}). Detect or import the fixations again.")
 
 
 def read_fixation_table(path: Path) -> list[Fixations]:
@@ -81,16 +142,7 @@ def read_fixation_table(path: Path) -> list[Fixations]:
         If a file is missing, damaged, of a newer version, or the two do not belong together.
     """
     header_path = path.with_suffix(".json")
-    values = read_json(header_path)
-    schema = values.get("schema") if isinstance(values, dict) else None
-    if not isinstance(schema, int) or schema < 1:
-        raise UserError(
-            f"{header_path} is damaged: it names no schema version. Detect or import the fixations again."
-        )
-    if schema > SCHEMA:
-        raise UserError(
-            f"{header_path} was made by a newer Gaze Insight (schema {schema}). Update the program."
-        )
+    values = _read_header(header_path)
     image_ids, target_ids, numbers, instances = _read_rows(path)
 
     found: list[Fixations] = []
@@ -121,12 +173,24 @@ def read_fixation_table(path: Path) -> list[Fixations]:
             )
             start = stop
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{header_path} is damaged ({error}). Detect or import the fixations again."
-        ) from None
+        raise _damaged(header_path, error) from None
     if start != len(image_ids):
         raise _mismatch(path, header_path)
     return found
+
+
+def _read_header(header_path: Path) -> dict[str, Any]:
+    values = read_json(header_path)
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if not isinstance(schema, int) or schema < 1:
+        raise UserError(
+            f"{header_path} is damaged: it names no schema version. Detect or import the fixations again."
+        )
+    if schema > SCHEMA:
+        raise UserError(
+            f"{header_path} was made by a newer Gaze Insight (schema {schema}). Update the program."
+        )
+    return dict(values)
 
 
 def _mismatch(path: Path, header_path: Path) -> UserError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +57,12 @@ class Fixations:
     """(F,) index of the lesion looked at, where the annotator told several apart."""
 
 
-def simulated_source(fixations: Iterable[Fixations]) -> str | None:
+class _HasSource(Protocol):
+    @property
+    def simulated_from(self) -> str | None: ...
+
+
+def simulated_source(fixations: Iterable[_HasSource]) -> str | None:
     """Return what the gaze was simulated from, ``"masks"`` before anything else; None if people looked at all of it."""
     sources = sorted({item.simulated_from for item in fixations if item.simulated_from})
     return "masks" if "masks" in sources else next(iter(sources), None)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from gaze_capture.recording import (
     Calibration,
@@ -87,6 +86,8 @@ def saliency(image: npt.NDArray[np.floating[Any]]) -> Float32s:
     Centre-surround differences of intensity and, for three channels, of red-green and blue-yellow opponency at
     four scales (in the spirit of Itti, Koch and Niebur, 1998); maps with few peaks weigh more.
     """
+    from scipy import ndimage
+
     height, width = image.shape[:2]
     rows, columns = _fitting_grid(height, width, 128)
     small = np.stack([_pooled(image[:, :, c], rows, columns) for c in range(image.shape[2])], axis=-1)
@@ -416,6 +417,8 @@ def _durations(median_ms: float, count: int, rng: np.random.Generator) -> Floats
 
 def _lesions(target: Bools, clinician: SyntheticClinician, rng: np.random.Generator) -> list[Bools]:
     """Return the separate parts (R, C) of a target that are noticed, largest first."""
+    from scipy import ndimage
+
     labels, count = ndimage.label(target, structure=np.ones((3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     order = np.argsort(-sizes, kind="stable")
@@ -429,6 +432,8 @@ def _lesions(target: Bools, clinician: SyntheticClinician, rng: np.random.Genera
 
 def _most_salient(view: _View, except_in: Bools | None) -> Bools:
     """Return the connected region (R, C) of at least half the salience of its most salient cell."""
+    from scipy import ndimage
+
     centre = np.exp(-((view.x_deg[np.newaxis] / 8) ** 2 + (view.y_deg[:, np.newaxis] / 8) ** 2) / 2)
     map_ = ndimage.gaussian_filter(view.salience, 2.0) * centre
     if except_in is not None:
@@ -460,6 +465,8 @@ def _search(view: _View, count: int, rng: np.random.Generator) -> Floats:
 
 def _examine(view: _View, region: Bools, count: int, from_deg: Floats, rng: np.random.Generator) -> Floats:
     """Return fixations (count, 2) that examine a region from its middle to its boundary."""
+    from scipy import ndimage
+
     depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
     cells = view.cells_deg[region.ravel()]
     depths = depth[region] / depth.max()

@@ -8,11 +8,46 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gaze_capture.errors import UserError
+
+_GONE = {
+    getattr(errno, name)
+    for name in (
+        "ENOENT", "ENOTDIR", "ENODEV", "ENXIO", "EIO", "ESTALE", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH",
+        "ENETDOWN", "ENETUNREACH", "ETIMEDOUT", "ECONNRESET", "ECONNABORTED", "EREMOTEIO",
+    )
+    if hasattr(errno, name)
+}  # fmt: skip
+"""What systems say of a folder that was moved, a drive pulled out, or a server that does not answer."""
+
+LOCK_STALE_SECONDS = 10.0
+"""A lock is held for milliseconds; one that nobody gives up for this long was left by a program that died."""
+
+
+def explained(error: OSError, path: Path) -> str:
+    """Put the operating system's refusal into a sentence that names the place and the remedy."""
+    place = error.filename or path
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"The disk is full: {place} could not be written. Free some space and try again; "
+            "everything written before is intact."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            f"{place} cannot be read or written: the folder is read-only or belongs to someone else. "
+            "Choose another folder or change its permissions."
+        )
+    if error.errno in _GONE:
+        return (
+            f"{place} cannot be reached: its folder was moved or removed, or its drive or network share is "
+            "gone. Bring it back and try again; everything written before is intact."
+        )
+    return f"{place}: {error.strerror or error}."
 
 
 @contextlib.contextmanager
@@ -21,22 +56,29 @@ def explained_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = error.filename or path
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"The disk is full: {place} could not be written. Free some space and try again; "
-                "everything written before is intact."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(
-                f"{place} cannot be written: the folder is read-only or belongs to someone else. "
-                "Choose another folder or change its permissions."
-            ) from error
-        raise UserError(f"{place}: {error.strerror or error}.") from error
+        raise UserError(explained(error, path)) from error
 
 
-def write_bytes_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """Write a file by temporary file, fsync and rename, creating its folder.
+def make_folder(folder: Path, within: Path | None = None) -> None:
+    """Make a folder where it is missing; `within` itself is never made.
+
+    A share that vanished, or a folder that was renamed meanwhile, must not come to life again as an empty folder of
+    the same name.
+    """
+    if within is None:
+        folder.mkdir(parents=True, exist_ok=True)
+    elif folder != within:
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            if folder.parent == within:
+                raise
+            make_folder(folder.parent, within)
+            folder.mkdir(exist_ok=True)
+
+
+def write_bytes_atomic(path: Path, data: bytes, *, within: Path | None = None, mode: int = 0o666) -> None:
+    """Write a file by temporary file, fsync and rename, creating its folder but not `within`.
 
     `mode` is who may read and write it (Unix), less what the umask takes away.
 
@@ -46,7 +88,7 @@ def write_bytes_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         If the disk is full or the place is not writable; an existing file is left as it was.
     """
     with explained_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent, within)
         temporary = path.with_name(f".{secrets.token_hex(6)}.part")
         try:
             with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
@@ -60,10 +102,82 @@ def write_bytes_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
             raise
 
 
-def write_json_atomic(path: Path, value: Any) -> None:
+def write_json_atomic(path: Path, value: Any, *, within: Path | None = None) -> None:
     """Write a value as indented UTF-8 JSON, atomically; NaN is refused."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes_atomic(path, (text + "\n").encode())
+    write_bytes_atomic(path, (text + "\n").encode(), within=within)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait_seconds: float = 30.0) -> Iterator[None]:
+    """Hold a file's lock: of all programs on all computers that ask for it, one at a time goes on.
+
+    The lock is a file beside it that is made only where there is none, which network shares, too, decide for one
+    caller alone. Whether it was left behind is measured with this computer's own clock, as those of others may differ.
+
+    Raises
+    ------
+    UserError
+        If another program keeps it for longer than `wait_seconds`, or the folder is not writable.
+    """
+    lock, token = path.with_name(f".{path.name}.lock"), secrets.token_hex(8)
+    begun = since = time.monotonic()
+    seen = ""
+    with explained_os_errors(lock):
+        while True:
+            try:
+                descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except FileExistsError:
+                pass
+            except PermissionError:
+                # Windows says so of a lock that is being given up at this moment.
+                if not lock.exists():
+                    raise
+            else:
+                with os.fdopen(descriptor, "w") as stream:
+                    stream.write(token)
+                break
+            now, holder = time.monotonic(), _holder(lock)
+            if holder != seen:
+                seen, since = holder, now
+            elif now - since > LOCK_STALE_SECONDS and _break_lock(lock, holder):
+                seen = ""
+                continue
+            if now - begun > wait_seconds:
+                raise UserError(
+                    f"{path} is being changed by another window for too long; try again. If none is open "
+                    f"anywhere, delete {lock}."
+                )
+            time.sleep(0.01 + 0.02 * secrets.randbelow(100) / 100)
+    try:
+        yield
+    finally:
+        if _holder(lock) == token:
+            with contextlib.suppress(OSError):
+                lock.unlink()
+
+
+def _holder(lock: Path) -> str:
+    try:
+        return lock.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def _break_lock(lock: Path, holder: str) -> bool:
+    """Take a dead program's lock away; False where another did so first and holds its own by now."""
+    aside = lock.with_name(f".{secrets.token_hex(6)}.part")
+    try:
+        os.rename(lock, aside)
+    except OSError:
+        return False
+    mine = _holder(aside) == holder
+    with contextlib.suppress(OSError):
+        if mine or lock.exists():
+            aside.unlink()
+        else:
+            os.rename(aside, lock)
+    return mine
 
 
 def read_json(path: Path) -> Any:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import irfft, next_fast_len, rfftfreq
-from scipy.signal import lfilter
 
 from gaze_capture.recording import Floats, Int64s, Samples, ScreenGeometry, pack_samples
 
@@ -121,6 +120,9 @@ def measure(
 
 def _wander(shape: tuple[int, int], memory: float, rng: np.random.Generator) -> Floats:
     """Return Ornstein-Uhlenbeck noise of unit variance that forgets within `memory` samples."""
+    # Imported late: the window starts without it.
+    from scipy.signal import lfilter
+
     keep = np.exp(-1 / memory)
     white = rng.normal(size=shape) * np.sqrt(1 - keep**2)
     white[0] = rng.normal(size=shape[1])

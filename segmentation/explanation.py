@@ -108,7 +108,8 @@ def save_explanation(study: Study, explanation: Explanation) -> None:
         If the study cannot be written.
     """
     path = study.explanation_path(explanation.image_id, explanation.target_id)
-    write_json_atomic(path, {"format": FORMAT, **dataclasses.asdict(explanation)})
+    values = {"format": FORMAT, **dataclasses.asdict(explanation)}
+    write_json_atomic(path, values, within=study.folder)
 
 
 def load_explanation(study: Study, image_id: str, target_id: str) -> Explanation | None:

@@ -123,7 +123,8 @@ def import_gaze(
             f"{file} holds gaze for {len(table.images)} images, none of them in the study (the first is "
             f"{unknown[0]!r}); import the images first, or check their names."
         )
-    write_bytes_atomic(study.folder / "fixations" / source / f"original{file.suffix}", original)
+    kept = study.folder / "fixations" / source / f"original{file.suffix}"
+    write_bytes_atomic(kept, original, within=study.folder)
     study.save_fixations(source, found, imported=True)
     study.audit("import-gaze", source=source, images=len(found), unknown=len(unknown))
     return GazeReport(

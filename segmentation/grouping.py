@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from gaze_capture.errors import UserError
 from segmentation.images import read_display, resize
-from segmentation.importing import Progress, no_progress
 from segmentation.near_duplicates import Fingerprint, Kind, cluster, fingerprint
+from segmentation.progress import Progress, no_progress
 from segmentation.study import TEST_SPLIT, Study, StudyImage
 
 TRAIN_SPLIT = "train"

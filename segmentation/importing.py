@@ -342,7 +342,8 @@ class _Import:
         images = self.study.folder / "images"
         staging = images / f".{secrets.token_hex(6)}.part"
         with explained_os_errors(staging):
-            staging.mkdir(parents=True)
+            images.mkdir(exist_ok=True)
+            staging.mkdir()
         try:
             planes, statistics, notes = self._write_planes(stack, staging)
             for name in _ids(stem, digest, self._taken):
@@ -575,7 +576,8 @@ def _ids(stem: str, digest: str, taken: set[str]) -> Iterator[str]:
 def _write_new(path: Path, data: bytes) -> bool:
     """Write a file that is not there yet, all or nothing; False where another one has taken the name meanwhile."""
     with explained_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not with parents: a study that was moved away must not come to life again as an empty folder.
+        path.parent.mkdir(exist_ok=True)
         temporary = path.with_name(f".{secrets.token_hex(6)}.part")
         try:
             temporary.write_bytes(data)

@@ -27,7 +27,7 @@ import numpy.typing as npt
 import scipy.sparse
 
 from segmentation.images import resize
-from segmentation.importing import Progress, no_progress
+from segmentation.progress import Progress, no_progress
 
 Kind = Literal["same pixels", "thumbnail", "local features", "capture time", "burned-in text"]
 

@@ -138,7 +138,7 @@ def simulate(
         from_masks += sum(item.mask is not None for item in looked_at)
         recording_id = new_id("rec-")
         simulate_sitting(
-            study.recordings_folder / recording_id,
+            study.new_recording_folder(recording_id),
             looked_at,
             SyntheticClinician(seed=seed, annotator=annotator),
             sitting=sitting,
@@ -222,7 +222,7 @@ def record(
     else:
         raise UserError(f"There is no tracker {tracker!r} here; choose simulated or replay.")
     recording_id = new_id("rec-")
-    folder = study.recordings_folder / recording_id
+    folder = study.new_recording_folder(recording_id)
     result = record_headless(folder, source, annotator, seconds, progress=progress)
     study.audit("record", recording=recording_id, tracker=tracker, seconds=seconds)
     return result

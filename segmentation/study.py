@@ -20,25 +20,51 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
-from gaze_capture.fixation_table import read_fixation_table, write_fixation_table
+from gaze_capture.fixation_table import Look, write_fixation_table
 from gaze_capture.fixations import Fixations, simulated_source
 from gaze_capture.recording import Presence
-from gaze_capture.storage import explained_os_errors, read_json, write_bytes_atomic, write_json_atomic
+from gaze_capture.storage import (
+    explained_os_errors,
+    locked,
+    make_folder,
+    read_json,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+from segmentation.gaze_index import GazeIndex, stamps_of
 from segmentation.images import decode_gray16, decode_mask, encode_gray16, encode_mask, read_stored
 from segmentation.intensity import AS_IT_IS, Intensity, Window, for_networks, guide, shown
 from segmentation.pseudomask import PseudoMask, PseudoMaskSettings
+from segmentation.review_index import Review, ReviewIndex, Verdict
 
 SCHEMA = 2
 TEST_SPLIT = "test"
 """A split of this name is never read by training."""
 
-Verdict = Literal["accepted", "edited", "rejected"]
+__all__ = [
+    "SCHEMA",
+    "TEST_SPLIT",
+    "Mask",
+    "Review",
+    "Study",
+    "StudyImage",
+    "Target",
+    "Verdict",
+    "Volume",
+    "check_targets",
+    "migrated",
+    "new_id",
+    "read_manifest",
+    "safe_name",
+    "utc_now",
+]
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -110,24 +136,6 @@ class Volume:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Review:
-    """An annotator's verdict on a prediction or a pseudo-mask; an edited mask lies beside it."""
-
-    image_id: str
-    target_id: str
-    annotator: str
-    subject: str
-    """The run whose prediction was judged, or ``"pseudomask"``."""
-    verdict: Verdict
-    presence: Presence | None
-    seconds_spent: float
-    reviewed_at: str
-    """ISO 8601, UTC."""
-    threshold: float = 0.5
-    """The probability at which the prediction was shown."""
-
-
 def utc_now() -> str:
     """Return the time as ISO 8601 in UTC, to the millisecond."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
@@ -168,8 +176,11 @@ class Study:
         self.targets: tuple[Target, ...] = tuple(Target(**target) for target in values["targets"])
         self.pseudomask_settings = PseudoMaskSettings.from_json(values["pseudomask"])
         self._images: dict[str, StudyImage] | None = None
+        self._manifests: dict[str, list[StudyImage]] = {}
         self._volumes: dict[str, tuple[str, ...]] | None = None
-        self._fixations: dict[tuple[str, str], list[Fixations]] | None = None
+        self._gaze: GazeIndex | None = None
+        self._gaze_before: GazeIndex | None = None
+        self._review_index = ReviewIndex(folder / "reviews")
 
     # The folder itself
 
@@ -211,7 +222,7 @@ class Study:
         """
         folder = Path(folder).absolute()
         path = folder / "study.json"
-        if not path.exists():
+        if not _exists(path):
             raise UserError(
                 f"{folder} is not a study: it has no study.json. Make one with: gaze-insight new {folder}"
             )
@@ -234,8 +245,30 @@ class Study:
     def _set(self, **changes: Any) -> None:
         """Change fields of study.json."""
         path = self.folder / "study.json"
+        self.check_there()
         # What another window stored meanwhile stays.
-        write_json_atomic(path, {**read_json(path), **changes})
+        with locked(path):
+            write_json_atomic(path, {**read_json(path), **changes}, within=self.folder)
+
+    def check_there(self) -> None:
+        """Raise UserError unless the study's folder is where it was when it was opened."""
+        path = self.folder / "study.json"
+        try:
+            os.stat(path)
+        except OSError as error:
+            reason = f" ({error.strerror})" if error.strerror else ""
+            raise UserError(
+                f"The study's folder {self.folder} cannot be reached{reason}: it was moved or renamed, you may not "
+                "read it any more, or its drive or network share is gone. Bring it back and go on; everything stored "
+                "before is intact."
+            ) from None
+
+    def new_recording_folder(self, recording_id: str) -> Path:
+        """Return where a new recording goes; raises UserError where the study cannot be reached."""
+        self.check_there()
+        with explained_os_errors(self.recordings_folder):
+            make_folder(self.recordings_folder, self.folder)
+        return self.recordings_folder / recording_id
 
     def set_pseudomask_settings(self, settings: PseudoMaskSettings) -> None:
         """Store how pseudo-masks are made in this study."""
@@ -269,9 +302,8 @@ class Study:
 
     def holds_anything_of(self, target_id: str) -> bool:
         """Whether the study has a mask, gaze, a pseudo-mask or a review of a target."""
-        keys = _keys_in(self.folder / "masks", ".png") | self.pseudomask_keys() | set(self.fixations)
-        reviews = {tuple(path.name.partition(".")[::2]) for path in (self.folder / "reviews").glob("*/")}
-        return any(key[1] == target_id for key in keys | reviews)
+        keys = self.mask_keys() | self.pseudomask_keys() | set(self.fixations)
+        return any(key[1] == target_id for key in keys | _keys_in(self.folder / "reviews", ""))
 
     def target(self, target_id: str | None = None) -> Target:
         """Return a target by id, or the first.
@@ -301,17 +333,27 @@ class Study:
     @property
     def images(self) -> dict[str, StudyImage]:
         """All images by id, in the order they came in."""
-        if self._images is None:
-            images: dict[str, StudyImage] = {}
-            for path in self.manifests():
-                for image in read_manifest(path):
-                    images[image.id] = image
-            self._images = images
-        return self._images
+        images = self._images
+        if images is None:
+            read = {
+                path.name: self._manifests.get(path.name) or read_manifest(path) for path in self.manifests()
+            }
+            images = {image.id: image for manifest in read.values() for image in manifest}
+            self._manifests, self._images = read, images
+        return images
 
     def manifests(self) -> list[Path]:
-        """Return the files that list images, oldest first; a later record of an image replaces an earlier one."""
-        return sorted((self.folder / "images").glob("manifest-*.json"))
+        """Return the files that list images, oldest first; a later record of an image replaces an earlier one.
+
+        Raises
+        ------
+        UserError
+            If the study cannot be reached: it must not look like one without images.
+        """
+        names = [name for name in _names_in(self.folder / "images") if _is_manifest(name)]
+        if not names:
+            self.check_there()
+        return [self.folder / "images" / name for name in sorted(names)]
 
     def image(self, image_id: str) -> StudyImage:
         """Return an image by id, or raise UserError."""
@@ -343,27 +385,62 @@ class Study:
             return
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S%f")
         name = f"manifest-{stamp}-{secrets.token_hex(3)}.json"
-        write_json_atomic(self.folder / "images" / name, {"schema": SCHEMA, "images": records})
+        manifest = {"schema": SCHEMA, "images": records}
+        write_json_atomic(self.folder / "images" / name, manifest, within=self.folder)
         self._images = self._volumes = None
 
     def refresh(self) -> None:
-        """Forget what was read, so that other windows' additions are seen."""
-        self._images = self._volumes = None
-        self._fixations = None
+        """Look at the folder again, so that other windows' additions are seen; only what is new is read.
+
+        Raises
+        ------
+        UserError
+            If the study cannot be reached; what was known of it stays.
+        """
+        self.check_there()
+        before, self._images = self._images, None
+        if before is not None:
+            try:
+                _ = self.images
+            except UserError:
+                self._images = before
+                raise
+        self._volumes = None
+        self._forget_gaze()
+
+    def changed_elsewhere(self) -> bool:
+        """Whether images, gaze or reviews came in, of what this window has read, that it does not know of.
+
+        Lists names and times only.
+
+        Raises
+        ------
+        UserError
+            If the study cannot be reached.
+        """
+        self.check_there()
+        known = set(self._manifests)
+        if self._images is not None and {path.name for path in self.manifests()} != known:
+            return True
+        gaze = self._gaze
+        if gaze is not None and stamps_of(self._fixation_tables()) != gaze.stamps:
+            return True
+        return self._review_index.changed()
 
     @property
     def volumes(self) -> dict[str, tuple[str, ...]]:
         """The image ids of each volume's slices, in order, by the volume's id."""
-        if self._volumes is None:
+        volumes = self._volumes
+        if volumes is None:
             slices: dict[str, list[StudyImage]] = {}
             for image in self.images.values():
                 if image.volume:
                     slices.setdefault(image.volume, []).append(image)
-            self._volumes = {
+            self._volumes = volumes = {
                 name: tuple(image.id for image in sorted(found, key=lambda one: one.slice_index or 0))
                 for name, found in slices.items()
             }
-        return self._volumes
+        return volumes
 
     def slices_beside(self, image_id: str) -> tuple[str, ...]:
         """Return all slices of the volume an image lies in, itself included; the image alone where it is in none."""
@@ -399,7 +476,8 @@ class Study:
 
     def save_volume(self, volume: Volume) -> None:
         """Store what is known of a volume."""
-        write_json_atomic(self._volume_path(volume.id), {"schema": SCHEMA, **dataclasses.asdict(volume)})
+        values = {"schema": SCHEMA, **dataclasses.asdict(volume)}
+        write_json_atomic(self._volume_path(volume.id), values, within=self.folder)
 
     def volume_ids(self) -> list[str]:
         """Return the ids of all volumes that something is known of, single images with a header included."""
@@ -433,7 +511,11 @@ class Study:
 
     def save_true_mask(self, image_id: str, target_id: str, mask: Mask) -> None:
         """Store a true mask (H, W)."""
-        write_bytes_atomic(self.mask_path(image_id, target_id), encode_mask(mask))
+        write_bytes_atomic(self.mask_path(image_id, target_id), encode_mask(mask), within=self.folder)
+
+    def mask_keys(self) -> set[tuple[str, str]]:
+        """Return (image id, target id) of all true masks."""
+        return _keys_in(self.folder / "masks", ".png")
 
     # Gaze
 
@@ -444,49 +526,70 @@ class Study:
 
     def recording_ids(self) -> list[str]:
         """Return the ids of all recordings, oldest first."""
-        return sorted(
-            path.name for path in self.recordings_folder.glob("*") if (path / "gaze.frames").exists()
-        )
+        folder = self.recordings_folder
+        return sorted(name for name in _names_in(folder) if _exists(folder / name / "gaze.frames"))
 
     def _fixation_tables(self) -> list[Path]:
-        return sorted(
-            [
-                *self.recordings_folder.glob("*/fixations.csv"),
-                *(self.folder / "fixations").glob("*/fixations.csv"),
-            ]
-        )
+        folders = (self.folder / "fixations", self.recordings_folder)
+        return [folder / name / "fixations.csv" for folder in folders for name in sorted(_names_in(folder))]
 
     def save_fixations(self, source: str, fixations: Sequence[Fixations], *, imported: bool) -> None:
         """Store the fixations detected in a recording, or imported under a name of their own."""
         folder = (self.folder / "fixations" if imported else self.recordings_folder) / source
-        write_fixation_table(folder / "fixations.csv", fixations)
-        self._fixations = None
+        inside = [self._inside(item) for item in fixations]
+        write_fixation_table(folder / "fixations.csv", fixations, inside=inside, within=self.folder)
+        self._forget_gaze()
+
+    def _inside(self, fixations: Fixations) -> int:
+        image = self.images.get(fixations.image_id)
+        if image is None:
+            return len(fixations.duration_ms)
+        height, width, _ = image.shape
+        xy = fixations.xy_px + 0.5
+        return int(((xy >= 0) & (xy < [width, height])).all(axis=1).sum())
+
+    def _forget_gaze(self) -> None:
+        if self._gaze is not None:
+            # Tables that are the same are not read again.
+            self._gaze_before, self._gaze = self._gaze, None
 
     @property
-    def fixations(self) -> dict[tuple[str, str], list[Fixations]]:
-        """All fixations by (image id, target id); free viewing counts for the first target."""
-        if self._fixations is None:
-            found: dict[tuple[str, str], list[Fixations]] = {}
-            for path in self._fixation_tables():
-                for fixations in read_fixation_table(path):
-                    key = (fixations.image_id, fixations.target_id or self.targets[0].id)
-                    found.setdefault(key, []).append(fixations)
-            self._fixations = found
-        return self._fixations
+    def fixations(self) -> GazeIndex:
+        """All fixations by (image id, target id); free viewing counts for the first target.
+
+        A mapping whose keys come from the tables' headers; an image's rows are read when they are asked for.
+        """
+        gaze = self._gaze
+        if gaze is None:
+            stamps = stamps_of(self._fixation_tables())
+            gaze = GazeIndex(stamps, self.targets[0].id, self._gaze_before)
+            self._gaze, self._gaze_before = gaze, None
+        return gaze
+
+    @property
+    def looks(self) -> Mapping[tuple[str, str], list[Look]]:
+        """What is known of each look without reading its fixations, by (image id, target id), oldest first."""
+        return self.fixations.looks
 
     def presence(self, image_id: str, target_id: str) -> Presence | None:
         """Return the latest word on a target in an image: a review's before a gaze session's."""
         for review in reversed(self.reviews(image_id, target_id)):
             if review.presence is not None:
                 return review.presence
-        for fixations in reversed(self.fixations.get((image_id, target_id), [])):
-            if fixations.presence is not None:
-                return fixations.presence
-        return None
+        return _word_of(self.looks.get((image_id, target_id), ()))
+
+    def presences(self) -> dict[tuple[str, str], Presence]:
+        """Return the latest word on every target of every image that one was said of."""
+        said = {key: word for key, looks in self.looks.items() if (word := _word_of(looks)) is not None}
+        for key, reviews in self._review_index.all().items():
+            word = _word_of(reviews)
+            if word is not None:
+                said[key] = word
+        return said
 
     def simulated_from(self) -> str | None:
         """Return ``"masks"`` or ``"saliency"`` if any gaze of the study was simulated so, else None."""
-        return simulated_source(item for group in self.fixations.values() for item in group)
+        return simulated_source(look for looks in self.looks.values() for look in looks)
 
     # Pseudo-masks and explanations
 
@@ -496,12 +599,20 @@ class Study:
     def pseudomask(self, image_id: str, target_id: str) -> PseudoMask | None:
         """Return the pseudo-mask of a target in an image, or None."""
         path = self._pseudomask_path(image_id, target_id)
-        return PseudoMask.from_bytes(path.read_bytes(), path) if path.exists() else None
+        if not _exists(path):
+            return None
+        with explained_os_errors(path):
+            data = path.read_bytes()
+        return PseudoMask.from_bytes(data, path)
+
+    def has_pseudomask(self, image_id: str, target_id: str) -> bool:
+        """Whether a pseudo-mask is stored."""
+        return _exists(self._pseudomask_path(image_id, target_id))
 
     def save_pseudomask(self, pseudomask: PseudoMask) -> None:
         """Store a pseudo-mask."""
         path = self._pseudomask_path(pseudomask.image_id, pseudomask.target_id)
-        write_bytes_atomic(path, pseudomask.to_bytes())
+        write_bytes_atomic(path, pseudomask.to_bytes(), within=self.folder)
 
     def pseudomask_keys(self) -> set[tuple[str, str]]:
         """Return (image id, target id) of all stored pseudo-masks."""
@@ -524,7 +635,8 @@ class Study:
 
     def run_ids(self) -> list[str]:
         """Return the ids of all runs, oldest first."""
-        return sorted(path.parent.name for path in self.runs_folder.glob("*/spec.json"))
+        folder = self.runs_folder
+        return sorted(name for name in _names_in(folder) if _exists(folder / name / "spec.json"))
 
     def prediction_path(self, run_id: str, image_id: str, target_id: str, network: str = "student") -> Path:
         """Return where a network's probability for an image lies, or would lie."""
@@ -535,15 +647,14 @@ class Study:
     ) -> npt.NDArray[np.float32] | None:
         """Return a network's probability (H, W) in 0..1 on the image's own grid, or None."""
         path = self.prediction_path(run_id, image_id, target_id, network)
-        return decode_gray16(path) if path.exists() else None
+        return decode_gray16(path) if _exists(path) else None
 
     def save_prediction(
         self, run_id: str, image_id: str, target_id: str, network: str, probability: npt.NDArray[np.float32]
     ) -> None:
         """Store a probability (H, W) in 0..1 as a 16-bit PNG."""
-        write_bytes_atomic(
-            self.prediction_path(run_id, image_id, target_id, network), encode_gray16(probability)
-        )
+        path = self.prediction_path(run_id, image_id, target_id, network)
+        write_bytes_atomic(path, encode_gray16(probability), within=self.folder)
 
     def prediction_keys(self, run_id: str, network: str = "student") -> set[tuple[str, str]]:
         """Return (image id, target id) of a run's stored predictions."""
@@ -556,16 +667,11 @@ class Study:
 
     def reviews(self, image_id: str, target_id: str) -> list[Review]:
         """Return all reviews of a target in an image that stand, oldest first."""
-        return [_review(path) for path in _standing(self._reviews_folder(image_id, target_id))]
+        return self._review_index.reviews(f"{image_id}.{target_id}")
 
     def reviewed(self) -> dict[tuple[str, str], Review]:
         """Return the latest review of everything that was reviewed, by (image id, target id)."""
-        latest: dict[tuple[str, str], Review] = {}
-        for folder in sorted((self.folder / "reviews").glob("*/")):
-            for path in _standing(folder)[-1:]:
-                review = _review(path)
-                latest[review.image_id, review.target_id] = review
-        return latest
+        return {key: reviews[-1] for key, reviews in self._review_index.all().items()}
 
     def add_review(self, review: Review, mask: Mask | None = None) -> str:
         """Add a review and, for an edited or accepted one, the mask (H, W) it stands for; return its name."""
@@ -574,18 +680,24 @@ class Study:
         name = f"{stamp}-{secrets.token_hex(3)}-{safe_name(review.annotator)}"
         folder = self._reviews_folder(review.image_id, review.target_id)
         if mask is not None:
-            write_bytes_atomic(folder / f"{name}.png", encode_mask(mask))
-        write_json_atomic(folder / f"{name}.json", {"schema": SCHEMA, **dataclasses.asdict(review)})
+            write_bytes_atomic(folder / f"{name}.png", encode_mask(mask), within=self.folder)
+        values = {"schema": SCHEMA, **dataclasses.asdict(review)}
+        write_json_atomic(folder / f"{name}.json", values, within=self.folder)
+        # Listed at once: what this window adds is no news to it.
+        self._review_index.standing(folder.name)
         return name
 
     def withdraw_review(self, image_id: str, target_id: str, name: str) -> None:
         """Take a review back; it stays on disk, marked beside it, since reviews are never rewritten."""
-        write_bytes_atomic(self._reviews_folder(image_id, target_id) / f"{name}.withdrawn", b"")
+        folder = self._reviews_folder(image_id, target_id)
+        write_bytes_atomic(folder / f"{name}.withdrawn", b"", within=self.folder)
+        self._review_index.standing(folder.name)
 
     def reviewed_mask(self, image_id: str, target_id: str) -> Mask | None:
         """Return the mask of the latest review, or None if that one has none."""
-        paths = _standing(self._reviews_folder(image_id, target_id))
-        return _read_mask(paths[-1].with_suffix(".png")) if paths else None
+        folder = self._reviews_folder(image_id, target_id)
+        names = self._review_index.standing(folder.name)
+        return _read_mask(folder / f"{names[-1]}.png") if names else None
 
     def iterate_keys(self, split: str | None = None) -> Iterator[tuple[StudyImage, Target]]:
         """Yield every image of a split with every target."""
@@ -680,7 +792,11 @@ def migrated(path: Path, values: dict[str, Any]) -> dict[str, Any]:
         "uid": values.get("uid")
         or hashlib.sha256(f"{values['name']} {values['created']}".encode()).hexdigest()[:32],
     }
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(UserError), locked(path):
+        stored = read_json(path)
+        if stored.get("schema") == SCHEMA:
+            # Another window was first, and may have stored something since.
+            return dict(stored)
         backup = path.with_name("study.schema-1.json")
         if not backup.exists():
             write_bytes_atomic(backup, path.read_bytes())
@@ -688,36 +804,53 @@ def migrated(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _standing(folder: Path) -> list[Path]:
-    """List a folder's reviews that were not withdrawn, oldest first."""
-    return [path for path in sorted(folder.glob("*.json")) if not path.with_suffix(".withdrawn").exists()]
+class _Word(Protocol):
+    @property
+    def presence(self) -> Presence | None: ...
 
 
-def _review(path: Path) -> Review:
-    values = read_json(path)
+def _word_of(items: Sequence[_Word]) -> Presence | None:
+    """Return the latest word on presence among looks or reviews, oldest first."""
+    return next((item.presence for item in reversed(items) if item.presence is not None), None)
+
+
+def _is_manifest(name: str) -> bool:
+    return name.startswith("manifest-") and name.endswith(".json")
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file is there; UserError where that cannot be found out."""
     try:
-        del values["schema"]
-        return Review(**values)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Move it out of the study.") from None
+        os.stat(path)
+        return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        with explained_os_errors(path):
+            raise
 
 
 def _read_mask(path: Path) -> Mask | None:
-    return decode_mask(path) if path.exists() else None
+    return decode_mask(path) if _exists(path) else None
 
 
 def _keys_in(folder: Path, ending: str) -> set[tuple[str, str]]:
     """Split ``<image id>.<target id><ending>`` names; ids themselves hold no dot (see safe_name)."""
-    if not folder.is_dir():
-        return set()
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries]
     keys = set()
-    for name in names:
+    for name in _names_in(folder):
         if name.endswith(ending) and not name.startswith("."):
             image_id, _, target_id = name.removesuffix(ending).partition(".")
             keys.add((image_id, target_id))
     return keys
+
+
+def _names_in(folder: Path) -> list[str]:
+    """List a folder; nothing where there is none."""
+    with explained_os_errors(folder):
+        try:
+            return os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
 
 def _user() -> str:

@@ -1,0 +1,149 @@
+"""The button that opens a list's filter, the filter itself, and the line that says what is filtered."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from PySide6.QtCore import QPoint, Qt, Signal
+from PySide6.QtWidgets import QCheckBox, QFrame, QHBoxLayout, QVBoxLayout, QWidget
+
+from app import theme
+from app.criteria import FIELDS, NONE_SAID
+from app.widgets import Button, ElidedLabel, IconButton, box, clear, label, scrolled
+
+Chosen = tuple[tuple[str, frozenset[str]], ...]
+
+
+class FilterPopup(QFrame):
+    """Groups of values to tick, with how many images have each; none ticked in a group means all."""
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent, Qt.WindowType.Popup)
+        self.setObjectName("card")
+        self.boxes: dict[tuple[str, str], QCheckBox] = {}
+        self._ticked: dict[str, set[str]] = {field: set() for field in FIELDS}
+        self._titles = {
+            "split": self.tr("Split"),
+            "presence": self.tr("Target"),
+            "quality": self.tr("Gaze"),
+        }
+        self._words = {
+            ("presence", "present"): self.tr("Present"),
+            ("presence", "absent"): self.tr("Absent"),
+            ("presence", "unsure"): self.tr("Unsure"),
+            ("presence", "ungradable"): self.tr("Ungradable"),
+            ("presence", NONE_SAID): self.tr("Nothing said"),
+            ("quality", "ok"): self.tr("Good"),
+            ("quality", "brief"): self.tr("Looked at briefly"),
+            ("quality", "few"): self.tr("Few fixations inside"),
+            ("quality", NONE_SAID): self.tr("No gaze"),
+        }
+        outer = QVBoxLayout(self)
+        box(outer, margins=(0, theme.NORMAL, 0, theme.NORMAL), spacing=theme.NORMAL)
+        body = QWidget()
+        self._groups = QVBoxLayout(body)
+        box(self._groups, margins=(theme.WIDE, 0, theme.WIDE, 0), spacing=2)
+        outer.addWidget(scrolled(body), 1)
+        foot = QHBoxLayout()
+        box(foot, margins=(theme.NORMAL, 0, theme.WIDE, 0))
+        self.clear_button = Button(self.tr("Clear"), role="plain", on_click=self.clear)
+        foot.addWidget(self.clear_button)
+        foot.addStretch(1)
+        outer.addLayout(foot)
+        self.setFixedWidth(240)
+
+    def word(self, field: str, value: str) -> str:
+        """Return a value in words; a split's own name."""
+        return self._words.get((field, value), value)
+
+    def offer(self, counts: Mapping[str, Counter[str]]) -> None:
+        """Offer the values that occur, and those that are ticked; a group of a single value needs no choice."""
+        clear(self._groups)
+        self.boxes.clear()
+        order = {key: number for number, key in enumerate(self._words)}
+        for field in FIELDS:
+            values = set(counts[field]) | self._ticked[field]
+            if len(values) < 2 and not self._ticked[field]:
+                continue
+            self._groups.addWidget(label(self._titles[field], "muted"))
+            for value in sorted(values, key=lambda value: (order.get((field, value), 0), value)):
+                tick = QCheckBox(f"{self.word(field, value)}  {counts[field][value]:,}")
+                tick.setChecked(value in self._ticked[field])
+                tick.toggled.connect(lambda on, field=field, value=value: self._tick(field, value, on))
+                self._groups.addWidget(tick)
+                self.boxes[field, value] = tick
+            self._groups.addSpacing(theme.SMALL)
+        if not self.boxes:
+            self._groups.addWidget(label(self.tr("All images are alike so far."), "muted", wrap=True))
+        self._groups.addStretch(1)
+        rows = len(self.boxes) + 2 * len({field for field, _ in self.boxes})
+        self.setFixedHeight(min(480, 84 + 27 * max(rows, 1)))
+
+    def _tick(self, field: str, value: str, on: bool) -> None:
+        (self._ticked[field].add if on else self._ticked[field].discard)(value)
+        self.changed.emit()
+
+    def clear(self) -> None:
+        """Untick everything."""
+        for ticked in self._ticked.values():
+            ticked.clear()
+        for tick in self.boxes.values():
+            tick.blockSignals(True)
+            tick.setChecked(False)
+            tick.blockSignals(False)
+        self.changed.emit()
+
+    @property
+    def chosen(self) -> Chosen:
+        """The ticked values by field."""
+        return tuple((field, frozenset(values)) for field, values in self._ticked.items() if values)
+
+    def sentence(self) -> str:
+        """Say what is filtered; empty where nothing is."""
+        parts = (
+            f"{self._titles[field]}: {', '.join(sorted(self.word(field, value) for value in values))}"
+            for field, values in self.chosen
+        )
+        return " · ".join(parts)
+
+
+class ListFilter(QWidget):
+    """The chip under the search field; its button sits beside the field."""
+
+    changed = Signal()
+
+    def __init__(self, counts: Callable[[], Mapping[str, Counter[str]]]) -> None:
+        super().__init__()
+        self._counts = counts
+        self.button = IconButton("funnel", self.tr("Filter the list"), on_click=self.open)
+        self.popup = FilterPopup(self)
+        self.popup.changed.connect(self._follow)
+        layout = QHBoxLayout(self)
+        box(layout, spacing=theme.SMALL)
+        self.text = ElidedLabel("", "muted")
+        self.clear_button = IconButton("x", self.tr("Clear the filter"), on_click=self.popup.clear)
+        layout.addWidget(self.text, 1)
+        layout.addWidget(self.clear_button)
+        self.hide()
+
+    @property
+    def chosen(self) -> Chosen:
+        """The ticked values by field."""
+        return self.popup.chosen
+
+    def open(self) -> None:
+        """Show the filter under its button."""
+        self.popup.offer(self._counts())
+        corner = self.button.mapToGlobal(QPoint(self.button.width(), self.button.height() + 4))
+        self.popup.move(corner - QPoint(self.popup.width(), 0))
+        self.popup.show()
+
+    def _follow(self) -> None:
+        sentence = self.popup.sentence()
+        self.text.setText(sentence)
+        self.setVisible(bool(sentence))
+        self.button.set_icon("funnel-simple" if sentence else "funnel")
+        self.changed.emit()

@@ -1,0 +1,114 @@
+"""The gaze of a study, known from the headers of its tables; rows are read when an image's fixations are asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from gaze_capture.fixation_table import Look, read_fixation_table, read_looks
+from gaze_capture.fixations import Fixations
+
+Key = tuple[str, str]
+"""Image id and target id."""
+Stamp = tuple[int, int, int]
+Table = dict[Key, list[Fixations]]
+
+LookQuality = Literal["ok", "brief", "few"]
+"""What an image's gaze is worth: `brief` where it was looked at too shortly, `few` where few fixations lie in it."""
+
+BRIEF_MS = 1500.0
+FEW_INSIDE = 3
+FEW_SHARE = 0.5
+
+ROWS_KEPT = 300_000
+"""Fixations held in memory, some 30 MB; the table used last is always held."""
+
+
+def stamps_of(paths: Sequence[Path]) -> dict[Path, Stamp]:
+    """Return what tells a file from a later one of the same name; a file that has gone meanwhile is left out."""
+    found = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(path)
+            found[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
+    return found
+
+
+class GazeIndex(Mapping[Key, list[Fixations]]):
+    """All fixations by (image id, target id); free viewing counts for the first target. Safe to read in threads.
+
+    Parameters
+    ----------
+    stamps : the tables, in order, as they are now
+    first_target : id that free viewing counts for
+    earlier : an index of the same study whose tables need not be read again where they are the same
+
+    Raises
+    ------
+    UserError
+        If a table's header is missing, damaged or of a newer version.
+    """
+
+    def __init__(
+        self, stamps: Mapping[Path, Stamp], first_target: str, earlier: GazeIndex | None = None
+    ) -> None:
+        self.stamps = dict(stamps)
+        self.looks: dict[Key, list[Look]] = {}
+        """What the headers say, in the order of the tables."""
+        self._first_target = first_target
+        self._headers: dict[Path, list[Look]] = {}
+        self._paths: dict[Key, list[Path]] = {}
+        self._lock = threading.Lock()
+        self._tables: OrderedDict[Path, tuple[Table, int]] = OrderedDict()
+        for path, stamp in self.stamps.items():
+            known = earlier is not None and earlier.stamps.get(path) == stamp
+            looks = earlier._headers[path] if earlier is not None and known else read_looks(path)
+            self._headers[path] = looks
+            for look in looks:
+                key = (look.image_id, look.target_id or first_target)
+                self.looks.setdefault(key, []).append(look)
+                paths = self._paths.setdefault(key, [])
+                if not paths or paths[-1] is not path:
+                    paths.append(path)
+
+    def __getitem__(self, key: Key) -> list[Fixations]:
+        return [item for path in self._paths[key] for item in self._table(path).get(key, ())]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._paths
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def _table(self, path: Path) -> Table:
+        with self._lock:
+            if path in self._tables:
+                self._tables.move_to_end(path)
+                return self._tables[path][0]
+            table: Table = {}
+            rows = 0
+            for item in read_fixation_table(path):
+                table.setdefault((item.image_id, item.target_id or self._first_target), []).append(item)
+                rows += len(item.duration_ms)
+            self._tables[path] = (table, rows)
+            while len(self._tables) > 1 and sum(count for _, count in self._tables.values()) > ROWS_KEPT:
+                self._tables.popitem(last=False)
+            return table
+
+
+def look_quality(looks: Sequence[Look]) -> LookQuality | None:
+    """Judge an image's gaze by the headers alone, all looks together; None where there is none."""
+    if not looks:
+        return None
+    if sum(look.viewing_ms for look in looks) < BRIEF_MS:
+        return "brief"
+    inside, count = sum(look.inside for look in looks), sum(look.fixations for look in looks)
+    return "few" if inside < FEW_INSIDE or inside < FEW_SHARE * count else "ok"
