@@ -369,6 +369,7 @@ class _Child:
         with self._lock:
             process = self._process
             if process is None or process.poll() is not None:
+                self.stop()
                 process = self._start()
             assert process.stdin is not None
             try:

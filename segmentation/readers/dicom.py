@@ -351,7 +351,7 @@ def _reason_against(header: Header) -> str:
     return "" if header.keyword else "holds no image"
 
 
-def _first(dataset: Any, *keywords: str) -> Any:
+def first_item(dataset: Any, *keywords: str) -> Any:
     """Follow sequences to their first items; None where one is missing."""
     for keyword in keywords:
         try:
@@ -374,10 +374,10 @@ def _ultrasound_spacing(dataset: Any) -> tuple[tuple[float, float] | None, str]:
     found: set[tuple[float, float]] = set()
     for region in regions:
         # Two-dimensional tissue or colour regions, measured in centimetres; others are traces over time.
-        units = (number(region, "PhysicalUnitsXDirection"), number(region, "PhysicalUnitsYDirection"))
+        centimetres = all(number(region, f"PhysicalUnits{axis}Direction") == 3 for axis in "XY")
         down = abs(number(region, "PhysicalDeltaY") or 0.0) * 10
         right = abs(number(region, "PhysicalDeltaX") or 0.0) * 10
-        if number(region, "RegionSpatialFormat") == 1 and units == (3, 3) and down > 0 and right > 0:
+        if number(region, "RegionSpatialFormat") == 1 and centimetres and down > 0 and right > 0:
             found.add((round(down, 9), round(right, 9)))
     if len(found) == 1:
         return found.pop(), "spacing taken from the ultrasound region; it does not hold outside of it"
@@ -418,7 +418,7 @@ def _table(item: Any) -> tuple[int, npt.NDArray[np.int64], int]:
 
 def _window(dataset: Any) -> tuple[tuple[float, float] | None, str]:
     centres, widths = numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth")
-    if item := _first(dataset, "VOILUTSequence"):
+    if item := first_item(dataset, "VOILUTSequence"):
         try:
             first, table, _ = _table(item)
             low, high = int(table.min()), int(table.max())
@@ -535,7 +535,7 @@ def _images_of(path: Path, header: Header, identity: Pseudonyms) -> list[_Image]
     bits = bits if 0 < bits <= allocated else allocated
     high = int(number(dataset, "HighBit") or bits - 1)
     high = high if bits - 1 <= high < allocated else bits - 1
-    has_table = not colour and _first(dataset, "ModalityLUTSequence") is not None
+    has_table = not colour and first_item(dataset, "ModalityLUTSequence") is not None
     if header.keyword != "PixelData":
         dtype, bits = "float32", 65
     elif photometric == "PALETTE COLOR":
@@ -550,7 +550,7 @@ def _images_of(path: Path, header: Header, identity: Pseudonyms) -> list[_Image]
     if header.keyword != "PixelData":
         mirror = 0.0
     elif has_table:
-        mirror = float((1 << _table(_first(dataset, "ModalityLUTSequence"))[2]) - 1)
+        mirror = float((1 << _table(first_item(dataset, "ModalityLUTSequence"))[2]) - 1)
     types = text(dataset, "ImageType").upper().split("\\")
     localiser = "LOCALIZER" in types
     inverted = photometric == "MONOCHROME1"
@@ -598,7 +598,7 @@ def _images_of(path: Path, header: Header, identity: Pseudonyms) -> list[_Image]
 
 def _unit(dataset: Any, modality: str, localiser: bool) -> str:
     kind = text(dataset, "RescaleType").upper()
-    shared = _first(dataset, "SharedFunctionalGroupsSequence", "PixelValueTransformationSequence")
+    shared = first_item(dataset, "SharedFunctionalGroupsSequence", "PixelValueTransformationSequence")
     if shared is not None:
         kind = text(shared, "RescaleType").upper() or kind
     if modality == "CT" and kind in ("", "HU") and not localiser:
@@ -609,7 +609,7 @@ def _unit(dataset: Any, modality: str, localiser: bool) -> str:
 
 
 def _frames_of(file: _File, dataset: Any, frames: int) -> list[_Image]:
-    shared = _first(dataset, "SharedFunctionalGroupsSequence")
+    shared = first_item(dataset, "SharedFunctionalGroupsSequence")
     per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
     several = text(dataset, "NumberOfFrames") not in ("", "None", "1") or bool(per_frame)
     instance = number(dataset, "InstanceNumber") or 0.0
@@ -619,7 +619,7 @@ def _frames_of(file: _File, dataset: Any, frames: int) -> list[_Image]:
         own = per_frame[frame] if frame < len(per_frame) else None
 
         def group(keyword: str, own: Any = own) -> Any:
-            return _first(own, keyword) or _first(shared, keyword)
+            return first_item(own, keyword) or first_item(shared, keyword)
 
         measures = group("PixelMeasuresSequence")
         spacing, spacing_note = _spacing(dataset, measures, file.modality)
@@ -809,6 +809,30 @@ def _without_twins(group: list[_Image]) -> list[tuple[list[_Image], tuple[str, .
     ]
 
 
+def affine_of(
+    orientation: Sequence[float],
+    first: Sequence[float],
+    last: Sequence[float],
+    count: int,
+    spacing: tuple[float, float],
+    thickness: float,
+) -> tuple[tuple[float, ...], ...]:
+    """Return the affine (RAS+) of planes from the first position to the last, both as DICOM has them (LPS+).
+
+    `spacing` is that of rows and columns; `thickness` stands in for the distance of planes where there is but one.
+    """
+    down, right = spacing
+    affine = np.eye(4)
+    affine[:3, 0] = np.multiply(orientation[:3], right)
+    affine[:3, 1] = np.multiply(orientation[3:], down)
+    affine[:3, 2] = np.subtract(last, first) / (count - 1) if count > 1 else _normal(orientation) * thickness
+    affine[:3, 3] = first
+    # DICOM counts towards left and posterior. Adding zero turns -0.0 into 0.0.
+    affine[:2] *= -1
+    affine += 0.0
+    return tuple(tuple(float(value) for value in row) for row in affine)
+
+
 def _geometry(
     images: list[_Image],
 ) -> tuple[float | None, tuple[tuple[float, ...], ...] | None, list[str]]:
@@ -832,19 +856,13 @@ def _geometry(
             notes.append("slices are shifted against each other (tilted gantry)")
     else:
         spacing = None
-        step = normal * (first.thickness or 1.0)
     if first.spacing is None:
         return spacing, None, notes
-    down, right = first.spacing
-    affine = np.eye(4)
-    affine[:3, 0] = np.multiply(first.orientation[:3], right)
-    affine[:3, 1] = np.multiply(first.orientation[3:], down)
-    affine[:3, 2] = step
-    affine[:3, 3] = first.position
-    # DICOM counts towards left and posterior.
-    affine[:2] *= -1
-    affine += 0.0
-    return spacing, tuple(tuple(float(value) for value in row) for row in affine), notes
+    thickness = first.thickness or 1.0
+    affine = affine_of(
+        first.orientation, first.position, last.position, len(images), first.spacing, thickness
+    )
+    return spacing, affine, notes
 
 
 class _Reader:
@@ -914,7 +932,8 @@ def _plane(image: _Image, frame: Frame, dataset: Any) -> Plane:
         note = "" if exact else "values of more than 24 bits are rounded"
         return Plane(values.astype(np.float32)[:, :, np.newaxis], image.slope, image.intercept, note)
     offset = 1 << (file.bits - 1) if file.signed else 0
-    stored: Values = (values + offset).astype(np.uint8 if file.dtype == "uint8" else np.uint16)
+    kind: Any = np.uint8 if file.dtype == "uint8" else np.uint16
+    stored = cast(Values, (values + offset).astype(kind))
     return Plane(stored[:, :, np.newaxis], image.slope, image.intercept - image.slope * offset)
 
 
