@@ -35,7 +35,7 @@ class Row:
 
 
 _SEARCHED = {"split", "group", "patient", "id", "name", "volume", "state", "presence", "gaze"}
-_FIELD = re.compile(r'(\w+):(?:"([^"]*)"?|(\S+))')
+_FIELD = re.compile(r'(\w+):(?:"([^"]*)"?|(\S*))')
 
 
 def value_of(row: Row, field: str) -> str:
@@ -86,7 +86,8 @@ class Criteria:
             name, value = match[1].casefold(), (match[2] or match[3] or "").casefold()
             if name not in _SEARCHED:
                 return match[0]
-            fields.append((name, value))
+            if value:
+                fields.append((name, value))
             return " "
 
         words = _FIELD.sub(take, self.text).casefold().split()

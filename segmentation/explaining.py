@@ -224,11 +224,11 @@ def explain_study(
         that cannot be written.
     """
     wanted = list(study.iterate_keys(split))
-    known = study.pseudomask_keys()
+    known, said = study.pseudomask_keys(), study.presences()
     due = [
         (image, target)
         for image, target in wanted
-        if (image.id, target.id) in known or study.presence(image.id, target.id) == ABSENT
+        if (image.id, target.id) in known or said.get((image.id, target.id)) == ABSENT
     ]
     if not due:
         raise UserError(
@@ -243,6 +243,8 @@ def explain_study(
             try:
                 explanation = _explain_one(study, source, image, target, overwrite)
             except UserError as error:
+                # A study that is gone ends the work, too.
+                study.check_there()
                 result.failed.append((image.id, str(error)))
                 server_failures = (
                     server_failures + 1 if isinstance(error, ServerError) and error.whole_server else 0

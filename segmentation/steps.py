@@ -289,7 +289,8 @@ def make_pseudomasks(
     with_gaze = [key for key in keys if (key[0].id, key[1].id) in study.fixations]
     if not with_gaze:
         raise UserError("No image has gaze yet; record, simulate or import some first.")
-    absent = {key for key in with_gaze if study.presence(key[0].id, key[1].id) == "absent"}
+    said = study.presences()
+    absent = {key for key in with_gaze if said.get((key[0].id, key[1].id)) == "absent"}
     todo = [key for key in with_gaze if key not in absent]
 
     def make(key: tuple[StudyImage, Target]) -> PseudoMask | UserError | None:
@@ -309,6 +310,8 @@ def make_pseudomasks(
         elif result is None:
             empty.append(image.id)
         else:
+            # An image that cannot be read is passed over; a study that is gone ends the work.
+            study.check_there()
             failed.append((image.id, str(result)))
     study.audit("pseudomask", made=made, settings=study.pseudomask_settings.to_json())
     return PseudoMaskReport(made, len(keys) - len(with_gaze), len(absent), tuple(empty), tuple(failed))
