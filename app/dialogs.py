@@ -1,0 +1,178 @@
+"""What every dialog is made of: a body, a foot with its buttons, a sentence where something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QColor, QPixmap
+from PySide6.QtWidgets import QDialog, QHBoxLayout, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+
+from app import theme
+from app.jobs import StepProgress, Task
+from app.widgets import Button, IconLabel, box, label, line, scrolled
+
+LABEL_WIDTH = 132
+
+_at_work: set[Task] = set()
+"""Tasks that outlive who asked: a thread must not find its task deleted."""
+
+
+def in_background(
+    function: Callable[[StepProgress], Any],
+    title: str,
+    done: Callable[[Any], object],
+    failed: Callable[[str, str], object],
+    progressed: Callable[[int, int, str], object] | None = None,
+) -> Task:
+    """Run a function in a thread; `done` and `failed`, methods of a widget, are not called once that is gone."""
+    task = Task(function, title)
+    task.succeeded.connect(done)
+    task.failed.connect(failed)
+    if progressed is not None:
+        task.progressed.connect(progressed)
+    _at_work.add(task)
+    task.ended.connect(lambda: (_at_work.discard(task), task.deleteLater()))
+    task.start()
+    return task
+
+
+class Dialog(QDialog):
+    """A dialog whose body scrolls when the screen is small; deleted when it closes, its tasks cancelled."""
+
+    def __init__(
+        self, parent: QWidget | None, title: str, sentence: str = "", *, scrolls: bool = True
+    ) -> None:
+        super().__init__(parent)
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.setWindowTitle(title)
+        self._tasks: list[Task] = []
+        whole = QVBoxLayout(self)
+        box(whole, spacing=0)
+        inside = QWidget()
+        self.body = QVBoxLayout(inside)
+        box(self.body, margins=(theme.HUGE, 20, theme.HUGE, 20), spacing=theme.WIDE)
+        self.sentence = label(sentence, "muted", wrap=True)
+        self.sentence.setVisible(bool(sentence))
+        self.body.addWidget(self.sentence)
+        self._inside = inside
+        self.scroll: QScrollArea | None = scrolled(inside) if scrolls else None
+        whole.addWidget(self.scroll or inside, 1)
+        whole.addWidget(line())
+        foot = QHBoxLayout()
+        box(foot, margins=(theme.HUGE, theme.WIDE, theme.HUGE, theme.WIDE), spacing=theme.NORMAL)
+        self.problem = label("", "danger", wrap=True)
+        self.problem.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        self.foot_left = QHBoxLayout()
+        box(self.foot_left, spacing=theme.NORMAL)
+        foot.addLayout(self.foot_left)
+        foot.addWidget(self.problem, 1)
+        self.buttons = foot
+        whole.addLayout(foot)
+        self.finished.connect(lambda _: self._cancel_tasks())
+
+    def add_button(self, text: str, on_click: Callable[[], object], role: str = "", icon: str = "") -> Button:
+        """Add a button at the foot's right; the one with the role `primary` answers to Enter."""
+        button = Button(text, icon, role, on_click)
+        if role != "primary":
+            button.setStyleSheet("min-height: 38px;")
+        button.setAutoDefault(role == "primary")
+        button.setDefault(role == "primary")
+        self.buttons.addWidget(button)
+        return button
+
+    def show_problem(self, sentence: str, _details: str = "") -> None:
+        """Say what is wrong; an empty sentence takes it back."""
+        self.problem.setText(sentence)
+        self.problem.setToolTip(sentence)
+
+    def work(
+        self,
+        function: Callable[[StepProgress], Any],
+        title: str,
+        done: Callable[[Any], object],
+        progressed: Callable[[int, int, str], object] | None = None,
+        failed: Callable[[str, str], object] | None = None,
+    ) -> Task:
+        """Run a function in a thread that is cancelled when the dialog closes."""
+        task = in_background(function, title, done, failed or self.show_problem, progressed)
+        self._tasks.append(task)
+        task.ended.connect(lambda: self._tasks.remove(task) if task in self._tasks else None)
+        return task
+
+    def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+
+    def fit(self, width: int, most_height: int = 660) -> None:
+        """Take a width, and the height that the body asks for, within a limit."""
+        self._inside.ensurePolished()
+        layout = self._inside.layout()
+        assert layout is not None
+        layout.activate()
+        height = (
+            layout.totalHeightForWidth(width) if layout.hasHeightForWidth() else layout.sizeHint().height()
+        )
+        self.resize(width, min(height + 66, most_height))
+
+
+class Row(QWidget):
+    """A name at the left, what it names at the right, and a line that explains below."""
+
+    def __init__(self, name: str, field: QWidget, hint: str = "") -> None:
+        super().__init__()
+        layout = QHBoxLayout(self)
+        box(layout, spacing=theme.WIDE)
+        self.name = label(name)
+        self.name.setFixedWidth(LABEL_WIDTH)
+        self.name.setMinimumHeight(theme.CONTROL_HEIGHT)
+        self.name.setBuddy(field)
+        if not field.accessibleName():
+            field.setAccessibleName(name)
+        column = QVBoxLayout()
+        box(column, spacing=2)
+        column.addWidget(field)
+        self.hint = label(hint, "muted", wrap=True)
+        self.hint.setVisible(bool(hint))
+        column.addWidget(self.hint)
+        layout.addWidget(self.name, 0, Qt.AlignmentFlag.AlignTop)
+        layout.addLayout(column, 1)
+
+    def set_hint(self, text: str, role: str = "muted") -> None:
+        """Explain anew."""
+        from app.widgets import set_role
+
+        set_role(self.hint, role)
+        self.hint.setText(text)
+        self.hint.setVisible(bool(text))
+
+
+class WarningRow(QWidget):
+    """A warning that stands out, with the button that does something about it."""
+
+    def __init__(self, button: str, on_click: Callable[[], object]) -> None:
+        super().__init__()
+        self.setObjectName("warningRow")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        layout = QHBoxLayout(self)
+        box(layout, margins=(theme.WIDE, theme.NORMAL, theme.NORMAL, theme.NORMAL), spacing=theme.WIDE)
+        self.text = label("", wrap=True)
+        self.button = Button(button, on_click=on_click)
+        layout.addWidget(IconLabel("warning", "warning"))
+        layout.addWidget(self.text, 1)
+        layout.addWidget(self.button)
+        self.hide()
+
+    def warn(self, text: str) -> None:
+        """Show a warning; an empty one hides the row."""
+        self.text.setText(text)
+        self.setVisible(bool(text))
+
+
+def swatch(colour: str, side: int = 16) -> QPixmap:
+    """Return a square of a colour."""
+    pixmap = QPixmap(side, side)
+    pixmap.fill(QColor(colour))
+    return pixmap
