@@ -50,6 +50,7 @@ class ImportDialog(Dialog):
         self.paths: list[Path] = []
         self.found: Found | None = None
         self._counting = 0
+        self._counted_beside: Path | None = None
         self._masks_touched = False
         self._make_source()
         self.body.addWidget(line())
@@ -113,6 +114,7 @@ class ImportDialog(Dialog):
         self.paths += [path for path in paths if path not in self.paths]
         proposed = propose_masks(self.paths)
         if not self._masks_touched and proposed != self.masks.path:
+            self._counted_beside = proposed
             self.masks.choose(proposed, self.tr("Found beside the images.") if proposed else "")
         self._count()
 
@@ -142,6 +144,7 @@ class ImportDialog(Dialog):
             self._show_found()
             return
         number, paths, masks = self._counting, list(self.paths), self.masks.path
+        self._counted_beside = masks
         clear(self._found_box)
         self._found_box.addWidget(label(self.tr("Counting…"), "muted"))
         self.import_button.setEnabled(False)
@@ -150,7 +153,7 @@ class ImportDialog(Dialog):
             lambda _: (number, find_files(paths, beside=beside)),
             self.tr("Counting"),
             self._counted,
-            failed=lambda sentence, _: self._not_counted(number, sentence),
+            failed=self._not_counted,
         )
 
     def _counted(self, result: tuple[int, Found]) -> None:
@@ -159,10 +162,9 @@ class ImportDialog(Dialog):
             self.found = found
             self._show_found()
 
-    def _not_counted(self, number: int, sentence: str) -> None:
-        if number == self._counting:
-            clear(self._found_box)
-            self.show_problem(sentence)
+    def _not_counted(self, sentence: str, _details: str) -> None:
+        clear(self._found_box)
+        self.show_problem(sentence)
 
     def _show_found(self) -> None:
         clear(self._found_box)
@@ -314,9 +316,9 @@ class ImportDialog(Dialog):
         self._rows.addWidget(self.fold)
 
     def _masks_changed(self) -> None:
-        if self.sender() is self.masks and self.masks.path != propose_masks(self.paths):
+        if self.masks.path != propose_masks(self.paths):
             self._masks_touched = True
-        if self.found is not None and self.masks.reading:
+        if self.paths and self.masks.path != self._counted_beside:
             # Masks that lie among the images are not counted as images.
             self._count()
         self._check()
