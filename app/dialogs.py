@@ -7,11 +7,11 @@ from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QPixmap
-from PySide6.QtWidgets import QDialog, QHBoxLayout, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from app import theme
 from app.jobs import StepProgress, Task
-from app.widgets import Button, IconLabel, box, label, line, scrolled
+from app.widgets import Button, IconLabel, box, label, line, scrolled, set_role
 
 LABEL_WIDTH = 132
 
@@ -33,7 +33,8 @@ def in_background(
     if progressed is not None:
         task.progressed.connect(progressed)
     _at_work.add(task)
-    task.ended.connect(lambda: (_at_work.discard(task), task.deleteLater()))
+    task.ended.connect(lambda: _at_work.discard(task))
+    task.ended.connect(task.deleteLater)
     task.start()
     return task
 
@@ -56,9 +57,7 @@ class Dialog(QDialog):
         self.sentence = label(sentence, "muted", wrap=True)
         self.sentence.setVisible(bool(sentence))
         self.body.addWidget(self.sentence)
-        self._inside = inside
-        self.scroll: QScrollArea | None = scrolled(inside) if scrolls else None
-        whole.addWidget(self.scroll or inside, 1)
+        whole.addWidget(scrolled(inside) if scrolls else inside, 1)
         whole.addWidget(line())
         foot = QHBoxLayout()
         box(foot, margins=(theme.HUGE, theme.WIDE, theme.HUGE, theme.WIDE), spacing=theme.NORMAL)
@@ -106,17 +105,6 @@ class Dialog(QDialog):
             task.cancel()
         self._tasks.clear()
 
-    def fit(self, width: int, most_height: int = 660) -> None:
-        """Take a width, and the height that the body asks for, within a limit."""
-        self._inside.ensurePolished()
-        layout = self._inside.layout()
-        assert layout is not None
-        layout.activate()
-        height = (
-            layout.totalHeightForWidth(width) if layout.hasHeightForWidth() else layout.sizeHint().height()
-        )
-        self.resize(width, min(height + 66, most_height))
-
 
 class Row(QWidget):
     """A name at the left, what it names at the right, and a line that explains below."""
@@ -142,8 +130,6 @@ class Row(QWidget):
 
     def set_hint(self, text: str, role: str = "muted") -> None:
         """Explain anew."""
-        from app.widgets import set_role
-
         set_role(self.hint, role)
         self.hint.setText(text)
         self.hint.setVisible(bool(text))

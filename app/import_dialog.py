@@ -202,9 +202,7 @@ class ImportDialog(Dialog):
         self.split_name.setPlaceholderText(self.tr("Name of the split, e.g. val"))
         self.split_name.setAccessibleName(self.tr("Name of the split"))
         self.split_name.hide()
-        self.split.currentIndexChanged.connect(
-            lambda _: (self.split_name.setVisible(self.split.currentData() is None), self._check())
-        )
+        self.split.currentIndexChanged.connect(lambda _: self._split_chosen())
         self.split_name.textChanged.connect(lambda _: self._check())
         self.split_row = Row(self.tr("Used for"), _beside(self.split, self.split_name))
         self.per_folder = QCheckBox(self.tr("One patient per folder"))
@@ -261,6 +259,10 @@ class ImportDialog(Dialog):
         self._rows.addWidget(self.fold)
         self._place_rows()
 
+    def _split_chosen(self) -> None:
+        self.split_name.setVisible(self.split.currentData() is None)
+        self._check()
+
     def _make_deidentify(self) -> Row:
         ways: tuple[tuple[Deidentify, str, str], ...] = (
             (
@@ -298,7 +300,7 @@ class ImportDialog(Dialog):
         f = self.found or Found()
         volumes = bool(f.nifti or f.nrrd)
         main = [self.split_row, self.group_row, self.masks_row]
-        folded: list[QWidget] = []
+        folded: list[Row] = []
         (main if volumes else folded).append(self.modality_row)
         self.modality_row.set_hint(self.tr("NIfTI and NRRD do not say what they are.") if volumes else "")
         if volumes:
@@ -307,13 +309,14 @@ class ImportDialog(Dialog):
             main.append(self.every_row)
         (main if f.dicom else folded).append(self.deidentify_row)
         folded.insert(0, self.pattern_row)
-        for row in (self.axis_row, self.every_row):
-            row.setVisible(row in main)
         for number, row in enumerate(main):
             self._rows.insertWidget(number, row)
         for number, row in enumerate(folded):
             self._folded.insertWidget(number, row)
         self._rows.addWidget(self.fold)
+        for row in (self.axis_row, self.every_row):
+            # One that has no place yet must not become a window of its own.
+            row.setVisible(row in main)
 
     def _masks_changed(self) -> None:
         if self.masks.path != propose_masks(self.paths):
