@@ -10,7 +10,7 @@ from app import theme
 from app.dialogs import Dialog
 from app.jobs import StepProgress
 from app.rectangle_canvas import RectangleCanvas
-from app.widgets import Button, ElidedLabel, IconButton, box, label
+from app.widgets import Button, ElidedLabel, EmptyState, IconButton, box, label
 from gaze_capture.errors import UserError
 from segmentation.blanking import Rectangle
 from segmentation.study import Study, StudyImage
@@ -41,11 +41,18 @@ class BurnedInDialog(Dialog):
         self._asked_not_again = False
         self._busy = False
         self.setMinimumSize(760, 560)
-        self.body.addLayout(self._make_head())
+        self.head = QWidget()
+        self._make_head(QHBoxLayout(self.head))
+        self.body.addWidget(self.head)
         self.canvas = RectangleCanvas()
         self.canvas.changed.connect(self._rectangles_changed)
         self.body.addWidget(self.canvas, 1)
-        self.body.addLayout(self._make_tools())
+        self.empty = EmptyState("check-circle", self.tr("No image is left in which text is likely."))
+        self.empty.hide()
+        self.body.addWidget(self.empty, 1)
+        self.tools = QWidget()
+        self._make_tools(QHBoxLayout(self.tools))
+        self.body.addWidget(self.tools)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.hide()
@@ -63,8 +70,7 @@ class BurnedInDialog(Dialog):
         self._show()
         self.canvas.setFocus()
 
-    def _make_head(self) -> QHBoxLayout:
-        head = QHBoxLayout()
+    def _make_head(self, head: QHBoxLayout) -> None:
         box(head, spacing=theme.NORMAL)
         self.previous_button = IconButton(
             "arrow-left", self.tr("Previous image (Left)"), on_click=lambda: self.step(-1)
@@ -80,10 +86,8 @@ class BurnedInDialog(Dialog):
             head.addWidget(widget)
         head.addWidget(self.name, 1)
         head.addWidget(self.reason, 2)
-        return head
 
-    def _make_tools(self) -> QHBoxLayout:
-        tools = QHBoxLayout()
+    def _make_tools(self, tools: QHBoxLayout) -> None:
         box(tools, spacing=theme.NORMAL)
         self.undo_button = Button(self.tr("Undo"), "arrow-counter-clockwise", "", self._undo)
         self.undo_button.setToolTip(self.tr("Take the last rectangle away (Ctrl+Z)"))
@@ -101,7 +105,6 @@ class BurnedInDialog(Dialog):
         self.same_size.setToolTip(self.tr("Devices write at the same place in all their images"))
         self.same_size.toggled.connect(lambda _: self._rectangles_changed())
         tools.addWidget(self.same_size)
-        return tools
 
     def _make_keys(self) -> None:
         keys = (
@@ -144,13 +147,17 @@ class BurnedInDialog(Dialog):
             widget.setEnabled(len(self.images) > 1)
         self.none_button.setEnabled(image is not None)
         if image is None:
-            self.canvas.show_image(None)
+            for shown in (
+                self.sentence,
+                self.head,
+                self.canvas,
+                self.tools,
+                self.none_button,
+                self.blank_button,
+            ):
+                shown.hide()
             self.canvas.set_rectangles([])
-            self.place.setText("")
-            self.name.setText(self.tr("No image is left in which text is likely."))
-            self.reason.setText("")
-            self.sentence.hide()
-            self.same_size.hide()
+            self.empty.show()
             self.close_button.setFocus()
             return
         self.place.setText(

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from PySide6.QtCore import Qt
-from PySide6.QtGui import QColor, QPixmap
-from PySide6.QtWidgets import QDialog, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtCore import QEvent, QObject, QRectF, Qt, QTimer
+from PySide6.QtGui import QColor, QIcon, QPainter, QPen, QPixmap
+from PySide6.QtWidgets import QComboBox, QDialog, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from app import theme
 from app.jobs import StepProgress, Task
 from app.widgets import Button, IconLabel, box, label, line, scrolled, set_role
 
 LABEL_WIDTH = 132
+
+FIT_SLACK_PX = 60
+"""A dialog does not shrink by less: it would only twitch."""
 
 _at_work: set[Task] = set()
 """Tasks that outlive who asked: a thread must not find its task deleted."""
@@ -70,6 +73,32 @@ class Dialog(QDialog):
         self.buttons = foot
         whole.addLayout(foot)
         self.finished.connect(lambda _: self._cancel_tasks())
+        self._inside = inside
+        self._fitting = QTimer(self, singleShot=True, interval=0)
+        self._fitting.timeout.connect(self._fit)
+
+    def fit(self, width: int) -> None:
+        """Take a width, and from now on the height that the body asks for, as far as the screen has it."""
+        self.resize(width, 200)
+        self._inside.installEventFilter(self)
+        self._fitting.start()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Follow the body when rows come and go."""
+        if watched is self._inside and event.type() == QEvent.Type.LayoutRequest:
+            self._fitting.start()
+        return super().eventFilter(watched, event)
+
+    def _fit(self) -> None:
+        layout = self._inside.layout()
+        assert layout is not None
+        wanted = max(layout.totalHeightForWidth(self.width()), layout.totalMinimumSize().height())
+        foot = self.buttons.sizeHint().height() + 1
+        parent = self.parentWidget()
+        most = max(480, (parent.window().height() if parent is not None else 720) - 80)
+        height = min(max(wanted + foot, 200), most)
+        if height > self.height() or self.height() - height > FIT_SLACK_PX:
+            self.resize(self.width(), height)
 
     def add_button(self, text: str, on_click: Callable[[], object], role: str = "", icon: str = "") -> Button:
         """Add a button at the foot's right; the one with the role `primary` answers to Enter."""
@@ -157,8 +186,23 @@ class WarningRow(QWidget):
         self.setVisible(bool(text))
 
 
-def swatch(colour: str, side: int = 16) -> QPixmap:
-    """Return a square of a colour."""
+def swatch(colour: str, side: int = 16) -> QIcon:
+    """Return a square of a colour, the same when its row is selected, with an edge that shows white on white."""
     pixmap = QPixmap(side, side)
-    pixmap.fill(QColor(colour))
-    return pixmap
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setPen(QPen(QColor(theme.current().muted), 1))
+    painter.setBrush(QColor(colour))
+    painter.drawRoundedRect(QRectF(0.5, 0.5, side - 1, side - 1), 3, 3)
+    painter.end()
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)
+    return icon
+
+
+def narrow(picker: QComboBox) -> QComboBox:
+    """Let a list of choices be narrower than its longest one."""
+    picker.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    picker.setMinimumContentsLength(10)
+    return picker

@@ -188,7 +188,6 @@ def by_reason(items: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
         groups.setdefault(bare, []).append((file, reason))
     rows = []
     for bare, members in groups.items():
-        shared = re.sub(r"^… ", "", bare)
-        text = members[0][1] if len(members) == 1 else shared[:1].upper() + shared[1:]
+        text = members[0][1] if len(members) == 1 else bare
         rows.append((text, [file for file, _ in members]))
     return sorted(rows, key=lambda row: -len(row[1]))

@@ -63,11 +63,12 @@ class ImportDialog(Dialog):
         self.import_button = self.add_button(self.tr("Import"), self._accept, "primary")
         self._preview_timer = QTimer(self, singleShot=True, interval=PREVIEW_AFTER_MS)
         self._preview_timer.timeout.connect(self._preview)
-        self.resize(720, 600)
+        self.fit(720)
         if paths:
             self.add_paths(paths)
         else:
             self._show_paths()
+            self._check()
             self.folder_button.setFocus()
 
     # What is imported
@@ -238,9 +239,7 @@ class ImportDialog(Dialog):
         self.every = QSpinBox()
         self.every.setRange(1, 10_000)
         self.every.setValue(25)
-        self.every.setPrefix(self.tr("every "))
-        self.every.setSuffix(self.tr(". frame"))
-        self.every.setMaximumWidth(160)
+        self.every.setPrefix(self.tr("1 in "))
         self.every_row = Row(self.tr("Frames of a video"), self.every)
         self.deidentify_row = self._make_deidentify()
         self.pattern = QLineEdit()
@@ -374,8 +373,8 @@ class ImportDialog(Dialog):
         if pattern is not None:
             try:
                 grouped(pattern, [])
-            except UserError as error:
-                return str(error)
+            except UserError:
+                return self.tr("The pattern for patients has a mistake.")
         return self.masks.problem()
 
     def _check(self) -> None:
@@ -462,7 +461,7 @@ class MasksDialog(Dialog):
         self.add_button(self.tr("Cancel"), self.reject)
         self.import_button = self.add_button(self.tr("Import masks"), self._accept, "primary")
         self.import_button.setEnabled(False)
-        self.resize(640, 300)
+        self.fit(640)
         self.masks.folder_button.setFocus()
 
     def _check(self) -> None:

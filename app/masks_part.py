@@ -16,7 +16,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.dialogs import Dialog, swatch
+from app.dialogs import Dialog, narrow, swatch
 from app.import_choice import FoundLabel, guessed_target, labels_in
 from app.widgets import Button, ElidedLabel, IconButton, box, label
 from segmentation.masks import Labels
@@ -78,7 +78,7 @@ class MasksPart(QWidget):
         layout.addWidget(self.target_row)
         self.table = QWidget()
         self.grid = QGridLayout(self.table)
-        box(self.grid, margins=(0, theme.SMALL, 0, 0), spacing=theme.SMALL)
+        box(self.grid, margins=(0, theme.NORMAL, 0, 0), spacing=theme.SMALL)
         self.grid.setHorizontalSpacing(theme.WIDE)
         self.grid.setColumnStretch(0, 1)
         self.grid.setColumnStretch(1, 1)
@@ -86,7 +86,7 @@ class MasksPart(QWidget):
         layout.addWidget(self.table)
 
     def _picker(self, *, leave_out: bool) -> QComboBox:
-        picker = QComboBox()
+        picker = narrow(QComboBox())
         if leave_out:
             picker.addItem(self.tr("Leave out"), None)
         for target in self._study.targets:

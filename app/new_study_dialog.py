@@ -8,7 +8,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLineEdit, QWidget
 
 from app import theme
-from app.dialogs import Dialog, Row
+from app.dialogs import Dialog, Row, narrow
 from app.targets_dialog import TargetsDialog
 from app.targets_row import TargetsRow
 from app.widgets import Button, box
@@ -84,7 +84,7 @@ class NewStudyDialog(Dialog):
         self.add_button(self.tr("Cancel"), self.reject)
         self.create_button = self.add_button(self.tr("Make the study"), self._create, "primary")
         self.create_button.setEnabled(False)
-        self.resize(640, 340)
+        self.fit(640)
         self.folder.button.setFocus()
 
     def _folder_changed(self) -> None:
@@ -127,7 +127,7 @@ class PublishedDialog(Dialog):
             self.tr("Import a published data set"),
             self.tr("Its images, masks, targets and splits come in together, best into a new study."),
         )
-        self.data_set = QComboBox()
+        self.data_set = narrow(QComboBox())
         for name, known in DATA_SETS.items():
             self.data_set.addItem(known.title, name)
         self.data_set.currentIndexChanged.connect(lambda _: self._show())
@@ -146,7 +146,7 @@ class PublishedDialog(Dialog):
         self.body.addStretch(1)
         self.add_button(self.tr("Cancel"), self.reject)
         self.import_button = self.add_button(self.tr("Import"), self._accept, "primary")
-        self.resize(640, 360)
+        self.fit(640)
         self._show()
         self.folder.button.setFocus()
 

@@ -100,6 +100,7 @@ class SimilarDialog(Dialog):
         self.bar.setTextVisible(False)
         self.bar.hide()
         self.what = label("", "muted")
+        self.what.hide()
         self.body.addWidget(self.bar)
         self.body.addWidget(self.what)
         self.body.addWidget(self.state, 1)
@@ -161,6 +162,7 @@ class SimilarDialog(Dialog):
         self.bar.setRange(0, total)
         self.bar.setValue(done)
         self.what.setText(f"{done:,} / {total:,}" if total else what)
+        self.what.show()
 
     def _failed(self, sentence: str, _details: str) -> None:
         self._end_work()
@@ -169,7 +171,7 @@ class SimilarDialog(Dialog):
 
     def _end_work(self) -> None:
         self.bar.hide()
-        self.what.setText("")
+        self.what.hide()
         self.look_button.setEnabled(True)
         self.apply_button.setEnabled(True)
 

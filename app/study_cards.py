@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QProgressBar, QVBoxLayout, QW
 from app import theme
 from app.overview import Overview, Step
 from app.widgets import Button, Card, ElidedLabel, IconLabel, box, heading, label
+from segmentation.study import TEST_SPLIT
 
 
 class CountCard(Card):
@@ -68,7 +69,10 @@ def images_words(widget: QWidget, o: Overview) -> str:
         )
     others = [(name, count) for name, count in o.splits if name != "train"]
     if others:
-        parts.append(", ".join(f"{count:,} {name}" for name, count in others))
+        parts += [
+            widget.tr("{n} for testing").format(n=f"{count:,}") if name == TEST_SPLIT else f"{count:,} {name}"
+            for name, count in others
+        ]
     elif not parts and o.images:
         parts.append(widget.tr("all for training"))
     return " · ".join(parts)

@@ -14,7 +14,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QScrollArea,
     QStackedWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -31,7 +30,7 @@ from app.study_cards import CountCard, DropZone, NextStep, images_words
 from app.study_imports import StudyImports
 from app.surveyor import Surveyor
 from app.targets_row import TargetsRow
-from app.widgets import Button, ElidedLabel, FlowGrid, IconButton, IconLabel, box, clear, heading, label
+from app.widgets import Button, ElidedLabel, FlowGrid, IconLabel, box, clear, heading, label
 from gaze_capture.errors import UserError
 from segmentation.sources import format_of
 
@@ -133,9 +132,9 @@ class StudyPage(Page):
         head.addLayout(names, 1)
         self.import_images_button = Button(self.tr("Import images…"), "image", "", self.choose_images)
         self.import_gaze_button = Button(self.tr("Import gaze…"), "eye", "", self.imports.choose_gaze)
-        self.more_button = IconButton("dots-three", self.tr("More to import and to check"))
+        self.more_button = Button(self.tr("More"), "dots-three")
+        self.more_button.setToolTip(self.tr("More to import and to check"))
         self.more_button.setMenu(self.imports.menu())
-        self.more_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         for button in (self.import_images_button, self.import_gaze_button, self.more_button):
             head.addWidget(button)
         layout.addLayout(head)

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 
 from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import (
     QButtonGroup,
     QComboBox,
@@ -20,7 +19,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.dialogs import Dialog, Row, swatch
+from app.dialogs import Dialog, Row, narrow, swatch
 from app.widgets import Button, IconButton, box
 from gaze_capture.errors import UserError
 from segmentation.study import Study, Target, check_targets, safe_name
@@ -110,7 +109,7 @@ class TargetsDialog(Dialog):
         ):
             self.kind.addItem(text, value)
         self.kind.activated.connect(lambda _: self._change(kind=self.kind.currentData()))
-        self.inside = QComboBox()
+        self.inside = narrow(QComboBox())
         self.inside.activated.connect(lambda _: self._change(inside=self.inside.currentData()))
         self.code = QLineEdit()
         self.code.setPlaceholderText(self.tr("Optional, e.g. SCT:41216001"))
@@ -140,7 +139,7 @@ class TargetsDialog(Dialog):
         for colour, name in COLOURS:
             button = QToolButton()
             button.setCheckable(True)
-            button.setIcon(QIcon(swatch(colour)))
+            button.setIcon(swatch(colour))
             button.setIconSize(QSize(16, 16))
             button.setFixedSize(30, 30)
             button.setToolTip(self.tr(name))
@@ -159,7 +158,7 @@ class TargetsDialog(Dialog):
         self._showing = True
         self.list.clear()
         for target in self.targets:
-            self.list.addItem(QListWidgetItem(QIcon(swatch(target.colour, 14)), self._listed(target)))
+            self.list.addItem(QListWidgetItem(swatch(target.colour, 14), self._listed(target)))
         self._showing = False
         self.list.setCurrentRow(row)
         self._check()
@@ -177,6 +176,8 @@ class TargetsDialog(Dialog):
             return
         target = self.targets[row]
         self.name.setText(target.name)
+        self.name.setCursorPosition(0)
+        self.name.setToolTip(target.name)
         self.id.setText(target.id)
         fixed = target.id in self._stored
         self.id.setReadOnly(fixed)
@@ -187,7 +188,7 @@ class TargetsDialog(Dialog):
         self.inside.addItem(self.tr("Nothing: it stands alone"), None)
         for other in self.targets:
             if other.id != target.id:
-                self.inside.addItem(QIcon(swatch(other.colour, 12)), other.name, other.id)
+                self.inside.addItem(swatch(other.colour, 12), other.name, other.id)
         self.inside.setCurrentIndex(max(0, self.inside.findData(target.inside)) if target.inside else 0)
         self.code.setText(target.code)
         self._colours.setExclusive(False)
@@ -219,7 +220,7 @@ class TargetsDialog(Dialog):
         for number, target in enumerate(self.targets):
             item = self.list.item(number)
             item.setText(self._listed(target))
-            item.setIcon(QIcon(swatch(target.colour, 14)))
+            item.setIcon(swatch(target.colour, 14))
         self._check()
 
     def _name_edited(self, text: str) -> None:

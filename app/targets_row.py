@@ -26,7 +26,8 @@ class TargetPills(QWidget):
         font.setPixelSize(12)
         self.setFont(font)
         self.setFixedHeight(PILL_HEIGHT)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setMinimumWidth(80)
+        self.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
 
     def show_targets(self, targets: Sequence[Target]) -> None:
         """Show these targets."""
@@ -94,8 +95,9 @@ class TargetsRow(QWidget):
         self.edit_button = Button(self.tr("Edit…"), "", "plain", self.edit_wanted.emit)
         self.edit_button.setAccessibleName(self.tr("Edit the targets"))
         self.edit_button.setAutoDefault(False)
-        layout.addWidget(self.pills, 1)
+        layout.addWidget(self.pills)
         layout.addWidget(self.edit_button)
+        layout.addStretch(1)
 
     def show_targets(self, targets: Sequence[Target]) -> None:
         """Show these targets."""
