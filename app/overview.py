@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from segmentation.runs import RunFolder
-from segmentation.study import TEST_SPLIT, Study
+from segmentation.study import TEST_SPLIT, Study, StudyImage
 
 Step = Literal["import", "gaze", "pseudomasks", "explain", "train", "wait", "predict", "review", "finished"]
 
@@ -19,6 +21,13 @@ class Overview:
 
     images: int = 0
     test_images: int = 0
+    volumes: int = 0
+    patients: int | None = None
+    """Groups; None where no file or person has said which images belong together."""
+    splits: tuple[tuple[str, int], ...] = ()
+    """(name, images), the largest first."""
+    burned_in: int = 0
+    """Images in which text is likely and that nobody has looked at."""
     masks: int = 0
     gaze: int = 0
     absent: int = 0
@@ -72,6 +81,10 @@ def survey(study: Study) -> Overview:
     return Overview(
         images=len(images),
         test_images=sum(image.split == TEST_SPLIT for image in images.values()),
+        volumes=len(study.volumes),
+        patients=patients(images.values()),
+        splits=tuple(Counter(image.split for image in images.values()).most_common()),
+        burned_in=sum(bool(image.burned_in) for image in images.values()),
         masks=count_files(study.folder / "masks", f".{target}.png"),
         gaze=len(gazed),
         absent=len(absent - pseudomasks),
@@ -86,6 +99,17 @@ def survey(study: Study) -> Overview:
         reviews=sum(name == target for _, name in study.reviewed()),
         trainable=sum(images[name].split != TEST_SPLIT for name in pseudomasks | absent),
     )
+
+
+def patients(images: Iterable[StudyImage]) -> int | None:
+    """Count groups; None where every image or volume is only a group of its own."""
+    known = False
+    groups = set()
+    for image in images:
+        alone = image.volume or image.id
+        groups.add(image.group or alone)
+        known = known or image.group not in ("", alone)
+    return len(groups) if known else None
 
 
 def run_states(study: Study) -> tuple[str | None, str | None]:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from PySide6.QtCore import Signal
 from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QProgressBar, QVBoxLayout
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
 
 from app import theme
 from app.overview import Overview, Step
 from app.widgets import Button, Card, ElidedLabel, IconLabel, box, heading, label
+from segmentation.study import TEST_SPLIT
 
 
 class CountCard(Card):
@@ -53,6 +54,30 @@ class CountCard(Card):
         self.icon.set_icon(self.icon._icon, "accent" if count else "muted")
 
 
+def images_words(widget: QWidget, o: Overview) -> str:
+    """Return the images card's lower line: volumes and patients where there are any, and the splits."""
+    parts = []
+    if o.volumes:
+        parts.append(
+            widget.tr("1 volume") if o.volumes == 1 else widget.tr("{n} volumes").format(n=f"{o.volumes:,}")
+        )
+    if o.patients is not None:
+        parts.append(
+            widget.tr("1 patient")
+            if o.patients == 1
+            else widget.tr("{n} patients").format(n=f"{o.patients:,}")
+        )
+    others = [(name, count) for name, count in o.splits if name != "train"]
+    if others:
+        parts += [
+            widget.tr("{n} for testing").format(n=f"{count:,}") if name == TEST_SPLIT else f"{count:,} {name}"
+            for name, count in others
+        ]
+    elif not parts and o.images:
+        parts.append(widget.tr("all for training"))
+    return " · ".join(parts)
+
+
 class DropZone(QFrame):
     """Takes files and folders dropped on it."""
 
@@ -70,7 +95,8 @@ class DropZone(QFrame):
         layout.addWidget(label(text, "muted"))
         layout.addStretch(1)
 
-    def _heat(self, hot: bool) -> None:
+    def heat(self, hot: bool) -> None:
+        """Show that files are held over it."""
         self.setProperty("hot", hot)
         self.style().unpolish(self)
         self.style().polish(self)
@@ -79,15 +105,15 @@ class DropZone(QFrame):
         """Take files."""
         if event.mimeData().hasUrls():
             event.acceptProposedAction()
-            self._heat(True)
+            self.heat(True)
 
     def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:
         """Cool down."""
-        self._heat(False)
+        self.heat(False)
 
     def dropEvent(self, event: QDropEvent) -> None:
         """Tell what was dropped."""
-        self._heat(False)
+        self.heat(False)
         paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
         if paths:
             event.acceptProposedAction()
@@ -130,7 +156,7 @@ class NextStep(QFrame):
                 "image",
                 self.tr("Bring in the images"),
                 self.tr(
-                    "PNG, JPEG, TIFF or BMP, single files or whole folders. They are copied into the study."
+                    "Pictures, DICOM, NIfTI, NRRD or video: files or whole folders. They are copied into the study."
                 ),
                 self.tr("Import images…"),
                 "",

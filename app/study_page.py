@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent
 from PySide6.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
@@ -18,17 +19,25 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
+from app.dialogs import WarningRow
+from app.import_result import text_warning
 from app.jobs import StepProgress, Task
 from app.mosaic import Mosaic
 from app.overview import Overview
 from app.page import Page
 from app.session import Session
-from app.study_cards import CountCard, DropZone, NextStep
+from app.study_cards import CountCard, DropZone, NextStep, images_words
+from app.study_imports import StudyImports
 from app.surveyor import Surveyor
+from app.targets_row import TargetsRow
 from app.widgets import Button, ElidedLabel, FlowGrid, IconLabel, box, clear, heading, label
 from gaze_capture.errors import UserError
-from segmentation.images import ENDINGS
-from segmentation.study import Study
+from segmentation.sources import format_of
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a path is a folder, or a file of a format that images come in."""
+    return path.is_dir() or (path.is_file() and format_of(path, named=False) is not None)
 
 
 class StudyPage(Page):
@@ -36,7 +45,9 @@ class StudyPage(Page):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
+        self.setAcceptDrops(True)
         self.overview = Overview()
+        self.imports = StudyImports(self)
         self._surveyor = Surveyor(self)
         self._surveyor.counted.connect(self._show)
         self._surveyor.failed.connect(self.error)
@@ -120,10 +131,18 @@ class StudyPage(Page):
         box(head, spacing=theme.NORMAL)
         head.addLayout(names, 1)
         self.import_images_button = Button(self.tr("Import images…"), "image", "", self.choose_images)
-        self.import_gaze_button = Button(self.tr("Import gaze…"), "eye", "", self.choose_gaze)
-        for button in (self.import_images_button, self.import_gaze_button):
+        self.import_gaze_button = Button(self.tr("Import gaze…"), "eye", "", self.imports.choose_gaze)
+        self.more_button = Button(self.tr("More"), "dots-three")
+        self.more_button.setToolTip(self.tr("More to import and to check"))
+        self.more_button.setMenu(self.imports.menu())
+        for button in (self.import_images_button, self.import_gaze_button, self.more_button):
             head.addWidget(button)
         layout.addLayout(head)
+        self.targets_row = TargetsRow()
+        self.targets_row.edit_wanted.connect(self.imports.edit_targets)
+        layout.addWidget(self.targets_row)
+        self.text_warning = WarningRow(self.tr("Look at them"), self.imports.look_at_text)
+        layout.addWidget(self.text_warning)
         self.next = NextStep()
         self.next.acted.connect(lambda: self._act(first=True))
         self.next.second_acted.connect(lambda: self._act(first=False))
@@ -149,14 +168,23 @@ class StudyPage(Page):
             if page:
                 card.clicked.connect(lambda page=page: self.page_wanted.emit(page))
             else:
-                card.clicked.connect(self.choose_images)
+                card.clicked.connect(self.choose_images if name == "images" else self._masks_card_clicked)
         self.drop_zone = DropZone(self.tr("Drop images, folders or\na gaze table (CSV) here"))
         self.drop_zone.dropped.connect(self.take_files)
         # Eight cells fill the grid's rows; the eighth takes files.
         layout.addWidget(FlowGrid([*self.cards.values(), self.drop_zone], 230))
         self.mosaic = Mosaic()
         self.mosaic.chosen.connect(self._open_image)
-        layout.addSpacing(theme.NORMAL)
+        self.similar_button = Button(
+            self.tr("Find similar images…"), "copy", "plain", self.imports.find_similar
+        )
+        self.similar_button.setToolTip(self.tr("Frames of one scene should not be split for testing"))
+        below = QHBoxLayout()
+        box(below, spacing=theme.NORMAL)
+        self.mosaic_title = label(self.tr("Images"), "muted")
+        below.addWidget(self.mosaic_title, 1)
+        below.addWidget(self.similar_button)
+        layout.addLayout(below)
         layout.addWidget(self.mosaic, 1)
         centred = QWidget()
         row = QHBoxLayout(centred)
@@ -179,6 +207,7 @@ class StudyPage(Page):
         self._stack.setCurrentIndex(1)
         self._name.setText(study.name)
         self._folder.setText(str(study.folder))
+        self.targets_row.show_targets(study.targets)
         if what in ("image", "annotator"):
             return
         self.mosaic.show_study(study)
@@ -186,8 +215,16 @@ class StudyPage(Page):
             self._show(Overview(images=len(study.images)), counting=True)
         self._surveyor.request(study)
 
+    def _masks_card_clicked(self) -> None:
+        if self.overview.images:
+            self.imports.choose_masks()
+        else:
+            self.choose_images()
+
     def _show(self, overview: Overview, *, counting: bool = False) -> None:
         self.overview = overview
+        for widget in (self.similar_button, self.mosaic_title):
+            widget.setVisible(bool(overview.images))
         o = overview
         if counting:
             for card in self.cards.values():
@@ -198,13 +235,8 @@ class StudyPage(Page):
         without_gaze = o.images - o.gaze
         gaze = [self.tr("{n} without").format(n=without_gaze)] if without_gaze else []
         waiting = max(0, o.gaze - o.absent - o.pseudomasks)
-        self.cards["images"].show_count(
-            o.images,
-            None,
-            self.tr("{n} kept for testing").format(n=o.test_images)
-            if o.test_images
-            else self.tr("all for training"),
-        )
+        self.cards["images"].show_count(o.images, None, images_words(self, o))
+        self.text_warning.warn(text_warning(self, o.burned_in))
         self.cards["masks"].show_count(
             o.masks,
             o.images,
@@ -263,13 +295,12 @@ class StudyPage(Page):
     # Opening
 
     def new_study(self) -> None:
-        """Ask for a folder and make a study in it."""
-        folder = QFileDialog.getExistingDirectory(self, self.tr("Choose an empty folder for the new study"))
-        if folder:
-            try:
-                self.session.set_study(Study.create(Path(folder)))
-            except UserError as error:
-                self.error.emit(str(error), "")
+        """Ask for a folder, a name and targets, and make a study."""
+        from app.new_study_dialog import NewStudyDialog
+
+        dialog = NewStudyDialog(self)
+        dialog.made.connect(self.session.set_study)
+        dialog.open()
 
     def open_study(self) -> None:
         """Ask for a study and open it."""
@@ -287,25 +318,11 @@ class StudyPage(Page):
     # Steps
 
     def choose_images(self) -> None:
-        """Ask for a folder of images and import it; masks lying beside it in `masks` come along."""
-        if self.session.study is None:
-            return
-        folder = QFileDialog.getExistingDirectory(self, self.tr("Choose a folder of images"))
-        if folder:
-            self.import_images([Path(folder)])
-
-    def choose_gaze(self) -> None:
-        """Ask for a gaze table and import it."""
-        if self.session.study is None:
-            return
-        name, _ = QFileDialog.getOpenFileName(
-            self, self.tr("Choose a gaze table"), "", self.tr("Gaze tables (*.csv)")
-        )
-        if name:
-            self.import_gaze(Path(name))
+        """Ask what to import and how."""
+        self.imports.choose_images()
 
     def take_files(self, paths: list[Path]) -> None:
-        """Import what was dropped: a study is opened, tables are gaze, the rest images."""
+        """Import what was dropped: a study is opened, tables are gaze, the rest is asked about and imported."""
         if len(paths) == 1 and (paths[0] / "study.json").exists():
             self.open_folder(paths[0])
             return
@@ -313,7 +330,7 @@ class StudyPage(Page):
             self.error.emit(self.tr("Open or make a study first, then drop images on it."), "")
             return
         tables = [path for path in paths if path.suffix.lower() == ".csv"]
-        images = [path for path in paths if path.is_dir() or path.suffix.lower() in ENDINGS]
+        images = [path for path in paths if path not in tables and is_readable(path)]
         other = [path.name for path in paths if path not in tables and path not in images]
         if other:
             self.error.emit(
@@ -323,47 +340,23 @@ class StudyPage(Page):
                 "",
             )
         if images:
-            self.import_images(images)
+            self.imports.choose_images(images)
         for table in tables:
-            self.import_gaze(table)
+            self.imports.import_gaze(table)
 
-    def import_images(self, paths: list[Path]) -> None:
-        """Import images in a thread."""
-        study = self.session.study
-        assert study is not None
-        beside = paths[0].parent / "masks" if paths[0].is_dir() and paths[0].name == "images" else None
-        masks = beside if beside is not None and beside.is_dir() else None
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Take files anywhere on the page."""
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+            self.drop_zone.heat(True)
 
-        def work(progress: StepProgress) -> object:
-            from segmentation.importing import import_images
+    def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:
+        """Cool down."""
+        self.drop_zone.heat(False)
 
-            return import_images(study, paths, masks=masks, progress=progress)
-
-        def report(result: Any) -> None:
-            skipped: tuple[tuple[str, str], ...] = result.skipped
-            duplicates: tuple[str, ...] = result.duplicates
-            text = self.tr("{n} images came in.").format(n=len(result.imported))
-            if duplicates:
-                text += " " + self.tr("{n} were in the study already.").format(n=len(duplicates))
-            if skipped:
-                text += " " + self.tr("{n} could not be read: {reason}").format(
-                    n=len(skipped), reason=skipped[0][1]
-                )
-            self.notice.emit(text)
-
-        self._do(work, self.tr("Importing images"), report)
-
-    def import_gaze(self, table: Path) -> None:
-        """Import a gaze table in a thread."""
-        study, annotator = self.session.study, self.session.annotator
-        assert study is not None
-
-        def work(progress: StepProgress) -> object:
-            from segmentation.gaze_import import import_gaze
-
-            return import_gaze(study, table, annotator=annotator, progress=progress)
-
-        self._do(work, self.tr("Importing gaze"), lambda _: self.notice.emit(self.tr("The gaze came in.")))
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Import what was dropped."""
+        self.drop_zone.dropEvent(event)
 
     def simulate(self) -> None:
         """Simulate gaze for all images that have none."""

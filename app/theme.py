@@ -281,6 +281,28 @@ QHeaderView::section {
 }
 QTableView::item { padding: 0 8px; border: none; border-bottom: 1px solid $faint; }
 QTableView::item:selected { background: $selection; color: $text; }
+QTreeView {
+    background: $surface; border: 1px solid $border; border-radius: 6px; outline: none; padding: 4px;
+    selection-background-color: $selection; selection-color: $text;
+}
+QTreeView::item { padding: 3px 0; }
+QTreeView::item:selected { background: $selection; color: $text; }
+QDialog QListWidget { border: 1px solid $border; border-radius: 6px; padding: 4px; }
+QDialog QListWidget::item { padding: 6px 8px; border-radius: 4px; }
+QDialog QListWidget::item:selected { background: $selection; color: $text; }
+QRadioButton { spacing: 8px; min-height: 24px; }
+QCheckBox::indicator, QRadioButton::indicator {
+    width: 16px; height: 16px; background: $field; border: 1px solid $edge; border-radius: 4px;
+}
+QRadioButton::indicator { border-radius: 9px; }
+QCheckBox::indicator:hover, QRadioButton::indicator:hover { border: 1px solid $accent; }
+QCheckBox::indicator:checked { background: $accent; border: 1px solid $accent; image: url($check); }
+QRadioButton::indicator:checked { background: $accent; border: 1px solid $accent; image: url($dot); }
+QCheckBox::indicator:focus, QRadioButton::indicator:focus { border: 2px solid $text; }
+QCheckBox::indicator:disabled, QRadioButton::indicator:disabled { border: 1px solid $border; background: $faint; }
+QPushButton::menu-indicator { image: none; width: 0; }
+QWidget#warningRow { background: $warned; border: 1px solid $warning; border-radius: 6px; }
+QToolButton#swatch:checked { border: 2px solid $text; }
 QScrollArea { background: transparent; border: none; }
 QScrollArea > QWidget > QWidget { background: transparent; }
 QScrollBar:vertical { background: transparent; width: 10px; margin: 2px; }
@@ -318,7 +340,11 @@ def style_sheet(tokens: Tokens) -> str:
         "dashed": blend(tokens.muted, tokens.border, 0.4),
         "disabled": blend(tokens.muted, tokens.background, 0.6),
         "field": tokens.background if tokens.mode == "dark" else tokens.surface,
+        "warned": blend(tokens.warning, tokens.surface, 0.12),
         "faint": blend(tokens.border, tokens.surface, 0.5),
+        "edge": blend(tokens.muted, tokens.border, 0.7),
+        "check": (_ICONS / f"check-{tokens.mode}.svg").as_posix(),
+        "dot": (_ICONS / f"dot-{tokens.mode}.svg").as_posix(),
         "caret": (_ICONS / f"caret-{tokens.mode}.svg").as_posix(),
         "slider": blend(tokens.accent, tokens.border, 0.7),
     }

@@ -1,0 +1,259 @@
+"""What the study page can bring in and change: each its dialog, then a task, then what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QObject
+from PySide6.QtWidgets import QFileDialog, QMenu
+
+from app.import_choice import ImportChoice, merged
+from app.jobs import StepProgress, Task
+from app.page import Page
+from segmentation.importing import ImportReport
+from segmentation.study import Study, Target
+
+
+class StudyImports(QObject):
+    """Opens the dialogs of a page and starts what they decide."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__(page)
+        self._page = page
+        self.last: ImportReport | None = None
+        """Of this session's latest import."""
+
+    @property
+    def _study(self) -> Study | None:
+        return self._page.session.study
+
+    def menu(self) -> QMenu:
+        """Return the further ways to import; what cannot be done now is greyed when it opens."""
+        menu = QMenu(self._page)
+        entries = (
+            (self.tr("Import masks…"), self.choose_masks, self._has_images),
+            (self.tr("Published data set…"), self.choose_published, lambda: self._study is not None),
+            (self.tr("Similar images…"), self.find_similar, self._has_images),
+            (self.tr("Text in the pixels…"), self.look_at_text, self._has_marked),
+            (self.tr("What the last import left out…"), self.show_last, lambda: self.last is not None),
+        )
+        actions = []
+        for number, (text, act, possible) in enumerate(entries):
+            if number == 2:
+                menu.addSeparator()
+            action = menu.addAction(text)
+            action.triggered.connect(lambda _=False, act=act: act())
+            actions.append((action, possible))
+
+        def update() -> None:
+            for action, possible in actions:
+                action.setEnabled(possible())
+
+        menu.aboutToShow.connect(update)
+        return menu
+
+    def _has_images(self) -> bool:
+        return self._study is not None and bool(self._study.images)
+
+    def _has_marked(self) -> bool:
+        return self._study is not None and any(image.burned_in for image in self._study.images.values())
+
+    # Images
+
+    def choose_images(self, paths: Sequence[Path] = ()) -> None:
+        """Ask what to import and how, beginning with files or folders that were dropped."""
+        if self._study is None:
+            return
+        from app.import_dialog import ImportDialog
+
+        dialog = ImportDialog(self._page, self._study, paths)
+        dialog.chosen.connect(self.import_images)
+        dialog.open()
+
+    def import_images(self, choice: ImportChoice) -> None:
+        """Import images in a thread."""
+        study = self._study
+        assert study is not None
+
+        def work(progress: StepProgress) -> ImportReport:
+            from segmentation.importing import import_images
+
+            return import_images(
+                study,
+                choice.paths,
+                masks=choice.masks,
+                labels=choice.labels,
+                target=choice.target,
+                split=choice.options.split,
+                group_by=choice.options.group_by,
+                options=choice.options,
+                progress=progress,
+            )
+
+        self._do(work, self.tr("Importing images"), self._show_report)
+
+    def _show_report(self, report: ImportReport) -> None:
+        from app.import_result import worth_showing
+
+        self.last = report
+        if worth_showing(report):
+            self.show_last()
+            return
+        text = self.tr("{n} images came in.").format(n=f"{len(report.imported):,}")
+        if report.masks:
+            text += " " + self.tr("{n} true masks came with them.").format(n=f"{report.masks:,}")
+        if report.duplicates:
+            text += " " + self.tr("{n} were in the study already.").format(n=f"{len(report.duplicates):,}")
+        self._page.notice.emit(text)
+
+    def show_last(self) -> None:
+        """Show what the latest import brought and what it left out."""
+        if self.last is None:
+            return
+        from app.import_result import ImportResult
+
+        dialog = ImportResult(self._page, self.last)
+        dialog.look_wanted.connect(self.look_at_text)
+        dialog.open()
+
+    def look_at_text(self) -> None:
+        """Show the images in which text is likely, one after the other."""
+        if self._study is None:
+            return
+        from app.burned_in_dialog import BurnedInDialog
+
+        dialog = BurnedInDialog(self._page, self._study)
+        dialog.finished.connect(self._refresh)
+        dialog.open()
+
+    # Masks, data sets, gaze
+
+    def choose_masks(self) -> None:
+        """Ask for masks of images that are there already."""
+        if self._study is None:
+            return
+        from app.import_dialog import MasksDialog
+
+        dialog = MasksDialog(self._page, self._study)
+        dialog.chosen.connect(self.import_masks)
+        dialog.open()
+
+    def import_masks(self, choice: ImportChoice) -> None:
+        """Import masks in a thread."""
+        study, masks = self._study, choice.masks
+        assert study is not None and masks is not None
+
+        def work(progress: StepProgress) -> object:
+            from segmentation.masks import import_masks
+
+            return import_masks(study, masks, labels=choice.labels, target=choice.target, progress=progress)
+
+        def report(result: Any) -> None:
+            taken = ImportReport(masks=result.masks, skipped=result.skipped)
+            if result.skipped:
+                self.last = taken
+                self.show_last()
+            else:
+                self._page.notice.emit(
+                    self.tr("{n} true masks came in, for {images} images.").format(
+                        n=f"{result.masks:,}", images=f"{result.images:,}"
+                    )
+                )
+
+        self._do(work, self.tr("Importing masks"), report)
+
+    def choose_published(self) -> None:
+        """Ask for a published data set."""
+        if self._study is None:
+            return
+        from app.new_study_dialog import PublishedDialog
+
+        dialog = PublishedDialog(self._page)
+        dialog.chosen.connect(self.import_published)
+        dialog.open()
+
+    def import_published(self, name: str, folder: Path, tests: Path | None) -> None:
+        """Import a published data set in a thread."""
+        study = self._study
+        assert study is not None
+
+        def work(progress: StepProgress) -> ImportReport:
+            from segmentation.published import import_dataset
+
+            names = (
+                tests.read_text(encoding="utf-8", errors="replace").split("\n") if tests is not None else []
+            )
+            reports = import_dataset(
+                study,
+                name,
+                folder,
+                test_names=[one.strip() for one in names if one.strip()],
+                progress=progress,
+            )
+            return merged(report for _, report in reports)
+
+        self._do(work, self.tr("Importing the data set"), self._show_report)
+
+    def choose_gaze(self) -> None:
+        """Ask for a gaze table and import it."""
+        if self._study is None:
+            return
+        name, _ = QFileDialog.getOpenFileName(
+            self._page, self.tr("Choose a gaze table"), "", self.tr("Gaze tables (*.csv)")
+        )
+        if name:
+            self.import_gaze(Path(name))
+
+    def import_gaze(self, table: Path) -> None:
+        """Import a gaze table in a thread."""
+        study, annotator = self._study, self._page.session.annotator
+        assert study is not None
+
+        def work(progress: StepProgress) -> object:
+            from segmentation.gaze_import import import_gaze
+
+            return import_gaze(study, table, annotator=annotator, progress=progress)
+
+        self._do(
+            work, self.tr("Importing gaze"), lambda _: self._page.notice.emit(self.tr("The gaze came in."))
+        )
+
+    # Targets and groups
+
+    def edit_targets(self) -> None:
+        """Change what is segmented."""
+        if self._study is None:
+            return
+        from app.targets_dialog import TargetsDialog
+
+        dialog = TargetsDialog(self._page, self._study.targets, self._study)
+        dialog.stored.connect(self._targets_stored)
+        dialog.open()
+
+    def _targets_stored(self, targets: tuple[Target, ...]) -> None:
+        session = self._page.session
+        if session.target_id not in {target.id for target in targets}:
+            session.target_id = targets[0].id
+        self._refresh()
+
+    def find_similar(self) -> None:
+        """Look for images of one scene."""
+        if self._study is None:
+            return
+        from app.similar_dialog import SimilarDialog
+
+        dialog = SimilarDialog(self._page, self._study)
+        dialog.stored.connect(self._page.notice)
+        dialog.finished.connect(self._refresh)
+        dialog.open()
+
+    def _refresh(self) -> None:
+        self._page.session.refresh("data")
+
+    def _do(self, work: Any, title: str, report: Any) -> None:
+        task = Task(work, title, self._page)
+        task.succeeded.connect(report)
+        task.ended.connect(self._refresh)
+        self._page.start_task(task)
