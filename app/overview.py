@@ -74,7 +74,7 @@ def survey(study: Study) -> Overview:
         masks=count_files(study.folder / "masks", f".{target}.png"),
         gaze=len(gazed),
         absent=len(absent - pseudomasks),
-        fixations=sum(len(item.duration_ms) for group in study.fixations.values() for item in group),
+        fixations=sum(len(item.duration_ms) for item in study.looks()),
         simulated_from=study.simulated_from(),
         pseudomasks=len(pseudomasks),
         explanations=len(explanations),

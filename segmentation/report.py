@@ -153,7 +153,7 @@ def _tiles(study: Study, metrics: dict[str, dict[str, Any]], chosen: dict[str, A
     splits: dict[str, int] = {}
     for image in study.images.values():
         splits[image.split] = splits.get(image.split, 0) + 1
-    looks = [item for group in study.fixations.values() for item in group]
+    looks = study.looks()
     tiles = []
     if chosen:
         where = f"split {chosen['split']}" if chosen["split"] else "all splits"

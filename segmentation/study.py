@@ -266,10 +266,13 @@ class Study:
                 )
         self._set(targets=[dataclasses.asdict(target) for target in targets])
         self.targets = tuple(targets)
+        # Free viewing counts for the new ones, too.
+        self._fixations = None
 
     def holds_anything_of(self, target_id: str) -> bool:
         """Whether the study has a mask, gaze, a pseudo-mask or a review of a target."""
-        keys = _keys_in(self.folder / "masks", ".png") | self.pseudomask_keys() | set(self.fixations)
+        looked = {key for key, items in self.fixations.items() if any(item.target_id for item in items)}
+        keys = _keys_in(self.folder / "masks", ".png") | self.pseudomask_keys() | looked
         reviews = {tuple(path.name.partition(".")[::2]) for path in (self.folder / "reviews").glob("*/")}
         return any(key[1] == target_id for key in keys | reviews)
 
@@ -464,15 +467,21 @@ class Study:
 
     @property
     def fixations(self) -> dict[tuple[str, str], list[Fixations]]:
-        """All fixations by (image id, target id); free viewing counts for the first target."""
+        """All fixations by (image id, target id); those of free viewing, and its word, count for every target."""
         if self._fixations is None:
             found: dict[tuple[str, str], list[Fixations]] = {}
+            every_target = [target.id for target in self.targets]
             for path in self._fixation_tables():
                 for fixations in read_fixation_table(path):
-                    key = (fixations.image_id, fixations.target_id or self.targets[0].id)
-                    found.setdefault(key, []).append(fixations)
+                    for target_id in [fixations.target_id] if fixations.target_id else every_target:
+                        found.setdefault((fixations.image_id, target_id), []).append(fixations)
             self._fixations = found
         return self._fixations
+
+    def looks(self) -> list[Fixations]:
+        """Return the fixations of every look at an image once, those of free viewing included."""
+        once = {id(item): item for group in self.fixations.values() for item in group}
+        return list(once.values())
 
     def presence(self, image_id: str, target_id: str) -> Presence | None:
         """Return the latest word on a target in an image: a review's before a gaze session's."""
@@ -486,7 +495,7 @@ class Study:
 
     def simulated_from(self) -> str | None:
         """Return ``"masks"`` or ``"saliency"`` if any gaze of the study was simulated so, else None."""
-        return simulated_source(item for group in self.fixations.values() for item in group)
+        return simulated_source(self.looks())
 
     # Pseudo-masks and explanations
 
