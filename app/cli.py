@@ -393,12 +393,52 @@ def _simulate(args: argparse.Namespace, progress: Progress) -> Outcome:
     from segmentation.steps import simulate
 
     study = Study.open(args.study)
-    report = simulate(study, seed=args.seed, split=args.split, source=args.source, progress=progress)
-    return Outcome(
-        dataclasses.asdict(report),
-        f"Simulated gaze on {_counted(report.images, 'image')} in {_counted(len(report.recordings), 'sitting')}, "
-        f"{report.from_masks} of them from their true masks. Results made of it are simulated, not a person's.",
+    report = simulate(
+        study,
+        seed=args.seed,
+        split=args.split,
+        source=args.source,
+        targets=args.targets,
+        gives_presence=not args.without_presence,
+        progress=progress,
     )
+    text = (
+        f"Simulated gaze on {_counted(report.images, 'image')} in {_counted(len(report.recordings), 'sitting')}, "
+        f"{report.from_masks} of them from their true masks. Results made of it are simulated, not a person's."
+    )
+    if report.without_mask:
+        text += (
+            f"\n{_counted(report.without_mask, 'image')} without a true mask of the target were passed over."
+        )
+    return Outcome(dataclasses.asdict(report), text)
+
+
+def _targets(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from segmentation.steps import add_target, rename_target
+
+    study = Study.open(args.study)
+    details = (args.name, args.kind, args.inside, args.code, args.colour)
+    if args.add is None and any(value is not None for value in details):
+        raise UserError("Name the target that this is about: gaze-insight targets STUDY --add ID ...")
+    if args.add is not None:
+        add_target(
+            study,
+            args.add,
+            args.name,
+            kind=args.kind or "lesion",
+            inside=args.inside,
+            code=args.code or "",
+            colour=args.colour,
+        )
+    if args.rename is not None:
+        rename_target(study, *args.rename)
+    lines = [
+        f"{target.id}  {target.name}  {target.kind}  {target.colour}"
+        + (f"  inside {target.inside}" if target.inside else "")
+        + (f"  {target.code}" if target.code else "")
+        for target in study.targets
+    ]
+    return Outcome({"targets": [dataclasses.asdict(target) for target in study.targets]}, "\n".join(lines))
 
 
 def _pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -415,6 +455,8 @@ def _pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
         changes["thresholds"] = tuple(args.levels)
     if args.refine is not None:
         changes["refine"] = args.refine
+    if args.lesions is not None:
+        changes["lesions"] = args.lesions
     settings = dataclasses.replace(study.pseudomask_settings, **changes)
     report = make_pseudomasks(study, settings=settings, split=args.split, progress=progress)
     lines = [
@@ -422,6 +464,8 @@ def _pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
     ]
     if report.absent:
         lines.append(f"{_counted(report.absent, 'image')} marked absent need none.")
+    if report.undecided:
+        lines.append(f"{_counted(report.undecided, 'image')} marked unsure or ungradable teach nothing.")
     lines += _named("Without a fixation that counts", report.empty)
     lines += _named("Left out", [f"{image}: {reason}" for image, reason in report.failed])
     return Outcome({**dataclasses.asdict(report), "settings": settings.to_json()}, "\n".join(lines))
@@ -469,6 +513,8 @@ def _train(args: argparse.Namespace, progress: Progress) -> Outcome:
         "iterations": args.iterations,
         "max_minutes": args.max_minutes,
         "seed": args.seed,
+        "targets": tuple(args.targets) if args.targets else None,
+        "normalisation": {**spec.normalisation, **dict(args.normalise)} if args.normalise else None,
     }
     spec = dataclasses.replace(spec, **{name: value for name, value in chosen.items() if value is not None})
 
@@ -580,6 +626,19 @@ def _rectangle(text: str) -> tuple[int, int, int, int]:
     return x, y, width, height
 
 
+def _rule(text: str) -> tuple[str, str]:
+    from segmentation.intensity import check_rules
+
+    modality, equals, rule = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f'{text} should look like ct="window -600 1500"')
+    try:
+        check_rules({modality: rule})
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return modality, rule
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
@@ -618,6 +677,15 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("gaze-insight-demo"), metavar="DIR")
 
     add("new", _new, "make a study")
+
+    targets = add("targets", _targets, "list the targets of a study, add or rename one")
+    targets.add_argument("--add", metavar="ID", help="letters, digits, - and _")
+    targets.add_argument("--name", metavar="N")
+    targets.add_argument("--kind", choices=("lesion", "organ", "zone"))
+    targets.add_argument("--inside", metavar="ID", help="the target it is a part of")
+    targets.add_argument("--code", metavar="C", help="scheme first, like SCT:41216001")
+    targets.add_argument("--colour", metavar="#RRGGBB", help="default: one that no other target has")
+    targets.add_argument("--rename", nargs=2, metavar=("ID", "NAME"))
 
     images = add("import-images", _import_images, "copy images into a study")
     images.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files and folders")
@@ -725,6 +793,10 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--seed", type=int, default=0, metavar="N")
     simulate.add_argument("--split", metavar="NAME")
     simulate.add_argument("--source", choices=("auto", "masks", "saliency"), default="auto")
+    simulate.add_argument("--target", dest="targets", nargs="+", metavar="ID", help="default: every target")
+    simulate.add_argument(
+        "--without-presence", action="store_true", help="never say whether the target is there"
+    )
 
     pseudomask = add("pseudomask", _pseudomask, "turn fixations into nested pseudo-masks")
     pseudomask.add_argument(
@@ -733,6 +805,11 @@ def _parser() -> argparse.ArgumentParser:
     pseudomask.add_argument("--refine", choices=("none", "crf"))
     pseudomask.add_argument(
         "--sigma", metavar="DEG|PRESET", help="degrees, or fraction, gazemedseg-70, gazemedseg-50"
+    )
+    pseudomask.add_argument(
+        "--lesions",
+        choices=("annotated", "clusters", "together"),
+        help="what has a peak of its own: lesions told apart, regions looked at, or all gaze as one",
     )
     pseudomask.add_argument("--split", metavar="NAME")
 
@@ -753,6 +830,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--max-minutes", type=_positive, metavar="T")
     train.add_argument("--resume", metavar="RUN")
     train.add_argument("--seed", type=int, metavar="N")
+    train.add_argument("--targets", nargs="+", metavar="ID", help="default: every target of the study")
+    train.add_argument(
+        "--normalise",
+        type=_rule,
+        nargs="+",
+        metavar="MODALITY=RULE",
+        help='as is, range, z-score or a window: ct="window -600 1500"',
+    )
 
     predict = add("predict", _predict, "let the student segment images")
     evaluate = add("evaluate", _evaluate, "measure predictions")

@@ -88,7 +88,7 @@ def survey(study: Study) -> Overview:
         masks=count_files(study.folder / "masks", f".{target}.png"),
         gaze=len(gazed),
         absent=len(absent - pseudomasks),
-        fixations=sum(look.fixations for looks in study.looks.values() for look in looks),
+        fixations=sum(look.fixations for look in study.fixations.each_look()),
         simulated_from=study.simulated_from(),
         pseudomasks=len(pseudomasks),
         explanations=len(explanations),

@@ -343,6 +343,9 @@ def fixations_of(recording: Recording, parameters: AdaptiveIVT = AdaptiveIVT()) 
                 presence=placement.presence,
                 simulated_from=recording.simulated_from,
                 viewing_ms=end_ms - onset_ms,
+                instance=None
+                if placement.instance is None
+                else np.full(int(own.sum()), placement.instance, dtype=np.int64),
             )
         )
     return found

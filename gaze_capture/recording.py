@@ -33,6 +33,8 @@ Samples = npt.NDArray[np.void]
 
 Presence = Literal["present", "absent", "unsure", "ungradable"]
 """An annotator's word on a target in an image."""
+UNDECIDED: tuple[Presence, ...] = ("unsure", "ungradable")
+"""Words that leave a target in an image without a label."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class Placement:
     window_level: tuple[float, float] | None = None
     presence: Presence | None = None
     """The annotator's word on the target, given before the next image was shown."""
+    instance: int | None = None
+    """Number of the lesion looked at, where the annotator tells several of one target apart."""
 
     def image_px_from_screen_px(self, xy: Floats) -> Floats:
         """Map screen pixels (..., 2) to image pixels (..., 2)."""

@@ -177,6 +177,7 @@ class RecordingWriter:
             "image_from_screen": placement.image_from_screen.tolist(),
             "viewport_px": placement.viewport_px,
             "window_level": placement.window_level,
+            "instance": placement.instance,
         }
         self._queue.put((_PLACEMENT_START, _json_bytes(values)))
         return number
@@ -434,6 +435,8 @@ def _placement_of(start: dict[str, Any], end: dict[str, Any]) -> Placement:
         viewport_px=(x, y, width, height),
         window_level=(window_level[0], window_level[1]) if window_level else None,
         presence=end["presence"],
+        # Recordings from before lesions were told apart have none.
+        instance=start.get("instance"),
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gaze_capture.errors import UserError
+from gaze_capture.recording import UNDECIDED
 from segmentation.augmentation import STRENGTHS, flipped, moved, recoloured, standardised
 from segmentation.images import resize
 from segmentation.job import RunSpec
@@ -155,7 +156,8 @@ def load_training_set(
     """Read the images of `spec.split` with their labels and explanations.
 
     Labels are pseudo-masks; a reviewed mask, or the word that the target is absent, is a strong label and takes their
-    place. Only the method `supervised`, and `spec.holdout`, read true masks.
+    place. Where the word is unsure or ungradable, the target has no label in that image. Only the method
+    `supervised`, and `spec.holdout`, read true masks.
 
     Raises
     ------
@@ -253,12 +255,13 @@ def _target_levels(
         return (None, 0, False) if mask is None else (_resized(mask, size) * np.uint8(_ALL_LEVELS), 0, False)
     reviews = study.reviews(image.id, target_id)
     mask = study.reviewed_mask(image.id, target_id) if reviews and reviews[-1].verdict != "rejected" else None
-    if mask is not None:
+    # What a reviewer took the trouble to draw or accept says more than an earlier doubt, but not than their own.
+    if mask is not None and reviews[-1].presence not in UNDECIDED:
         return _resized(mask, size) * np.uint8(_ALL_LEVELS), 0, True
     presence = study.presence(image.id, target_id)
     if presence == "absent":
         return np.zeros((size, size), np.uint8), 0, True
-    if presence == "ungradable" or (
+    if presence in UNDECIDED or (
         reviews and reviews[-1].verdict == "rejected" and reviews[-1].subject == "pseudomask"
     ):
         return None, 0, False
@@ -303,4 +306,4 @@ def _what_is_missing(study: Study, spec: RunSpec, images: Sequence[StudyImage]) 
         return f"{where} has gaze yet; record, import or simulate gaze first."
     if not any(key[0] in ids for key in study.pseudomask_keys()):
         return f"{where} has a pseudo-mask yet; make them from the gaze first: gaze-insight pseudomask STUDY."
-    return f"{where} has a usable label: every pseudo-mask was rejected or its image called ungradable."
+    return f"{where} has a usable label: every pseudo-mask was rejected or its image called unsure or ungradable."

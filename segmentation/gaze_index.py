@@ -40,12 +40,12 @@ def stamps_of(paths: Sequence[Path]) -> dict[Path, Stamp]:
 
 
 class GazeIndex(Mapping[Key, list[Fixations]]):
-    """All fixations by (image id, target id); free viewing counts for the first target. Safe to read in threads.
+    """All fixations by (image id, target id); free viewing counts for every target. Safe to read in threads.
 
     Parameters
     ----------
     stamps : the tables, in order, as they are now
-    first_target : id that free viewing counts for
+    every_target : ids that free viewing counts for
     earlier : an index of the same study whose tables need not be read again where they are the same
 
     Raises
@@ -55,12 +55,12 @@ class GazeIndex(Mapping[Key, list[Fixations]]):
     """
 
     def __init__(
-        self, stamps: Mapping[Path, Stamp], first_target: str, earlier: GazeIndex | None = None
+        self, stamps: Mapping[Path, Stamp], every_target: Sequence[str], earlier: GazeIndex | None = None
     ) -> None:
         self.stamps = dict(stamps)
         self.looks: dict[Key, list[Look]] = {}
         """What the headers say, in the order of the tables."""
-        self._first_target = first_target
+        self._every_target = tuple(every_target)
         self._headers: dict[Path, list[Look]] = {}
         self._paths: dict[Key, list[Path]] = {}
         self._lock = threading.Lock()
@@ -70,11 +70,31 @@ class GazeIndex(Mapping[Key, list[Fixations]]):
             looks = earlier._headers[path] if earlier is not None and known else read_looks(path)
             self._headers[path] = looks
             for look in looks:
-                key = (look.image_id, look.target_id or first_target)
-                self.looks.setdefault(key, []).append(look)
-                paths = self._paths.setdefault(key, [])
-                if not paths or paths[-1] is not path:
-                    paths.append(path)
+                for key in self._keys(look):
+                    self.looks.setdefault(key, []).append(look)
+                    paths = self._paths.setdefault(key, [])
+                    if not paths or paths[-1] is not path:
+                        paths.append(path)
+
+    def _keys(self, item: Look | Fixations) -> list[Key]:
+        return [
+            (item.image_id, name) for name in ([item.target_id] if item.target_id else self._every_target)
+        ]
+
+    def each_look(self) -> Iterator[Look]:
+        """Yield every look once, also where it counts for several targets."""
+        for looks in self._headers.values():
+            yield from looks
+
+    def each(self) -> Iterator[Fixations]:
+        """Yield the fixations of every look once, also where they count for several targets."""
+        for path in self.stamps:
+            seen: set[int] = set()
+            for group in self._table(path).values():
+                for item in group:
+                    if id(item) not in seen:
+                        seen.add(id(item))
+                        yield item
 
     def __getitem__(self, key: Key) -> list[Fixations]:
         return [item for path in self._paths[key] for item in self._table(path).get(key, ())]
@@ -96,7 +116,8 @@ class GazeIndex(Mapping[Key, list[Fixations]]):
             table: Table = {}
             rows = 0
             for item in read_fixation_table(path):
-                table.setdefault((item.image_id, item.target_id or self._first_target), []).append(item)
+                for key in self._keys(item):
+                    table.setdefault(key, []).append(item)
                 rows += len(item.duration_ms)
             self._tables[path] = (table, rows)
             while len(self._tables) > 1 and sum(count for _, count in self._tables.values()) > ROWS_KEPT:

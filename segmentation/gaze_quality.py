@@ -36,9 +36,8 @@ class GazeQuality:
 def gaze_quality(study: Study, progress: Progress = no_progress) -> list[GazeQuality]:
     """Measure every recording and import of a study, in the order of their ids."""
     by_source: dict[str, list[Fixations]] = {}
-    for group in study.fixations.values():
-        for item in group:
-            by_source.setdefault(item.source, []).append(item)
+    for item in study.fixations.each():
+        by_source.setdefault(item.source, []).append(item)
     recordings = study.recording_ids()
     sources = [*recordings, *sorted(set(by_source) - set(recordings))]
     rows = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,6 +154,11 @@ def check_rules(rules: Mapping[str, str]) -> None:
                 f"{rule!r} is no way to normalise {modality} images; use as is, range, z-score, or window C W "
                 "with centre and width, like window 40 400."
             )
+
+
+def rules_for(rules: Mapping[str, str], modalities: Iterable[str]) -> dict[str, str]:
+    """Return the rule of each modality that occurs, ``as is`` where a run names none."""
+    return {modality: rules.get(modality, "as is") for modality in sorted(set(modalities))}
 
 
 def _window_of(rule: str) -> Window | None:

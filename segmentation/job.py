@@ -84,7 +84,8 @@ class RunSpec:
 
     method: str = "gaze-to-insight"
     preset: str = "cpu"
-    targets: tuple[str, ...] = ("target",)
+    targets: tuple[str, ...] = ()
+    """Ids of what is learned; none stands for all targets of the study, which are named when the run is made."""
     split: str = "train"
     seed: int = 0
     device: str = "auto"

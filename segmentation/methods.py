@@ -195,6 +195,8 @@ def make_method(spec: RunSpec, text_width: int) -> Method:
     """
     if spec.method not in METHODS:
         raise UserError(f"There is no method {spec.method!r}; choose one of {', '.join(METHODS)}.")
+    if not spec.targets:
+        raise UserError("The run names no target to learn; start a new run, which takes all of the study's.")
     torch.manual_seed(spec.seed)
     return METHODS[spec.method](spec, text_width)
 

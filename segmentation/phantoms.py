@@ -2,7 +2,9 @@
 
 Three kinds: a polyp-like dome in an endoscopic view, a pigmented lesion on skin, a gland in an MRI slice. They
 are plausible, not anatomical: enough structure that a colour threshold fails and that a network has to look at
-form. About one image in seven shows everything but the target.
+form. About one image in seven shows everything but the target, unless asked otherwise.
+
+Beside them a volume: a T2-like prostate in slices, with the gland and, inside of it, the central gland.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ class Phantom:
     seed: int
 
 
-def make_phantom(seed: int, kind: Kind | None = None, size_px: int = 192) -> Phantom:
+def make_phantom(
+    seed: int, kind: Kind | None = None, size_px: int = 192, absent_share: float = ABSENT_SHARE
+) -> Phantom:
     """Draw one phantom; the same arguments give the same pixels.
 
     Parameters
@@ -54,18 +58,22 @@ def make_phantom(seed: int, kind: Kind | None = None, size_px: int = 192) -> Pha
         What is drawn; None lets the seed choose.
     size_px
         Side of the square image, at least 32.
+    absent_share
+        How probable it is that the target is absent, 0..1.
 
     Raises
     ------
     ValueError
-        If the size is below 32 pixels or the kind is unknown.
+        If the size is below 32 pixels, the kind is unknown or the share is none.
     """
+    if not 0 <= absent_share <= 1:
+        raise ValueError(f"a share lies between 0 and 1, not at {absent_share}")
     if size_px < 32:
         raise ValueError(f"a phantom of {size_px} pixels has no room for a target; use at least 32")
     rng = np.random.default_rng([seed, 20250415])
     chosen = KINDS[int(rng.integers(len(KINDS)))]
     kind = kind or chosen
-    present = bool(rng.random() >= ABSENT_SHARE)
+    present = bool(rng.random() >= absent_share)
     try:
         draw = _DRAW[kind]
     except KeyError:
@@ -82,6 +90,7 @@ def write_phantoms(
     size_px: int = 192,
     kinds: Sequence[Kind] = KINDS,
     prefix: str = "phantom",
+    absent_share: float = ABSENT_SHARE,
     progress: Progress = no_progress,
 ) -> tuple[Path, Path]:
     """Write phantoms as ``folder/images/*.png`` and ``folder/masks/*.png`` of the same names.
@@ -96,7 +105,7 @@ def write_phantoms(
         progress(index, count, prefix)
         kind = kinds[index % len(kinds)]
         # Ten million apart: sets drawn from neighbouring seeds share no image.
-        phantom = make_phantom(seed * 10_000_000 + index, kind, size_px)
+        phantom = make_phantom(seed * 10_000_000 + index, kind, size_px, absent_share)
         name = f"{prefix}-{kind}-{index:04d}.png"
         write_bytes_atomic(folder / "images" / name, _encode_png(phantom.image))
         write_bytes_atomic(folder / "masks" / name, encode_mask(phantom.mask))

@@ -114,7 +114,7 @@ def checked(spec: RunSpec) -> RunSpec:
         ),
         "the first of student_widths and teacher_widths should both be 0, or neither": all(widths[0][:1])
         == all(widths[1][:1]),
-        "targets should name at least one target, each once": 0 < len(spec.targets) == len(set(spec.targets)),
+        "targets should name each target once": len(spec.targets) == len(set(spec.targets)),
         f"cwc_confidence should be above 0.5 and below 1, not {spec.cwc_confidence}": 0.5
         < spec.cwc_confidence
         < 1,

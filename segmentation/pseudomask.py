@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,10 @@ WITHOUT_GEOMETRY = "fraction"
 """The preset for imported fixations that carry no degrees: as if the image had been 25 degrees wide."""
 
 
+Lesions = Literal["annotated", "clusters", "together"]
+LESIONS: tuple[Lesions, ...] = get_args(Lesions)
+
+
 @dataclass(frozen=True)
 class PseudoMaskSettings:
     """How a study's pseudo-masks are made."""
@@ -66,12 +70,19 @@ class PseudoMaskSettings:
     """A key of `segmentation.refine.REFINERS`, or ``"none"``."""
     minimum_duration_ms: float = 50.0
     """Shorter fixations do not count (GazeMedSeg)."""
+    lesions: Lesions = "annotated"
+    """What has a peak of its own in the heatmap, so that a lesion seen briefly is not lost beside one seen long:
+    lesions that the annotator told apart, regions that were looked at apart (``clusters``), or nothing."""
 
     def __post_init__(self) -> None:
         if self.sigma not in PRESETS:
             raise UserError(f"There is no sigma preset {self.sigma!r}; choose one of {', '.join(PRESETS)}.")
         if self.refine not in REFINERS:
             raise UserError(f"There is no refiner {self.refine!r}; choose one of {', '.join(REFINERS)}.")
+        if self.lesions not in LESIONS:
+            raise UserError(
+                f"There is no way {self.lesions!r} to tell lesions apart; choose one of {', '.join(LESIONS)}."
+            )
         if self.sigma_deg is not None and not 0 < self.sigma_deg < 20:
             raise UserError(f"Sigma should be between 0 and 20 degrees, not {self.sigma_deg}.")
         if self.thresholds is not None:
@@ -259,6 +270,102 @@ def levels_of(heatmap: Heatmap, thresholds: Sequence[float]) -> npt.NDArray[np.u
     return np.searchsorted(ascending, heatmap.ravel(), side="right").astype(np.uint8).reshape(heatmap.shape)
 
 
+CLUSTER_GRID = 96
+"""Side of the coarse grid on which regions are told apart."""
+CLUSTER_SADDLE = 0.6
+"""Two peaks are one region if the dwell between them does not fall below this share of the lower one."""
+CLUSTER_SHARE = 0.12
+"""A region with less than this share of all dwell was only passed over."""
+NO_LESION = -1
+
+
+def clusters_of(
+    xy_px: Floats, duration_ms: Floats, sigma_px: Floats, shape: tuple[int, int]
+) -> npt.NDArray[np.int64]:
+    """Tell apart the regions that were looked at: the basins of the dwell map, shallow ones merged.
+
+    Returns
+    -------
+    (F,) number of each fixation's region, from 0; NO_LESION where it holds too little dwell, or is the only one.
+    """
+    scale = min(1.0, CLUSTER_GRID / max(shape))
+    small = max(1, math.ceil(shape[0] * scale)), max(1, math.ceil(shape[1] * scale))
+    places = np.minimum((xy_px + 0.5) * scale, [small[1] - 1, small[0] - 1])
+    density = dwell_density(places, duration_ms, np.maximum(sigma_px * scale, 0.5), small)
+    basins = _basins(density)
+    columns, rows = np.rint(places).astype(int).T
+    found = basins[rows, columns]
+    labels = np.full(len(found), NO_LESION, dtype=np.int64)
+    kept = 0
+    for basin in np.unique(found):
+        own = found == basin
+        if duration_ms[own].sum() >= CLUSTER_SHARE * duration_ms.sum():
+            labels[own] = kept
+            kept += 1
+    return labels if kept > 1 else np.full(len(found), NO_LESION, dtype=np.int64)
+
+
+def _basins(density: Floats) -> npt.NDArray[np.int64]:
+    """Label each cell (R, C) by the peak it belongs to, the highest peak 0; a watershed from the peaks down."""
+    rows, columns = density.shape
+    heights = np.pad(density, 1, constant_values=-1.0).ravel().tolist()
+    width = columns + 2
+    steps = (-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1)
+    labels = [-1] * len(heights)
+    peaks: list[float] = []
+    parent: list[int] = []
+
+    def root(label: int) -> int:
+        while parent[label] != label:
+            label = parent[label]
+        return label
+
+    for cell in np.argsort(-np.pad(density, 1, constant_values=-1.0).ravel(), kind="stable").tolist():
+        height = heights[cell]
+        if height <= 0:
+            break
+        # Peaks are numbered from the highest down, so that the lowest number is the highest neighbour.
+        around = sorted({root(labels[cell + step]) for step in steps if labels[cell + step] >= 0})
+        if not around:
+            labels[cell] = len(peaks)
+            parent.append(len(peaks))
+            peaks.append(height)
+            continue
+        labels[cell] = around[0]
+        for other in around[1:]:
+            if height >= CLUSTER_SADDLE * peaks[other]:
+                parent[other] = around[0]
+    merged = np.array([root(label) if label >= 0 else 0 for label in labels], dtype=np.int64)
+    return merged.reshape(rows + 2, width)[1:-1, 1:-1]
+
+
+def lesion_heatmap(
+    xy_px: Floats,
+    duration_ms: Floats,
+    sigma_px: Floats,
+    shape: tuple[int, int],
+    lesion: npt.NDArray[np.int64],
+) -> Heatmap:
+    """Return the heatmap (H, W) in 0..1 in which every lesion has a peak of 1 of its own.
+
+    Fixations of no lesion (`lesion` (F,) is NO_LESION) are measured against the highest peak of all.
+    """
+    densities = {
+        int(number): dwell_density(
+            *(part[lesion == number] for part in (xy_px, duration_ms, sigma_px)), shape
+        )
+        for number in np.unique(lesion)
+    }
+    if len(densities) == 1:
+        return normalise(next(iter(densities.values())))
+    highest = max(float(density.max()) for density in densities.values())
+    heatmap = np.zeros(shape, dtype=np.float32)
+    for number, density in densities.items():
+        part = (density / highest).astype(np.float32) if number == NO_LESION else normalise(density)
+        np.maximum(heatmap, part, out=heatmap)
+    return heatmap
+
+
 def make_pseudomask(
     image: npt.NDArray[np.float32],
     fixations: Sequence[Fixations],
@@ -276,10 +383,11 @@ def make_pseudomask(
 
     Returns
     -------
-    None where no fixation counts.
+    None where no fixation counts. The note ``lesions`` tells how many have a peak of their own.
     """
     height, width = image.shape[:2]
-    xy_parts, duration_parts, sigma_parts = [], [], []
+    xy_parts, duration_parts, sigma_parts, lesion_parts = [], [], [], []
+    told_apart: dict[tuple[str, int], int] = {}
     preset_name = settings.sigma
     for item in fixations:
         preset = PRESETS[settings.sigma]
@@ -293,6 +401,13 @@ def make_pseudomask(
         )
         xy_parts.append(item.xy_px[counts])
         duration_parts.append(item.duration_ms[counts])
+        # The numbers of one sitting mean nothing in another.
+        lesion_parts.append(
+            [
+                NO_LESION if number is None else told_apart.setdefault((item.source, number), len(told_apart))
+                for number in _instances(item, counts)
+            ]
+        )
         sigma_parts.append(
             np.tile(_sigma_px(preset, settings, item, (height, width)), (int(counts.sum()), 1))
         )
@@ -300,7 +415,16 @@ def make_pseudomask(
     if not len(xy_px):
         return None
     duration_ms, sigma_px = np.concatenate(duration_parts), np.concatenate(sigma_parts)
-    heatmap = normalise(dwell_density(xy_px, duration_ms, sigma_px, (height, width)))
+    lesion = np.concatenate(lesion_parts).astype(np.int64)
+    if settings.lesions == "clusters":
+        # What the annotator told apart stays apart; only the rest is grouped by place.
+        free = lesion == NO_LESION
+        if free.any():
+            found = clusters_of(xy_px[free], duration_ms[free], sigma_px[free], (height, width))
+            lesion[free] = np.where(found == NO_LESION, NO_LESION, found + lesion.max() + 1)
+    elif settings.lesions == "together":
+        lesion[:] = NO_LESION
+    heatmap = lesion_heatmap(xy_px, duration_ms, sigma_px, (height, width), lesion)
     preset = PRESETS[preset_name]
     thresholds = settings.thresholds
     if thresholds is None:
@@ -321,8 +445,14 @@ def make_pseudomask(
         level_map=levels_of(refined, thresholds),
         refiner=settings.refine,
         simulated_from=simulated_source(fixations),
-        notes={"sigma": preset_name},
+        notes={"sigma": preset_name, "lesions": len(set(lesion.tolist()) - {NO_LESION}) or 1},
     )
+
+
+def _instances(fixations: Fixations, counts: npt.NDArray[np.bool_]) -> list[int | None]:
+    if fixations.instance is None:
+        return [None] * int(counts.sum())
+    return list(fixations.instance[counts].tolist())
 
 
 def _sigma_px(

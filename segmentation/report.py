@@ -153,7 +153,7 @@ def _tiles(study: Study, metrics: dict[str, dict[str, Any]], chosen: dict[str, A
     splits: dict[str, int] = {}
     for image in study.images.values():
         splits[image.split] = splits.get(image.split, 0) + 1
-    looks = [item for group in study.fixations.values() for item in group]
+    looks = list(study.fixations.each_look())
     tiles = []
     if chosen:
         where = f"split {chosen['split']}" if chosen["split"] else "all splits"
@@ -163,7 +163,7 @@ def _tiles(study: Study, metrics: dict[str, dict[str, Any]], chosen: dict[str, A
     tiles.append(
         _tile(str(len(study.images)), "images: " + ", ".join(f"{n} {name}" for name, n in splits.items()))
     )
-    tiles.append(_tile(str(len(looks)), f"looks, {sum(len(item.duration_ms) for item in looks)} fixations"))
+    tiles.append(_tile(str(len(looks)), f"looks, {sum(look.fixations for look in looks)} fixations"))
     if looks:
         seconds = float(np.mean([item.viewing_ms for item in looks])) / 1000
         tiles.append(_tile(f"{seconds:.1f} s", "gaze an image"))

@@ -8,6 +8,7 @@ worker makes: ``checkpoints/``, ``samples/``, ``predictions/``.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -206,13 +207,14 @@ def process_exists(pid: int) -> bool:
 
 
 def create_run(study: Study, spec: RunSpec) -> RunFolder:
-    """Make the folder of a new run and store its spec.
+    """Make the folder of a new run and store its spec; one that names no target learns all of the study's.
 
     Raises
     ------
     UserError
         If the study cannot be written or has no such target.
     """
+    spec = dataclasses.replace(spec, targets=spec.targets or tuple(target.id for target in study.targets))
     for target_id in spec.targets:
         study.target(target_id)
     run = RunFolder(study.runs_folder / new_id("run-"))

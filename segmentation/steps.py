@@ -17,6 +17,7 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import AdaptiveIVT, fixations_of
+from gaze_capture.recording import UNDECIDED
 from gaze_capture.recording_codec import Recovered, needs_recovery, read_recording, recover
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, saliency, simulate_sitting
 from gaze_capture.trackers import RecordingResult, ReplayTracker, SimulatedTracker, Tracker, record_headless
@@ -24,12 +25,14 @@ from segmentation.evaluation import Evaluation, evaluate
 from segmentation.explaining import ExplainResult, explain_study
 from segmentation.gaze_import import GazeReport, import_gaze
 from segmentation.importing import ImportReport, import_images
+from segmentation.intensity import rules_for
 from segmentation.job import ENDINGS, JobEvent, RunSpec
 from segmentation.presets import preset
 from segmentation.progress import Progress, no_progress
 from segmentation.pseudomask import PseudoMask, PseudoMaskSettings, make_pseudomask
 from segmentation.runs import RunFolder, create_run, follow, latest_run, read_events, start_worker
 from segmentation.study import Study, StudyImage, Target, new_id
+from segmentation.targets import add_target, rename_target
 
 __all__ = [
     "Evaluation",
@@ -41,6 +44,7 @@ __all__ = [
     "RecoverReport",
     "SimulateReport",
     "TrainResult",
+    "add_target",
     "detect_fixations",
     "evaluate",
     "explain",
@@ -52,6 +56,7 @@ __all__ = [
     "preset",
     "record",
     "recover_recordings",
+    "rename_target",
     "simulate",
     "train",
 ]
@@ -89,8 +94,11 @@ class SimulateReport:
 
     recordings: tuple[str, ...]
     images: int
+    """Looks: each image counts once for every target that was looked for in it."""
     from_masks: int
-    """Images whose gaze was drawn from their true mask; the rest from saliency alone."""
+    """Looks whose gaze was drawn from the true mask; the rest from saliency alone."""
+    without_mask: int = 0
+    """Looks left out because the target has no true mask in the image."""
 
 
 def simulate(
@@ -99,56 +107,96 @@ def simulate(
     seed: int = 0,
     split: str | None = None,
     source: Literal["auto", "masks", "saliency"] = "auto",
+    targets: Sequence[str] | None = None,
+    gives_presence: bool = True,
     annotator: str = "simulated",
     images_per_sitting: int = 50,
     progress: Progress = no_progress,
 ) -> SimulateReport:
-    """Let a synthetic clinician look at every image that has no gaze yet, one recording a sitting.
+    """Let a synthetic clinician look for each target in every image without gaze for it, one recording a sitting.
 
     Gaze is drawn from the true mask where there is one (``auto``), and every result made of it is *simulated from
     masks*; ``saliency`` never looks at a mask.
 
+    Parameters
+    ----------
+    targets
+        Ids of what is looked for, one after the other; default: all targets of the study.
+    gives_presence
+        Whether the clinician says after each image if the target is there.
+
     Raises
     ------
     UserError
-        If there are no images, all have gaze already, or ``masks`` is asked for where an image has none.
+        If there are no images, all have gaze already, or ``masks`` is asked for where an image has none. With several
+        targets, an image is passed over for those whose true mask it lacks.
     """
     images = study.images_of(split)
     if not images:
         raise UserError("The study has no images yet; import some first.")
-    target = study.target()
-    waiting = [image for image in images if (image.id, target.id) not in study.fixations]
-    if not waiting:
+    chosen = (
+        list(study.targets) if targets is None else [study.target(name) for name in dict.fromkeys(targets)]
+    )
+    waiting = {
+        target: [image for image in images if (image.id, target.id) not in study.fixations]
+        for target in chosen
+    }
+    if not any(waiting.values()):
         raise UserError("Every image has gaze already; nothing was simulated.")
+    without_mask = 0
     if source == "masks":
-        without = [image.id for image in waiting if not study.mask_path(image.id, target.id).exists()]
-        if without:
+        seen = {
+            target: [image for image in found if study.mask_path(image.id, target.id).exists()]
+            for target, found in waiting.items()
+        }
+        without = [image.id for target in chosen for image in waiting[target] if image not in seen[target]]
+        without_mask = len(without)
+        if without and (len(chosen) == 1 or not any(seen.values())):
             raise UserError(
-                f"{len(without)} images have no true mask to simulate gaze from (the first is {without[0]}); "
+                f"{without_mask} images have no true mask to simulate gaze from (the first is {without[0]}); "
                 "import masks or simulate from saliency."
             )
-    # Chosen by the seed alone, so that a sitting's bias does not follow the order of file names.
-    order = np.random.default_rng(seed).permutation(len(waiting))
+        waiting = seen
+    clinician = SyntheticClinician(seed=seed, annotator=annotator, gives_presence=gives_presence)
+    total = sum(map(len, waiting.values()))
     recordings: list[str] = []
-    from_masks = 0
-    for sitting, start in enumerate(range(0, len(order), images_per_sitting)):
-        progress(start, len(order), f"sitting {sitting + 1}")
-        chosen = [waiting[index] for index in order[start : start + images_per_sitting]]
-        looked_at = [_to_look_at(study, image, target, source) for image in chosen]
-        from_masks += sum(item.mask is not None for item in looked_at)
-        recording_id = new_id("rec-")
-        simulate_sitting(
-            study.new_recording_folder(recording_id),
-            looked_at,
-            SyntheticClinician(seed=seed, annotator=annotator),
-            sitting=sitting,
-            recording_id=recording_id,
-        )
-        recordings.append(recording_id)
-        detect_fixations(study, recording_id)
-    progress(len(order), len(order), "")
-    study.audit("simulate", seed=seed, images=len(order), from_masks=from_masks)
-    return SimulateReport(tuple(recordings), len(order), from_masks)
+    done = from_masks = 0
+    for target, found in waiting.items():
+        # Chosen by the seed alone, so that a sitting's bias does not follow the order of file names.
+        order = np.random.default_rng(seed).permutation(len(found))
+        # A sitting's number chooses its samples: no two targets share one, in whatever order they are looked for.
+        first = _SITTINGS_A_TARGET * study.targets.index(target)
+        for sitting, start in enumerate(range(0, len(order), images_per_sitting), first):
+            progress(done, total, f"sitting {len(recordings) + 1}")
+            looked_at = [
+                _to_look_at(study, found[index], target, source)
+                for index in order[start : start + images_per_sitting]
+            ]
+            from_masks += sum(item.mask is not None for item in looked_at)
+            recording_id = new_id("rec-")
+            simulate_sitting(
+                study.new_recording_folder(recording_id),
+                looked_at,
+                clinician,
+                sitting=sitting,
+                recording_id=recording_id,
+            )
+            recordings.append(recording_id)
+            detect_fixations(study, recording_id)
+            done += len(looked_at)
+    progress(total, total, "")
+    study.audit(
+        "simulate",
+        seed=seed,
+        images=total,
+        from_masks=from_masks,
+        targets=[target.id for target in chosen],
+        gives_presence=gives_presence,
+    )
+    return SimulateReport(tuple(recordings), total, from_masks, without_mask)
+
+
+_SITTINGS_A_TARGET = 10_000
 
 
 def _to_look_at(study: Study, image: StudyImage, target: Target, source: str) -> ImageToLookAt:
@@ -263,6 +311,8 @@ class PseudoMaskReport:
     """Images without gaze."""
     absent: int
     """Images whose annotator said that the target is absent: they need no mask to teach."""
+    undecided: int
+    """Images whose annotator was unsure or called them ungradable: they teach nothing of the target."""
     empty: tuple[str, ...]
     """Images whose gaze holds no fixation that counts."""
     failed: tuple[tuple[str, str], ...]
@@ -290,8 +340,10 @@ def make_pseudomasks(
     if not with_gaze:
         raise UserError("No image has gaze yet; record, simulate or import some first.")
     said = study.presences()
-    absent = {key for key in with_gaze if said.get((key[0].id, key[1].id)) == "absent"}
-    todo = [key for key in with_gaze if key not in absent]
+    words = [said.get((image.id, target.id)) for image, target in with_gaze]
+    todo = [
+        key for key, word in zip(with_gaze, words, strict=True) if word != "absent" and word not in UNDECIDED
+    ]
 
     def make(key: tuple[StudyImage, Target]) -> PseudoMask | UserError | None:
         image, target = key
@@ -314,7 +366,14 @@ def make_pseudomasks(
             study.check_there()
             failed.append((image.id, str(result)))
     study.audit("pseudomask", made=made, settings=study.pseudomask_settings.to_json())
-    return PseudoMaskReport(made, len(keys) - len(with_gaze), len(absent), tuple(empty), tuple(failed))
+    return PseudoMaskReport(
+        made=made,
+        waiting=len(keys) - len(with_gaze),
+        absent=words.count("absent"),
+        undecided=sum(word in UNDECIDED for word in words),
+        empty=tuple(empty),
+        failed=tuple(failed),
+    )
 
 
 def explain(
@@ -343,6 +402,9 @@ class TrainResult:
     seconds: float
     iterations: int
     device: str
+    targets: tuple[str, ...]
+    normalisation: dict[str, str]
+    """How each modality among the images was normalised."""
 
 
 @dataclass(frozen=True)
@@ -368,6 +430,8 @@ def train(
     on_event: OnEvent = _ignore_event,
 ) -> TrainResult:
     """Train in a worker process and wait for its end; Ctrl+C stops it with a checkpoint.
+
+    A spec that names no target learns all targets of the study.
 
     Raises
     ------
@@ -397,7 +461,15 @@ def train(
     assert last is not None, "a run that is followed ends with an event"
     if last.kind != "done":
         raise UserError(f"{last.values.get('message')} (run {run.id})")
-    return TrainResult(run.id, float(last.values["seconds"]), last.step, device)
+    used = run.spec
+    return TrainResult(
+        run.id,
+        float(last.values["seconds"]),
+        last.step,
+        device,
+        used.targets,
+        rules_for(used.normalisation, (image.modality for image in study.images.values())),
+    )
 
 
 def predict(

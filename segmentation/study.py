@@ -299,10 +299,13 @@ class Study:
                 )
         self._set(targets=[dataclasses.asdict(target) for target in targets])
         self.targets = tuple(targets)
+        # Free viewing counts for the new ones, too.
+        self._forget_gaze()
 
     def holds_anything_of(self, target_id: str) -> bool:
         """Whether the study has a mask, gaze, a pseudo-mask or a review of a target."""
-        keys = self.mask_keys() | self.pseudomask_keys() | set(self.fixations)
+        looked = {key for key, looks in self.looks.items() if any(look.target_id for look in looks)}
+        keys = self.mask_keys() | self.pseudomask_keys() | looked
         return any(key[1] == target_id for key in keys | _keys_in(self.folder / "reviews", ""))
 
     def target(self, target_id: str | None = None) -> Target:
@@ -555,14 +558,14 @@ class Study:
 
     @property
     def fixations(self) -> GazeIndex:
-        """All fixations by (image id, target id); free viewing counts for the first target.
+        """All fixations by (image id, target id); those of free viewing, and its word, count for every target.
 
         A mapping whose keys come from the tables' headers; an image's rows are read when they are asked for.
         """
         gaze = self._gaze
         if gaze is None:
             stamps = stamps_of(self._fixation_tables())
-            gaze = GazeIndex(stamps, self.targets[0].id, self._gaze_before)
+            gaze = GazeIndex(stamps, [target.id for target in self.targets], self._gaze_before)
             self._gaze, self._gaze_before = gaze, None
         return gaze
 
@@ -589,7 +592,7 @@ class Study:
 
     def simulated_from(self) -> str | None:
         """Return ``"masks"`` or ``"saliency"`` if any gaze of the study was simulated so, else None."""
-        return simulated_source(look for looks in self.looks.values() for look in looks)
+        return simulated_source(self.fixations.each_look())
 
     # Pseudo-masks and explanations
 

@@ -51,7 +51,7 @@ def ended_pid() -> int:
 
 
 def test_a_new_run_keeps_its_spec_and_waits(study: Study, run: RunFolder) -> None:
-    assert run.spec == RunSpec(seed=7)
+    assert run.spec == RunSpec(seed=7, targets=("target",))
     assert study.run_ids() == [run.id]
     assert run.state() == "waiting" and run.events() == []
     assert run.study_folder == study.folder

@@ -18,6 +18,7 @@ from segmentation.pseudomask import PseudoMask
 from segmentation.study import Study
 
 TINY = {
+    "targets": ("target",),
     "image_size_px": 32,
     "batch_size": 2,
     "iterations": 6,
