@@ -55,9 +55,10 @@ AnyIndex = QModelIndex | QPersistentModelIndex
 
 @dataclass(frozen=True)
 class Row:
-    """One image as listed."""
+    """One image, or one volume, as listed."""
 
     image_id: str
+    """Of a volume, the slice that is shown first."""
     name: str
     image: StudyImage
     state: str
@@ -65,6 +66,16 @@ class Row:
     token: str
     """The theme's colour of the state's dot."""
     detail: str = ""
+    slices: tuple[str, ...] = ()
+    """Ids of a volume's slices in order."""
+    count: str = ""
+    """How many of a volume's slices are in the state, as in ``7/24``."""
+
+    @property
+    def text(self) -> str:
+        """The state in full."""
+        state = f"{self.state} {self.count}".rstrip()
+        return f"{state} · {self.detail}" if self.detail else state
 
 
 class _MakeOne(QRunnable):
@@ -158,6 +169,8 @@ class ImageModel(QAbstractListModel):
         super().__init__(parent)
         self._rows: list[Row] = []
         self._index: dict[str, int] = {}
+        self._entered: dict[str, str] = {}
+        """The slice last shown of each volume, by its row's image."""
 
     def set_rows(self, rows: list[Row]) -> None:
         """Show other rows; where only states differ, the list stays where it is."""
@@ -169,7 +182,9 @@ class ImageModel(QAbstractListModel):
             return
         self.beginResetModel()
         self._rows = list(rows)
-        self._index = {row.image_id: number for number, row in enumerate(rows)}
+        self._index = {
+            name: number for number, row in enumerate(rows) for name in (row.slices or (row.image_id,))
+        }
         self.endResetModel()
 
     def set_row(self, row: Row) -> None:
@@ -179,8 +194,14 @@ class ImageModel(QAbstractListModel):
         self.dataChanged.emit(self.index(number), self.index(number))
 
     def row_of(self, image_id: str) -> int:
-        """Return an image's row, or -1."""
+        """Return the row of an image or slice, or -1."""
         return self._index.get(image_id, -1)
+
+    def enter(self, image_id: str) -> None:
+        """Note which slice of its volume was shown last, so that the row leads back to it."""
+        number = self.row_of(image_id)
+        if number >= 0 and self._rows[number].slices:
+            self._entered[self._rows[number].image_id] = image_id
 
     def rowCount(self, parent: AnyIndex | None = None) -> int:
         """Return the number of images."""
@@ -192,11 +213,11 @@ class ImageModel(QAbstractListModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return row.name
         if role == Qt.ItemDataRole.ToolTipRole:
-            return f"{row.name}\n{row.state}" + (f" · {row.detail}" if row.detail else "")
+            return f"{row.name}\n{row.text}"
         if role == Qt.ItemDataRole.AccessibleTextRole:
-            return f"{row.name}, {row.state}"
+            return f"{row.name}, {row.state} {row.count}".rstrip()
         if role == IdRole:
-            return row.image_id
+            return self._entered.get(row.image_id, row.image_id)
         if role == StateRole:
             return row.state
         if role == RowRole:
@@ -252,6 +273,12 @@ class _Delegate(QStyledItemDelegate):
         place = QRect(
             area.left() + 12, area.top() + (ROW_HEIGHT - THUMBNAIL_PX) // 2, THUMBNAIL_PX, THUMBNAIL_PX
         )
+        if row.slices:
+            # Edges of further slices peep out behind the first.
+            painter.setPen(Qt.PenStyle.NoPen)
+            for shift, share in ((6, 0.5), (3, 0.8)):
+                painter.setBrush(QColor(theme.blend(tokens.muted, tokens.surface, share * 0.6)))
+                painter.drawRoundedRect(QRectF(place.adjusted(shift, -shift, shift, -shift)), 4, 4)
         rounded = QPainterPath()
         rounded.addRoundedRect(QRectF(place), 4, 4)
         painter.fillPath(rounded, QColor(tokens.raised))
@@ -260,7 +287,7 @@ class _Delegate(QStyledItemDelegate):
             painter.setClipPath(rounded)
             painter.drawPixmap(place, pixmap)
             painter.setClipping(False)
-        left = place.right() + 12
+        left = place.right() + (16 if row.slices else 12)
         width = area.right() - left - 10
         metrics = QFontMetrics(painter.font())
         painter.setPen(QColor(tokens.text))
@@ -273,8 +300,7 @@ class _Delegate(QStyledItemDelegate):
         small.setPixelSize(12)
         painter.setFont(small)
         painter.setPen(QColor(tokens.muted))
-        text = f"{row.state} · {row.detail}" if row.detail else row.state
-        text = QFontMetrics(small).elidedText(text, Qt.TextElideMode.ElideRight, width - 14)
+        text = QFontMetrics(small).elidedText(row.text, Qt.TextElideMode.ElideRight, width - 14)
         painter.drawText(
             QRect(left + 14, area.top() + 30, width - 14, 20), Qt.AlignmentFlag.AlignVCenter, text
         )
@@ -354,14 +380,18 @@ class ImageList(QFrame):
         return [self._filter.index(row, 0).data(IdRole) for row in range(self._filter.rowCount())]
 
     def select(self, image_id: str | None) -> None:
-        """Mark an image as the current one and bring it into view."""
+        """Mark an image, or the volume it is a slice of, as the current one and bring it into view."""
+        self.model.enter(image_id or "")
         index = self._filter.mapFromSource(self.model.index(self.model.row_of(image_id or ""), 0))
         self.view.setCurrentIndex(index)
         if index.isValid():
             self.view.scrollTo(index)
 
     def neighbour(self, image_id: str | None, step: int) -> str | None:
-        """Return the id of the image `step` rows on among those that pass the filter; None beyond the ends."""
+        """Return the image `step` rows on among those that pass the filter; None beyond the ends.
+
+        Of a volume it is the slice shown last, or the middle one.
+        """
         shown = self._filter.rowCount()
         index = self._filter.mapFromSource(self.model.index(self.model.row_of(image_id or ""), 0))
         row = index.row() + step if index.isValid() else (0 if step > 0 else shown - 1)
