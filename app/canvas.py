@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
-from itertools import pairwise
-
 import numpy as np
-from PySide6.QtCore import QLineF, QPoint, QPointF, QRectF, QSize, Qt, QTimer, Signal
+from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import (
-    QBrush,
     QColor,
-    QImage,
     QKeyEvent,
     QMouseEvent,
     QPainter,
@@ -19,93 +13,54 @@ from PySide6.QtGui import (
     QPaintEvent,
     QPen,
     QPixmap,
-    QPolygonF,
     QResizeEvent,
     QTransform,
     QWheelEvent,
 )
 from PySide6.QtWidgets import QWidget
 
-from app import theme
-from app.scene import LAYERS, Floats, LayerName, Marks, Outline, Scene, inferno_rgba
+from app import theme, windowing
+from app.layer_drawing import (
+    DEFAULT_OPACITY,
+    HIDDEN_AT_FIRST,
+    draw_marks,
+    draw_other_target,
+    draw_region,
+    draw_scanpath,
+    mark_radius,
+    path_of,
+    pixmap_of,
+    square,
+)
+from app.ruler import draw_scale_bar
+from app.scene import LAYERS, Floats, LayerName, Marks, Scene
+from segmentation.intensity import Window
 
 MINIMUM_VISIBLE_PX = 32
 MAXIMUM_ZOOM = 40.0
-RADIUS_AT_250_MS = 8.0
 HOLD_SECONDS = 0.3
 """A layer key held longer than this only peeks: releasing it puts the layer back."""
-
-
-@dataclass(frozen=True)
-class Style:
-    """How a layer is drawn: never by colour alone."""
-
-    colour: str
-    width: float = 2.0
-    dashes: tuple[float, ...] = ()
-    """Lengths of dash and gap in units of the pen's width; empty is solid."""
-    fill: float = 0.0
-    """Opacity of the tint inside, 0..1."""
-
-
-STYLES: dict[LayerName, Style] = {
-    "heatmap": Style("#F98E09"),
-    "fixations": Style("#FFFFFF", 1.5),
-    "scanpath": Style("#FFFFFF", 1.0),
-    "levels": Style("#009E73", 1.5),
-    "student": Style("#56B4E9", 2.0, fill=0.18),
-    "teacher": Style("#E69F00", 2.0, dashes=(6, 2.5, 1.5, 2.5)),
-    "disagreement": Style("#CC79A7", 1.0),
-    "reviewed": Style("#FFFFFF", 2.0),
-    "truth": Style("#F0E442", 2.0, dashes=(1.2, 2.2)),
-}
-LOWER_LEVEL_DASHES = (5.0, 3.0)
-DEFAULT_OPACITY: dict[LayerName, float] = {"heatmap": 0.4, "scanpath": 0.8}
-HIDDEN_AT_FIRST: frozenset[LayerName] = frozenset({"scanpath", "teacher", "disagreement", "truth"})
-
-
-def pen_of(style: Style, *, halo: bool = False) -> QPen:
-    """Return a layer's pen, or the dark one that lies under it: solid also under dashes, and fainter there."""
-    colour = QColor(0, 0, 0, 110 if style.dashes else 170) if halo else QColor(style.colour)
-    pen = QPen(colour, style.width + (2.0 if halo else 0.0))
-    pen.setCapStyle(Qt.PenCapStyle.FlatCap if style.dashes else Qt.PenCapStyle.RoundCap)
-    pen.setJoinStyle(Qt.PenJoinStyle.BevelJoin)
-    if style.dashes and not halo:
-        pen.setDashPattern(list(style.dashes))
-    return pen
-
-
-@functools.cache
-def _inferno() -> list[int]:
-    return [QColor(*rgba).rgba() for rgba in inferno_rgba().tolist()]
-
-
-def pixmap_of(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> QPixmap:
-    """Turn RGB pixels (H, W, 3), or a heatmap (H, W), into a pixmap."""
-    height, width = pixels.shape[:2]
-    coloured = pixels.ndim == 3
-    form = QImage.Format.Format_RGB888 if coloured else QImage.Format.Format_Indexed8
-    data = np.ascontiguousarray(pixels)
-    image = QImage(data.data, width, height, width * (3 if coloured else 1), form)
-    if not coloured:
-        image.setColorTable(_inferno())
-    # fromImage converts, and so copies: the pixmap does not lean on the array's memory.
-    return QPixmap.fromImage(image)
-
-
-def mark_radius(duration_ms: float) -> float:
-    """Return a fixation's radius on the screen in logical pixels; the area follows the duration."""
-    return RADIUS_AT_250_MS * float(np.sqrt(max(duration_ms, 15.0) / 250.0))
+NOTCH = 120
+"""A wheel's angle from one notch to the next; touchpads send parts of it."""
 
 
 class Canvas(QWidget):
-    """Shows a Scene; wheel zooms, dragging pans, F fits, 1-9 toggle layers, C held shows the bare image."""
+    """Shows a Scene; dragging pans, F fits, 1-9 toggle layers, C held shows the bare image, W changes the window.
+
+    The wheel zooms; where it scrolls slices (`wheel_scrolls`), it zooms with Ctrl.
+    """
 
     view_changed = Signal()
     """The image lies elsewhere on the screen now (zoom, pan, resize, another image)."""
     layers_changed = Signal()
     cursor_moved = Signal(object)
     """(x, y) in image pixels, or None outside the image."""
+    window_changed = Signal()
+    """Centre and width, or the way dragging acts, are others now."""
+    scrolled = Signal(int)
+    """The wheel asks for so many slices on."""
+    tabbed = Signal(int)
+    """Tab (1) or Shift+Tab (-1), where the canvas takes it."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -115,7 +70,18 @@ class Canvas(QWidget):
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
         self.setAccessibleName(self.tr("Image"))
         self._scene: Scene | None = None
+        self._size = QSize()
         self._image: QPixmap | None = None
+        """Rendered when it is next drawn, where None: a drag may change the window many times in between."""
+        self._window: Window | None = None
+        """None: as the image opens."""
+        self._window_mode = False
+        self._windowed_from: tuple[QPointF, Window] | None = None
+        self.wheel_scrolls = False
+        self.takes_tab = False
+        self._wheel_angle = 0
+        self._others: list[tuple[QPainterPath, str, str]] = []
+        self._others_shown = False
         self._heatmap: QPixmap | None = None
         self._paths: dict[LayerName, list[QPainterPath]] = {}
         self._mapped: dict[LayerName, list[QPainterPath]] | None = None
@@ -141,30 +107,101 @@ class Canvas(QWidget):
         return QSize(640, 640)
 
     def set_scene(self, scene: Scene | None) -> None:
-        """Show another scene; zoom and pan stay where only the layers of the same image changed."""
-        same = scene is not None and self._scene is not None and scene.image_id == self._scene.image_id
+        """Show another scene; zoom, pan and window stay within an image and within a volume."""
+        before = self._scene
+        same = scene is not None and before is not None and scene.image_id == before.image_id
+        beside = scene is not None and before is not None and scene.volume == before.volume != ""
         self._scene = scene
         self._mapped = None
         if scene is None:
             self._image = self._heatmap = None
-            self._paths = {}
+            self._size = QSize()
+            self._paths, self._others = {}, []
             self.update()
             return
-        if not same or self._image is None:
-            self._image = pixmap_of(scene.image)
-        self._heatmap = None if scene.heatmap is None else pixmap_of(scene.heatmap)
+        size = QSize(scene.image.shape[1], scene.image.shape[0])
+        kept = (same or beside) and size == self._size
+        self._size = size
+        if not same or before is None or scene.image is not before.image:
+            self._image = None
+        if not (same or beside):
+            self._window = None
+        self._heatmap = None if scene.heatmap is None else pixmap_of(scene.heatmap, heatmap=True)
+        self._others = [(path_of(one.outline), one.colour, one.name) for one in scene.others]
         self._paths = {
-            name: [_path(found)]
+            name: [path_of(found)]
             for name in ("student", "teacher", "disagreement", "reviewed", "truth")
             if (found := getattr(scene, name)) is not None
         }
-        self._paths["levels"] = [_path(level) for level in scene.levels]
+        self._paths["levels"] = [path_of(level) for level in scene.levels]
         if not same:
             self._dot = self._live = None
+        if not kept:
             self.fit()
+        # As opened, each slice may have a window of its own.
+        self.window_changed.emit()
         self.update()
 
+    # Window
+
+    @property
+    def shown_window(self) -> Window | None:
+        """Centre and width in real values that the image is shown with; None without an image."""
+        return None if self._scene is None else self._window or self._scene.opened_window
+
+    @property
+    def as_opened(self) -> bool:
+        """Whether the window is the image's own."""
+        return self._window is None
+
+    def window_level(self) -> Window | None:
+        """Return the window as placements store it: None where an 8-bit image is shown as it is."""
+        return None if self.shown_window == windowing.IDENTITY and self._window is None else self.shown_window
+
+    def set_shown_window(self, window: Window | None) -> None:
+        """Show the image with a window, or as it opens."""
+        if window != self._window:
+            self._window = window
+            self._image = None
+            self.window_changed.emit()
+            self.update()
+
+    @property
+    def window_mode(self) -> bool:
+        """Whether dragging with the left button changes the window instead of moving the image."""
+        return self._window_mode
+
+    def set_window_mode(self, on: bool) -> None:
+        """Have dragging change the window, or move the image."""
+        if on != self._window_mode:
+            self._window_mode = on
+            self._rest_cursor()
+            self.window_changed.emit()
+
+    def _rest_cursor(self) -> None:
+        if self._window_mode:
+            self.setCursor(Qt.CursorShape.CrossCursor)
+        else:
+            self.unsetCursor()
+
+    def _pixmap(self, scene: Scene) -> QPixmap:
+        if self._image is None:
+            self._image = pixmap_of(windowing.rendered(scene.image, scene.intensity, self.shown_window))
+        return self._image
+
     # Layers
+
+    @property
+    def others_shown(self) -> bool:
+        """Whether the other targets' outlines are drawn."""
+        return self._others_shown
+
+    def show_others(self, on: bool) -> None:
+        """Draw the other targets' outlines, or leave them out."""
+        if on != self._others_shown:
+            self._others_shown = on
+            self.layers_changed.emit()
+            self.update()
 
     def layer_visible(self, name: LayerName) -> bool:
         """Whether a layer is switched on."""
@@ -208,10 +245,10 @@ class Canvas(QWidget):
         """Return the part of the widget that the dot and the last two fixations cover; older ones stand still."""
         area = QRectF()
         if self._dot is not None:
-            area = _square(self.widget_from_image(*self._dot), 14)
+            area = square(self.widget_from_image(*self._dot), 14)
         if self._live is not None:
             for xy, duration in zip(self._live.xy_px[-2:], self._live.duration_ms[-2:], strict=True):
-                area = area.united(_square(self.widget_from_image(*xy), mark_radius(duration) + 4))
+                area = area.united(square(self.widget_from_image(*xy), mark_radius(duration) + 4))
         return area
 
     # Where the image lies
@@ -256,10 +293,10 @@ class Canvas(QWidget):
     def fit(self) -> None:
         """Show all of the image, as large as fits."""
         self._fitted = True
-        if self._image is None:
+        if self._scene is None:
             return
         margin = 12
-        size = self._image.size()
+        size = self._size
         room_x, room_y = max(self.width() - 2 * margin, 16), max(self.height() - 2 * margin, 16)
         self._scale = min(room_x / size.width(), room_y / size.height())
         self._origin = QPointF(
@@ -270,10 +307,10 @@ class Canvas(QWidget):
 
     def zoom_by(self, factor: float, around: QPointF | None = None) -> None:
         """Zoom, keeping the image under a point of this widget (its centre if not given) where it is."""
-        if self._image is None:
+        if self._scene is None:
             return
         fixed = around if around is not None else QPointF(self.width() / 2, self.height() / 2)
-        least = min(self.width() / self._image.width(), self.height() / self._image.height()) / 4
+        least = min(self.width() / self._size.width(), self.height() / self._size.height()) / 4
         scale = min(max(self._scale * factor, least), MAXIMUM_ZOOM)
         self._origin = fixed - (fixed - self._origin) * (scale / self._scale)
         self._scale = scale
@@ -282,8 +319,7 @@ class Canvas(QWidget):
         self._moved()
 
     def _keep_in_view(self) -> None:
-        assert self._image is not None
-        width, height = self._image.width() * self._scale, self._image.height() * self._scale
+        width, height = self._size.width() * self._scale, self._size.height() * self._scale
         keep = MINIMUM_VISIBLE_PX
         self._origin = QPointF(
             min(max(self._origin.x(), keep - width), self.width() - keep),
@@ -301,46 +337,88 @@ class Canvas(QWidget):
         """Keep the image fitted, or where it was relative to the centre."""
         if self._fitted:
             self.fit()
-        elif self._image is not None:
+        elif self._scene is not None:
             grown = event.size() - event.oldSize()
             self._origin += QPointF(grown.width() / 2, grown.height() / 2)
             self._keep_in_view()
             self._moved()
 
+    def event(self, event: QEvent) -> bool:
+        """Keep Tab where it has a meaning here; with Ctrl it moves on to the next control."""
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress and self.takes_tab:
+            steps = {Qt.Key.Key_Tab: 1, Qt.Key.Key_Backtab: -1}
+            step = steps.get(Qt.Key(event.key()))
+            if step is not None:
+                if event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+                    self.focusNextPrevChild(step > 0)
+                else:
+                    back = event.modifiers() & Qt.KeyboardModifier.ShiftModifier
+                    self.tabbed.emit(-1 if back else step)
+                event.accept()
+                return True
+        return super().event(event)
+
     def wheelEvent(self, event: QWheelEvent) -> None:
-        """Zoom around the pointer."""
-        steps = event.angleDelta().y() / 120.0
-        if steps:
-            self.zoom_by(1.2**steps, event.position())
+        """Zoom around the pointer, or scroll through slices."""
+        angle = event.angleDelta().y()
+        zooms = bool(event.modifiers() & Qt.KeyboardModifier.ControlModifier)
+        if self.wheel_scrolls and not zooms:
+            if angle * self._wheel_angle < 0:
+                self._wheel_angle = 0
+            self._wheel_angle += angle
+            notches = int(self._wheel_angle / NOTCH)
+            if notches:
+                self._wheel_angle -= notches * NOTCH
+                self.scrolled.emit(-notches)
+        elif angle:
+            self.zoom_by(1.2 ** (angle / NOTCH), event.position())
         event.accept()
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
-        """Begin to pan."""
-        if event.button() in (Qt.MouseButton.LeftButton, Qt.MouseButton.MiddleButton):
+        """Begin to pan, or to change the window."""
+        left = event.button() == Qt.MouseButton.LeftButton
+        if event.button() == Qt.MouseButton.RightButton or (left and self._window_mode):
+            if (window := self.shown_window) is not None:
+                self._windowed_from = (event.position(), window)
+                self.setCursor(Qt.CursorShape.CrossCursor)
+        elif left or event.button() == Qt.MouseButton.MiddleButton:
             self._dragged_from = event.position()
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
-        """Pan, and tell where the pointer is on the image."""
-        if self._dragged_from is not None and self._image is not None:
+        """Pan or change the window, and tell where the pointer is on the image."""
+        if self._windowed_from is not None and self._scene is not None:
+            (start, window), least = self._windowed_from, self._scene.opened_window[1] * windowing.NARROWEST
+            moved = event.position() - start
+            if moved.manhattanLength() >= 1:
+                self.set_shown_window(windowing.dragged(window, moved.x(), -moved.y(), least))
+        elif self._dragged_from is not None and self._scene is not None:
             self._origin += event.position() - self._dragged_from
             self._dragged_from = event.position()
             self._fitted = False
             self.setCursor(Qt.CursorShape.ClosedHandCursor)
             self._keep_in_view()
             self._moved()
-        if self._image is not None:
+        if self._scene is not None:
             x, y = self.image_from_widget(event.position())
-            inside = -0.5 <= x < self._image.width() - 0.5 and -0.5 <= y < self._image.height() - 0.5
+            inside = -0.5 <= x < self._size.width() - 0.5 and -0.5 <= y < self._size.height() - 0.5
             self.cursor_moved.emit((x, y) if inside else None)
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
-        """End panning."""
-        self._dragged_from = None
-        self.unsetCursor()
+        """End dragging."""
+        self._dragged_from = self._windowed_from = None
+        self._rest_cursor()
+
+    def leaveEvent(self, event: QEvent) -> None:
+        """Tell that the pointer is on no pixel any more."""
+        self.cursor_moved.emit(None)
+        super().leaveEvent(event)
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
-        """Fit."""
-        self.fit()
+        """Fit; in window mode, show the image as it opens."""
+        if event.button() == Qt.MouseButton.LeftButton and not self._window_mode:
+            self.fit()
+        else:
+            self.set_shown_window(None)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Toggle layers, compare, fit, zoom."""
@@ -368,6 +446,9 @@ class Canvas(QWidget):
             self.set_bare(True)
         elif key == Qt.Key.Key_F:
             self.fit()
+        elif key == Qt.Key.Key_W:
+            if not event.isAutoRepeat():
+                self.set_window_mode(not self._window_mode)
         elif key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal):
             self.zoom_by(1.25)
         elif key == Qt.Key.Key_Minus:
@@ -397,19 +478,22 @@ class Canvas(QWidget):
         """Draw ground, image, then the layers from the widest to the finest."""
         painter = QPainter(self)
         painter.fillRect(event.rect(), QColor(theme.SURROUND))
-        if self._image is not None and self._scene is not None:
+        if self._scene is not None:
+            image = self._pixmap(self._scene)
             painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, self._scale < 8)
             place = QRectF(
                 self._origin.x(),
                 self._origin.y(),
-                self._image.width() * self._scale,
-                self._image.height() * self._scale,
+                image.width() * self._scale,
+                image.height() * self._scale,
             )
-            painter.drawPixmap(place, self._image, QRectF(self._image.rect()))
+            painter.drawPixmap(place, image, QRectF(image.rect()))
             painter.setRenderHint(QPainter.RenderHint.Antialiasing)
             if not self._bare:
                 self._draw_layers(painter, place, self._scene)
             self._draw_live(painter)
+            if self._scene.spacing_mm is not None:
+                draw_scale_bar(painter, self.height(), self._scale / self._scene.spacing_mm[1])
         painter.end()
 
     def _shows(self, name: LayerName) -> bool:
@@ -419,15 +503,15 @@ class Canvas(QWidget):
         if self._heatmap is not None and self._shows("heatmap"):
             painter.setOpacity(self._opacity["heatmap"])
             painter.drawPixmap(place, self._heatmap, QRectF(self._heatmap.rect()))
+        to_widget = QTransform(
+            self._scale,
+            0,
+            0,
+            self._scale,
+            self._origin.x() + self._scale / 2,
+            self._origin.y() + self._scale / 2,
+        )
         if self._mapped is None:
-            to_widget = QTransform(
-                self._scale,
-                0,
-                0,
-                self._scale,
-                self._origin.x() + self._scale / 2,
-                self._origin.y() + self._scale / 2,
-            )
             self._mapped = {
                 name: [to_widget.map(path) for path in paths] for name, paths in self._paths.items()
             }
@@ -435,67 +519,25 @@ class Canvas(QWidget):
         for name in order:
             if self._shows(name) and self._mapped.get(name):
                 painter.setOpacity(self._opacity[name])
-                self._draw_region(painter, name, self._mapped[name])
+                draw_region(painter, name, self._mapped[name])
+        if self._others_shown:
+            painter.setOpacity(1)
+            for path, colour, title in self._others:
+                draw_other_target(painter, to_widget.map(path), colour, title)
         for marks in scene.gaze:
             if self._shows("scanpath"):
                 painter.setOpacity(self._opacity["scanpath"])
-                self._draw_scanpath(painter, marks)
+                draw_scanpath(painter, marks, self.widget_from_image)
             if self._shows("fixations"):
                 painter.setOpacity(self._opacity["fixations"])
-                self._draw_marks(painter, marks)
+                draw_marks(painter, marks, self.widget_from_image)
         painter.setOpacity(1)
-
-    def _draw_region(self, painter: QPainter, name: LayerName, paths: list[QPainterPath]) -> None:
-        style = STYLES[name]
-        for index, path in enumerate(paths):
-            if name == "disagreement":
-                painter.fillPath(path, QBrush(QColor(style.colour), Qt.BrushStyle.BDiagPattern))
-            if style.fill:
-                tint = QColor(style.colour)
-                tint.setAlphaF(style.fill)
-                painter.fillPath(path, tint)
-            lower = name == "levels" and index > 0
-            line = Style(style.colour, style.width, LOWER_LEVEL_DASHES) if lower else style
-            painter.strokePath(path, pen_of(line, halo=True))
-            painter.strokePath(path, pen_of(line))
-
-    def _draw_scanpath(self, painter: QPainter, marks: Marks) -> None:
-        points = [self.widget_from_image(*xy) for xy in marks.xy_px]
-        # Line by line: one stroke that crosses itself a hundred times takes the rasteriser ten times as long.
-        lines = [QLineF(one, other) for one, other in pairwise(points)]
-        for halo in (True, False):
-            painter.setPen(pen_of(STYLES["scanpath"], halo=halo))
-            painter.drawLines(lines)
-
-    def _draw_marks(self, painter: QPainter, marks: Marks) -> None:
-        style = STYLES["fixations"]
-        painter.setBrush(QColor(255, 255, 255, 46))
-        for halo in (True, False):
-            painter.setPen(pen_of(style, halo=halo))
-            if not halo:
-                painter.setBrush(Qt.BrushStyle.NoBrush)
-            for xy, duration in zip(marks.xy_px, marks.duration_ms, strict=True):
-                radius = mark_radius(duration)
-                painter.drawEllipse(self.widget_from_image(*xy), radius, radius)
 
     def _draw_live(self, painter: QPainter) -> None:
         if self._live is not None and len(self._live.xy_px):
-            self._draw_marks(painter, self._live)
+            draw_marks(painter, self._live, self.widget_from_image)
         if self._dot is not None:
             centre = self.widget_from_image(*self._dot)
             painter.setPen(QPen(QColor(0, 0, 0, 190), 1.5))
             painter.setBrush(QColor(theme.DARK.accent))
             painter.drawEllipse(centre, 6, 6)
-
-
-def _path(found: Outline) -> QPainterPath:
-    path = QPainterPath()
-    path.setFillRule(Qt.FillRule.OddEvenFill)
-    for contour in found.contours:
-        path.addPolygon(QPolygonF([QPointF(x, y) for x, y in contour.tolist()]))
-        path.closeSubpath()
-    return path
-
-
-def _square(centre: QPointF, half: float) -> QRectF:
-    return QRectF(centre.x() - half, centre.y() - half, 2 * half, 2 * half)

@@ -1,16 +1,20 @@
-"""The canvas with its floating bar: zoom, fit, compare."""
+"""The canvas with what stands around it: the floating bar, and the slider of a volume's slices."""
 
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QWidget
 
-from app import theme
+from app import theme, windowing
 from app.canvas import Canvas
+from app.slice_bar import WIDTH, SliceBar
+from app.volumes import SliceMarks
 from app.widgets import IconButton, box, label
+from app.window_tool import WindowTool
 
 ON_DARK = "#C6CDD4"
+NO_MARKS = SliceMarks()
 
 
 class CanvasFrame(QWidget):
@@ -19,17 +23,18 @@ class CanvasFrame(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.canvas = Canvas(self)
+        self.slices = SliceBar(self)
+        self.canvas.scrolled.connect(self.slices.step)
         self.bar = QFrame(self)
         self.bar.setObjectName("miniBar")
         layout = QHBoxLayout(self.bar)
         box(layout, margins=(theme.SMALL, theme.SMALL, theme.SMALL, theme.SMALL), spacing=2)
-        self._zoom = label("100 %")
-        self._zoom.setFont(theme.number_font(12))
-        self._zoom.setFixedWidth(48)
-        self._zoom.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._zoom = self._number(48)
         self._bare = IconButton("eye", self.tr("Image alone while pressed (C)"), colour=ON_DARK)
         self._bare.pressed.connect(lambda: self.canvas.set_bare(True))
         self._bare.released.connect(lambda: self.canvas.set_bare(False))
+        self.window_tool = WindowTool(self.canvas, ON_DARK)
+        self._position, self._value = self._number(80), self._number(84)
         widgets = (
             IconButton(
                 "minus", self.tr("Zoom out (-)"), colour=ON_DARK, on_click=lambda: self.canvas.zoom_by(0.8)
@@ -40,31 +45,82 @@ class CanvasFrame(QWidget):
             ),
             IconButton("frame-corners", self.tr("Fit (F)"), colour=ON_DARK, on_click=self.canvas.fit),
             self._bare,
+            self.window_tool,
+            self._position,
+            self._value,
         )
         for widget in widgets:
             layout.addWidget(widget)
-        self._position = label("")
-        self._position.setFont(theme.number_font(12))
-        self._position.setFixedWidth(88)
-        self._position.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        layout.addWidget(self._position)
+        self._position.setToolTip(self.tr("Column and row under the pointer"))
+        self._value.setToolTip(self.tr("Value of the pixel under the pointer"))
+        self._pointer: tuple[float, float] | None = None
         self.canvas.view_changed.connect(self._show_zoom)
         self.canvas.cursor_moved.connect(self._show_position)
+        self.canvas.window_changed.connect(lambda: self._show_position(self._pointer))
         self.bar.hide()
+
+    def _number(self, width: int) -> QLabel:
+        made = label("")
+        made.setFont(theme.number_font(12))
+        made.setFixedWidth(width)
+        made.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        return made
+
+    def show_slices(self, slices: tuple[str, ...], image_id: str, marks: SliceMarks = NO_MARKS) -> None:
+        """Show the slider where an image is one of several slices; then the wheel scrolls."""
+        self.slices.show_slice(slices, image_id)
+        self.slices.set_marks(marks)
+        several = len(slices) > 1
+        self.canvas.wheel_scrolls = several
+        if several == self.slices.isHidden():
+            self.slices.setVisible(several)
+            self._arrange()
 
     def _show_zoom(self) -> None:
         self.bar.setVisible(self.canvas.scene is not None)
         self._zoom.setText(f"{round(self.canvas.zoom * 100)} %")
 
     def _show_position(self, position: tuple[float, float] | None) -> None:
-        self._position.setText("" if position is None else f"{round(position[0])}, {round(position[1])}")
+        self._pointer = position
+        scene = self.canvas.scene
+        if position is None or scene is None:
+            self._position.setText("")
+            self._value.setText("")
+            return
+        # Scrolled to a slice of another size, the pointer may rest beside the image.
+        column = min(round(position[0]), scene.image.shape[1] - 1)
+        row = min(round(position[1]), scene.image.shape[0] - 1)
+        self._position.setText(f"{column}, {row}")
+        self._value.setText(windowing.value_text(scene.image, scene.intensity, column, row))
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Keep the bar at the bottom's centre."""
-        self.canvas.setGeometry(self.rect())
+        """Keep everything in its place."""
+        self._arrange()
+
+    def _arrange(self) -> None:
+        beside = 0 if self.slices.isHidden() else WIDTH
+        width = self.width() - beside
+        self.canvas.setGeometry(0, 0, width, self.height())
+        self.slices.setGeometry(width, 0, WIDTH, self.height())
+        room = width - 2 * theme.LARGE
+        self._position.show()
+        self._value.show()
+        self.window_tool.set_compact(False)
+        layout = self.bar.layout()
+        assert layout is not None
+        for leave_out in (
+            self._position.hide,
+            self._value.hide,
+            lambda: self.window_tool.set_compact(True),
+        ):
+            layout.invalidate()
+            if self.bar.sizeHint().width() <= room:
+                break
+            leave_out()
+        layout.invalidate()
         size = self.bar.sizeHint()
         self.bar.setGeometry(
-            (self.width() - size.width()) // 2,
+            (width - size.width()) // 2,
             self.height() - size.height() - 16,
             size.width(),
             size.height(),

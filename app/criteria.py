@@ -18,9 +18,10 @@ NONE_SAID = ""
 
 @dataclass(frozen=True)
 class Row:
-    """One image as listed."""
+    """One image, or one volume, as listed."""
 
     image_id: str
+    """Of a volume, the slice that is shown first."""
     name: str
     image: StudyImage
     state: str
@@ -32,6 +33,16 @@ class Row:
     """The latest word on the target."""
     quality: LookQuality | None = None
     """What its gaze is worth; None without gaze."""
+    slices: tuple[str, ...] = ()
+    """Ids of a volume's slices in order."""
+    count: str = ""
+    """How many of a volume's slices are in the state, as in ``7/24``."""
+
+    @property
+    def text(self) -> str:
+        """The state in full."""
+        state = f"{self.state} {self.count}".rstrip()
+        return f"{state} · {self.detail}" if self.detail else state
 
 
 _SEARCHED = {"split", "group", "patient", "id", "name", "volume", "state", "presence", "gaze"}

@@ -147,6 +147,8 @@ class ImageModel(QAbstractListModel):
         self._ids: list[str] = []
         self._texts: list[str] = []
         self._index: dict[str, int] = {}
+        self._entered: dict[str, str] = {}
+        """The slice last shown of each volume, by its row's image."""
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -176,7 +178,9 @@ class ImageModel(QAbstractListModel):
         self._rows = list(rows)
         self._ids = ids
         self._texts = [text_of(row) for row in rows]
-        self._index = {image_id: number for number, image_id in enumerate(ids)}
+        self._index = {
+            name: number for number, row in enumerate(rows) for name in (row.slices or (row.image_id,))
+        }
         self.endResetModel()
 
     def set_row(self, row: Row) -> None:
@@ -187,8 +191,14 @@ class ImageModel(QAbstractListModel):
         self.dataChanged.emit(self.index(number), self.index(number))
 
     def row_of(self, image_id: str) -> int:
-        """Return an image's row, or -1."""
+        """Return the row of an image or slice, or -1."""
         return self._index.get(image_id, -1)
+
+    def enter(self, image_id: str) -> None:
+        """Note which slice of its volume was shown last, so that the row leads back to it."""
+        number = self.row_of(image_id)
+        if number >= 0 and self._rows[number].slices:
+            self._entered[self._rows[number].image_id] = image_id
 
     def rowCount(self, parent: AnyIndex | None = None) -> int:
         """Return the number of images."""
@@ -200,11 +210,11 @@ class ImageModel(QAbstractListModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return row.name
         if role == Qt.ItemDataRole.ToolTipRole:
-            return f"{row.name}\n{row.state}" + (f" · {row.detail}" if row.detail else "")
+            return f"{row.name}\n{row.text}"
         if role == Qt.ItemDataRole.AccessibleTextRole:
-            return f"{row.name}, {row.state}"
+            return f"{row.name}, {row.state} {row.count}".rstrip()
         if role == IdRole:
-            return row.image_id
+            return self._entered.get(row.image_id, row.image_id)
         if role == StateRole:
             return row.state
         if role == RowRole:
@@ -267,7 +277,8 @@ class _Passing(QAbstractListModel):
 
     def id_at(self, place: int) -> str:
         """Return the image at a place."""
-        return self._source.rows[self._numbers[place]].image_id
+        found: str = self._source.data(self._source.index(self._numbers[place]), IdRole)
+        return found
 
     def rowCount(self, parent: AnyIndex | None = None) -> int:
         """Return the number of rows shown."""
@@ -306,6 +317,12 @@ class _Delegate(QStyledItemDelegate):
         place = QRect(
             area.left() + 12, area.top() + (ROW_HEIGHT - THUMBNAIL_PX) // 2, THUMBNAIL_PX, THUMBNAIL_PX
         )
+        if row.slices:
+            # Edges of further slices peep out behind the first.
+            painter.setPen(Qt.PenStyle.NoPen)
+            for shift, share in ((6, 0.5), (3, 0.8)):
+                painter.setBrush(QColor(theme.blend(tokens.muted, tokens.surface, share * 0.6)))
+                painter.drawRoundedRect(QRectF(place.adjusted(shift, -shift, shift, -shift)), 4, 4)
         rounded = QPainterPath()
         rounded.addRoundedRect(QRectF(place), 4, 4)
         painter.fillPath(rounded, QColor(tokens.raised))
@@ -314,7 +331,7 @@ class _Delegate(QStyledItemDelegate):
             painter.setClipPath(rounded)
             painter.drawPixmap(place, pixmap)
             painter.setClipping(False)
-        left = place.right() + 12
+        left = place.right() + (16 if row.slices else 12)
         width = area.right() - left - 10
         metrics = QFontMetrics(painter.font())
         painter.setPen(QColor(tokens.text))
@@ -327,8 +344,7 @@ class _Delegate(QStyledItemDelegate):
         small.setPixelSize(12)
         painter.setFont(small)
         painter.setPen(QColor(tokens.muted))
-        text = f"{row.state} · {row.detail}" if row.detail else row.state
-        text = QFontMetrics(small).elidedText(text, Qt.TextElideMode.ElideRight, width - 14)
+        text = QFontMetrics(small).elidedText(row.text, Qt.TextElideMode.ElideRight, width - 14)
         painter.drawText(
             QRect(left + 14, area.top() + 30, width - 14, 20), Qt.AlignmentFlag.AlignVCenter, text
         )
@@ -431,8 +447,9 @@ class ImageList(QFrame):
         return [self._passing.id_at(place) for place in range(self._passing.rowCount())]
 
     def select(self, image_id: str | None) -> None:
-        """Mark an image as the current one and bring it into view."""
+        """Mark an image, or the volume it is a slice of, as the current one and bring it into view."""
         self._current = image_id
+        self.model.enter(image_id or "")
         place = self._passing.place_of(image_id)
         index = self._passing.index(place) if place >= 0 else QModelIndex()
         self.view.setCurrentIndex(index)
@@ -440,7 +457,10 @@ class ImageList(QFrame):
             self.view.scrollTo(index)
 
     def neighbour(self, image_id: str | None, step: int) -> str | None:
-        """Return the id of the image `step` rows on among those that pass the filter; None beyond the ends."""
+        """Return the image `step` rows on among those that pass the filter; None beyond the ends.
+
+        Of a volume it is the slice shown last, or the middle one.
+        """
         shown = self._passing.rowCount()
         place = self._passing.place_of(image_id)
         row = place + step if place >= 0 else (0 if step > 0 else shown - 1)

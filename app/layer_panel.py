@@ -7,7 +7,8 @@ from PySide6.QtGui import QBrush, QColor, QLinearGradient, QPainter, QPaintEvent
 from PySide6.QtWidgets import QCheckBox, QGridLayout, QSlider, QWidget
 
 from app import theme
-from app.canvas import STYLES, Canvas, pen_of
+from app.canvas import Canvas
+from app.layer_drawing import STYLES, pen_of
 from app.scene import LAYERS, LayerName, Scene
 from app.widgets import box, label
 

@@ -10,7 +10,7 @@ from PySide6.QtGui import QBrush, QColor, QPainter, QPainterPath, QPaintEvent, Q
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from app import theme
-from app.canvas import STYLES, pen_of, pixmap_of
+from app.layer_drawing import STYLES, pen_of, pixmap_of
 from app.scene import Outline, outline
 from gaze_capture.errors import UserError
 from segmentation.images import decode_gray16, resize

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
@@ -12,7 +13,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from app.windowing import opened
 from gaze_capture.fixations import Fixations, simulated_source
+from segmentation.images import read_stored
+from segmentation.intensity import AS_IT_IS, Intensity, Window
+from segmentation.stacks import Values
 from segmentation.study import Study, Verdict
 
 LayerName = Literal[
@@ -54,13 +59,29 @@ class Marks:
 
 
 @dataclass(frozen=True)
+class OtherTarget:
+    """The mask of a target that is not the current one, so that both are seen together."""
+
+    target_id: str
+    name: str
+    colour: str
+    outline: Outline
+
+
+@dataclass(frozen=True)
 class Scene:
     """What is drawn of one target in one image; a layer that the study does not have is None or empty."""
 
     image_id: str
     target_id: str
-    image: npt.NDArray[np.uint8]
-    """(H, W, 3) RGB."""
+    image: Values
+    """(H, W, C) as it is stored, C = 1 or 3 (RGB); `intensity` says what the numbers mean."""
+    intensity: Intensity = AS_IT_IS
+    modality: str = "photo"
+    spacing_mm: tuple[float, float] | None = None
+    """Millimetres from row to row and from column to column."""
+    volume: str = ""
+    """Id of the volume it is a slice of."""
     heatmap: npt.NDArray[np.uint8] | None = None
     """(H, W) 0..255."""
     gaze: tuple[Marks, ...] = ()
@@ -74,9 +95,16 @@ class Scene:
     """Where student and teacher differ."""
     reviewed: Outline | None = None
     truth: Outline | None = None
+    others: tuple[OtherTarget, ...] = ()
+    """Reviewed masks, else the student's, of the study's other targets, where they are asked for."""
     verdict: Verdict | None = None
     run_id: str | None = None
     simulated_from: str | None = None
+
+    @functools.cached_property
+    def opened_window(self) -> Window:
+        """Centre and width in real values that the image opens with."""
+        return opened(self.image, self.intensity)
 
     @property
     def available(self) -> frozenset[LayerName]:
@@ -130,15 +158,50 @@ def marks_of(fixations: Fixations) -> Marks:
     return Marks(fixations.xy_px, fixations.duration_ms)
 
 
-def build_scene(study: Study, image_id: str, target_id: str, run_id: str | None = None) -> Scene:
-    """Read everything the study holds of a target in an image; `run_id` names whose predictions are shown.
+def bare(scene: Scene) -> Scene:
+    """Return a scene of the image alone."""
+    return Scene(
+        scene.image_id,
+        scene.target_id,
+        scene.image,
+        scene.intensity,
+        scene.modality,
+        scene.spacing_mm,
+        scene.volume,
+    )
+
+
+def _others(study: Study, image_id: str, target_id: str, run_id: str | None) -> tuple[OtherTarget, ...]:
+    found = []
+    for target in study.targets:
+        if target.id == target_id:
+            continue
+        mask: npt.NDArray[Any] | None = study.reviewed_mask(image_id, target.id)
+        if mask is None and run_id:
+            mask = study.prediction(run_id, image_id, target.id)
+        if mask is not None:
+            found.append(OtherTarget(target.id, target.name, target.colour, outline(mask)))
+    return tuple(found)
+
+
+def build_scene(
+    study: Study, image_id: str, target_id: str, run_id: str | None = None, others: bool = False
+) -> Scene:
+    """Read everything the study holds of a target in an image.
+
+    Parameters
+    ----------
+    run_id
+        Whose predictions are shown.
+    others
+        Whether the other targets' masks are read, too.
 
     Raises
     ------
     UserError
         If the image, or a file that belongs to it, cannot be read.
     """
-    image = study.shown(study.image(image_id))
+    image = study.image(image_id)
     gaze = study.fixations.get((image_id, target_id), [])
     pseudomask = study.pseudomask(image_id, target_id)
     truth = study.true_mask(image_id, target_id)
@@ -147,10 +210,14 @@ def build_scene(study: Study, image_id: str, target_id: str, run_id: str | None 
     differing = None if student is None or teacher is None else (student >= 0.5) != (teacher >= 0.5)
     reviews = study.reviews(image_id, target_id)
     reviewed = study.reviewed_mask(image_id, target_id) if reviews else None
-    return Scene(
+    scene = Scene(
         image_id=image_id,
         target_id=target_id,
-        image=image,
+        image=read_stored(study.image_path(image)),
+        intensity=image.intensity,
+        modality=image.modality,
+        spacing_mm=image.spacing_mm,
+        volume=image.volume,
         heatmap=None if pseudomask is None else heatmap_index(pseudomask.heatmap),
         gaze=tuple(marks_of(item) for item in gaze),
         levels=() if pseudomask is None else tuple(outline(mask) for mask in pseudomask.masks),
@@ -160,10 +227,18 @@ def build_scene(study: Study, image_id: str, target_id: str, run_id: str | None 
         disagreement=None if differing is None else outline(differing),
         reviewed=None if reviewed is None else outline(reviewed),
         truth=None if truth is None else outline(truth),
+        others=_others(study, image_id, target_id, run_id) if others else (),
         verdict=reviews[-1].verdict if reviews else None,
         run_id=run_id,
         simulated_from=simulated_source(gaze),
     )
+    # Percentiles take a while where the import kept none: here, in the thread that builds ahead.
+    _ = scene.opened_window
+    return scene
+
+
+Key = tuple[str, str, str | None, bool]
+"""Image, target, run, and whether the other targets are asked for: what :func:`build_scene` takes."""
 
 
 class SceneCache:
@@ -172,14 +247,14 @@ class SceneCache:
     def __init__(self, study: Study, size: int = 12) -> None:
         self._study = study
         self._size = size
-        self._scenes: OrderedDict[tuple[str, str, str | None], Scene] = OrderedDict()
-        self._building: dict[tuple[int, tuple[str, str, str | None]], Future[Scene]] = {}
+        self._scenes: OrderedDict[Key, Scene] = OrderedDict()
+        self._building: dict[tuple[int, Key], Future[Scene]] = {}
         self._lock = threading.Lock()
         self._generation = 0
 
-    def get(self, image_id: str, target_id: str, run_id: str | None = None) -> Scene:
+    def get(self, image_id: str, target_id: str, run_id: str | None = None, others: bool = False) -> Scene:
         """Return a scene, built where it is not at hand."""
-        key = (image_id, target_id, run_id)
+        key = (image_id, target_id, run_id, others)
         with self._lock:
             if key in self._scenes:
                 self._scenes.move_to_end(key)
@@ -193,7 +268,7 @@ class SceneCache:
             # Another thread is at it: waiting is quicker than doing it twice.
             return building.result()
         try:
-            scene = build_scene(self._study, image_id, target_id, run_id)
+            scene = build_scene(self._study, image_id, target_id, run_id, others)
         except BaseException as error:
             own.set_exception(error)
             raise
@@ -208,6 +283,11 @@ class SceneCache:
                 while len(self._scenes) > self._size:
                     self._scenes.popitem(last=False)
         return scene
+
+    def has(self, key: Key) -> bool:
+        """Whether a scene is at hand."""
+        with self._lock:
+            return key in self._scenes
 
     def forget(self, image_id: str | None = None) -> None:
         """Forget an image's scenes, or all, because the study has changed."""

@@ -1,0 +1,42 @@
+"""Scenes built ahead of the reader, in a thread of their own."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QObject, QRunnable, QThreadPool
+
+from app.scene import Key, SceneCache
+from gaze_capture.errors import UserError
+
+
+class _Build(QRunnable):
+    def __init__(self, cache: SceneCache, key: Key) -> None:
+        super().__init__()
+        self._cache, self._key = cache, key
+
+    def run(self) -> None:
+        """Build the scene; what cannot be read will say so when it is shown."""
+        try:
+            self._cache.get(*self._key)
+        except UserError:
+            return
+
+
+class Prefetcher(QObject):
+    """Builds the scenes asked for last, nearest first; earlier requests that were not begun are dropped."""
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self._pool = QThreadPool(self)
+        self._pool.setMaxThreadCount(1)
+
+    def request(self, cache: SceneCache, keys: list[Key]) -> None:
+        """Build scenes soon."""
+        self._pool.clear()
+        for key in keys:
+            if not cache.has(key):
+                self._pool.start(_Build(cache, key))
+
+    def stop(self) -> None:
+        """Drop what waits and wait for what is being built."""
+        self._pool.clear()
+        self._pool.waitForDone()
