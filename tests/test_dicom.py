@@ -499,16 +499,16 @@ def test_text_burned_into_carried_images_is_found(name: str) -> None:
     values = stack.read(0).values.astype(np.float64)
     low, high = np.percentile(values, [1, 99])
     shown = np.clip((values - low) / max(high - low, 1) * 200, 0, 200).astype(np.uint8)
-    shown = cv2.resize(
-        np.repeat(shown, 3 // shown.shape[2], axis=2), (512, 512), interpolation=cv2.INTER_CUBIC
-    )
-    before = likely_text(shown)
+    colours = np.repeat(shown, 3 // shown.shape[2], axis=2)
+    resized = cv2.resize(colours, (512, 512), interpolation=cv2.INTER_CUBIC)
+    picture: npt.NDArray[np.uint8] = np.asarray(resized, dtype=np.uint8)
+    before = likely_text(picture)
     assert before == [] or name == "examples_rgb_color.dcm"
     for text, place, scale, colour in (
         ("DOE JANE 1950-01-31", (20, 60), 0.6, (255, 255, 255)),
         ("ID 774411 CT7", (200, 400), 0.8, (255, 255, 0)),
     ):
-        marked = shown.copy()
+        marked = picture.copy()
         (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 2)
         x, y = place
         # As devices do it: on a dark margin.

@@ -265,6 +265,8 @@ class FileDecoder:
         self.header = header
         if not header.keyword:
             raise DecodingError("it holds no pixels")
+        if header.offset > 0 and header.length >= 0 and path.stat().st_size < header.offset + header.length:
+            raise DecodingError("it ends within its pixel data")
         check_syntax(header.transfer_syntax)
         self._decoder = get_decoder(header.transfer_syntax)
         self._compressed = bool(self._decoder.is_encapsulated)

@@ -114,6 +114,30 @@ def _planes(frames: list[_Frame]) -> list[list[_Frame]]:
     return list(by_source.values())
 
 
+def _with_empty_planes(planes: list[list[_Frame]], step: float) -> tuple[list[list[_Frame]], bool]:
+    """Put back the planes that were left out because nothing is marked on them.
+
+    Returns the planes, those put back without frames, and whether they are evenly spaced now. Without positions, or
+    where gaps are no multiples of the step, planes stay as they are.
+    """
+    orientation = planes[0][0].orientation
+    if orientation is None or any(plane[0].position is None for plane in planes):
+        return planes, False
+    normal = np.cross(orientation[:3], orientation[3:])
+    gaps = np.diff([float(np.dot(plane[0].position or (0, 0, 0), normal)) for plane in planes])
+    if len(gaps) == 0:
+        return planes, True
+    step = step if step > _SAME_POSITION_MM else float(gaps.min())
+    steps = np.rint(gaps / step).astype(int)
+    if (np.abs(gaps - steps * step) > 0.05 * step).any() or steps.min() < 1 or steps.sum() > MAX_FRAMES:
+        return planes, False
+    filled = [planes[0]]
+    for plane, missing in zip(planes[1:], steps - 1, strict=True):
+        filled += [[] for _ in range(missing)]
+        filled.append(plane)
+    return filled, True
+
+
 class _Masks:
     """Reads the mask of a plane and a label; keeps the last decoded frame of a label map."""
 
@@ -201,21 +225,21 @@ def _label_map(path: Path, decoder: FileDecoder, dataset: Any, identity: Pseudon
         # A frame may refer to a segment that the list of segments forgot.
         labels = {value: labels.get(value, f"segment {value}") for value in sorted(v for v in present if v)}
     planes = _planes(frames)
+    measures = first_item(dataset, "SharedFunctionalGroupsSequence", "PixelMeasuresSequence")
+    if measures is None:
+        group = first_item(dataset, "PerFrameFunctionalGroupsSequence")
+        measures = first_item(group, "PixelMeasuresSequence")
+    declared = number(measures, "SpacingBetweenSlices") if measures is not None else None
+    planes, is_even = _with_empty_planes(planes, abs(declared or 0.0))
     sources = [next((frame.source for frame in plane if frame.source), "") for plane in planes]
-    top = number(dataset, "MaximumFractionalValue") or 255.0
-    first = planes[0][0]
     affine = None
-    if first.orientation is not None and first.position is not None and first.spacing is not None:
-        last = planes[-1][0].position or first.position
-        measures = first_item(dataset, "SharedFunctionalGroupsSequence", "PixelMeasuresSequence")
-        step = (
-            (number(measures, "SpacingBetweenSlices") or number(measures, "SliceThickness"))
-            if measures
-            else None
-        )
+    first, last = planes[0][0], planes[-1][0]
+    if is_even and first.orientation and first.position and last.position and first.spacing:
+        step = declared or (number(measures, "SliceThickness") if measures is not None else None) or 1.0
         affine = affine_of(
-            first.orientation, first.position, last, len(planes), first.spacing, abs(step or 1.0)
+            first.orientation, first.position, last.position, len(planes), first.spacing, abs(step)
         )
+    top = number(dataset, "MaximumFractionalValue") or 255.0
     return LabelMap(
         name="",
         files=(path,),
