@@ -16,6 +16,7 @@ from PySide6.QtCore import (
     QRectF,
     QRunnable,
     QSize,
+    QSortFilterProxyModel,
     Qt,
     QThreadPool,
     QTimer,
@@ -364,6 +365,9 @@ class ImageList(QFrame):
         self.thumbnails = Thumbnails(self)
         self.model = ImageModel(self)
         self._passing = _Passing(self.model, self)
+        # Filters nothing: it answers the view's ten thousand questions for row and column without Python.
+        self._shown = QSortFilterProxyModel(self)
+        self._shown.setSourceModel(self._passing)
         self._current: str | None = None
         self.search = QLineEdit()
         self.search.setPlaceholderText(self.tr("Name, id or group"))
@@ -377,7 +381,7 @@ class ImageList(QFrame):
             self.states.addItem(state, state)
         self.count = label("", "muted")
         self.view = QListView()
-        self.view.setModel(self._passing)
+        self.view.setModel(self._shown)
         self.view.setItemDelegate(_Delegate(self.thumbnails, self.view))
         self.view.setUniformItemSizes(True)
         self.view.setMouseTracking(True)
@@ -406,8 +410,8 @@ class ImageList(QFrame):
         self.search.textChanged.connect(lambda _: self._narrow())
         self.states.currentIndexChanged.connect(lambda _: self._narrow())
         self.filter.changed.connect(self._narrow)
-        self._passing.modelReset.connect(self._restore)
-        self._passing.rowsRemoved.connect(self._count)
+        self._shown.modelReset.connect(self._restore)
+        self._shown.rowsRemoved.connect(self._count)
         # Thumbnails come in bursts; one repaint takes them all.
         self._repaint = QTimer(self, singleShot=True, interval=30)
         self._repaint.timeout.connect(self.view.viewport().update)
@@ -451,7 +455,7 @@ class ImageList(QFrame):
         self._current = image_id
         self.model.enter(image_id or "")
         place = self._passing.place_of(image_id)
-        index = self._passing.index(place) if place >= 0 else QModelIndex()
+        index = self._shown.index(place, 0) if place >= 0 else QModelIndex()
         self.view.setCurrentIndex(index)
         if index.isValid():
             self.view.scrollTo(index)

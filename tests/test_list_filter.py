@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pytestqt.qtbot import QtBot
 
 from app.criteria import Criteria, Row, text_of
 from app.image_list import ImageList
-from gaze_capture.fixation_table import Look
+from gaze_capture.fixation_table import Look, read_fixation_table
 from gaze_capture.fixations import Fixations
 from segmentation.gaze_index import look_quality
 from segmentation.study import Review, Study, StudyImage, utc_now
@@ -181,13 +182,17 @@ def test_ten_thousand_rows_follow_every_key(qtbot: QtBot) -> None:
     assert np.median(seconds) < 0.05, seconds
 
 
+def is_told(listed: ImageList) -> bool:
+    return listed.model.rows[1].presence == "absent"
+
+
 def test_the_pages_know_presence_and_quality(qtbot: QtBot, tmp_path: Path, study: Study) -> None:
     images = [row(n).image for n in range(4)]
     study.add_images(images)
 
     def gaze(number: int, viewing_ms: float, x: float, presence: str) -> Fixations:
         return Fixations(
-            images[number].id, "target", "anna", "s", np.arange(4) * 300.0, np.full(4, 250.0),
+            images[number].id, "target", "anna", "s", np.arange(4, dtype=np.float64) * 300, np.full(4, 250.0),
             np.tile([x, 2.0], (4, 1)), np.full(4, np.nan), "imported",
             presence=presence, viewing_ms=viewing_ms,  # type: ignore[arg-type]
         )  # fmt: skip
@@ -201,9 +206,9 @@ def test_the_pages_know_presence_and_quality(qtbot: QtBot, tmp_path: Path, study
     window = open_window(qtbot, tmp_path, study)
     for name in ("record", "review"):
         window.show_page(name)
-        page = window.page(name)
-        qtbot.waitUntil(lambda page=page: page.list.model.rows[1].presence == "absent")
-        rows = page.list.model.rows  # type: ignore[attr-defined]
+        listed = window.page(name).list  # type: ignore[attr-defined]
+        qtbot.waitUntil(functools.partial(is_told, listed))
+        rows = listed.model.rows
         assert [one.presence for one in rows] == ["absent", "absent", "unsure", None]
         assert [one.quality for one in rows] == ["ok", "brief", "few", None]
 
@@ -226,10 +231,12 @@ def test_gaze_is_read_from_headers_until_it_is_asked_for(
             imported=True,
         )  # fmt: skip
     read: list[str] = []
-    real = gaze_index.read_fixation_table
-    monkeypatch.setattr(
-        gaze_index, "read_fixation_table", lambda path: (read.append(path.parent.name), real(path))[1]
-    )
+
+    def noted(path: Path) -> list[Fixations]:
+        read.append(path.parent.name)
+        return read_fixation_table(path)
+
+    monkeypatch.setattr(gaze_index, "read_fixation_table", noted)
     gaze = study.fixations
     assert set(gaze) == {("a", "target"), ("b", "target"), ("c", "target")} and len(gaze) == 3
     assert ("a", "target") in gaze and ("d", "target") not in gaze and gaze.get(("d", "target")) is None

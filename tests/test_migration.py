@@ -132,7 +132,7 @@ def assert_everything_is_there(study: Study) -> None:
     mask = study.true_mask("case_0", "polyp")
     assert mask is not None and mask.sum() == 84
     [gaze] = study.fixations["case_0", "polyp"]
-    np.testing.assert_allclose(gaze.xy_px, [[12, 9], [14.5, 10.25]])
+    assert gaze.xy_px.tolist() == [[12, 9], [14.5, 10.25]]
     assert gaze.presence == "present" and np.isnan(gaze.dispersion_deg[1])
     # Free viewing counts for the first target.
     assert study.presence("case_1", "polyp") == "absent"
@@ -195,16 +195,14 @@ def test_a_read_only_folder_opens_and_stays_as_it_is(old: Path, monkeypatch: pyt
     try:
         if os.access(old, os.W_OK):
             # The administrator may write anywhere: let the system refuse as it does for everybody else.
-            from gaze_capture import storage
-
             real_open = os.open
 
-            def refuse(path: object, flags: int, *more: Any, **named: Any) -> int:
+            def refuse(path: Any, flags: int, *more: Any, **named: Any) -> int:
                 if flags & os.O_CREAT:
                     raise PermissionError(13, "Permission denied", str(path))
-                return real_open(path, flags, *more, **named)  # type: ignore[call-overload, no-any-return]
+                return real_open(path, flags, *more, **named)
 
-            monkeypatch.setattr(storage.os, "open", refuse)
+            monkeypatch.setattr(os, "open", refuse)
         study = Study.open(old)
         assert_everything_is_there(study)
     finally:

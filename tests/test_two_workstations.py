@@ -115,8 +115,13 @@ def test_only_what_is_new_is_read_again(study: Study, monkeypatch: pytest.Monkey
     other.add_review(Review("a3", "target", "b", "pseudomask", "accepted", None, 1.0, utc_now()))
     read: list[Path] = []
     real = storage.read_json
+
+    def noted(path: Path) -> object:
+        read.append(path)
+        return real(path)
+
     for module in ("segmentation.study", "segmentation.review_index", "gaze_capture.fixation_table"):
-        monkeypatch.setattr(f"{module}.read_json", lambda path: (read.append(path), real(path))[1])
+        monkeypatch.setattr(f"{module}.read_json", noted)
     assert study.changed_elsewhere()
     study.refresh()
     assert "new" in study.images and ("new", "target") in study.fixations
