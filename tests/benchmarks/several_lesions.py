@@ -133,7 +133,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measure("Phantoms (polyp, lesion), 160 px", phantoms(count, Path(folder) / "sure", 0.0))
         measure(
-            "The same, the clinician led astray in every second", phantoms(count, Path(folder) / "astray", 0.5)
+            "The same, the clinician led astray in every second",
+            phantoms(count, Path(folder) / "astray", 0.5),
         )
     if SHARED.is_dir():
         measure("Kvasir-SEG train, 352 px", kvasir(count))
