@@ -4,7 +4,7 @@ Three kinds: a polyp-like dome in an endoscopic view, a pigmented lesion on skin
 are plausible, not anatomical: enough structure that a colour threshold fails and that a network has to look at
 form. About one image in seven shows everything but the target, unless asked otherwise.
 
-Beside them a volume: a T2-like prostate in slices, with the gland and, inside of it, the central gland.
+For a volume in slices see :mod:`segmentation.prostate`.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from gaze_capture.storage import read_json, write_bytes_atomic
 from segmentation.evaluation import DISTANCES, Spread, evaluate
 from segmentation.explanation import load_explanation
 from segmentation.gaze_quality import gaze_quality
+from segmentation.intensity import rules_for
 from segmentation.job import RunSpec
 from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
@@ -62,7 +63,7 @@ def write_report(
     chosen = _for_gallery(metrics, split)
     sections = [_tiles(study, metrics, chosen), _gaze_section(study, progress), _pseudomask_section(study)]
     if run:
-        sections += [_metrics_section(metrics), _run_section(run)]
+        sections += [_metrics_section(metrics), _targets_section(study, metrics), _run_section(study, run)]
     sections.append(_gallery_section(study, run, chosen, split, progress))
     page = _PAGE.format(
         title=escape(study.name),
@@ -308,6 +309,62 @@ def _metrics_section(metrics: dict[str, dict[str, Any]]) -> str:
     return f'<h2>Metrics</h2><p class="note">{note}</p>' + _table(head, body, text=(1, 2)) + chart
 
 
+def _targets_section(study: Study, metrics: dict[str, dict[str, Any]]) -> str:
+    """Each target on its own: images with and without it, what is drawn where nothing is, whole volumes."""
+    names = {target.id: target.name for target in study.targets}
+    rows, volume_rows = [], []
+    for values in metrics.values():
+        where = escape(values["split"] or "all"), _against(values), escape(values["gaze"])
+        # Measurements of earlier versions have none of this.
+        for target_id, one in values.get("targets", {}).items():
+            name = escape(names.get(target_id, target_id))
+            area, without = one["false_positive_area_percent"], one["images_without_target"]
+            share = area["share_of_images"]
+            rows.append(
+                _row(
+                    name,
+                    *where,
+                    str(one["images"] - without),
+                    _spread(one["dice_with_target"]),
+                    str(without),
+                    _spread(one["dice_without_target"]),
+                    _spread(area, 2),
+                    "–" if share is None else f"{share:.0%}",
+                    text=(0, 2, 3),
+                )
+            )
+            if volumes := one.get("volumes"):
+                volume_rows.append(
+                    _row(
+                        name,
+                        *where,
+                        str(volumes["count"]),
+                        _spread(volumes["dice"]),
+                        _spread(volumes["hd95_mm"], 2),
+                        _spread(volumes["assd_mm"], 2),
+                        text=(0, 2, 3),
+                    )
+                )
+    if not rows:
+        return ""
+    head = ("Target", "Split", "Against", "Gaze")
+    html = (
+        '<h2>Targets</h2><p class="note">Images with and without the target apart. The false-positive area is '
+        "what was drawn, in percent of the image, where the target is not there; beside it the share of these images "
+        "in which anything was drawn.</p>"
+        + _table(
+            (*head, "With", "Dice", "Without", "Dice", "False-positive area %", "Any"), rows, text=(0, 2, 3)
+        )
+    )
+    if volume_rows:
+        html += (
+            '<h3>Whole volumes</h3><p class="note">Over the slices of a volume that have a truth; distances in three '
+            "dimensions, where the spacing is known.</p>"
+            + _table((*head, "Volumes", "Dice 3-D", "HD95 mm", "ASSD mm"), volume_rows, text=(0, 2, 3))
+        )
+    return html
+
+
 def _against(metrics: dict[str, Any]) -> str:
     names = {"masks": "true masks", "pseudomasks": "pseudo-masks"}
     return escape(names.get(metrics["against"], metrics["against"]))
@@ -327,7 +384,7 @@ def _scores(metrics: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _run_section(run: RunFolder) -> str:
+def _run_section(study: Study, run: RunFolder) -> str:
     spec, events = run.spec, run.events()
     end = next((event for event in reversed(events) if event.kind == "done"), None)
     started = next((event for event in events if event.kind == "started"), None)
@@ -339,8 +396,13 @@ def _run_section(run: RunFolder) -> str:
     if started and started.values.get("device"):
         facts["Device"] = started.values["device"]
     default = RunSpec()
+    modalities = (image.modality for image in study.images.values())
     shown = {
         "Learned from split": spec.split,
+        "Targets": ", ".join(spec.targets) or "all",
+        "Normalisation": "; ".join(
+            f"{modality}: {rule}" for modality, rule in rules_for(spec.normalisation, modalities).items()
+        ),
         "Seed": spec.seed,
         "Image side": f"{spec.image_size_px} px",
         "Batch": spec.batch_size,
