@@ -235,10 +235,15 @@ def _import_masks(args: argparse.Namespace, progress: Progress) -> Outcome:
 
 
 def _blank(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.blanking import blank, mark_clean
+    from segmentation.blanking import blank, find_text, mark_clean
 
     study = Study.open(args.study)
-    if args.rect:
+    if args.find:
+        changed = find_text(study, progress=progress)
+        text = "\n".join(
+            _named("Text is likely in the pixels of", changed) or ["No text was found; that is no proof."]
+        )
+    elif args.rect:
         changed = blank(study, args.images, args.rect, progress=progress)
         text = (
             f"Blanked {_counted(len(changed), 'image')}; the pixels under the rectangles are gone for good."
@@ -747,6 +752,7 @@ def _parser() -> argparse.ArgumentParser:
     blanking.add_argument(
         "--rect", type=_rectangle, action="append", metavar="X,Y,W,H", help="without: they were looked at"
     )
+    blanking.add_argument("--find", action="store_true", help="look for text in all images, and mark them")
 
     grouping = add("suggest-groups", _suggest_groups, "find images that show one scene")
     grouping.add_argument("--apply", action="store_true", help="make them groups of the study")

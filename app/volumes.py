@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -51,15 +50,7 @@ def entry_of(study: Study, image_id: str) -> Entry:
     """Return the entry an image belongs to."""
     slices = study.slices_beside(image_id)
     image = study.images[slices[len(slices) // 2]]
-    return Entry(image, _name([study.images[name] for name in slices]), slices)
-
-
-def _name(slices: list[StudyImage]) -> str:
-    if len(slices) == 1:
-        return slices[0].source_name
-    names = sorted({image.source_name for image in slices})
-    shared = os.path.commonprefix([names[0], names[-1]])
-    return shared.rstrip("0 _-.([") or slices[0].volume
+    return Entry(image, image.source_stem, slices)
 
 
 def first_image(study: Study) -> str | None:

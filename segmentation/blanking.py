@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import write_bytes_atomic
 from segmentation.images import encode_plane, read_stored
 from segmentation.progress import Progress, no_progress
+from segmentation.readers.burned_in import likely_text
 from segmentation.study import Study, StudyImage
 
 Rectangle = tuple[int, int, int, int]
@@ -79,6 +82,32 @@ def _replaced(study: Study, image: StudyImage, data: bytes, ending: str) -> Stud
     )
     write_bytes_atomic(study.image_path(new), data)
     return new
+
+
+def find_text(study: Study, *, progress: Progress = no_progress) -> list[str]:
+    """Look for rows of letters in the pixels of all pictures, and mark those that seem to have some.
+
+    Returns
+    -------
+    The ids of the images marked now. Nothing is painted over: somebody has to look.
+    """
+    images = [image for image in study.images.values() if not image.burned_in]
+    marked: list[StudyImage] = []
+
+    def has_text(image: StudyImage) -> bool:
+        try:
+            return bool(likely_text(study.shown(image)))
+        except UserError:
+            return False
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        for number, (image, found) in enumerate(zip(images, pool.map(has_text, images), strict=True)):
+            progress(number, len(images), image.id)
+            if found:
+                marked.append(dataclasses.replace(image, burned_in="a row of what looks like letters"))
+    study.add_images(marked)
+    progress(len(images), len(images), "")
+    return [image.id for image in marked]
 
 
 def mark_clean(study: Study, image_ids: Sequence[str]) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
-from segmentation.images import read_display, resize
+from segmentation.images import resize
 from segmentation.near_duplicates import Fingerprint, Kind, cluster, fingerprint
 from segmentation.progress import Progress, no_progress
 from segmentation.study import TEST_SPLIT, Study, StudyImage
@@ -72,26 +73,35 @@ def group_of(image: StudyImage) -> str:
     return image.group or image.id
 
 
+def _seconds(captured: str) -> float | None:
+    """Return a time of capture in seconds; None where only the day is known."""
+    if "T" not in captured:
+        return None
+    try:
+        return datetime.datetime.fromisoformat(captured).timestamp()
+    except ValueError:
+        return None
+
+
 def suggest_groups(
     study: Study,
     progress: Progress = no_progress,
-    *,
-    capture_times: Mapping[str, float] | None = None,
 ) -> GroupSuggestion:
     """Compare all images and suggest groups that should be one; nothing is changed.
 
-    Images that share a group already (slices of a volume, a patient's images) count as one.
-
-    Parameters
-    ----------
-    capture_times : seconds by image id, for images whose time of capture is known; see `near_duplicates.cluster`
+    Images that share a group already count as one; of a volume the middle slice is compared. Where the time of
+    capture is known, it is evidence, too.
 
     Raises
     ------
     UserError
         If the study has fewer than two images.
     """
-    images = list(study.images.values())
+    images = [
+        image
+        for image in study.images.values()
+        if not image.volume or study.volumes[image.volume][len(study.volumes[image.volume]) // 2] == image.id
+    ]
     if len(images) < 2:
         raise UserError(
             "The study has fewer than two images; import more before looking for near-duplicates."
@@ -101,7 +111,7 @@ def suggest_groups(
 
     def read(image: StudyImage) -> Fingerprint | UserError:
         try:
-            return fingerprint(read_display(study.image_path(image)))
+            return fingerprint(study.shown(image))
         except UserError as error:
             return error
 
@@ -118,7 +128,7 @@ def suggest_groups(
     compared = [image for image, _ in found]
     clusters = cluster(
         [result for _, result in found],
-        [capture_times.get(image.id) for image in compared] if capture_times is not None else None,
+        [_seconds(image.captured) for image in compared],
         progress,
         known=[group_of(image) for image in compared],
     )
@@ -273,7 +283,7 @@ def contact_sheet(
         top = row * row_px + label_px
         for column, image_id in enumerate(ids[:columns]):
             image = study.image(image_id)
-            pixels = read_display(study.image_path(image))
+            pixels = study.shown(image)
             scale = side_px / max(pixels.shape[:2])
             height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
             left = gap_px + column * (side_px + gap_px)

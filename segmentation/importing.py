@@ -25,7 +25,7 @@ import numpy as np
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors
 from segmentation.images import encode_plane
-from segmentation.intensity import Intensity, Statistics
+from segmentation.intensity import Intensity, Statistics, shown
 from segmentation.masks import Labels, MaskFiles
 from segmentation.progress import Progress, no_progress
 from segmentation.sources import LARGEST_PLAIN_BYTES, Found, find_files
@@ -345,7 +345,7 @@ class _Import:
             images.mkdir(exist_ok=True)
             staging.mkdir()
         try:
-            planes, statistics, notes = self._write_planes(stack, staging)
+            planes, statistics, notes, burned_in = self._write_planes(stack, staging)
             for name in _ids(stem, digest, self._taken):
                 final = images / name
                 with explained_os_errors(final):
@@ -390,7 +390,7 @@ class _Import:
                     intensity=statistics.on(meaning) if measured else meaning,
                     source_sha256=_plane_digest(digest, number),
                     captured=stack.captured,
-                    burned_in=stack.burned_in,
+                    burned_in=burned_in,
                 )
             )
         self.study.save_volume(
@@ -421,8 +421,16 @@ class _Import:
 
     def _write_planes(
         self, stack: Stack, folder: Path
-    ) -> tuple[list[tuple[str, str, Plane]], Statistics, list[str]]:
-        """Write all planes; return (file name, hash, plane without its pixels) of each, statistics and notes."""
+    ) -> tuple[list[tuple[str, str, Plane]], Statistics, list[str], str]:
+        """Write all planes.
+
+        Returns
+        -------
+        File name, hash and plane without its pixels of each; statistics; notes; why text is likely, or ``""``.
+        """
+        from segmentation.readers.burned_in import likely_text
+
+        burned_in = stack.burned_in
         written: list[tuple[str, str, Plane]] = []
         statistics = Statistics()
         notes: dict[str, int] = {}
@@ -443,6 +451,10 @@ class _Import:
                 (folder / file).write_bytes(data)
             meaning = Intensity(plane.slope, plane.intercept)
             statistics.add(meaning.real(values))
+            if number == stack.count // 2 and not burned_in and not self.options.blank:
+                # Text of a series stands on each of its slices.
+                if likely_text(shown(values, dataclasses.replace(meaning, window=stack.window))):
+                    burned_in = "a row of what looks like letters"
             if plane.note:
                 notes[plane.note] = notes.get(plane.note, 0) + 1
             bare = dataclasses.replace(plane, values=values[:0])
@@ -455,7 +467,7 @@ class _Import:
         texts = [
             note if count == 1 else f"{note} (and {count - 1} more slices)" for note, count in notes.items()
         ]
-        return written, statistics, texts
+        return written, statistics, texts, "" if self.options.blank else burned_in
 
 
 _BRIGHTNESS_ONLY = ("photo", "us")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -395,7 +394,7 @@ def _units(study: Study) -> Iterator[tuple[list[StudyImage], Stack | None]]:
         yield (
             images,
             Stack(
-                name=re.sub(r" \d+$", "", image.source_name) if image.volume else image.source_name,
+                name=image.source_stem,
                 files=(study.image_path(image),),
                 shape=image.shape,
                 count=len(images),

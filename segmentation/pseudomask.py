@@ -352,7 +352,7 @@ def lesion_heatmap(
     """
     densities = {
         int(number): dwell_density(
-            *(part[lesion == number] for part in (xy_px, duration_ms, sigma_px)), shape
+            xy_px[lesion == number], duration_ms[lesion == number], sigma_px[lesion == number], shape
         )
         for number in np.unique(lesion)
     }

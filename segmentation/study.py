@@ -112,6 +112,11 @@ class StudyImage:
     """Why text is likely in the pixels; empty once it was looked at or blanked."""
 
     @property
+    def source_stem(self) -> str:
+        """The source's name, without the number of the slice where the image is one of several."""
+        return re.sub(r" \d+$", "", self.source_name) if self.volume else self.source_name
+
+    @property
     def came_from_sha256(self) -> str:
         """What tells the same image when it is imported again."""
         return self.source_sha256 or self.sha256

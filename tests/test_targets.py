@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,14 +63,15 @@ def test_targets_are_added_with_colours_of_their_own_and_renamed(study: Study) -
     assert len({target.colour for target in again.targets}) == 3
     rename_target(again, "gland", " Gland ")
     assert Study.open(study.folder).target("gland").name == "Gland"
-    for wrong, sentence in (
+    wrongs: tuple[tuple[Callable[[], object], str], ...] = (
         (lambda: add_target(study, "gland"), "already"),
         (lambda: add_target(study, "x", inside="liver"), "no target of the study"),
         (lambda: add_target(study, "x", colour="green"), "no colour"),
         (lambda: add_target(study, "a.b"), "cannot be a target's id"),
         (lambda: rename_target(study, "liver", "L"), "no target 'liver'"),
         (lambda: rename_target(study, "gland", " "), "empty"),
-    ):
+    )
+    for wrong, sentence in wrongs:
         with pytest.raises(UserError, match=sentence):
             wrong()
     assert len(Study.open(study.folder).targets) == 3
@@ -105,7 +107,7 @@ def test_free_viewing_counts_for_every_target(study: Study) -> None:
     study.save_fixations("rec-1", [look("a", None, presence="absent"), look("b", "second")], imported=True)
     assert set(study.fixations) == {("a", "target"), ("a", "second"), ("b", "second")}
     assert study.presence("a", "target") == study.presence("a", "second") == "absent"
-    assert [item.image_id for item in study.looks()] == ["a", "b"], "each look is counted once"
+    assert [item.image_id for item in study.fixations.each()] == ["a", "b"], "each look is counted once"
     add_target(study, "third")
     assert ("a", "third") in study.fixations
     # Nothing was said of the third target alone: it may go again; the second has gaze of its own.

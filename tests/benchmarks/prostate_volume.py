@@ -85,7 +85,8 @@ def scroll(study: Study, images: Sequence[StudyImage], rng: np.random.Generator)
     order = [*range(len(images)), *range(len(images) - 2, len(images) // 2, -3)]
     views: list[View] = []
     first_rest: list[int] = []
-    points, durations = [], []
+    points: list[Floats] = []
+    durations: list[float] = []
     for index in order:
         mask = study.true_mask(images[index].id, "gland")
         assert mask is not None

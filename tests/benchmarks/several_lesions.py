@@ -60,7 +60,7 @@ def phantoms(count: int, folder: Path, false_attractors: float) -> Iterator[Case
         ]
         recording = simulate_sitting(folder / str(sitting), looked_at, clinician, sitting=sitting)
         for one, fixations in zip(batch, fixations_of(recording), strict=True):
-            yield Case(one.image.astype(np.float32) / 255, one.mask, fixations)
+            yield Case(one.image.astype(np.float32) / np.float32(255), one.mask, fixations)
 
 
 def kvasir(count: int) -> Iterator[Case]:
