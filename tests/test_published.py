@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nrrd
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from segmentation.phantoms import write_phantoms
 from segmentation.presets import checked
 from segmentation.published import DATA_SETS, import_dataset
 from segmentation.study import Study
+from tests.dicom_support import make
 from tests.test_importing import noise, write_image
 
 RESOURCES = Path(__file__).parent.parent / "resources"
@@ -59,6 +61,59 @@ def test_isic_2017(study: Study, tmp_path: Path) -> None:
         (tmp_path / "images").mkdir()
         (tmp_path / "masks").mkdir()
         import_dataset(study, "kvasir-seg", tmp_path)
+
+
+def test_nci_isbi_2013(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    rng = np.random.default_rng(0)
+    labels = np.zeros((24, 20, 4), np.uint8)
+    labels[6:16, 4:14, 1:3] = 2
+    labels[6:16, 10:14, 1:3] = 1
+    for number, (name, folder) in enumerate(
+        (
+            ("Prostate3T-01-0001", "Training"),
+            ("ProstateDx-01-0003", "Leaderboard"),
+            ("Prostate3T-03-0002", "Test"),
+        )
+    ):
+        case = tmp_path / "DOI" / name / "1.3.6.1" / "1.3.6.1.4"
+        case.mkdir(parents=True)
+        for index in range(4):
+            make(
+                case / f"1-{index:02d}.dcm",
+                rng.integers(0, 900, (20, 24)).astype(np.int16),
+                Modality="MR",
+                PatientID=name,
+                PixelSpacing=[0.5, 0.5],
+                ImagePositionPatient=[0, 0, 3.0 * index],
+                SeriesInstanceUID=f"1.2.3.{number}.9",
+                StudyInstanceUID=f"1.2.3.{number}",
+            )
+        ending = "" if folder == "Training" else "_truth"
+        header = {
+            "space": "left-posterior-superior",
+            "space directions": [[0.5, 0, 0], [0, 0.5, 0], [0, 0, 3.0]],
+            "space origin": [0, 0, 0],
+            "encoding": "gzip",
+        }
+        (tmp_path / "NRRD" / folder).mkdir(parents=True)
+        nrrd.write(str(tmp_path / "NRRD" / folder / f"{name}{ending}.nrrd"), labels, header)
+    reports = import_dataset(study, "nci-isbi-2013", tmp_path)
+    assert [(split, len(report.imported), report.masks) for split, report in reports] == [
+        ("train", 4, 12),
+        ("val", 4, 12),
+        ("test", 4, 12),
+    ]
+    sums = {target.id: 0 for target in study.targets}
+    for image in study.images_of("train"):
+        for target in sums:
+            mask = study.true_mask(image.id, target)
+            assert mask is not None
+            sums[target] += int(mask.sum())
+            if image.slice_index == 1 and target == "gland":
+                np.testing.assert_array_equal(mask, labels[:, :, 1].T > 0)
+    assert sums == {"gland": 200, "pz": 80, "cg": 120}
+    assert len({image.group for image in study.images.values()}) == 3
 
 
 def test_unknown_sets_and_folders(study: Study, tmp_path: Path) -> None:
