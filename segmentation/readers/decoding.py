@@ -166,9 +166,11 @@ def read_header(path: Path, keywords: tuple[str, ...]) -> Header:
                     offset = stream.tell()
                     offset += 12 if stream.read(6)[4:] in _LONG_VRS else 8
                     length = -1 if length == 0xFFFFFFFF else length
-        except (OSError, DecodingError):
+        except DecodingError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             # pydicom raises whatever its parsing stumbles over, and quotes what it read.
             raise DecodingError("it is not a readable DICOM file") from error
         return Header(dataset, syntax, keyword, vr, offset, length, len(caught))

@@ -408,7 +408,9 @@ def _table(item: Any) -> tuple[int, npt.NDArray[np.int64], int]:
     entries = entries or 1 << 16
     raw = item["LUTData"].value
     if isinstance(raw, (bytes, bytearray)):
-        table = np.frombuffer(raw, dtype=np.uint16)
+        little = item.original_encoding[1] is not False
+        packed = bits <= 8 and len(raw) in (entries, entries + 1)
+        table = np.frombuffer(raw, dtype=np.uint8 if packed else "<u2" if little else ">u2")
     else:
         table = np.atleast_1d(np.asarray(raw, dtype=np.int64))
     if entries > len(table) or not 1 <= bits <= 16:

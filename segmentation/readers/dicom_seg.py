@@ -211,6 +211,9 @@ def _label_map(path: Path, decoder: FileDecoder, dataset: Any, identity: Pseudon
     count = int(number(dataset, "NumberOfFrames") or 1)
     if not 0 < rows * columns <= MAX_PIXELS or not 0 < count <= MAX_FRAMES:
         raise UserError(f"{path} declares a size that is not sensible: export it again.")
+    bits = rows * columns * count * int(number(dataset, "BitsAllocated") or 8)
+    if 0 <= decoder.header.length * 8 < bits:
+        raise UserError(f"{path} is cut short: it holds fewer masks than it declares; export it again.")
     frames = _frames(dataset, kind, identity)
     if kind != "LABELMAP" and any(frame.segment is None for frame in frames):
         raise UserError(f"{path} does not say which segment its frames belong to: export it again.")
