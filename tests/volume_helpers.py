@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def write_nifti(path: Path, values: npt.NDArray[Any], spacing_mm: tuple[float, f
 def write_prostate(folder: Path, prostate: ProstatePhantom) -> tuple[Path, Path, Path]:
     """Write ``volume.nii.gz``, ``gland.nii.gz`` and ``central.nii.gz``."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {
+    parts: dict[str, npt.NDArray[Any]] = {
         "volume": prostate.volume,
         "gland": prostate.gland.astype(np.uint8),
         "central": prostate.central.astype(np.uint8),
@@ -51,7 +52,7 @@ def add_volume(
     statistics = Statistics()
     for plane in prostate.volume:
         statistics.add(plane.astype(np.float32))
-    intensity = Intensity(**statistics.summary())
+    intensity = dataclasses.replace(Intensity(), **statistics.summary())  # type: ignore[arg-type]
     images = []
     for index, plane in enumerate(prostate.volume):
         image_id = f"{name}_{index:03d}"
