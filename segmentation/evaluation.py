@@ -390,7 +390,9 @@ def _annotation_seconds(study: Study, spec: RunSpec) -> float:
         return math.nan
     learned = spec.targets or tuple(target.id for target in study.targets)
     totals = []
-    for image in study.images_of(spec.split):
+    for image in study.images.values():
+        if image.split != spec.split:
+            continue
         # Free viewing serves several targets but takes its time once.
         looks = {id(item): item for name in learned for item in study.fixations.get((image.id, name), [])}
         if looks:

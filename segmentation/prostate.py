@@ -131,10 +131,8 @@ class _Body:
             image[:] += ramp(f, 1 + soft, 1 - soft) * (level - image)
 
         def ellipse(x: float, y: float, a: float, b: float) -> Field:
-            distance: Field = np.hypot(
-                (grid.x - np.float32(x)) / np.float32(a), (grid.y - np.float32(y)) / np.float32(b)
-            )
-            return distance
+            across, down = (grid.x - np.float32(x)) / np.float32(a), (grid.y - np.float32(y)) / np.float32(b)
+            return np.asarray(np.hypot(across, down), np.float32)
 
         cx, cy = self.centre
         paint(ellipse(cx, cy, 0.86, 0.78), levels["around"] * (1 + 0.1 * texture))

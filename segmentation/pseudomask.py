@@ -350,12 +350,10 @@ def lesion_heatmap(
 
     Fixations of no lesion (`lesion` (F,) is NO_LESION) are measured against the highest peak of all.
     """
-    densities = {
-        int(number): dwell_density(
-            xy_px[lesion == number], duration_ms[lesion == number], sigma_px[lesion == number], shape
-        )
-        for number in np.unique(lesion)
-    }
+    densities = {}
+    for number in np.unique(lesion).tolist():
+        own = lesion == number
+        densities[number] = dwell_density(xy_px[own], duration_ms[own], sigma_px[own], shape)
     if len(densities) == 1:
         return normalise(next(iter(densities.values())))
     highest = max(float(density.max()) for density in densities.values())

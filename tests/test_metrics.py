@@ -3,7 +3,18 @@ import pytest
 from scipy.ndimage import binary_erosion, gaussian_filter
 from scipy.spatial.distance import cdist
 
-from segmentation.metrics import ImageMetrics, Mask, asd, assd, dice, hd95, image_metrics, iou
+from segmentation.metrics import (
+    ImageMetrics,
+    Mask,
+    asd,
+    assd,
+    dice,
+    hd95,
+    image_metrics,
+    iou,
+    volume_metrics,
+    volume_surface,
+)
 
 
 def blobs(seed: int, shape: tuple[int, int] = (40, 56), sigma: float = 3) -> Mask:
@@ -81,3 +92,58 @@ def test_other_grids_are_refused() -> None:
 def test_speed(benchmark: object) -> None:
     prediction, truth = blobs(1, (512, 512), 40), blobs(2, (512, 512), 40)
     benchmark(image_metrics, prediction, truth)  # type: ignore[operator]
+
+
+# Volumes
+
+
+def solid(seed: int) -> Mask:
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=(9, 20, 24)), (1.2, 3, 3))
+    mask: Mask = noise > 0.02
+    return mask
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_volume_distances_equal_brute_force_in_mm(seed: int) -> None:
+    prediction, truth, spacing = solid(seed), solid(seed + 50), (3.0, 0.6, 0.7)
+    measured = volume_metrics(prediction, truth, spacing)
+    own, true = (np.argwhere(mask & ~binary_erosion(mask)) * spacing for mask in (prediction, truth))
+    distances = cdist(own, true)
+    there, back = distances.min(1), distances.min(0)
+    assert measured.hd95_mm == pytest.approx(np.percentile(np.concatenate([there, back]), 95))
+    assert measured.assd_mm == pytest.approx((there.mean() + back.mean()) / 2)
+    assert measured.dice == pytest.approx(dice(prediction, truth))
+
+
+def test_a_shifted_box_is_as_far_off_as_it_was_shifted() -> None:
+    truth = np.zeros((8, 20, 20), np.bool_)
+    truth[2:6, 5:15, 5:15] = True
+    assert volume_metrics(truth, truth, (3.0, 0.5, 0.5)).hd95_mm == 0
+    up = volume_metrics(np.roll(truth, 1, axis=0), truth, (3.0, 0.5, 0.5))
+    assert up.hd95_mm == pytest.approx(3.0)
+    assert up.dice == pytest.approx(0.75)
+    assert np.isnan(volume_metrics(truth, truth).hd95_mm), "no spacing, no millimetres"
+
+
+def test_empty_volumes() -> None:
+    empty, full = np.zeros((4, 6, 8), np.bool_), np.ones((4, 6, 8), np.bool_)
+    both = volume_metrics(empty, empty, (2.0, 1.0, 1.0))
+    assert (both.dice, both.hd95_mm, both.assd_mm) == (1.0, 0.0, 0.0)
+    one = volume_metrics(empty, full, (2.0, 1.0, 1.0))
+    assert one.dice == 0 and one.hd95_mm == pytest.approx(np.sqrt(8**2 + 6**2 + 8**2))
+    with pytest.raises(ValueError, match="cannot be held against"):
+        volume_metrics(empty, full[:3])
+
+
+def test_slices_without_truth_neither_count_nor_make_a_surface() -> None:
+    truth = np.zeros((7, 12, 12), np.bool_)
+    truth[:, 3:9, 3:9] = True
+    known = np.array([True, True, True, False, True, True, True])
+    hole = truth.copy()
+    hole[3] = False
+    inside = volume_surface(hole, known)
+    assert not inside[2, 5, 5] and not inside[4, 5, 5], "beside an unknown slice nothing ends"
+    assert inside[0, 5, 5] and inside[6, 5, 5], "at the volume's ends it does"
+    prediction = hole.copy()
+    prediction[3] = True
+    assert volume_metrics(prediction, hole, (1.0, 1.0, 1.0), known).dice == 1.0

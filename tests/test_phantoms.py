@@ -128,3 +128,14 @@ def test_impossible_requests_are_refused() -> None:
         make_phantom(0, "polyp", 16)
     with pytest.raises(ValueError, match="unknown kind"):
         make_phantom(0, "liver")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_share_without_a_target_is_a_choice(share: float) -> None:
+    absent = np.mean([not make_phantom(seed, "gland", 64, share).mask.any() for seed in range(120)])
+    assert absent == pytest.approx(share, abs=3 * (share * (1 - share) / 120) ** 0.5)
+
+
+def test_a_share_beyond_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        make_phantom(0, "gland", 64, 1.5)

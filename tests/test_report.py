@@ -22,6 +22,7 @@ from segmentation.report import best_median_worst, write_report
 from segmentation.report_figures import Overlay, curve, histogram, overlay_figure
 from segmentation.runs import create_run
 from segmentation.study import Study
+from tests.test_evaluation import shifted_zones
 
 HOSTILE = '<script>alert("x")</script>'
 VOID = {"meta", "br", "link", "img"}
@@ -178,6 +179,24 @@ def test_a_run_that_was_never_measured_is_measured(gazed: Study, finished_run: s
         path.unlink()
     page = _page(gazed, tmp_path, finished_run, split="test")
     assert f"{steps.evaluate(gazed, finished_run, split='test').measures['dice'].mean:.3f}" in page.text
+
+
+def test_targets_volumes_and_normalisation_are_told(tmp_path: Path) -> None:
+    study = shifted_zones(tmp_path / "zones")
+    run = study.runs_folder / "run-1"
+    event = JobEvent("run-1", "done", 3, 3, time.time(), {"seconds": 90.0})
+    (run / "events.jsonl").write_text(event.to_line() + "\n", encoding="utf-8")
+    write_json_atomic(run / "worker.json", {"pid": 1, "host": "elsewhere", "started": 0, "heartbeat": 0})
+    gland = steps.evaluate(study, "run-1", split="test").targets["gland"]
+    page = _page(study, tmp_path, "run-1")
+    assert "Prostate" in page.text and "Central gland" in page.text
+    assert gland.volumes is not None
+    for number in (gland.with_target.mean, gland.without_target.mean, gland.volumes.dice.mean):
+        assert f"{number:.3f}" in page.text
+    assert f"{gland.false_positive_area.mean:.2f}" in page.text
+    assert f"{gland.volumes.hd95_mm.mean:.2f}" in page.text
+    assert "Whole volumes" in page.text
+    assert "mr: z-score" in page.text, "how the run's images were normalised"
 
 
 def test_an_unknown_run_is_refused(gazed: Study, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,17 +62,17 @@ def test_targets_are_added_with_colours_of_their_own_and_renamed(study: Study) -
     assert len({target.colour for target in again.targets}) == 3
     rename_target(again, "gland", " Gland ")
     assert Study.open(study.folder).target("gland").name == "Gland"
-    wrongs: tuple[tuple[Callable[[], object], str], ...] = (
-        (lambda: add_target(study, "gland"), "already"),
-        (lambda: add_target(study, "x", inside="liver"), "no target of the study"),
-        (lambda: add_target(study, "x", colour="green"), "no colour"),
-        (lambda: add_target(study, "a.b"), "cannot be a target's id"),
-        (lambda: rename_target(study, "liver", "L"), "no target 'liver'"),
-        (lambda: rename_target(study, "gland", " "), "empty"),
-    )
-    for wrong, sentence in wrongs:
+    for id_and_options, sentence in (
+        ({"target_id": "gland"}, "already"),
+        ({"target_id": "x", "inside": "liver"}, "no target of the study"),
+        ({"target_id": "x", "colour": "green"}, "no colour"),
+        ({"target_id": "a.b"}, "cannot be a target's id"),
+    ):
         with pytest.raises(UserError, match=sentence):
-            wrong()
+            add_target(study, **id_and_options)  # type: ignore[arg-type]
+    for target_id, name, sentence in (("liver", "L", "no target 'liver'"), ("gland", " ", "empty")):
+        with pytest.raises(UserError, match=sentence):
+            rename_target(study, target_id, name)
     assert len(Study.open(study.folder).targets) == 3
 
 

@@ -209,7 +209,7 @@ def sittings(study: Study, folder: Path) -> None:
     sys.stdout.flush()
 
 
-def learn(study: Study, minutes: float) -> None:
+def learn(study: Study, length: dict[str, float]) -> None:
     """Print what a student learns of both zones from gaze simulated from masks."""
     begun = time.monotonic()
     simulated = steps.simulate(study, split="train")
@@ -228,7 +228,7 @@ def learn(study: Study, minutes: float) -> None:
                     scores.setdefault(threshold, []).append(dice(mask, truth))
         levels = ", ".join(f"{level:g}: {Spread.of(found).mean:.3f}" for level, found in scores.items())
         sys.stdout.write(f"  pseudo-mask Dice of {target.id} by level: {levels}\n")
-    result = steps.train(study, preset("gaze-to-insight", "phantom", max_minutes=minutes))
+    result = steps.train(study, preset("gaze-to-insight", "phantom", **length))
     steps.predict(study, result.run, split=TEST_SPLIT)
     measured = steps.evaluate(study, result.run, split=TEST_SPLIT)
     sys.stdout.write(
@@ -240,11 +240,10 @@ def learn(study: Study, minutes: float) -> None:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="small volumes and less than a minute of training"
-    )
+    parser.add_argument("--quick", action="store_true", help="small volumes and 160 iterations")
     quick = parser.parse_args().quick
-    train, test, minutes = (4, 2, 0.7) if quick else (10, 4, 3.2)
+    train, test = (4, 2) if quick else (10, 4)
+    length = {"iterations": 160, "max_minutes": 2.0} if quick else {"iterations": 1400, "max_minutes": 3.2}
     shape = (12, 96, 96) if quick else (24, 128, 128)
     with tempfile.TemporaryDirectory() as folder:
         looked_at = prostate_study(
@@ -254,7 +253,7 @@ def main() -> None:
         study = prostate_study(
             Path(folder) / "study", {"train": range(train), TEST_SPLIT: range(500, 500 + test)}, shape
         )
-        learn(study, minutes)
+        learn(study, length)
 
 
 if __name__ == "__main__":

@@ -55,12 +55,12 @@ def phantoms(count: int, folder: Path, false_attractors: float) -> Iterator[Case
     for sitting, start in enumerate(range(0, count, 50)):
         batch = drawn[start : start + 50]
         looked_at = [
-            ImageToLookAt(str(number), one.mask.shape, one.mask, saliency(one.image / np.float32(255)))
+            ImageToLookAt(str(number), one.mask.shape, one.mask, saliency(one.image / 255))
             for number, one in enumerate(batch)
         ]
         recording = simulate_sitting(folder / str(sitting), looked_at, clinician, sitting=sitting)
         for one, fixations in zip(batch, fixations_of(recording), strict=True):
-            yield Case(one.image.astype(np.float32) / np.float32(255), one.mask, fixations)
+            yield Case((one.image / 255).astype(np.float32), one.mask, fixations)
 
 
 def kvasir(count: int) -> Iterator[Case]:
