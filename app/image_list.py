@@ -411,7 +411,8 @@ class ImageList(QFrame):
         self.states.currentIndexChanged.connect(lambda _: self._narrow())
         self.filter.changed.connect(self._narrow)
         self._shown.modelReset.connect(self._restore)
-        self._shown.rowsRemoved.connect(self._count)
+        # Of the rows themselves: the model between tells of a removal before it has happened.
+        self._passing.rowsRemoved.connect(self._count)
         # Thumbnails come in bursts; one repaint takes them all.
         self._repaint = QTimer(self, singleShot=True, interval=30)
         self._repaint.timeout.connect(self.view.viewport().update)

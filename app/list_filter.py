@@ -79,8 +79,8 @@ class FilterPopup(QFrame):
         if not self.boxes:
             self._groups.addWidget(label(self.tr("All images are alike so far."), "muted", wrap=True))
         self._groups.addStretch(1)
-        rows = len(self.boxes) + 2 * len({field for field, _ in self.boxes})
-        self.setFixedHeight(min(480, 84 + 27 * max(rows, 1)))
+        groups = len({field for field, _ in self.boxes})
+        self.setFixedHeight(min(480, 72 + 26 * max(len(self.boxes), 1) + 28 * groups))
 
     def _tick(self, field: str, value: str, on: bool) -> None:
         (self._ticked[field].add if on else self._ticked[field].discard)(value)
@@ -110,19 +110,20 @@ class FilterPopup(QFrame):
         return " · ".join(parts)
 
 
-class ListFilter(QWidget):
+class ListFilter(QFrame):
     """The chip under the search field; its button sits beside the field."""
 
     changed = Signal()
 
     def __init__(self, counts: Callable[[], Mapping[str, Counter[str]]]) -> None:
         super().__init__()
+        self.setObjectName("chip")
         self._counts = counts
         self.button = IconButton("funnel", self.tr("Filter the list"), on_click=self.open)
         self.popup = FilterPopup(self)
         self.popup.changed.connect(self._follow)
         layout = QHBoxLayout(self)
-        box(layout, spacing=theme.SMALL)
+        box(layout, margins=(theme.NORMAL, 0, 0, 0), spacing=theme.SMALL)
         self.text = ElidedLabel("", "muted")
         self.clear_button = IconButton("x", self.tr("Clear the filter"), on_click=self.popup.clear)
         layout.addWidget(self.text, 1)

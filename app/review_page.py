@@ -76,6 +76,7 @@ class ReviewPage(Page):
         self._facts.failed.connect(self.error)
         self._given: list[Given] = []
         self._shown_at = 0.0
+        self._timed: str | None = None
         self._pool = QThreadPool(self)
         self._pool.setMaxThreadCount(1)
         self._words = {
@@ -239,6 +240,8 @@ class ReviewPage(Page):
                 self._list_images(study)
         if self.session.image_id not in study.images:
             self.session.image_id = next(iter(study.images))
+        if what == "study":
+            self._timed = None
         self._show_image()
         if what == "study":
             self.canvas.setFocus()
@@ -313,7 +316,9 @@ class ReviewPage(Page):
         self.canvas.set_scene(scene)
         self.list.select(image_id)
         self._show_details(scene)
-        self._shown_at = time.monotonic()
+        if image_id != self._timed:
+            # Looking again because another computer added something does not start the time anew.
+            self._timed, self._shown_at = image_id, time.monotonic()
         ahead = [self.list.neighbour(image_id, step) for step in (1, -1, 2)][: PREFETCHED + 1]
         self._pool.start(_Prefetch(self._cache, [(name, target, run_id) for name in ahead if name]))
 
@@ -464,6 +469,7 @@ class ReviewPage(Page):
         assert self._cache is not None
         self._cache.forget(image_id)
         target = self.session.target_id
+        self._timed = None
         standing = study.reviews(image_id, target)
         self._known.reviews.pop((image_id, target), None)
         self._known.said.pop((image_id, target), None)

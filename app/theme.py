@@ -213,6 +213,7 @@ QFrame#rail { background: $background; border: none; border-right: 1px solid $bo
 QFrame#statusBar { background: $background; border: none; border-top: 1px solid $border; }
 QFrame#card { background: $surface; border: 1px solid $border; border-radius: 6px; }
 QFrame#hero { background: $surface; border: 1px solid $border; border-radius: 6px; }
+QFrame#chip { background: $selection; border: none; border-radius: 6px; }
 QFrame#line { background: $border; border: none; max-height: 1px; min-height: 1px; }
 QFrame#dropZone { background: transparent; border: 1px dashed $dashed; border-radius: 6px; }
 QFrame#dropZone[hot="true"] { background: $selection; border: 1px dashed $accent; }

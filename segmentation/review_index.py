@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ class ReviewIndex:
         self._folder = folder
         self._listed: dict[str, _Listed] = {}
         self._read: dict[tuple[str, str], Review] = {}
+        self._reading = threading.Lock()
 
     def _folders(self) -> dict[str, int]:
         with explained_os_errors(self._folder):
@@ -99,6 +101,11 @@ class ReviewIndex:
 
     def all(self) -> dict[Key, list[Review]]:
         """Return all reviews that stand, oldest first, by (image id, target id)."""
+        # Whoever asks while all are being read waits, and finds them read.
+        with self._reading:
+            return self._all()
+
+    def _all(self) -> dict[Key, list[Review]]:
         found: dict[Key, list[Review]] = {}
         for name, mtime in sorted(self._folders().items()):
             known = self._listed.get(name)

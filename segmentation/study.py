@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import socket
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -184,6 +185,7 @@ class Study:
         self._manifests: dict[str, list[StudyImage]] = {}
         self._volumes: dict[str, tuple[str, ...]] | None = None
         self._gaze: GazeIndex | None = None
+        self._gaze_lock = threading.Lock()
         self._gaze_before: GazeIndex | None = None
         self._review_index = ReviewIndex(folder / "reviews")
 
@@ -557,9 +559,10 @@ class Study:
         return int(((xy >= 0) & (xy < [width, height])).all(axis=1).sum())
 
     def _forget_gaze(self) -> None:
-        if self._gaze is not None:
-            # Tables that are the same are not read again.
-            self._gaze_before, self._gaze = self._gaze, None
+        with self._gaze_lock:
+            if self._gaze is not None:
+                # Tables that are the same are not read again.
+                self._gaze_before, self._gaze = self._gaze, None
 
     @property
     def fixations(self) -> GazeIndex:
@@ -567,12 +570,14 @@ class Study:
 
         A mapping whose keys come from the tables' headers; an image's rows are read when they are asked for.
         """
-        gaze = self._gaze
-        if gaze is None:
-            stamps = stamps_of(self._fixation_tables())
-            gaze = GazeIndex(stamps, [target.id for target in self.targets], self._gaze_before)
-            self._gaze, self._gaze_before = gaze, None
-        return gaze
+        # Two threads that ask at once do not read the headers twice.
+        with self._gaze_lock:
+            gaze = self._gaze
+            if gaze is None:
+                stamps = stamps_of(self._fixation_tables())
+                gaze = GazeIndex(stamps, [target.id for target in self.targets], self._gaze_before)
+                self._gaze, self._gaze_before = gaze, None
+            return gaze
 
     @property
     def looks(self) -> Mapping[tuple[str, str], list[Look]]:

@@ -452,8 +452,8 @@ class _Verifier:
 
 
 def _another(first: StudyImage, second: StudyImage) -> bool:
-    """Whether two records of one id are of different images, not one record that was corrected."""
-    return first.came_from_sha256 != second.came_from_sha256 and first.source_name != second.source_name
+    """Whether two records of one id are of different images, not one record that was corrected or blanked."""
+    return first.came_from_sha256 != second.came_from_sha256
 
 
 def _size(shape: Sequence[int]) -> str:

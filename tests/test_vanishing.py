@@ -118,6 +118,22 @@ def test_a_permission_that_is_lost_is_said(study: Study) -> None:
         study.folder.chmod(0o755)
 
 
+def test_a_folder_that_may_not_be_listed_is_no_empty_one(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study.add_images([StudyImage("a", "images/a.png", "a.png", "0" * 64, (4, 5, 3))])
+    _ = study.images
+
+    def refuse(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    for look in (study.refresh, study.changed_elsewhere, study.pseudomask_keys, study.run_ids):
+        with pytest.raises(UserError, match="cannot be read or written"):
+            look()
+    assert set(study.images) == {"a"}
+
+
 def test_the_window_says_so_once_and_goes_on_when_it_is_back(
     qtbot: QtBot, tmp_path: Path, study: Study, image_folder: Path
 ) -> None:

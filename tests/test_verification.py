@@ -84,7 +84,7 @@ def again(study: Study, image_id: str, **changes: object) -> None:
 def same_id_elsewhere(study: Study) -> None:
     data = (study.folder / "images" / "case_1.png").read_bytes()
     (study.folder / "images" / "case_0.png").write_bytes(data)
-    again(study, "case_0", sha256=study.image("case_1").sha256, source_name="other.png")
+    again(study, "case_0", sha256=study.image("case_1").sha256)
 
 
 def cut(path: Path, keep: int = 60) -> None:
@@ -241,6 +241,17 @@ def test_each_damage_is_found_and_nothing_else(whole: Study, name: str) -> None:
     assert len(problems) == 1, told
     assert problems[0].file.startswith(file) and words in problems[0].problem, told
     assert problems[0].advice.endswith((".", "STUDY"))
+
+
+def test_a_record_that_was_corrected_is_no_finding(whole: Study) -> None:
+    image = whole.image("case_0")
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    whole.image_path(image).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    again(
+        whole, "case_0", source_sha256=image.sha256, sha256=sha256_of(whole.image_path(image)), burned_in=""
+    )
+    found = verify(whole)
+    assert found.sound, [problem.sentence for problem in found.problems]
 
 
 def test_a_damaged_manifest_is_one_finding_among_those_of_its_images(whole: Study) -> None:
