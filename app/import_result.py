@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QRect, QSize, Qt, Signal
 from PySide6.QtGui import QGuiApplication, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -36,6 +36,7 @@ class ImportResult(Dialog):
         self.warning = WarningRow(self.tr("Look at them"), self._look)
         self.warning.warn(text_warning(self, len(report.burned_in)))
         self.body.addWidget(self.warning)
+        self._reasons: list[QTreeWidgetItem] = []
         self.tree = QTreeWidget()
         self.tree.setHeaderHidden(True)
         self.tree.setColumnCount(1)
@@ -55,7 +56,10 @@ class ImportResult(Dialog):
         self.copy_button.setToolTip(self.tr("Copy the whole report as text"))
         self.close_button = self.add_button(self.tr("Close"), self.accept, "primary")
         QShortcut(QKeySequence.StandardKey.Copy, self.tree, self._copy_selected)
-        self.resize(720, 260 if nothing else 540)
+        if nothing:
+            self.fit(560)
+        else:
+            self.resize(720, 540)
         self.close_button.setFocus()
 
     def _tiles(self) -> list[tuple[int, str]]:
@@ -105,6 +109,7 @@ class ImportResult(Dialog):
         for reason, files in rows:
             text = reason if len(files) == 1 else f"{len(files):,} ×  {reason}"
             item = QTreeWidgetItem(top, [text])
+            self._reasons.append(item)
             item.setToolTip(0, reason if len(files) > 1 else f"{files[0]}\n{reason}")
             self._files(item, files)
 
@@ -143,7 +148,15 @@ class ImportResult(Dialog):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Wrap long reasons anew."""
         super().resizeEvent(event)
-        self.tree.scheduleDelayedItemsLayout()
+        layout = self.layout()
+        assert layout is not None
+        layout.activate()
+        width = self.tree.viewport().width() - 2 * self.tree.indentation() - 16
+        for item in self._reasons:
+            area = self.tree.fontMetrics().boundingRect(
+                QRect(0, 0, width, 1000), Qt.TextFlag.TextWordWrap, item.text(0)
+            )
+            item.setSizeHint(0, QSize(width, area.height() + 8))
 
     def _look(self) -> None:
         self.accept()
