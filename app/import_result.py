@@ -16,6 +16,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.dialogs import Dialog, WarningRow
 from app.import_choice import by_reason
+from app.study_cards import text_warning
 from app.widgets import box, label
 from segmentation.importing import ImportReport
 
@@ -161,17 +162,6 @@ class ImportResult(Dialog):
     def _look(self) -> None:
         self.accept()
         self.look_wanted.emit()
-
-
-def text_warning(widget: QWidget, count: int) -> str:
-    """Return the warning about text in the pixels of so many images; nothing for none."""
-    if not count:
-        return ""
-    if count == 1:
-        return widget.tr("Text is likely in the pixels of 1 image; it may name the patient.")
-    return widget.tr("Text is likely in the pixels of {n} images; it may name patients.").format(
-        n=f"{count:,}"
-    )
 
 
 def worth_showing(report: ImportReport) -> bool:

@@ -255,7 +255,9 @@ def test_result_groups_a_thousand_reasons_and_can_be_copied(qtbot: QtBot) -> Non
     ]
     first = tops[0]
     assert first is not None and first.childCount() == 2
-    assert first.child(0).text(0) == "1,000 ×  … is damaged." and first.child(0).childCount() == 1000
+    commonest = first.child(0)
+    assert commonest is not None
+    assert commonest.text(0) == "1,000 ×  … is damaged." and commonest.childCount() == 1000
     assert dialog.warning.isHidden()
     QTest.mouseClick(dialog.copy_button, LEFT)
     copied = QGuiApplication.clipboard().text()
