@@ -268,6 +268,8 @@ class BurnedInDialog(Dialog):
 
     def _begin(self) -> None:
         self._busy = True
+        # The button that was pressed is about to be disabled; keys must go on working.
+        self.canvas.setFocus()
         self.none_button.setEnabled(False)
         self._rectangles_changed()
         self.bar.setRange(0, 0)

@@ -327,6 +327,10 @@ class ImportDialog(Dialog):
 
     def _preview(self) -> None:
         """Show which patients the first files would belong to."""
+        self._show_groups()
+        self._check()
+
+    def _show_groups(self) -> None:
         self.per_folder.setEnabled(not self.pattern.text())
         pattern = self.group_by()
         files = (
@@ -356,7 +360,6 @@ class ImportDialog(Dialog):
         else:
             none = self.tr("no match")
             row.set_hint("\n".join(f"{name}  →  {group or none}" for name, group in rows))
-        self._check()
 
     # Deciding
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QRect, QSize, Qt, Signal
 from PySide6.QtGui import QGuiApplication, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -16,6 +16,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.dialogs import Dialog, WarningRow
 from app.import_choice import by_reason
+from app.study_cards import text_warning
 from app.widgets import box, label
 from segmentation.importing import ImportReport
 
@@ -36,6 +37,7 @@ class ImportResult(Dialog):
         self.warning = WarningRow(self.tr("Look at them"), self._look)
         self.warning.warn(text_warning(self, len(report.burned_in)))
         self.body.addWidget(self.warning)
+        self._reasons: list[QTreeWidgetItem] = []
         self.tree = QTreeWidget()
         self.tree.setHeaderHidden(True)
         self.tree.setColumnCount(1)
@@ -55,7 +57,10 @@ class ImportResult(Dialog):
         self.copy_button.setToolTip(self.tr("Copy the whole report as text"))
         self.close_button = self.add_button(self.tr("Close"), self.accept, "primary")
         QShortcut(QKeySequence.StandardKey.Copy, self.tree, self._copy_selected)
-        self.resize(720, 260 if nothing else 540)
+        if nothing:
+            self.fit(560)
+        else:
+            self.resize(720, 540)
         self.close_button.setFocus()
 
     def _tiles(self) -> list[tuple[int, str]]:
@@ -105,6 +110,7 @@ class ImportResult(Dialog):
         for reason, files in rows:
             text = reason if len(files) == 1 else f"{len(files):,} ×  {reason}"
             item = QTreeWidgetItem(top, [text])
+            self._reasons.append(item)
             item.setToolTip(0, reason if len(files) > 1 else f"{files[0]}\n{reason}")
             self._files(item, files)
 
@@ -143,22 +149,19 @@ class ImportResult(Dialog):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Wrap long reasons anew."""
         super().resizeEvent(event)
-        self.tree.scheduleDelayedItemsLayout()
+        layout = self.layout()
+        assert layout is not None
+        layout.activate()
+        width = self.tree.viewport().width() - 2 * self.tree.indentation() - 16
+        for item in self._reasons:
+            area = self.tree.fontMetrics().boundingRect(
+                QRect(0, 0, width, 1000), Qt.TextFlag.TextWordWrap, item.text(0)
+            )
+            item.setSizeHint(0, QSize(width, area.height() + 8))
 
     def _look(self) -> None:
         self.accept()
         self.look_wanted.emit()
-
-
-def text_warning(widget: QWidget, count: int) -> str:
-    """Return the warning about text in the pixels of so many images; nothing for none."""
-    if not count:
-        return ""
-    if count == 1:
-        return widget.tr("Text is likely in the pixels of 1 image; it may name the patient.")
-    return widget.tr("Text is likely in the pixels of {n} images; it may name patients.").format(
-        n=f"{count:,}"
-    )
 
 
 def worth_showing(report: ImportReport) -> bool:

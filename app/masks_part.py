@@ -18,6 +18,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.dialogs import Dialog, narrow, swatch
 from app.import_choice import FoundLabel, guessed_target, labels_in
+from app.jobs import Task
 from app.widgets import Button, ElidedLabel, IconButton, box, label
 from segmentation.masks import Labels
 from segmentation.study import Study
@@ -36,6 +37,7 @@ class MasksPart(QWidget):
         self._dialog, self._study = dialog, study
         self.path: Path | None = None
         self.reading = False
+        self._task: Task | None = None
         self.failure = ""
         self._found: list[FoundLabel] = []
         self.pickers: list[QComboBox] = []
@@ -113,6 +115,12 @@ class MasksPart(QWidget):
         self.failure = ""
         self._show_labels([])
         self._say(note)
+        if self._task is not None:
+            # What an earlier choice comes to is of no interest any more.
+            self._task.succeeded.disconnect(self._read)
+            self._task.failed.disconnect(self._failed)
+            self._task.cancel()
+            self._task = None
         if path is None:
             self.reading = False
             self.bar.hide()
@@ -122,8 +130,8 @@ class MasksPart(QWidget):
         self.reading = True
         self.bar.setRange(0, 0)
         self.bar.show()
-        self._dialog.work(
-            lambda progress: (path, labels_in(study, path, progress=progress)),
+        self._task = self._dialog.work(
+            lambda progress: labels_in(study, path, progress=progress),
             self.tr("Opening the masks"),
             self._read,
             self._show_progress,
@@ -135,10 +143,7 @@ class MasksPart(QWidget):
         self.bar.setRange(0, total)
         self.bar.setValue(done)
 
-    def _read(self, result: tuple[Path, list[FoundLabel]]) -> None:
-        path, labels = result
-        if path != self.path:
-            return
+    def _read(self, labels: list[FoundLabel]) -> None:
         self._end_reading()
         if len(labels) > MOST_LABELS:
             self._say(
@@ -156,6 +161,7 @@ class MasksPart(QWidget):
         self.changed.emit()
 
     def _end_reading(self) -> None:
+        self._task = None
         self.reading = False
         self.bar.hide()
 

@@ -78,6 +78,17 @@ def images_words(widget: QWidget, o: Overview) -> str:
     return " · ".join(parts)
 
 
+def text_warning(widget: QWidget, count: int) -> str:
+    """Return the warning about text in the pixels of so many images; nothing for none."""
+    if not count:
+        return ""
+    if count == 1:
+        return widget.tr("Text is likely in the pixels of 1 image; it may name the patient.")
+    return widget.tr("Text is likely in the pixels of {n} images; it may name patients.").format(
+        n=f"{count:,}"
+    )
+
+
 class DropZone(QFrame):
     """Takes files and folders dropped on it."""
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject
 from PySide6.QtWidgets import QFileDialog, QMenu
 
-from app.import_choice import ImportChoice, merged
 from app.jobs import StepProgress, Task
 from app.page import Page
-from segmentation.importing import ImportReport
 from segmentation.study import Study, Target
+
+if TYPE_CHECKING:
+    # Each dialog is imported when it is first opened: the window should be there at once.
+    from app.import_choice import ImportChoice
+    from segmentation.importing import ImportReport
 
 
 class StudyImports(QObject):
@@ -151,6 +154,8 @@ class StudyImports(QObject):
             return import_masks(study, masks, labels=choice.labels, target=choice.target, progress=progress)
 
         def report(result: Any) -> None:
+            from segmentation.importing import ImportReport
+
             taken = ImportReport(masks=result.masks, skipped=result.skipped)
             if result.skipped:
                 self.last = taken
@@ -180,6 +185,7 @@ class StudyImports(QObject):
         assert study is not None
 
         def work(progress: StepProgress) -> ImportReport:
+            from app.import_choice import merged
             from segmentation.published import import_dataset
 
             names = (

@@ -20,13 +20,12 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.dialogs import WarningRow
-from app.import_result import text_warning
 from app.jobs import StepProgress, Task
 from app.mosaic import Mosaic
 from app.overview import Overview
 from app.page import Page
 from app.session import Session
-from app.study_cards import CountCard, DropZone, NextStep, images_words
+from app.study_cards import CountCard, DropZone, NextStep, images_words, text_warning
 from app.study_imports import StudyImports
 from app.surveyor import Surveyor
 from app.targets_row import TargetsRow

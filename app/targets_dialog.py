@@ -238,9 +238,9 @@ class TargetsDialog(Dialog):
         colour = next((one for one, _ in COLOURS if one.casefold() not in used), COLOURS[0][0])
         ids = {target.id for target in self.targets}
         number = len(self.targets) + 1
-        while f"target_{number}" in ids:
+        while _id_of(name := self.tr("Target {n}").format(n=number)) in ids:
             number += 1
-        self.targets.append(Target(f"target_{number}", self.tr("Target {n}").format(n=number), colour))
+        self.targets.append(Target(_id_of(name), name, colour))
         self._list_again(len(self.targets) - 1)
         self.name.setFocus()
         self.name.selectAll()

@@ -57,10 +57,10 @@ def plant(folder: Path) -> None:
                 SeriesInstanceUID=f"1.2.3.{number}.1",
             )
     for name in NAMES[11:14]:
-        pixels = cv2.GaussianBlur(rng.integers(0, 255, (48, 64, 3)).astype(np.uint8), (0, 0), 3)
+        soft = cv2.GaussianBlur(rng.integers(0, 255, (48, 64, 3)).astype(np.uint8), (0, 0), 3)
         path = folder / "pictures" / f"{name}.png"
         path.parent.mkdir(exist_ok=True, parents=True)
-        png = encode_display(pixels)
+        png = encode_display(np.asarray(soft, np.uint8))
         text = b"tEXtAuthor\0" + name.encode()
         chunk = (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
         path.write_bytes(png[:33] + chunk + png[33:])

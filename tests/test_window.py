@@ -12,8 +12,11 @@ from PySide6.QtWidgets import QApplication, QFileDialog
 from pytestqt.qtbot import QtBot
 
 from app import theme
+from app.import_dialog import ImportDialog
+from app.import_result import ImportResult
 from app.jobs import Cancelled, StepProgress, Task
 from app.main_window import PAGES
+from app.new_study_dialog import NewStudyDialog
 from app.overview import survey
 from app.study_page import StudyPage
 from app.texts import duration_text, short_name
@@ -118,6 +121,9 @@ def test_new_study_by_button_then_images_by_dropping(
     page = study_page(window)
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "fresh"))
     QTest.mouseClick(page.new_button, Qt.MouseButton.LeftButton)
+    [asking] = page.findChildren(NewStudyDialog)
+    QTest.mouseClick(asking.folder.button, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(asking.create_button, Qt.MouseButton.LeftButton)
     assert window.session.study is not None and window.windowTitle().startswith("fresh")
     assert page.overview.next_step == "import"
     (image_folder / "images" / "broken.png").write_bytes(b"no image")
@@ -130,10 +136,16 @@ def test_new_study_by_button_then_images_by_dropping(
         Qt.MouseButton.LeftButton,
         Qt.KeyboardModifier.NoModifier,
     )
-    page.drop_zone.dropEvent(drop)
+    page.dropEvent(drop)
+    [dialog] = page.findChildren(ImportDialog)
+    qtbot.waitUntil(dialog.import_button.isEnabled)
+    assert dialog.counts() == ["7 pictures"]
+    QTest.mouseClick(dialog.import_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: page.overview.images == 6 and not window.tasks)
     assert page.overview.masks == 6, "masks in the folder beside it come along"
-    assert "6 images came in" in window.banner.text.text() and "broken.png" in window.banner.text.text()
+    [result] = page.findChildren(ImportResult)
+    assert "6 images" in result.text() and "broken.png" in result.text()
+    QTest.mouseClick(result.close_button, Qt.MouseButton.LeftButton)
     assert page.next.second_button.text() == "Simulate gaze"
     QTest.mouseClick(page.next.second_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: page.overview.gaze == 6 and not window.tasks, timeout=15000)
