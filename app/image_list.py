@@ -10,6 +10,7 @@ from typing import Any
 
 from PySide6.QtCore import (
     QAbstractListModel,
+    QCoreApplication,
     QModelIndex,
     QObject,
     QPersistentModelIndex,
@@ -74,8 +75,11 @@ class Row:
     @property
     def text(self) -> str:
         """The state in full."""
-        state = f"{self.state} {self.count}".rstrip()
-        return f"{state} · {self.detail}" if self.detail else state
+        parts = [f"{self.state} {self.count}".rstrip(), self.detail]
+        if self.slices:
+            number = QCoreApplication.translate("ImageList", "{n} slices").format(n=len(self.slices))
+            parts.insert(0, number)
+        return " · ".join(part for part in parts if part)
 
 
 class _MakeOne(QRunnable):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from segmentation.study import Study, StudyImage
 
@@ -35,6 +35,22 @@ class SliceMarks:
     reviews: frozenset[str] = field(default_factory=frozenset)
 
 
+Keys = Collection[tuple[str, str]]
+"""Of (image id, target id)."""
+
+
+def marks_of(
+    slices: tuple[str, ...], target_id: str, gazed: Keys, masked: Keys, reviewed: Keys
+) -> SliceMarks:
+    """Return which slices are marked, out of what a study has."""
+    if len(slices) == 1:
+        return SliceMarks()
+    gaze, masks, reviews = (
+        frozenset(name for name in slices if (name, target_id) in keys) for keys in (gazed, masked, reviewed)
+    )
+    return SliceMarks(gaze, masks, reviews)
+
+
 def entries(study: Study) -> list[Entry]:
     """Return what a study's images are listed as, in the order they came in."""
     found: dict[str, Entry] = {}
@@ -57,9 +73,12 @@ def entry_of(study: Study, image_id: str) -> Entry:
 def _name(slices: list[StudyImage]) -> str:
     if len(slices) == 1:
         return slices[0].source_name
-    names = sorted({image.source_name for image in slices})
-    shared = os.path.commonprefix([names[0], names[-1]])
-    return shared.rstrip("0 _-.([") or slices[0].volume
+    names = {image.source_name for image in slices}
+    least, greatest = min(names), max(names)
+    if least == greatest:
+        return least
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(least, greatest, strict=False))
+    return "".join(one for one, _ in pairs).rstrip("0 _-.([") or slices[0].volume
 
 
 def first_image(study: Study) -> str | None:
