@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -22,7 +21,7 @@ from app.record_panel import RecordPanel
 from app.record_rows import gaze_row
 from app.replay import Replay
 from app.saving import saving
-from app.scene import SceneCache, bare
+from app.scene import SceneCache, bare, with_changes
 from app.screen_trackers import geometry_of, tracker_of
 from app.session import Session
 from app.simulated_looks import SimulatedLooks
@@ -201,7 +200,7 @@ class RecordPage(Page):
             self.canvas.set_scene(None)
             self.error.emit(str(error), "")
             return
-        self.canvas.set_scene(bare(scene) if self.busy else replace(scene, heatmap=None))
+        self.canvas.set_scene(bare(scene) if self.busy else with_changes(scene, heatmap=None))
         following = self.frame.slices.ahead(PREFETCHED) if len(slices) > 1 else []
         names = [*following, self.list.neighbour(image_id, 1)]
         self._ahead.request(
