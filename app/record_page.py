@@ -383,7 +383,7 @@ class RecordPage(Page):
             and self._look_ends is not None
             and time.monotonic() > self._look_ends
         ):
-            self.say(self._look_presence)
+            self.say(self._look_presence or "present", staying=False)
 
     def _tick_replay(self, replay: Replay) -> None:
         for block, placement in replay.blocks():
@@ -414,23 +414,22 @@ class RecordPage(Page):
             status = self.tr("tracker: {name} {rate:.0f} Hz, loss {loss:.0f} %")
             self.tracker_status.emit(status.format(name=name, rate=measured[0], loss=measured[1]))
 
-    def say(self, presence: Presence | None) -> None:
+    def say(self, presence: Presence, *, staying: bool = True) -> None:
         """Say a word on the target in what is shown, and go on: in a volume to the next slice, else as `go`.
 
-        None passes a slice over without a word.
+        After a volume's last slice it stays there, or, not `staying`, goes on as well.
         """
-        sitting, study = self.sitting, self.session.study
+        sitting, study, slices = self.sitting, self.session.study, self.frame.slices
         if sitting is None or study is None:
             return
-        following = self.frame.slices.following
-        by_itself = presence is None and following is not None
-        if self.frame.slices.is_volume and (presence is not None or by_itself):
-            self._guarded(lambda: self._leave(sitting, study, presence))
-            self.scroll_to(following or self.session.image_id or "")
-            if following is None:
-                self.panel.show_hint(self.tr("That was the last slice in this direction; Space goes on."))
-        else:
+        following = slices.following
+        if not slices.is_volume or (following is None and not staying):
             self.go(1, presence)
+            return
+        self._guarded(lambda: self._leave(sitting, study, presence))
+        self.scroll_to(following or self.session.image_id or "")
+        if following is None:
+            self.panel.show_hint(self.tr("That was the last slice in this direction; Space goes on."))
 
     def scroll_to(self, image_id: str) -> None:
         """Show another slice of the volume."""
