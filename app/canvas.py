@@ -446,6 +446,9 @@ class Canvas(QWidget):
             self.set_bare(True)
         elif key == Qt.Key.Key_F:
             self.fit()
+        elif key == Qt.Key.Key_O:
+            if not event.isAutoRepeat():
+                self.show_others(not self._others_shown)
         elif key == Qt.Key.Key_W:
             if not event.isAutoRepeat():
                 self.set_window_mode(not self._window_mode)

@@ -41,8 +41,10 @@ class Row:
     @property
     def text(self) -> str:
         """The state in full."""
-        state = f"{self.state} {self.count}".rstrip()
-        return f"{state} · {self.detail}" if self.detail else state
+        parts = [f"{self.state} {self.count}".rstrip(), self.detail]
+        if self.slices:
+            parts.insert(0, f"{len(self.slices)} slices")
+        return " · ".join(part for part in parts if part)
 
 
 _SEARCHED = {"split", "group", "patient", "id", "name", "volume", "state", "presence", "gaze"}

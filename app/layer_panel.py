@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PySide6.QtCore import QCoreApplication, QRectF, QSize, Qt
 from PySide6.QtGui import QBrush, QColor, QLinearGradient, QPainter, QPaintEvent
 from PySide6.QtWidgets import QCheckBox, QGridLayout, QSlider, QWidget
@@ -11,6 +13,7 @@ from app.canvas import Canvas
 from app.layer_drawing import STYLES, pen_of
 from app.scene import LAYERS, LayerName, Scene
 from app.widgets import box, label
+from segmentation.study import Target
 
 
 def layer_title(name: LayerName) -> str:
@@ -96,8 +99,21 @@ class LayerPanel(QWidget):
             switch.toggled.connect(lambda on, name=name: canvas.set_layer_visible(name, on))
             slider.valueChanged.connect(lambda value, name=name: canvas.set_layer_opacity(name, value / 100))
             self.switches[name], self.sliders[name] = switch, slider
+        self.others_key = label("O", "key")
+        self.others = QCheckBox(self.tr("All targets"))
+        self.others.setToolTip(self.tr("Show the other targets' masks as thin outlines in their colours (O)"))
+        self.others.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.others.toggled.connect(canvas.show_others)
+        layout.addWidget(self.others_key, len(LAYERS), 0)
+        layout.addWidget(self.others, len(LAYERS), 2, 1, 2)
+        self.show_targets(())
         canvas.layers_changed.connect(self._follow)
         self._follow()
+
+    def show_targets(self, targets: Sequence[Target]) -> None:
+        """Offer the other targets' outlines where there are others."""
+        for widget in (self.others_key, self.others):
+            widget.setVisible(len(targets) > 1)
 
     def show_scene(self, scene: Scene | None) -> None:
         """Grey what the scene has nothing of."""
@@ -107,6 +123,7 @@ class LayerPanel(QWidget):
             self.sliders[name].setEnabled(name in available)
 
     def _follow(self) -> None:
+        self.others.setChecked(self._canvas.others_shown)
         for name in LAYERS:
             self.switches[name].setChecked(self._canvas.layer_visible(name))
             self.sliders[name].setValue(round(self._canvas.layer_opacity(name) * 100))

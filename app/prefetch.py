@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PySide6.QtCore import QObject, QRunnable, QThreadPool
 
 from app.scene import Key, SceneCache
@@ -29,7 +31,7 @@ class Prefetcher(QObject):
         self._pool = QThreadPool(self)
         self._pool.setMaxThreadCount(1)
 
-    def request(self, cache: SceneCache, keys: list[Key]) -> None:
+    def request(self, cache: SceneCache, keys: Sequence[Key]) -> None:
         """Build scenes soon."""
         self._pool.clear()
         for key in keys:

@@ -4,112 +4,85 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
-from dataclasses import replace
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
-from PySide6.QtCore import QEvent, QObject, QRunnable, Qt, QThreadPool, QTimer, Signal
+from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent, QMouseEvent
-from PySide6.QtWidgets import (
-    QHBoxLayout,
-    QStackedWidget,
-)
+from PySide6.QtWidgets import QHBoxLayout, QStackedWidget
 
-from app.canvas_frame import CanvasFrame
+from app.canvas_frame import NO_MARKS, CanvasFrame
 from app.facts import NOTHING_KNOWN, Facts, gather
-from app.image_list import ImageList, Row
-from app.jobs import StepProgress, Task
+from app.image_list import ImageList
 from app.latest import NO_FLICKER_MS, Latest
-from app.live import LiveFixations, OneEuro, binocular
+from app.live_gaze import LiveGaze
 from app.page import Page
+from app.prefetch import Prefetcher
 from app.record_panel import RecordPanel
-from app.scene import Scene, SceneCache
+from app.record_rows import gaze_row
+from app.replay import Replay
+from app.saving import saving
+from app.scene import SceneCache, bare, with_changes
+from app.screen_trackers import geometry_of, tracker_of
 from app.session import Session
-from app.sitting import Sitting, image_xy, placement_at, simulated_look
+from app.simulated_looks import SimulatedLooks
+from app.sitting import Sitting, save
+from app.targets_bar import beside
 from app.texts import short_name
+from app.volumes import entries, marks_of
 from app.widgets import EmptyState, box
 from gaze_capture.errors import UserError
-from gaze_capture.recording import Placement, Presence, Recording, Samples, ScreenGeometry
-from gaze_capture.recording_codec import read_recording
-from gaze_capture.trackers import MouseTracker, ReplayTracker, SimulatedTracker
-from segmentation.gaze_index import look_quality
+from gaze_capture.recording import Placement, Presence, Recording
+from gaze_capture.trackers import MouseTracker, SimulatedTracker
 from segmentation.study import Study
 
 TICK_MS = 16
 TOO_BRIEF_MS = 1500.0
-RADIUS_DEG = 1.0
-"""Live fixations hold the samples this near to their mean."""
-USUAL_MM_PER_PX = 0.2767
-"""Of a 24-inch monitor, where the screen does not say its size."""
-VIEWING_DISTANCE_MM = 650.0
+PREFETCHED = 4
 
+VIEW_KEYS = (Qt.Key.Key_W, Qt.Key.Key_F, Qt.Key.Key_Plus, Qt.Key.Key_Equal, Qt.Key.Key_Minus)
+"""Keys of the canvas that hold while recording: they change how the image is seen, not what is drawn over it."""
 
-class _Look(QRunnable):
-    """Draws the synthetic clinician's look at an image off the window's thread, and has the tracker follow it."""
-
-    def __init__(
-        self, page: RecordPage, study: Study, tracker: SimulatedTracker, placement: Placement, seed: int
-    ) -> None:
-        super().__init__()
-        self._page, self._study, self._tracker = page, study, tracker
-        self._placement, self._seed = placement, seed
-
-    def run(self) -> None:
-        """Compute and follow."""
-        placement = self._placement
-        assert placement.target_id is not None
-        try:
-            script, presence = simulated_look(
-                self._study,
-                placement.image_id,
-                placement.target_id,
-                placement.image_from_screen,
-                self._tracker.geometry,
-                self._seed,
-            )
-        except UserError as error:
-            self._page.look_failed.emit(str(error))
-            return
-        self._tracker.follow(script)
-        self._page.look_drawn.emit(placement.image_id, script.end_ms, presence)
+New = Literal["look", "image", "view"]
+"""What a placement begins: a look at another image or target, another slice within a look, or another view of it."""
 
 
 class RecordPage(Page):
-    """Keys: Space next, Backspace back, 0 nothing here, U ungradable, Esc end."""
+    """Keys: Space next, Backspace back, 0 nothing here, Q unsure, U ungradable, L next lesion, Tab target, Esc end.
+
+    A word counts for the target looked for, in the image or slice shown. With several targets one by one, going on
+    leads to the next target of the same image before it leads to the next image.
+    """
 
     tracker_status = Signal(str)
-    look_drawn = Signal(str, float, object)
-    look_failed = Signal(str)
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.sitting: Sitting | None = None
-        self._replay: tuple[ReplayTracker, Recording, deque[Samples]] | None = None
-        self._replayed = 0
+        self._replay: Replay | None = None
         self._cache: SceneCache | None = None
         self._cached_study: Study | None = None
         self._placement: Placement | None = None
-        self._live = LiveFixations(20.0)
-        self._filter = OneEuro()
-        self._px_per_deg = 20.0
-        self._shown_at = 0.0
         self._look_ends: float | None = None
         self._look_presence: Presence | None = None
-        self._arrivals: deque[tuple[float, int, int, int]] = deque()
         self._saving = False
+        self._known = NOTHING_KNOWN
         self._facts = Latest(self)
-        self._facts.answered.connect(self._list_images)
+        self._facts.answered.connect(self._learn)
         self._facts.failed.connect(self.error)
-        self._pool = QThreadPool(self)
-        self._pool.setMaxThreadCount(1)
+        self._looks = SimulatedLooks(self)
+        self._ahead = Prefetcher(self)
         self._timer = QTimer(self, interval=TICK_MS, timerType=Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self.tick)
-        self.look_drawn.connect(self._on_look, Qt.ConnectionType.QueuedConnection)
-        self.look_failed.connect(lambda text: self.error.emit(text, ""), Qt.ConnectionType.QueuedConnection)
+        self._looks.drawn.connect(self._on_look, Qt.ConnectionType.QueuedConnection)
+        self._looks.failed.connect(lambda text: self.error.emit(text, ""), Qt.ConnectionType.QueuedConnection)
         self._words = {
             "none": self.tr("No gaze"),
             "gaze": self.tr("Gaze"),
+            "present": self.tr("Present"),
             "absent": self.tr("Nothing here"),
+            "unsure": self.tr("Unsure"),
             "ungradable": self.tr("Ungradable"),
         }
         self.panel = RecordPanel()
@@ -117,10 +90,18 @@ class RecordPage(Page):
         self.panel.tracker_chosen.connect(self._show_tracker_choice)
         self.panel.start_wanted.connect(self.start)
         self.panel.end_wanted.connect(self.end)
-        self.panel.left.connect(lambda presence: self.go(1, presence))
-        self.list = ImageList(self.tr("Images"), self._words.values())
+        self.panel.left.connect(lambda word: self.go(1) if word is None else self.say(word))
+        self.panel.lesion_wanted.connect(self.next_lesion)
+        self.panel.look_for.target_chosen.connect(self.look_for)
+        self.panel.look_for.together_wanted.connect(lambda _: self._change_look())
+        self.list = ImageList(
+            self.tr("Images"), [word for name, word in self._words.items() if name != "present"]
+        )
         self.frame = CanvasFrame()
         self.canvas = self.frame.canvas
+        self.canvas.tabbed.connect(self.next_target)
+        self.frame.slices.chosen.connect(self.scroll_to)
+        self._live = LiveGaze(self.canvas, self.panel)
         for name in ("heatmap", "levels", "student", "reviewed"):
             self.canvas.set_layer_visible(name, False)
         self.canvas.installEventFilter(self)
@@ -137,8 +118,6 @@ class RecordPage(Page):
         self.list.chosen.connect(self.session.set_image)
         self.setFocusProxy(self.canvas)
         self._show_tracker_choice()
-
-    # Parts
 
     # Following the session
 
@@ -176,36 +155,24 @@ class RecordPage(Page):
             self._cache.forget()
             self._facts.ask(lambda: gather(study), NO_FLICKER_MS)
             if fresh and self._facts.pending:
-                self._list_images(NOTHING_KNOWN)
+                self._known = NOTHING_KNOWN
             self._list_recordings(study)
-        if self.session.image_id not in study.images:
-            self.session.image_id = next(iter(study.images))
+        self.session.settle()
+        if what in ("study", "data", "target"):
+            self._list_images(study)
         self._show_image()
         self._show_tracker_choice()
         if what == "study":
             self.canvas.setFocus()
 
-    def _list_images(self, facts: Facts) -> None:
-        study, target = self.session.study, self.session.target_id
-        if study is None:
-            return
-        rows = []
-        for image in study.images.values():
-            key = (image.id, target)
-            looks = facts.looks.get(key, ())
-            state, token, detail = self._words["none"], "muted", ""
-            if looks:
-                presence = looks[-1].presence
-                state = self._words[presence] if presence in ("absent", "ungradable") else self._words["gaze"]
-                token = "accent"
-                detail = self.tr("{n} fixations").format(n=sum(look.fixations for look in looks))
-            rows.append(
-                Row(
-                    image.id, image.source_name, image, state, token, detail,
-                    presence=facts.said.get(key), quality=look_quality(looks),
-                )
-            )  # fmt: skip
-        self.list.set_rows(rows)
+    def _learn(self, facts: Facts) -> None:
+        self._known = facts
+        if self.session.study is not None:
+            self._list_images(self.session.study)
+
+    def _list_images(self, study: Study) -> None:
+        target = self.session.target_id
+        self.list.set_rows([gaze_row(self._known, entry, target, self._words) for entry in entries(study)])
 
     def _list_recordings(self, study: Study) -> None:
         self.panel.recordings.clear()
@@ -222,38 +189,95 @@ class RecordPage(Page):
                 self.panel.show_hint(self.tr("The study has no recording yet."), "warning")
             elif not self._saving:
                 self.panel.show_hint(
-                    self.tr("Space next · Backspace back · 0 nothing here · U ungradable · Esc end")
+                    self.tr(
+                        "Space next · Backspace back · 0 nothing here · Q unsure · U ungradable · Esc end"
+                    )
                 )
 
     def _show_image(self) -> None:
         study, image_id = self.session.study, self.session.image_id
         if study is None or image_id is None or self._cache is None:
             return
+        slices = study.slices_beside(image_id)
+        gazed = study.fixations.keys()
+        marks = marks_of(
+            slices, self.session.target_id, gazed, self._known.masked, self._known.reviews.keys()
+        )
+        # Whoever is recorded must not see where they, or others, looked before.
+        self.frame.show_slices(slices, image_id, NO_MARKS if self.busy else marks)
+        self.list.select(image_id)
+        self._show_target(study)
         try:
             scene = self._cache.get(image_id, self.session.target_id)
         except UserError as error:
             self.canvas.set_scene(None)
             self.error.emit(str(error), "")
             return
-        # Whoever is recorded must not see where they, or others, looked before.
-        shown = (
-            Scene(scene.image_id, scene.target_id, scene.image) if self.busy else replace(scene, heatmap=None)
+        self.canvas.set_scene(bare(scene) if self.busy else with_changes(scene, heatmap=None))
+        following = self.frame.slices.ahead(PREFETCHED) if len(slices) > 1 else []
+        names = [*following, self.list.neighbour(image_id, 1)]
+        self._ahead.request(
+            self._cache, [(name, self.session.target_id, None, False) for name in names if name]
         )
-        self.canvas.set_scene(shown)
-        self.list.select(image_id)
+
+    def _show_target(self, study: Study) -> None:
+        look_for, instance = self.panel.look_for, self.sitting.instance if self.sitting is not None else None
+        target = study.target(self.session.target_id)
+        self.canvas.takes_tab = len(study.targets) > 1
+        look_for.show_look(study.targets, target, instance, running=self.busy)
+        words = self.sitting.said if self.sitting is not None else {}
+        said = {
+            one.id: (self._words[word], "accent" if word == "present" else "muted")
+            for one in study.targets
+            if (word := words.get((self.session.image_id or "", one.id))) is not None
+        }
+        look_for.targets.set_states(said)
+        ordered = look_for.order(study.targets)
+        more = bool(ordered) and ordered[-1] != target.id
+        self.panel.show_flow(several=more, volume=self.frame.slices.is_volume)
+
+    # Targets
+
+    def next_target(self, step: int) -> None:
+        """Look for the next (1) or previous (-1) target in the same image; after the last comes the first."""
+        study = self.session.study
+        if study is not None and self.panel.look_for.order(study.targets):
+            self.look_for(beside(study.targets, self.session.target_id, step))
+
+    def look_for(self, target_id: str) -> None:
+        """Look for a target in the image shown, from now on."""
+        study = self.session.study
+        if study is None or self._replay is not None:
+            return
+        if self.sitting is None:
+            self.session.set_target(target_id)
+        elif target_id != self.session.target_id and self.panel.look_for.order(study.targets):
+            self.session.target_id = target_id
+            self._change_look()
+        self._show_target(study)
+
+    def _change_look(self) -> None:
+        """Begin a look at the image shown: for another target, or for all or each of them."""
+        if self.session.study is None:
+            return
+        self._guarded(lambda: self._show_look(None))
+        self.canvas.setFocus()
+
+    def next_lesion(self) -> None:
+        """Count the next lesion of the target, in the same image."""
+        sitting, study = self.sitting, self.session.study
+        if sitting is None or study is None:
+            return
+        if sitting.target_id is None:
+            self.panel.show_hint(
+                self.tr("Lesions are counted when targets are looked for one by one."), "warning"
+            )
+            return
+        sitting.instance = (sitting.instance or 1) + 1
+        self._guarded(lambda: self._begin_placement("view"))
+        self._show_target(study)
 
     # A sitting
-
-    def geometry_of_screen(self) -> ScreenGeometry:
-        """Return the screen's geometry as far as it tells; a viewing distance of 65 cm is assumed."""
-        screen = self.canvas.screen()
-        ratio = screen.devicePixelRatio()
-        size, millimetres = screen.geometry().size(), screen.physicalSize()
-        width, height = round(size.width() * ratio), round(size.height() * ratio)
-        known = millimetres.width() > 50 and millimetres.height() > 50
-        width_mm = millimetres.width() if known else width * USUAL_MM_PER_PX
-        height_mm = millimetres.height() if known else height * USUAL_MM_PER_PX
-        return ScreenGeometry(width, height, float(width_mm), float(height_mm), VIEWING_DISTANCE_MM)
 
     def start(self) -> None:
         """Begin a sitting, or a replay."""
@@ -263,7 +287,8 @@ class RecordPage(Page):
         kind = self.panel.tracker.currentData()
         try:
             if kind == "replay":
-                self._start_replay(study, self.panel.recordings.currentData())
+                self._replay = Replay(study, self.panel.recordings.currentData())
+                self._placement = None
             else:
                 self._start_sitting(study, kind)
         except UserError as error:
@@ -271,69 +296,82 @@ class RecordPage(Page):
             return
         self.list.setEnabled(False)
         self.panel.show_running(True, replay=kind == "replay")
-        self._arrivals.clear()
+        self._live.begin()
         self.panel.show_hint("")
         self._timer.start()
         self.canvas.setFocus()
 
     def _start_sitting(self, study: Study, kind: str) -> None:
-        geometry, rate = self.geometry_of_screen(), float(self.panel.rate.value())
-        tracker: SimulatedTracker | MouseTracker
-        if kind == "mouse":
-            tracker = MouseTracker(geometry, rate)
-        else:
-            target = self.session.target_id
-            masks = any(name == target and image in study.images for image, name in study.mask_keys())
-            seed = time.time_ns() % (1 << 31)
-            tracker = SimulatedTracker(
-                rate, geometry, seed=seed, simulated_from="masks" if masks else "saliency"
-            )
+        tracker = tracker_of(
+            kind,
+            study,
+            self.session.target_id,
+            geometry_of(self.canvas.screen()),
+            float(self.panel.rate.value()),
+        )
         annotator = self.panel.annotator.text().strip() or self.session.annotator
         self.session.set_annotator(annotator)
         self.sitting = Sitting(study, tracker, annotator, self.session.target_id)
-        self._show_image()
-        self._begin_placement()
+        self._show_look(None)
 
-    def _begin_placement(self, *, same_image: bool = False) -> None:
-        sitting, scene = self.sitting, self.canvas.scene
-        if sitting is None or scene is None:
+    def _show_look(self, image_id: str | None) -> None:
+        """Show an image (None: the same) for the current target, and begin to look at it."""
+        sitting, study = self.sitting, self.session.study
+        if sitting is not None and study is not None:
+            together = self.panel.look_for.is_together(study.targets)
+            target = study.target(self.session.target_id)
+            sitting.target_id = None if together else target.id
+            sitting.instance = 1 if target.kind == "lesion" and not together else None
+        # Set directly: the page shows the image itself, with where it lies, before anyone else reacts.
+        self.session.image_id = image_id or self.session.image_id
+        self._show_image()
+        self._begin_placement("look")
+
+    def _begin_placement(self, new: New) -> None:
+        sitting, scene, before = self.sitting, self.canvas.scene, self._placement
+        if sitting is None:
             return
-        sitting.show(scene.image_id, self.canvas.image_from_screen(), self.canvas.viewport_on_screen())
-        self._placement = sitting.placement
-        assert self._placement is not None
-        self._px_per_deg = 1 / self._placement.degrees_per_image_px(sitting.tracker.geometry)
-        self._filter.reset()
-        if not same_image:
-            self._live = LiveFixations(RADIUS_DEG * self._px_per_deg)
-            self._shown_at = time.monotonic()
+        if scene is None:
+            # The image could not be read: gaze falls on nothing until another is shown.
+            self._placement = None
+            sitting.leave(None)
+            return
+        canvas = self.canvas
+        sitting.show(
+            scene.image_id, canvas.image_from_screen(), canvas.viewport_on_screen(), canvas.window_level()
+        )
+        self._placement = placement = sitting.placement
+        assert placement is not None
+        self._live.place(placement, sitting.tracker.geometry, image=new == "image", look=new == "look")
+        moved = before is None or not np.array_equal(before.image_from_screen, placement.image_from_screen)
+        if new == "view" and not moved:
+            return
         self._look_ends = self._look_presence = None
         if isinstance(sitting.tracker, SimulatedTracker) and self.session.study is not None:
             seed = sum(sitting.recording_id.encode())
-            self._pool.start(_Look(self, self.session.study, sitting.tracker, self._placement, seed))
+            self._looks.draw(self.session.study, sitting.tracker, placement, seed)
 
-    def _on_look(self, image_id: str, end_ms: float, presence: Presence | None) -> None:
-        if self._placement is not None and self._placement.image_id == image_id:
+    def _on_look(self, placement: Placement, end_ms: float, presence: Presence | None) -> None:
+        now = self._placement
+        if now is not None and (now.image_id, now.target_id) == (placement.image_id, placement.target_id):
             self._look_ends = time.monotonic() + end_ms / 1000
             self._look_presence = presence
 
-    def _start_replay(self, study: Study, recording_id: str) -> None:
-        recording = read_recording(study.recordings_folder / recording_id)
-        tracker = ReplayTracker(recording)
-        tracker.open()
-        waiting: deque[Samples] = deque()
-        self._replay, self._replayed, self._placement = (tracker, recording, waiting), 0, None
-        tracker.subscribe(waiting.append)
-
-    def tick(self) -> None:
-        """Take what the tracker delivered, and paint it; 60 times a second."""
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Do something with the sitting; what fails is told, and ends it."""
         try:
-            if self.sitting is not None:
-                self._tick_sitting(self.sitting)
-            elif self._replay is not None:
-                self._tick_replay(*self._replay)
+            act()
         except UserError as error:
             self.error.emit(str(error), "")
             self.end()
+
+    def tick(self) -> None:
+        """Take what the tracker delivered, and paint it; 60 times a second."""
+        sitting, replay = self.sitting, self._replay
+        if sitting is not None:
+            self._guarded(lambda: self._tick_sitting(sitting))
+        elif replay is not None:
+            self._tick_replay(replay)
 
     def _tick_sitting(self, sitting: Sitting) -> None:
         if sitting.failure is not None:
@@ -344,123 +382,128 @@ class RecordPage(Page):
         samples = sitting.drain()
         if samples is not None:
             # What was measured before this placement belongs to the one before.
-            self._draw(
-                samples[samples["time_ns"] >= placement.start_ns],
-                samples,
-                sitting.tracker.geometry,
-                placement,
-            )
-        if not np.array_equal(self.canvas.image_from_screen(), placement.image_from_screen):
-            # Zoomed, panned, or the window moved: the same image lies elsewhere from now on.
-            self._begin_placement(same_image=True)
+            own = samples[samples["time_ns"] >= placement.start_ns]
+            self._live.take(own, samples, sitting.tracker.geometry, placement)
+        if (
+            not np.array_equal(self.canvas.image_from_screen(), placement.image_from_screen)
+            or self.canvas.window_level() != placement.window_level
+        ):
+            # Zoomed, panned, seen by another window, or the program's window moved: the same image, but not as before.
+            self._begin_placement("view")
         self._show_meters(sitting.tracker.name, sitting.seconds)
         if (
             self.panel.by_itself.isChecked()
             and self._look_ends is not None
             and time.monotonic() > self._look_ends
         ):
-            self.go(1, self._look_presence)
+            self.say(self._look_presence or "present", staying=False)
 
-    def _tick_replay(self, tracker: ReplayTracker, recording: Recording, waiting: deque[Samples]) -> None:
-        while waiting:
-            block = waiting.popleft()
-            original = recording.time_ns[self._replayed : self._replayed + len(block)]
-            self._replayed += len(block)
-            placement = placement_at(recording, int(original[-1])) if len(original) else None
+    def _tick_replay(self, replay: Replay) -> None:
+        for block, placement in replay.blocks():
             if placement is not self._placement:
-                self._placement = placement
-                self._filter.reset()
-                if placement is not None:
-                    self._px_per_deg = 1 / placement.degrees_per_image_px(recording.geometry)
-                    if placement.image_id != self.session.image_id or not self._live.total_ms:
-                        self._live = LiveFixations(RADIUS_DEG * self._px_per_deg)
-                    study = self.session.study
-                    if study is not None and placement.image_id in study.images:
-                        if placement.image_id != self.session.image_id:
-                            self._live = LiveFixations(RADIUS_DEG * self._px_per_deg)
-                        self.session.image_id = placement.image_id
-                        self._show_image()
+                self._show_replayed(placement, replay.recording)
             if placement is not None:
-                self._draw(block, block, recording.geometry, placement)
-        lasted = (
-            recording.time_ns[min(self._replayed, len(recording.time_ns)) - 1] - recording.time_ns[0]
-        ) / 1e9
-        self._show_meters(tracker.name, float(lasted))
-        if tracker.ended and not waiting:
+                self._live.take(block, block, replay.recording.geometry, placement)
+        self._show_meters(replay.tracker.name, replay.seconds)
+        if replay.ended:
             self.end()
 
-    def _draw(
-        self, samples: Samples, counted: Samples, geometry: ScreenGeometry, placement: Placement
-    ) -> None:
-        now = time.monotonic()
-        left, right = np.isfinite(counted["left_x"]).sum(), np.isfinite(counted["right_x"]).sum()
-        self._arrivals.append((now, len(counted), int(left), int(right)))
-        while self._arrivals and now - self._arrivals[0][0] > 2.0:
-            self._arrivals.popleft()
-        if not len(samples):
+    def _show_replayed(self, placement: Placement | None, recording: Recording) -> None:
+        self._placement, study = placement, self.session.study
+        if placement is None or study is None:
             return
-        points = image_xy(samples, binocular(samples), geometry, placement)
-        dot: tuple[float, float] | None = None
-        for stamp, (x, y) in zip(samples["time_ns"].tolist(), points.tolist(), strict=True):
-            self._live.add(stamp / 1e6, x, y)
-            if np.isfinite(x) and np.isfinite(y):
-                # In degrees, so that the filter's constants hold for every image and screen.
-                fx, fy = self._filter(stamp / 1e9, x / self._px_per_deg, y / self._px_per_deg)
-                dot = (fx * self._px_per_deg, fy * self._px_per_deg)
-        if self.panel.show_gaze.isChecked():
-            self.canvas.set_live(dot, self._live.marks())
+        other = placement.image_id != self.session.image_id or not self._live.total_ms
+        self._live.place(placement, recording.geometry, look=other)
+        if placement.image_id in study.images:
+            self.session.image_id = placement.image_id
+            if placement.target_id in {target.id for target in study.targets}:
+                self.session.target_id = placement.target_id
+            self._show_image()
+            self.canvas.set_shown_window(placement.window_level)
 
     def _show_meters(self, name: str, seconds: float) -> None:
-        if len(self._arrivals) < 2:
+        measured = self._live.show_meters(seconds)
+        if measured is not None:
+            status = self.tr("tracker: {name} {rate:.0f} Hz, loss {loss:.0f} %")
+            self.tracker_status.emit(status.format(name=name, rate=measured[0], loss=measured[1]))
+
+    def say(self, presence: Presence, *, staying: bool = True) -> None:
+        """Say a word on the target in what is shown, and go on: in a volume to the next slice, else as `go`.
+
+        After a volume's last slice it stays there, or, not `staying`, goes on as well.
+        """
+        sitting, study, slices = self.sitting, self.session.study, self.frame.slices
+        if sitting is None or study is None:
             return
-        span = max(self._arrivals[-1][0] - self._arrivals[0][0], 1e-3)
-        count = sum(item[1] for item in list(self._arrivals)[1:])
-        total = max(1, sum(item[1] for item in self._arrivals))
-        left, right = (100 * sum(item[eye] for item in self._arrivals) / total for eye in (2, 3))
-        self.panel.show_eyes(left, right)
-        self.panel.show_amount(self._live.total_ms, len(self._live.marks().xy_px), seconds)
-        status = self.tr("tracker: {name} {rate:.0f} Hz, loss {loss:.0f} %")
-        self.tracker_status.emit(
-            status.format(name=name, rate=count / span, loss=abs(100 - max(left, right)))
-        )
+        following = slices.following
+        if not slices.is_volume or (following is None and not staying):
+            self.go(1, presence)
+            return
+        self._guarded(lambda: self._leave(sitting, study, presence))
+        self.scroll_to(following or self.session.image_id or "")
+        if following is None:
+            self.panel.show_hint(self.tr("That was the last slice in this direction; Space goes on."))
+
+    def scroll_to(self, image_id: str) -> None:
+        """Show another slice of the volume."""
+        if self._replay is not None:
+            return
+        if self.sitting is None:
+            self.session.set_image(image_id)
+            return
+        self.session.image_id = image_id
+        self._show_image()
+        self._guarded(lambda: self._begin_placement("image"))
+
+    def _leave(self, sitting: Sitting, study: Study, presence: Presence | None) -> None:
+        self._placement = None
+        sitting.leave(presence, [target.id for target in study.targets])
+
+    def _following(self, study: Study, step: int) -> tuple[str, str] | None:
+        """Return image and target that come next (1) or came before (-1); None beyond the ends."""
+        image_id, target = self.session.image_id, self.session.target_id
+        order = self.panel.look_for.order(study.targets)
+        if image_id is not None and order and 0 <= (place := order.index(target) + step) < len(order):
+            return image_id, order[place]
+        found = self.list.neighbour(image_id, step)
+        if found is None:
+            return None
+        return found, (order[0 if step > 0 else -1] if order else target)
 
     def go(self, step: int, presence: Presence | None = None) -> None:
-        """Leave the image with a word on its target (after a look, *present* unless another) and show the next."""
-        sitting = self.sitting
-        if sitting is None:
+        """Leave with a word on the target (after a look, *present* unless another) and go on or back.
+
+        A volume is left without a word: the slice that happens to be shown last need not hold the target.
+        """
+        sitting, study = self.sitting, self.session.study
+        if sitting is None or study is None:
             if self._replay is None:
                 found = self.list.neighbour(self.session.image_id, step)
                 if found is not None:
                     self.session.set_image(found)
             return
-        gaze_ms = self._live.total_ms
-        if step > 0 and presence is None and gaze_ms > 0:
+        gaze_ms = self._live.look_ms
+        single = not self.frame.slices.is_volume and sitting.target_id is not None
+        if step > 0 and presence is None and gaze_ms > 0 and single:
             presence = "present"
-        following = self.list.neighbour(self.session.image_id, step)
+        following = self._following(study, step)
         if following is None and step < 0:
             return
-        try:
-            sitting.leave(presence)
-            self._placement = None
+
+        def move() -> None:
+            self._leave(sitting, study, presence)
             if step > 0 and gaze_ms < TOO_BRIEF_MS:
-                self.panel.show_hint(
-                    self.tr(
-                        "The last image was looked at for {s:.1f} s only: go back with Backspace?"
-                    ).format(s=gaze_ms / 1000),
-                    "warning",
-                )
+                told = self.tr("The last image was looked at for {s:.1f} s only: go back with Backspace?")
+                self.panel.show_hint(told.format(s=gaze_ms / 1000), "warning")
             else:
                 self.panel.show_hint("")
             if following is None:
                 self.end()
                 return
-            # Set directly: the page shows the image itself, with where it lies, before anyone else reacts.
-            self.session.image_id = following
-            self._show_image()
-            self._begin_placement()
-        except UserError as error:
-            self.error.emit(str(error), "")
-            self.end()
+            image_id, self.session.target_id = following
+            self._show_look(image_id)
+
+        self._guarded(move)
 
     def end(self) -> None:
         """End the sitting or the replay; fixations are detected and stored in a thread."""
@@ -468,9 +511,9 @@ class RecordPage(Page):
         sitting, study = self.sitting, self.session.study
         self.sitting = None
         if self._replay is not None:
-            self._replay[0].close()
+            self._replay.tracker.close()
             self._replay = None
-        self._pool.clear()
+        self._looks.clear()
         self._placement = None
         self.canvas.set_live(None, None)
         self.list.setEnabled(True)
@@ -483,13 +526,7 @@ class RecordPage(Page):
         self._show_tracker_choice()
         self.panel.show_hint(self.tr("Saving the recording and detecting fixations…"))
 
-        def work(progress: StepProgress) -> int:
-            sitting.finish()
-            from segmentation import steps
-
-            return steps.detect_fixations(study, sitting.recording_id)
-
-        task = Task(work, self.tr("Saving the recording"), self)
+        task = saving(sitting, study, self)
         task.succeeded.connect(
             lambda count: self.notice.emit(self.tr("Recorded: {n:,} fixations.").format(n=count))
         )
@@ -523,17 +560,26 @@ class RecordPage(Page):
         key = event.key()
         plain = not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
         recording = self.sitting is not None
+        words: dict[int, Presence] = {
+            Qt.Key.Key_0: "absent",
+            Qt.Key.Key_Q: "unsure",
+            Qt.Key.Key_U: "ungradable",
+        }
         if plain and key == Qt.Key.Key_Space and not event.isAutoRepeat():
             self.go(1)
         elif plain and key == Qt.Key.Key_Backspace:
             self.go(-1)
-        elif plain and key == Qt.Key.Key_0 and recording and not event.isAutoRepeat():
-            self.go(1, "absent")
-        elif plain and key == Qt.Key.Key_U and recording and not event.isAutoRepeat():
-            self.go(1, "ungradable")
+        elif plain and recording and key in words:
+            if not event.isAutoRepeat():
+                self.say(words[key])
+        elif plain and recording and key == Qt.Key.Key_L:
+            if not event.isAutoRepeat():
+                self.next_lesion()
         elif key == Qt.Key.Key_Escape and self.busy:
             self.end()
-        elif recording and plain and event.text():
+        elif self.frame.slices.handle_key(event):
+            event.accept()
+        elif recording and plain and event.text() and key not in VIEW_KEYS:
             # No letter may leave the page, or toggle a layer, in the middle of a recording.
             event.accept()
         elif not self.canvas.handle_key(event):
@@ -554,15 +600,12 @@ class RecordPage(Page):
         self._facts.stop()
         sitting, study = self.sitting, self.session.study
         self.sitting = None
-        self._pool.clear()
-        self._pool.waitForDone()
+        self._looks.stop()
+        self._ahead.stop()
         if self._replay is not None:
-            self._replay[0].close()
+            self._replay.tracker.close()
             self._replay = None
         if sitting is not None and study is not None:
             with contextlib.suppress(UserError):
-                sitting.finish()
-                from segmentation import steps
-
-                steps.detect_fixations(study, sitting.recording_id)
+                save(sitting, study)
         self.list.thumbnails.stop()

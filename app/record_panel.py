@@ -16,7 +16,9 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
+from app.targets_bar import LookFor
 from app.widgets import Button, box, heading, label, line, scrolled, set_role
+from gaze_capture.recording import Presence
 
 EXPECTED_GAZE_MS = 9000.0
 """An image gets about 9 s of gaze in the published sets."""
@@ -30,7 +32,8 @@ class RecordPanel(QFrame):
     start_wanted = Signal()
     end_wanted = Signal()
     left = Signal(object)
-    """The image was left with a Presence, or None for none in particular."""
+    """A Presence was said, or None: go on, with none in particular."""
+    lesion_wanted = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +79,10 @@ class RecordPanel(QFrame):
         for row, (name, widget) in enumerate(rows):
             grid.addWidget(name, row, 0)
             grid.addWidget(widget, row, 1)
-        column.addWidget(heading(self.tr("Setup")))
+        self.look_for = LookFor()
+        column.addWidget(self.look_for)
+        self._setup_title = heading(self.tr("Setup"))
+        column.addWidget(self._setup_title)
         column.addWidget(self.setup)
         column.addWidget(self.about)
         column.addWidget(self.show_gaze)
@@ -126,29 +132,58 @@ class RecordPanel(QFrame):
         self.start_button = Button(self.tr("Start"), "record", "primary", self.start_wanted.emit)
         self.end_button = Button(self.tr("End"), "stop", "", self.end_wanted.emit)
         self.end_button.setToolTip(self.tr("End the sitting (Esc)"))
-        self.next_button = Button(
-            self.tr("Next image"), "arrow-right", "primary", lambda: self.left.emit(None)
+        self.next_button = Button("", "arrow-right", "primary", lambda: self.left.emit(None))
+        self.nothing_button = self._word(self.tr("Nothing here"), "absent")
+        self.unsure_button = self._word(self.tr("Unsure"), "unsure")
+        self.ungradable_button = self._word(self.tr("Ungradable"), "ungradable")
+        self.lesion_button = Button(self.tr("Next lesion"), "plus", "", self.lesion_wanted.emit)
+        self.lesion_button.setToolTip(
+            self.tr("Another lesion of the same target is looked at from now on; stay on the image (L)")
         )
-        self.next_button.setToolTip(self.tr("The target is in this image; go on (Space)"))
-        self.nothing_button = Button(
-            self.tr("Nothing here"), "prohibit", "verdict", lambda: self.left.emit("absent")
+        grid.addWidget(self.start_button, 0, 0, 1, 6)
+        grid.addWidget(self.next_button, 1, 0, 1, 6)
+        grid.addWidget(self.nothing_button, 2, 0, 1, 2)
+        grid.addWidget(self.unsure_button, 2, 2, 1, 2)
+        grid.addWidget(self.ungradable_button, 2, 4, 1, 2)
+        grid.addWidget(self.lesion_button, 3, 0, 1, 3)
+        grid.addWidget(self.end_button, 3, 3, 1, 3)
+        self._while_recording = (
+            self.next_button,
+            self.nothing_button,
+            self.unsure_button,
+            self.ungradable_button,
+            self.lesion_button,
         )
-        self.nothing_button.setToolTip(self.tr("The target is not in this image; go on (0)"))
-        self.ungradable_button = Button(
-            self.tr("Ungradable"), "question", "verdict", lambda: self.left.emit("ungradable")
-        )
-        self.ungradable_button.setToolTip(self.tr("The image cannot be judged; go on (U)"))
-        grid.setColumnStretch(0, 1)
-        grid.setColumnStretch(1, 1)
-        grid.addWidget(self.start_button, 0, 0, 1, 2)
-        grid.addWidget(self.next_button, 1, 0, 1, 2)
-        grid.addWidget(self.nothing_button, 2, 0)
-        grid.addWidget(self.ungradable_button, 2, 1)
-        grid.addWidget(self.end_button, 3, 0, 1, 2)
-        for button in (self.end_button, self.next_button, self.nothing_button, self.ungradable_button):
+        for column in range(6):
+            grid.setColumnStretch(column, 1)
+        for button in (self.end_button, *self._while_recording):
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             button.hide()
+        self.show_flow(several=False, volume=False)
         return controls
+
+    def _word(self, text: str, presence: Presence) -> Button:
+        return Button(text, role="word", on_click=lambda: self.left.emit(presence))
+
+    def show_flow(self, *, several: bool, volume: bool) -> None:
+        """Say on the buttons where they lead: to the next target, slice, image or volume."""
+        if several:
+            self.next_button.setText(self.tr("Next target"))
+        else:
+            self.next_button.setText(self.tr("Next volume") if volume else self.tr("Next image"))
+        if volume:
+            place, onward = self.tr("in this slice"), self.tr("go on to the next slice")
+            self.next_button.setToolTip(self.tr("Leave the volume, or go to its next target (Space)"))
+        else:
+            place, onward = self.tr("in this image"), self.tr("go on")
+            self.next_button.setToolTip(self.tr("The target is in this image; go on (Space)"))
+        tips = (
+            (self.nothing_button, self.tr("The target is not {place}; {onward} (0)")),
+            (self.unsure_button, self.tr("Whether the target is {place} cannot be said; {onward} (Q)")),
+            (self.ungradable_button, self.tr("What is {place} cannot be judged; {onward} (U)")),
+        )
+        for button, tip in tips:
+            button.setToolTip(tip.format(place=place, onward=onward))
 
     def show_choice(self) -> None:
         """Show what belongs to the chosen tracker."""
@@ -173,10 +208,11 @@ class RecordPanel(QFrame):
 
     def show_running(self, on: bool, *, replay: bool = False) -> None:
         """Show the buttons of a sitting, or of before and after one."""
-        self.setup.setEnabled(not on)
+        for widget in (self._setup_title, self.setup, self.about):
+            widget.setVisible(not on)
         self.start_button.setVisible(not on)
         self.end_button.setVisible(on)
-        for button in (self.next_button, self.nothing_button, self.ungradable_button):
+        for button in self._while_recording:
             button.setVisible(on and not replay)
 
     def show_eyes(self, left_percent: float, right_percent: float) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
-from PySide6.QtCore import QRunnable, Qt, QThreadPool
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import (
     QComboBox,
-    QFormLayout,
     QFrame,
     QGridLayout,
     QHBoxLayout,
@@ -19,15 +19,19 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.canvas_frame import CanvasFrame
+from app.description import Description
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList, Row
 from app.latest import NO_FLICKER_MS, Latest
 from app.layer_panel import LayerPanel
 from app.page import Page
+from app.prefetch import Prefetcher
 from app.scene import Scene, SceneCache
 from app.session import Session
+from app.targets_bar import TargetsBar, beside
 from app.texts import short_name
 from app.verdicts import Given, Word, give_verdict
+from app.volumes import Entry, common_state, entries, entry_of, marks_of
 from app.widgets import (
     Button,
     ElidedLabel,
@@ -35,36 +39,24 @@ from app.widgets import (
     IconButton,
     Pill,
     box,
-    clear,
     heading,
     label,
     line,
     scrolled,
 )
 from gaze_capture.errors import UserError
-from segmentation.explanation import Explanation, load_explanation
+from segmentation.explanation import load_explanation
 from segmentation.gaze_index import look_quality
-from segmentation.study import Study, StudyImage
+from segmentation.study import Study
 
-PREFETCHED = 2
-
-
-class _Prefetch(QRunnable):
-    def __init__(self, cache: SceneCache, keys: list[tuple[str, str, str | None]]) -> None:
-        super().__init__()
-        self._cache, self._keys = cache, keys
-
-    def run(self) -> None:
-        """Build the scenes; what cannot be read will say so when it is shown."""
-        for key in self._keys:
-            try:
-                self._cache.get(*key)
-            except UserError:
-                return
+SLICES_PREFETCHED = 4
 
 
 class ReviewPage(Page):
-    """Keys: A accept, R reject, 0 nothing here, U ungradable, Z undo, Space or N next, Backspace back."""
+    """Keys: A accept, R reject, 0 nothing here, Q unsure, U ungradable, Z undo, Space or N next, Backspace back.
+
+    Tab goes to the next target; in a volume Up and Down scroll, and verdicts count for the slice shown.
+    """
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -77,8 +69,8 @@ class ReviewPage(Page):
         self._given: list[Given] = []
         self._shown_at = 0.0
         self._timed: str | None = None
-        self._pool = QThreadPool(self)
-        self._pool.setMaxThreadCount(1)
+        self._others_read = False
+        self._ahead = Prefetcher(self)
         self._words = {
             "waiting": self.tr("To review"),
             "empty": self.tr("No mask yet"),
@@ -86,11 +78,15 @@ class ReviewPage(Page):
             "edited": self.tr("Edited"),
             "rejected": self.tr("Rejected"),
             "nothing": self.tr("Nothing here"),
+            "unsure": self.tr("Unsure"),
             "ungradable": self.tr("Ungradable"),
         }
         self.list = ImageList(self.tr("Queue"), self._words.values())
         self.frame = CanvasFrame()
         self.canvas = self.frame.canvas
+        self.canvas.tabbed.connect(self.next_target)
+        self.canvas.layers_changed.connect(self._follow_others)
+        self.frame.slices.chosen.connect(self.session.set_image)
         self.empty = EmptyState("check-square-offset", "")
         self.empty.acted.connect(lambda: self.page_wanted.emit("study"))
         self._centre = QStackedWidget()
@@ -131,28 +127,18 @@ class ReviewPage(Page):
         run_row.addWidget(label(self.tr("Masks of"), "muted"))
         run_row.addWidget(self.runs, 1)
         self.layers = LayerPanel(self.canvas)
-        self._origin = Pill()
-        described = QHBoxLayout()
-        described.addWidget(heading(self.tr("Description")), 1)
-        described.addWidget(self._origin)
-        self._attributes = QFormLayout()
-        box(self._attributes, spacing=theme.SMALL)
-        self._attributes.setHorizontalSpacing(theme.WIDE)
-        self._attributes.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
-        self._attributes.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
-        self._provenance = label("", "muted", wrap=True)
+        self.targets = TargetsBar()
+        self.targets.chosen.connect(self._choose_target)
+        self.description = Description()
         column.addLayout(title)
         column.addWidget(self.facts)
         column.addLayout(run_row)
+        column.addWidget(self.targets)
         column.addSpacing(theme.NORMAL)
         column.addWidget(heading(self.tr("Layers")))
         column.addWidget(self.layers)
         column.addSpacing(theme.NORMAL)
-        column.addLayout(described)
-        column.addLayout(self._attributes)
-        column.addSpacing(theme.NORMAL)
-        column.addWidget(heading(self.tr("Provenance")))
-        column.addWidget(self._provenance)
+        column.addWidget(self.description)
         column.addStretch(1)
         outer.addWidget(scrolled(body), 1)
         outer.addWidget(line())
@@ -175,17 +161,21 @@ class ReviewPage(Page):
         )
         self.reject_button = button(self.tr("Reject"), "x", self.tr("Reject this mask (R)"), "rejected")
         self.nothing_button = button(
-            self.tr("Nothing here"), "prohibit", self.tr("The target is not in this image (0)"), "nothing"
+            self.tr("Nothing here"), "", self.tr("The target is not in this image (0)"), "nothing", "word"
+        )
+        self.unsure_button = button(
+            self.tr("Unsure"), "", self.tr("Whether the target is here cannot be said (Q)"), "unsure", "word"
         )
         self.ungradable_button = button(
-            self.tr("Ungradable"), "question", self.tr("The image cannot be judged (U)"), "ungradable"
+            self.tr("Ungradable"), "", self.tr("The image cannot be judged (U)"), "ungradable", "word"
         )
-        grid.setColumnStretch(0, 1)
-        grid.setColumnStretch(1, 1)
-        grid.addWidget(self.accept_button, 0, 0)
-        grid.addWidget(self.reject_button, 0, 1)
-        grid.addWidget(self.nothing_button, 1, 0)
-        grid.addWidget(self.ungradable_button, 1, 1)
+        for column in range(6):
+            grid.setColumnStretch(column, 1)
+        grid.addWidget(self.accept_button, 0, 0, 1, 3)
+        grid.addWidget(self.reject_button, 0, 3, 1, 3)
+        grid.addWidget(self.nothing_button, 1, 0, 1, 2)
+        grid.addWidget(self.unsure_button, 1, 2, 1, 2)
+        grid.addWidget(self.ungradable_button, 1, 4, 1, 2)
         moves = QHBoxLayout()
         box(moves, spacing=theme.SMALL)
         self.undo_button = IconButton(
@@ -200,7 +190,7 @@ class ReviewPage(Page):
         moves.addWidget(self._progress, 1)
         moves.addWidget(back)
         moves.addWidget(forth)
-        grid.addLayout(moves, 2, 0, 1, 2)
+        grid.addLayout(moves, 2, 0, 1, 6)
         return verdict
 
     # Following the session
@@ -237,9 +227,9 @@ class ReviewPage(Page):
             self._ask(study)
             if fresh and self._facts.pending:
                 self._known = NOTHING_KNOWN
-                self._list_images(study)
-        if self.session.image_id not in study.images:
-            self.session.image_id = next(iter(study.images))
+        self.session.settle()
+        if what in ("study", "data", "runs", "reviews", "target"):
+            self._list_images(study)
         if what == "study":
             self._timed = None
         self._show_image()
@@ -269,19 +259,27 @@ class ReviewPage(Page):
                 self._show_details(self.canvas.scene)
 
     def _list_images(self, study: Study) -> None:
-        target, masked = self.session.target_id, self._known.masked
-        self.list.set_rows(
-            [self._row(image, (image.id, target) in masked) for image in study.images.values()]
-        )
-        self._count()
+        self.list.set_rows([self._row(entry) for entry in entries(study)])
+        self._count(study)
 
-    def _row(self, image: StudyImage, has_mask: bool) -> Row:
-        key = (image.id, self.session.target_id)
-        state, token = self._state(key, has_mask)
-        return Row(
-            image.id, image.source_name, image, state, token, "" if image.split == "train" else image.split,
-            presence=self._known.said.get(key), quality=look_quality(self._known.looks.get(key, ())),
-        )  # fmt: skip
+    def _row(self, entry: Entry) -> Row:
+        target, image, masked = self.session.target_id, entry.image, self._known.masked
+        key = (image.id, target)
+        states = [self._state((name, target), (name, target) in masked) for name in entry.slices]
+        if not entry.is_volume:
+            detail = "" if image.split == "train" else image.split
+            return Row(
+                image.id, entry.name, image, *states[0], detail,
+                presence=self._known.said.get(key), quality=look_quality(self._known.looks.get(key, ())),
+            )  # fmt: skip
+        # What is left to do stands for the volume; after that, what was said most.
+        waiting, empty = self._words["waiting"], self._words["empty"]
+        said = [word for word, _ in states if word not in (waiting, empty)]
+        usual = [word for word, _ in Counter(said).most_common(1)]
+        state, number = common_state((word for word, _ in states), [waiting, *usual, empty])
+        number = len(said) if said and state != waiting else number
+        count = "" if state == empty else f"{number}/{len(states)}"
+        return Row(image.id, entry.name, image, state, dict(states)[state], slices=entry.slices, count=count)
 
     def _state(self, key: tuple[str, str], has_mask: bool) -> tuple[str, str]:
         review = self._known.reviews.get(key)
@@ -289,15 +287,15 @@ class ReviewPage(Page):
             return (self._words["waiting"], "warning") if has_mask else (self._words["empty"], "muted")
         if review.presence == "absent":
             return self._words["nothing"], "accent"
-        if review.presence == "ungradable":
-            return self._words["ungradable"], "muted"
+        if review.presence in ("unsure", "ungradable"):
+            return self._words[review.presence], "muted"
         return self._words[review.verdict], "danger" if review.verdict == "rejected" else "accent"
 
-    def _count(self) -> None:
-        total = self.list.model.rowCount()
-        self._progress.setText(
-            self.tr("{done} of {all} reviewed").format(done=len(self._known.reviews), all=total)
-        )
+    def _count(self, study: Study) -> None:
+        target = self.session.target_id
+        done = sum(name in study.images for name, of in self._known.reviews if of == target)
+        told = self.tr("{done} of {all} reviewed")
+        self._progress.setText(told.format(done=done, all=len(study.images)))
         self.undo_button.setEnabled(bool(self._given))
 
     def _show_image(self) -> None:
@@ -305,22 +303,54 @@ class ReviewPage(Page):
         if study is None or image_id is None or self._cache is None:
             return
         run_id, target = self.runs.currentData(), self.session.target_id
+        slices = study.slices_beside(image_id)
+        marks = marks_of(
+            slices, target, study.fixations.keys(), self._known.masked, self._known.reviews.keys()
+        )
+        self.frame.show_slices(slices, image_id, marks)
+        self.list.select(image_id)
+        self._show_targets(study, image_id)
+        self._others_read = self.canvas.others_shown and len(study.targets) > 1
+        self._shown_at = time.monotonic()
         try:
-            scene = self._cache.get(image_id, target, run_id)
+            scene = self._cache.get(image_id, target, run_id, self._others_read)
         except UserError as error:
             self.canvas.set_scene(None)
             self._show_details(None)
             self.error.emit(str(error), "")
-            self.list.select(image_id)
             return
         self.canvas.set_scene(scene)
-        self.list.select(image_id)
         self._show_details(scene)
         if image_id != self._timed:
             # Looking again because another computer added something does not start the time anew.
             self._timed, self._shown_at = image_id, time.monotonic()
-        ahead = [self.list.neighbour(image_id, step) for step in (1, -1, 2)][: PREFETCHED + 1]
-        self._pool.start(_Prefetch(self._cache, [(name, target, run_id) for name in ahead if name]))
+        ahead = self.frame.slices.ahead(SLICES_PREFETCHED) if len(slices) > 1 else []
+        names = [*ahead, *(self.list.neighbour(image_id, step) for step in (1, -1, 2))]
+        self._ahead.request(
+            self._cache, [(name, target, run_id, self._others_read) for name in names if name]
+        )
+
+    def _follow_others(self) -> None:
+        """Read the other targets' masks once they are to be shown."""
+        if self.canvas.others_shown and not self._others_read and self.isVisible():
+            self._show_image()
+
+    def _show_targets(self, study: Study, image_id: str) -> None:
+        self.canvas.takes_tab = len(study.targets) > 1
+        self.layers.show_targets(study.targets)
+        self.targets.show_targets(study.targets, self.session.target_id)
+        keys = {target.id: (image_id, target.id) for target in study.targets}
+        masked = self._known.masked
+        self.targets.set_states({name: self._state(key, key in masked) for name, key in keys.items()})
+
+    def _choose_target(self, target_id: str) -> None:
+        self.session.set_target(target_id)
+        self.canvas.setFocus()
+
+    def next_target(self, step: int) -> None:
+        """Judge the next (1) or previous (-1) target of the same image; after the last comes the first."""
+        if self.session.study is not None:
+            self.session.set_target(beside(self.session.study.targets, self.session.target_id, step))
 
     def _show_details(self, scene: Scene | None) -> None:
         self.layers.show_scene(scene)
@@ -328,15 +358,13 @@ class ReviewPage(Page):
         judged = scene is not None and (scene.student is not None or bool(scene.levels))
         for button in (self.accept_button, self.reject_button):
             button.setEnabled(judged)
-        for button in (self.nothing_button, self.ungradable_button):
+        for button in (self.nothing_button, self.unsure_button, self.ungradable_button):
             button.setEnabled(scene is not None)
-        clear(self._attributes)
+        self.description.empty()
         self.pill.setVisible(scene is not None)
-        self._origin.hide()
         if scene is None or study is None:
             self.title.setText("")
             self.facts.setText("")
-            self._provenance.setText("")
             return
         image = study.image(scene.image_id)
         height, width, _ = image.shape
@@ -348,71 +376,12 @@ class ReviewPage(Page):
         )
         self.pill.set(*self._state((scene.image_id, scene.target_id), judged))
         try:
-            self._describe(load_explanation(study, scene.image_id, scene.target_id))
+            self.description.describe(load_explanation(study, scene.image_id, scene.target_id))
         except UserError as error:
-            self._describe(None)
+            self.description.describe(None)
             self.error.emit(str(error), "")
-        self._provenance.setText("\n".join(self._origins(study, scene)))
-
-    def _describe(self, explanation: Explanation | None) -> None:
-        if explanation is None:
-            self._attributes.addRow(label(self.tr("None yet."), "muted"))
-            return
-        measured = explanation.backend == "measured"
-        self._origin.show()
-        self._origin.set(
-            self.tr("Measured") if measured else self.tr("VLM"), "muted" if measured else "warning"
-        )
-        self._origin.setToolTip(
-            self.tr("Computed from the pixels of the gazed region; nobody wrote it")
-            if measured
-            else self.tr("Written by {model}; check it").format(
-                model=explanation.model or explanation.backend
-            )
-        )
-        for name, value in explanation.attributes.items():
-            if value in (None, "", []):
-                continue
-            words = (
-                ", ".join(map(str, value))
-                if isinstance(value, list)
-                else f"{value:g}"
-                if isinstance(value, float)
-                else str(value)
-            )
-            self._attributes.addRow(
-                label(name.replace("_", " ").capitalize(), "muted"), label(words, wrap=len(words) > 26)
-            )
-
-    def _origins(self, study: Study, scene: Scene) -> list[str]:
-        lines = []
-        for item in study.fixations.get((scene.image_id, scene.target_id), []):
-            simulated = (
-                self.tr(", simulated from {what}").format(what=item.simulated_from)
-                if item.simulated_from
-                else ""
-            )
-            lines.append(
-                self.tr("Gaze: {annotator}, {count} fixations, {seconds:.1f} s{simulated}").format(
-                    annotator=item.annotator,
-                    count=len(item.duration_ms),
-                    seconds=float(item.duration_ms.sum()) / 1000,
-                    simulated=simulated,
-                )
-            )
-        if scene.thresholds:
-            levels = " / ".join(f"{value:g}" for value in scene.thresholds)
-            lines.append(self.tr("Pseudo-mask: levels {levels}").format(levels=levels))
-        if scene.student is not None:
-            lines.append(self.tr("Prediction: {run}").format(run=scene.run_id))
         review = self._known.reviews.get((scene.image_id, scene.target_id))
-        if review is not None:
-            lines.append(
-                self.tr("Review: {annotator}, {when}").format(
-                    annotator=review.annotator, when=review.reviewed_at[:16].replace("T", " ")
-                )
-            )
-        return lines or [self.tr("Nothing recorded yet.")]
+        self.description.tell_origins(study, scene, review)
 
     # Acting
 
@@ -440,13 +409,20 @@ class ReviewPage(Page):
             return
         self._given.append(given)
         # Found before the row changes: a filter on its state would make it vanish with its neighbours.
-        following = self.list.neighbour(image_id, 1)
+        following = self._next_slice(study, image_id) or self.list.neighbour(image_id, 1)
         self._after_verdict(study, image_id)
         if following is not None:
             self.session.set_image(following)
         else:
             self._show_image()
             self.notice.emit(self.tr("That was the last image of the list."))
+
+    def _next_slice(self, study: Study, image_id: str) -> str | None:
+        """Return the next slice of the same volume that waits for a verdict."""
+        slices, target = study.slices_beside(image_id), self.session.target_id
+        later = [(name, target) for name in slices[slices.index(image_id) + 1 :]]
+        waiting = (key[0] for key in later if key in self._known.masked and key not in self._known.reviews)
+        return next(waiting, None)
 
     def undo(self) -> None:
         """Withdraw the last verdict given here and return to its image."""
@@ -460,6 +436,7 @@ class ReviewPage(Page):
             self.error.emit(str(error), "")
             return
         self._given.pop()
+        self.session.set_target(given.target_id)
         self._after_verdict(study, given.image_id)
         if self.session.image_id == given.image_id:
             self._show_image()
@@ -478,12 +455,8 @@ class ReviewPage(Page):
         presence = study.presence(image_id, target)
         if presence is not None:
             self._known.said[image_id, target] = presence
-        run_id = self.runs.currentData()
-        has_mask = study.has_pseudomask(image_id, target) or (
-            run_id is not None and study.prediction_path(run_id, image_id, target).exists()
-        )
-        self.list.model.set_row(self._row(study.image(image_id), has_mask))
-        self._count()
+        self.list.model.set_row(self._row(entry_of(study, image_id)))
+        self._count(study)
         if self._facts.pending:
             # What is being read may not know of this verdict.
             self._ask(study)
@@ -494,6 +467,7 @@ class ReviewPage(Page):
             Qt.Key.Key_A: "accepted",
             Qt.Key.Key_R: "rejected",
             Qt.Key.Key_0: "nothing",
+            Qt.Key.Key_Q: "unsure",
             Qt.Key.Key_U: "ungradable",
         }
         plain = not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
@@ -503,6 +477,8 @@ class ReviewPage(Page):
                 self.give(words[key])
         elif plain and key == Qt.Key.Key_Z:
             self.undo()
+        elif self.frame.slices.handle_key(event):
+            event.accept()
         elif plain and key in (Qt.Key.Key_Space, Qt.Key.Key_N, Qt.Key.Key_Right, Qt.Key.Key_Down):
             self.go(1)
         elif plain and key in (Qt.Key.Key_Backspace, Qt.Key.Key_Left, Qt.Key.Key_Up):
@@ -519,5 +495,4 @@ class ReviewPage(Page):
         """End the threads."""
         self._facts.stop()
         self.list.thumbnails.stop()
-        self._pool.clear()
-        self._pool.waitForDone()
+        self._ahead.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 from collections import OrderedDict
@@ -160,15 +161,25 @@ def marks_of(fixations: Fixations) -> Marks:
 
 def bare(scene: Scene) -> Scene:
     """Return a scene of the image alone."""
-    return Scene(
-        scene.image_id,
-        scene.target_id,
-        scene.image,
-        scene.intensity,
-        scene.modality,
-        scene.spacing_mm,
-        scene.volume,
+    empty = Scene(scene.image_id, scene.target_id, scene.image)
+    return with_changes(
+        scene,
+        **{
+            field.name: getattr(empty, field.name)
+            for field in dataclasses.fields(Scene)
+            if field.name not in ("image_id", "target_id", "image", *_OF_THE_IMAGE)
+        },
     )
+
+
+_OF_THE_IMAGE = ("intensity", "modality", "spacing_mm", "volume")
+
+
+def with_changes(scene: Scene, **changes: Any) -> Scene:
+    """Return a scene of the same image with other layers; what was worked out of its pixels is kept."""
+    changed = dataclasses.replace(scene, **changes)
+    changed.__dict__["opened_window"] = scene.opened_window
+    return changed
 
 
 def _others(study: Study, image_id: str, target_id: str, run_id: str | None) -> tuple[OtherTarget, ...]:

@@ -8,15 +8,16 @@ from typing import Literal
 
 from PySide6.QtCore import QObject, QSettings, Signal
 
+from app.volumes import first_image
 from gaze_capture.errors import UserError
 from segmentation.study import Study
 
-Change = Literal["study", "image", "annotator", "data", "reviews", "runs"]
+Change = Literal["study", "image", "target", "annotator", "data", "reviews", "runs"]
 """`study`: another one was opened; `data`: images, gaze, pseudo-masks or explanations came in."""
 
 
 class Session(QObject):
-    """What all pages share."""
+    """What all pages share. Of a volume, the current image is the slice shown."""
 
     changed = Signal(str)
     """A Change."""
@@ -39,7 +40,7 @@ class Session(QObject):
         """Make a study the open one."""
         self.study = study
         self.target_id = study.targets[0].id
-        self.image_id = next(iter(study.images), None)
+        self.image_id = first_image(study)
         recent = [str(study.folder), *(path for path in self.recent() if path != str(study.folder))]
         self.settings.setValue("recent", recent[:6])
         self.changed.emit("study")
@@ -55,6 +56,20 @@ class Session(QObject):
         if image_id != self.image_id:
             self.image_id = image_id
             self.changed.emit("image")
+
+    def set_target(self, target_id: str) -> None:
+        """Make a target the current one."""
+        if target_id != self.target_id:
+            self.target_id = target_id
+            self.changed.emit("target")
+
+    def settle(self) -> None:
+        """Hold on to an image and a target that the study has; others may have been taken away."""
+        if self.study is not None:
+            if self.image_id not in self.study.images:
+                self.image_id = first_image(self.study)
+            if self.target_id not in {target.id for target in self.study.targets}:
+                self.target_id = self.study.targets[0].id
 
     def set_annotator(self, annotator: str) -> None:
         """Name whose gaze and verdicts follow."""

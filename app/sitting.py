@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,7 +30,12 @@ class Sitting:
     def __init__(self, study: Study, tracker: Tracker, annotator: str, target_id: str | None) -> None:
         self.tracker = tracker
         self.recording_id = new_id("rec-")
-        self._target_id = target_id
+        self.target_id = target_id
+        """The target looked for; None while viewing freely. Counts from the next placement on, as does `instance`."""
+        self.instance: int | None = None
+        """Number of the lesion looked at, from 1, where several of one target are told apart."""
+        self.said: dict[tuple[str, str], Presence] = {}
+        """The words of this sitting, by image and target."""
         self._queue: queue.SimpleQueue[Samples] = queue.SimpleQueue()
         self._placement: Placement | None = None
         self._number = -1
@@ -72,19 +78,55 @@ class Sitting:
                 blocks.append(self._queue.get_nowait())
         return np.concatenate(blocks) if blocks else None
 
-    def show(self, image_id: str, image_from_screen: Floats, viewport_px: tuple[int, int, int, int]) -> None:
-        """Begin a placement now: an image is shown, or lies elsewhere than before."""
+    def show(
+        self,
+        image_id: str,
+        image_from_screen: Floats,
+        viewport_px: tuple[int, int, int, int],
+        window_level: tuple[float, float] | None = None,
+    ) -> None:
+        """Begin a placement now: an image is shown, lies elsewhere or looks otherwise than before."""
         self.leave(None)
-        now = time.monotonic_ns()
-        self._placement = Placement(image_id, self._target_id, now, now, image_from_screen, viewport_px)
+        self._placement = self._placement_now(
+            image_id, self.target_id, image_from_screen, viewport_px, window_level
+        )
         self._number = self._writer.start_placement(self._placement)
 
-    def leave(self, presence: Presence | None) -> None:
-        """End the placement now, with the annotator's word on the target."""
-        if self._placement is not None:
-            # Cleared first: a writer that fails here must not be asked again.
-            self._placement = None
-            self._writer.end_placement(self._number, time.monotonic_ns(), presence)
+    def _placement_now(
+        self,
+        image_id: str,
+        target_id: str | None,
+        image_from_screen: Floats,
+        viewport_px: tuple[int, int, int, int],
+        window_level: tuple[float, float] | None,
+    ) -> Placement:
+        now = time.monotonic_ns()
+        # The one place where `self.instance` becomes part of a placement.
+        return Placement(image_id, target_id, now, now, image_from_screen, viewport_px, window_level)
+
+    def leave(self, presence: Presence | None, targets: Sequence[str] = ()) -> None:
+        """End the placement now, with the annotator's word on the target; while viewing freely, on all `targets`."""
+        placement = self._placement
+        if placement is None:
+            return
+        # Cleared first: a writer that fails here must not be asked again.
+        self._placement = None
+        self._writer.end_placement(self._number, time.monotonic_ns(), presence)
+        if presence is None:
+            return
+        free = placement.target_id is None
+        for target_id in targets if free else (placement.target_id or "",):
+            self.said[placement.image_id, target_id] = presence
+        # Gaze without a target counts for the first one, and so does its word; the others get it beside it.
+        for target_id in targets[1:] if free else ():
+            beside = self._placement_now(
+                placement.image_id,
+                target_id,
+                placement.image_from_screen,
+                placement.viewport_px,
+                placement.window_level,
+            )
+            self._writer.end_placement(self._writer.start_placement(beside), beside.end_ns, presence)
 
     def finish(self) -> RecordingCounts:
         """End the recording; waits for the disk.
@@ -100,6 +142,20 @@ class Sitting:
         with contextlib.suppress(UserError):
             self.leave(None)
         return self._writer.close(self.tracker.expected(seconds))
+
+
+def save(sitting: Sitting, study: Study) -> int:
+    """End a sitting, detect and store its fixations; return how many there are.
+
+    Raises
+    ------
+    UserError
+        If writing failed; what was stored before is intact.
+    """
+    sitting.finish()
+    from segmentation import steps
+
+    return steps.detect_fixations(study, sitting.recording_id)
 
 
 def image_xy(

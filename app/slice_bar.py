@@ -49,9 +49,10 @@ class SliceBar(QWidget):
         return len(self._slices) > 1
 
     @property
-    def at_end(self) -> bool:
-        """Whether the last slice is shown."""
-        return self._current >= len(self._slices) - 1
+    def following(self) -> str | None:
+        """The next slice in the direction of scrolling, or None at the end."""
+        place = self._current + self._direction
+        return self._slices[place] if 0 <= place < len(self._slices) else None
 
     @property
     def text(self) -> str:

@@ -242,6 +242,14 @@ QPushButton[role="plain"] { background: transparent; border: 1px solid transpare
 QPushButton[role="plain"]:hover { background: $raised; }
 QPushButton[role="plain"]:focus { border: 1px solid $accent; }
 QPushButton[role="plain"]:disabled { color: $disabled; background: transparent; }
+QPushButton[role="segment"] {
+    background: transparent; border: 1px solid $border; border-radius: 0; padding: 0 8px; min-height: 24px;
+    font-size: 12px;
+}
+QPushButton[role="segment"]:hover { background: $raised; }
+QPushButton[role="segment"]:checked { background: $selection; border: 1px solid $accent; }
+QPushButton[role="segment"]:focus { border: 1px solid $accent; }
+QPushButton[role="word"] { min-height: 38px; padding: 0 2px; }
 QPushButton[role="verdict"] { min-height: 38px; }
 QPushButton[role="verdict"]:checked { background: $selection; border: 1px solid $accent; font-weight: 600; }
 

@@ -10,8 +10,8 @@ import numpy as np
 from gaze_capture.recording import Presence
 from segmentation.study import Mask, Review, Study, Verdict, utc_now
 
-Word = Literal["accepted", "rejected", "nothing", "ungradable"]
-"""What the keys A, R, 0 and U say."""
+Word = Literal["accepted", "rejected", "nothing", "unsure", "ungradable"]
+"""What the keys A, R, 0, Q and U say."""
 
 THRESHOLD = 0.5
 
@@ -46,7 +46,8 @@ def give_verdict(
 ) -> Given | None:
     """Store a verdict on an image's prediction or pseudo-mask; None where there is nothing to accept or reject.
 
-    *Nothing here* needs no subject: it is itself a label, an empty mask.
+    *Nothing here* needs no subject: it is itself a label, an empty mask. *Unsure* and *ungradable* are words on the
+    image, and reject the mask along with it: nobody vouches for it.
     """
     subject = subject_of(study, image_id, target_id, run_id)
     if subject is None and word in ("accepted", "rejected"):
@@ -61,7 +62,7 @@ def give_verdict(
     elif word == "nothing":
         verdict, presence, stored = "edited" if mask.any() else "accepted", "absent", np.zeros_like(mask)
     else:
-        verdict, presence, stored = "rejected", "ungradable" if word == "ungradable" else None, None
+        verdict, presence, stored = "rejected", None if word == "rejected" else word, None
     review = Review(
         image_id=image_id,
         target_id=target_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from segmentation.study import Study, StudyImage
@@ -32,6 +32,22 @@ class SliceMarks:
     gaze: frozenset[str] = field(default_factory=frozenset)
     masks: frozenset[str] = field(default_factory=frozenset)
     reviews: frozenset[str] = field(default_factory=frozenset)
+
+
+Keys = Collection[tuple[str, str]]
+"""Of (image id, target id)."""
+
+
+def marks_of(
+    slices: tuple[str, ...], target_id: str, gazed: Keys, masked: Keys, reviewed: Keys
+) -> SliceMarks:
+    """Return which slices are marked, out of what a study has."""
+    if len(slices) == 1:
+        return SliceMarks()
+    gaze, masks, reviews = (
+        frozenset(name for name in slices if (name, target_id) in keys) for keys in (gazed, masked, reviewed)
+    )
+    return SliceMarks(gaze, masks, reviews)
 
 
 def entries(study: Study) -> list[Entry]:

@@ -129,9 +129,9 @@ def test_what_is_known_is_told(window: MainWindow, study: Study) -> None:
     page = page_of(window)
     steps.explain(study, backend="measured")
     window.session.refresh("data")
-    assert page._origin.accessibleName() == "Measured"
-    assert page._attributes.rowCount() >= 8
-    told = page._provenance.text()
+    assert page.description.origin.accessibleName() == "Measured"
+    assert page.description.attributes.rowCount() >= 8
+    told = page.description.provenance.text()
     assert "12 fixations" in told and "simulated from masks" in told and "run-x" in told
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from PySide6.QtCore import QSettings
 from PySide6.QtWidgets import QApplication
@@ -14,8 +17,14 @@ from app.main_window import MainWindow
 from gaze_capture.fixations import Fixations
 from segmentation.images import read_image
 from segmentation.importing import import_images
+from segmentation.intensity import Intensity
 from segmentation.pseudomask import make_pseudomask
-from segmentation.study import Study
+from segmentation.study import Study, StudyImage, Target, Volume
+
+GLAND, LESION = (
+    Target("gland", "Gland", "#E69F00", "organ"),
+    Target("nodule", "Nodule", "#CC79A7", inside="gland"),
+)
 
 
 def open_window(qtbot: QtBot, tmp_path: Path, study: Study | None = None) -> MainWindow:
@@ -70,4 +79,65 @@ def fill(study: Study, image_folder: Path, *, gaze: bool = True, pseudomasks: bo
             made = make_pseudomask(pixels, fixations, study.pseudomask_settings, "target")
             assert made is not None
             study.save_pseudomask(made)
+    return study
+
+
+def make_volume_study(
+    folder: Path, *, slices: int = 8, side: int = 96, targets: tuple[Target, ...] = ()
+) -> Study:
+    """Make a study of a CT-like volume of 16-bit slices between two photographs, two targets nested in it.
+
+    The stored numbers are Hounsfield units + 1024: air around a body of 40, a gland of 120 and in it a nodule of 200;
+    the pixel at the top left tells the slice's number.
+    """
+    study = Study.create(folder, "volumes", targets or (GLAND, LESION))
+    rng = np.random.default_rng(3)
+    rows, columns = np.mgrid[0:side, 0:side] / side - 0.5
+    whole = Intensity(1.0, -1024.0, "HU", window=(40.0, 400.0), low=-1000.0, high=250.0, mean=60.0, sd=40.0)
+
+    def add(name: str, pixels: np.ndarray[tuple[int, ...], np.dtype[Any]], **known: Any) -> None:
+        data = cv2.imencode(".png", pixels)[1].tobytes()
+        path = folder / "images" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        height, width = pixels.shape[:2]
+        channels = pixels.shape[2] if pixels.ndim == 3 else 1
+        study.add_images(
+            [
+                StudyImage(
+                    id=name,
+                    path=f"images/{name}.png",
+                    source_name=known.pop("source_name", f"{name}.png"),
+                    sha256=hashlib.sha256(data).hexdigest(),
+                    shape=(height, width, channels),
+                    **known,
+                )
+            ]
+        )
+
+    add("first", rng.integers(60, 200, (40, 60, 3)).astype(np.uint8))
+    ids = []
+    for number in range(slices):
+        grow = 1 - abs(number - slices / 2) / slices
+        body = (rows / 0.45) ** 2 + (columns / 0.4) ** 2 < 1
+        gland = (rows / (0.3 * grow)) ** 2 + (columns / (0.28 * grow)) ** 2 < 1
+        nodule = ((rows - 0.05) / 0.08) ** 2 + ((columns + 0.06) / 0.1) ** 2 < grow - 0.6
+        real = -1000 + body * 1040.0 + gland * 80 + nodule * 80 + rng.normal(0, 8, body.shape)
+        stored = np.clip(real + 1024, 0, 65535).astype(np.uint16)
+        stored[0, 0] = 24 + number
+        ids.append(f"ct_{number:03}")
+        add(
+            ids[-1],
+            stored,
+            source_name="abdomen.nii.gz",
+            modality="ct",
+            spacing_mm=(0.8, 0.8),
+            slice_index=number,
+            volume="ct",
+            intensity=whole,
+        )
+        study.save_true_mask(ids[-1], study.targets[0].id, gland)
+        study.save_true_mask(ids[-1], study.targets[1].id, nodule)
+    study.save_volume(Volume("ct", tuple(ids), slice_spacing_mm=3.0))
+    add("last", rng.integers(60, 200, (40, 60, 3)).astype(np.uint8))
     return study

@@ -1,0 +1,89 @@
+"""What the operator sees of the gaze that comes in: dot and fixations on the canvas, meters on the panel."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import numpy as np
+
+from app.canvas import Canvas
+from app.live import LiveFixations, OneEuro, binocular
+from app.record_panel import RecordPanel
+from app.sitting import image_xy
+from gaze_capture.recording import Placement, Samples, ScreenGeometry
+
+RADIUS_DEG = 1.0
+"""Live fixations hold the samples this near to their mean."""
+SPAN_S = 2.0
+"""Rate and loss are those of so many seconds."""
+
+
+class LiveGaze:
+    """Draws samples as they come; never stores any."""
+
+    def __init__(self, canvas: Canvas, panel: RecordPanel) -> None:
+        self._canvas, self._panel = canvas, panel
+        self._fixations = LiveFixations(20.0)
+        self._filter = OneEuro()
+        self._px_per_deg = 20.0
+        self._before_ms = 0.0
+        self._arrivals: deque[tuple[float, int, int, int]] = deque()
+
+    @property
+    def total_ms(self) -> float:
+        """The time of all fixations on the image shown."""
+        return self._fixations.total_ms
+
+    @property
+    def look_ms(self) -> float:
+        """The time of all fixations of this look, on all slices of a volume."""
+        return self._before_ms + self.total_ms
+
+    def begin(self) -> None:
+        """Begin anew, with a sitting."""
+        self._arrivals.clear()
+
+    def place(
+        self, placement: Placement, geometry: ScreenGeometry, *, image: bool = False, look: bool = False
+    ) -> None:
+        """Follow a new placement: of another image or slice (`image`), of another look altogether (`look`)."""
+        self._px_per_deg = 1 / placement.degrees_per_image_px(geometry)
+        self._filter.reset()
+        if image or look:
+            self._before_ms = 0.0 if look else self.look_ms
+            self._fixations = LiveFixations(RADIUS_DEG * self._px_per_deg)
+
+    def take(
+        self, samples: Samples, counted: Samples, geometry: ScreenGeometry, placement: Placement
+    ) -> None:
+        """Draw the samples of a placement; `counted` are all that came, for the meters."""
+        now = time.monotonic()
+        left, right = np.isfinite(counted["left_x"]).sum(), np.isfinite(counted["right_x"]).sum()
+        self._arrivals.append((now, len(counted), int(left), int(right)))
+        while self._arrivals and now - self._arrivals[0][0] > SPAN_S:
+            self._arrivals.popleft()
+        if not len(samples):
+            return
+        points = image_xy(samples, binocular(samples), geometry, placement)
+        dot: tuple[float, float] | None = None
+        for stamp, (x, y) in zip(samples["time_ns"].tolist(), points.tolist(), strict=True):
+            self._fixations.add(stamp / 1e6, x, y)
+            if np.isfinite(x) and np.isfinite(y):
+                # In degrees, so that the filter's constants hold for every image and screen.
+                fx, fy = self._filter(stamp / 1e9, x / self._px_per_deg, y / self._px_per_deg)
+                dot = (fx * self._px_per_deg, fy * self._px_per_deg)
+        if self._panel.show_gaze.isChecked():
+            self._canvas.set_live(dot, self._fixations.marks())
+
+    def show_meters(self, seconds: float) -> tuple[float, float] | None:
+        """Show eyes and amount on the panel; return rate in Hz and loss in percent, None before there are any."""
+        if len(self._arrivals) < 2:
+            return None
+        span = max(self._arrivals[-1][0] - self._arrivals[0][0], 1e-3)
+        count = sum(item[1] for item in list(self._arrivals)[1:])
+        total = max(1, sum(item[1] for item in self._arrivals))
+        left, right = (100 * sum(item[eye] for item in self._arrivals) / total for eye in (2, 3))
+        self._panel.show_eyes(left, right)
+        self._panel.show_amount(self.look_ms, len(self._fixations.marks().xy_px), seconds)
+        return count / span, abs(100 - max(left, right))
