@@ -7,6 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ BRIEF_MS = 1500.0
 FEW_INSIDE = 3
 FEW_SHARE = 0.5
 
+READERS = 8
 ROWS_KEPT = 300_000
 """Fixations held in memory, some 30 MB; the table used last is always held."""
 
@@ -65,11 +67,15 @@ class GazeIndex(Mapping[Key, list[Fixations]]):
         self._paths: dict[Key, list[Path]] = {}
         self._lock = threading.Lock()
         self._tables: OrderedDict[Path, tuple[Table, int]] = OrderedDict()
-        for path, stamp in self.stamps.items():
-            known = earlier is not None and earlier.stamps.get(path) == stamp
-            looks = earlier._headers[path] if earlier is not None and known else read_looks(path)
-            self._headers[path] = looks
-            for look in looks:
+        if earlier is not None:
+            same = [path for path, stamp in self.stamps.items() if earlier.stamps.get(path) == stamp]
+            self._headers.update((path, earlier._headers[path]) for path in same)
+        due = [path for path in self.stamps if path not in self._headers]
+        with ThreadPoolExecutor(max_workers=READERS if len(due) > READERS else 1) as pool:
+            # A share answers several questions in the time of one.
+            self._headers.update(zip(due, pool.map(read_looks, due), strict=True))
+        for path in self.stamps:
+            for look in self._headers[path]:
                 for key in self._keys(look):
                     self.looks.setdefault(key, []).append(look)
                     paths = self._paths.setdefault(key, [])

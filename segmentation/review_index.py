@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,8 @@ Key = tuple[str, str]
 
 UNSETTLED_NS = 2_500_000_000
 """File systems tell times in steps of up to two seconds: a folder that changed just now is listed once more."""
+
+READERS = 8
 
 
 @dataclass(frozen=True)
@@ -106,15 +109,22 @@ class ReviewIndex:
             return self._all()
 
     def _all(self) -> dict[Key, list[Review]]:
+        folders = sorted(self._folders().items())
+        due = [name for name, mtime in folders if not self._still_so(name, mtime)]
+        with ThreadPoolExecutor(max_workers=READERS if len(due) > READERS else 1) as pool:
+            # A share answers several questions in the time of one.
+            for _ in pool.map(self.reviews, due):
+                pass
         found: dict[Key, list[Review]] = {}
-        for name, mtime in sorted(self._folders().items()):
-            known = self._listed.get(name)
-            if known is None or not known.settled or known.mtime_ns != mtime:
-                known = self._list(name)
-            for one in known.standing:
+        for name, _ in folders:
+            for one in self._listed[name].standing if name in self._listed else ():
                 review = self._review(name, one)
                 found.setdefault((review.image_id, review.target_id), []).append(review)
         return found
+
+    def _still_so(self, name: str, mtime_ns: int) -> bool:
+        known = self._listed.get(name)
+        return known is not None and known.settled and known.mtime_ns == mtime_ns
 
     def changed(self) -> bool:
         """Whether a folder differs from what was listed last; unsettled ones are listed to tell."""
