@@ -267,7 +267,7 @@ class ImportDialog(Dialog):
             (
                 "auto",
                 self.tr("Medical headers (recommended)"),
-                self.tr("Names, dates and numbers of patients stay out; pseudonyms take their place."),
+                self.tr("Names and numbers of patients become pseudonyms; dates are shifted."),
             ),
             (
                 "names",

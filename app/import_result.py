@@ -24,6 +24,24 @@ MOST_FILES = 2000
 """Of one reason so many files are listed; the copied text has all."""
 
 
+class ReasonTree(QTreeWidget):
+    """A tree whose reasons take as many lines as they need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: list[QTreeWidgetItem] = []
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Wrap long reasons anew."""
+        super().resizeEvent(event)
+        width = self.viewport().width() - 2 * self.indentation() - 16
+        for item in self.reasons:
+            area = self.fontMetrics().boundingRect(
+                QRect(0, 0, width, 1000), Qt.TextFlag.TextWordWrap, item.text(0)
+            )
+            item.setSizeHint(0, QSize(width, area.height() + 8))
+
+
 class ImportResult(Dialog):
     """Counts, then what was left out and what is to be known, equal reasons together."""
 
@@ -37,8 +55,7 @@ class ImportResult(Dialog):
         self.warning = WarningRow(self.tr("Look at them"), self._look)
         self.warning.warn(text_warning(self, len(report.burned_in)))
         self.body.addWidget(self.warning)
-        self._reasons: list[QTreeWidgetItem] = []
-        self.tree = QTreeWidget()
+        self.tree = ReasonTree()
         self.tree.setHeaderHidden(True)
         self.tree.setColumnCount(1)
         self.tree.setWordWrap(True)
@@ -110,7 +127,7 @@ class ImportResult(Dialog):
         for reason, files in rows:
             text = reason if len(files) == 1 else f"{len(files):,} ×  {reason}"
             item = QTreeWidgetItem(top, [text])
-            self._reasons.append(item)
+            self.tree.reasons.append(item)
             item.setToolTip(0, reason if len(files) > 1 else f"{files[0]}\n{reason}")
             self._files(item, files)
 
@@ -145,19 +162,6 @@ class ImportResult(Dialog):
         items = self.tree.selectedItems()
         if items:
             QGuiApplication.clipboard().setText("\n".join(item.text(0) for item in items))
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        """Wrap long reasons anew."""
-        super().resizeEvent(event)
-        layout = self.layout()
-        assert layout is not None
-        layout.activate()
-        width = self.tree.viewport().width() - 2 * self.tree.indentation() - 16
-        for item in self._reasons:
-            area = self.tree.fontMetrics().boundingRect(
-                QRect(0, 0, width, 1000), Qt.TextFlag.TextWordWrap, item.text(0)
-            )
-            item.setSizeHint(0, QSize(width, area.height() + 8))
 
     def _look(self) -> None:
         self.accept()

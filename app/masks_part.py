@@ -202,7 +202,7 @@ class MasksPart(QWidget):
         if self.failure:
             return self.failure
         if self.pickers and not self.labels():
-            return self.tr("Choose a target for at least one label, or import without masks.")
+            return self.tr("Choose a target for at least one label, or leave the masks out.")
         return ""
 
     def labels(self) -> Labels | None:

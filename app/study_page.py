@@ -226,6 +226,7 @@ class StudyPage(Page):
             widget.setVisible(bool(overview.images))
         o = overview
         if counting:
+            self.text_warning.warn("")
             for card in self.cards.values():
                 card.missing.setText(self.tr("counting…"))
             return
