@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import importlib.metadata
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.commands import Command, Outcome
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained
 from segmentation.progress import Progress
 from segmentation.stacks import MODALITIES
-from segmentation.study import Study
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command found: values for ``--json`` and sentences for people."""
-
-    values: dict[str, Any]
-    text: str
-    status: int = 0
-    """The exit status."""
-
-
-Command = Callable[[argparse.Namespace, Progress], Outcome]
 
 
 def version() -> str:
@@ -91,524 +76,6 @@ def _progress_bar(quiet: bool) -> Iterator[Progress]:
         yield lambda done, total, label: bar.update(task, completed=done, total=total, description=label)
 
 
-def _counted(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
-def _named(label: str, items: Sequence[str], most: int = 10) -> list[str]:
-    """Lines that name skipped items, the first ones in full and the rest as a count."""
-    if not items:
-        return []
-    rest = [f"  ... and {len(items) - most} more"] if len(items) > most else []
-    return [f"{label} ({len(items)}):", *(f"  {item}" for item in items[:most]), *rest]
-
-
-# The commands
-
-
-def _new(args: argparse.Namespace, progress: Progress) -> Outcome:
-    study = Study.create(args.study)
-    return Outcome(
-        {"study": str(study.folder)},
-        f"Made the study {study.folder}. Next: gaze-insight import-images {args.study} FOLDER",
-    )
-
-
-def _import_images(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.importing import ImportOptions
-    from segmentation.steps import import_images
-
-    study = Study.open(args.study)
-    options = ImportOptions(
-        split=args.split,
-        group_by=args.group_by,
-        modality=args.modality,
-        axis=args.axis,
-        every=args.every,
-        deidentify=args.deidentify,
-        key=args.key,
-        blank=tuple(args.blank or ()),
-    )
-    report = import_images(
-        study,
-        args.paths,
-        masks=args.masks,
-        labels=_labels(args.labels),
-        target=args.target,
-        options=options,
-        progress=progress,
-    )
-    volumes = f" ({_counted(report.volumes, 'volume')})" if report.volumes else ""
-    masks = f", {_counted(report.masks, 'true mask')}" if args.masks else ""
-    lines = [
-        f"Imported {_counted(len(report.imported), 'image')}{volumes}{masks} into the split {args.split!r}.",
-        *_named("Already in the study, by content", report.duplicates),
-        *_named("Left out", _sentences(report.skipped)),
-        *_named("Please note", _sentences(report.notes)),
-    ]
-    if report.burned_in:
-        lines += _named("Text is likely in the pixels, and may name a patient", report.burned_in)
-        lines.append(f"Look at them, then: gaze-insight blank {args.study} --rect X,Y,WIDTH,HEIGHT IMAGE...")
-    values = {
-        "imported": len(report.imported),
-        "volumes": report.volumes,
-        "masks": report.masks,
-        "duplicates": list(report.duplicates),
-        "skipped": [{"file": file, "reason": reason} for file, reason in report.skipped],
-        "notes": [{"file": file, "note": note} for file, note in report.notes],
-        "burned_in": list(report.burned_in),
-    }
-    return Outcome(values, "\n".join(lines))
-
-
-def _import_dataset(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.importing import ImportOptions
-    from segmentation.published import import_dataset
-
-    names = args.test.read_text(encoding="utf-8").split() if args.test else []
-    reports = import_dataset(
-        Study.open(args.study),
-        args.name,
-        args.folder,
-        test_names=names,
-        options=ImportOptions(deidentify=args.deidentify, key=args.key),
-        progress=progress,
-    )
-    lines = []
-    for split, report in reports:
-        lines.append(
-            f"{split}: {_counted(len(report.imported), 'image')}, {_counted(report.masks, 'true mask')}, "
-            f"{len(report.duplicates)} there already."
-        )
-        lines += _named("Left out", _sentences(report.skipped))
-    values = {
-        split: {
-            "imported": len(report.imported),
-            "masks": report.masks,
-            "duplicates": len(report.duplicates),
-            "skipped": [{"file": file, "reason": reason} for file, reason in report.skipped],
-        }
-        for split, report in reports
-    }
-    return Outcome(values, "\n".join(lines))
-
-
-def _sentences(items: Sequence[tuple[str, str]]) -> list[str]:
-    return [text if file in text else f"{file}: {text}" for file, text in items]
-
-
-def _labels(words: Sequence[str] | None) -> dict[str, list[str]] | None:
-    """Read ``TARGET=1,2`` words; a target may come twice."""
-    if words is None:
-        return None
-    labels: dict[str, list[str]] = {}
-    for word in words:
-        target, equals, listed = word.partition("=")
-        if not equals or not target or not listed:
-            raise UserError(f"{word!r} does not say which labels belong to which target; write TARGET=1,2.")
-        labels.setdefault(target, []).extend(part.strip() for part in listed.split(",") if part.strip())
-    return labels
-
-
-def _import_masks(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.importing import ImportOptions
-    from segmentation.masks import import_masks
-
-    report = import_masks(
-        Study.open(args.study),
-        args.path,
-        labels=_labels(args.labels),
-        target=args.target,
-        options=ImportOptions(axis=args.axis, deidentify=args.deidentify, key=args.key),
-        progress=progress,
-    )
-    lines = [
-        f"Stored {_counted(report.masks, 'true mask')} for {_counted(report.images, 'image')}.",
-        *_named("Left out", _sentences(report.skipped)),
-    ]
-    values = {
-        "masks": report.masks,
-        "images": report.images,
-        "skipped": [{"file": file, "reason": reason} for file, reason in report.skipped],
-    }
-    return Outcome(values, "\n".join(lines))
-
-
-def _blank(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.blanking import blank, find_text, mark_clean
-
-    study = Study.open(args.study)
-    if args.find:
-        changed = find_text(study, progress=progress)
-        text = "\n".join(
-            _named("Text is likely in the pixels of", changed) or ["No text was found; that is no proof."]
-        )
-    elif args.rect:
-        changed = blank(study, args.images, args.rect, progress=progress)
-        text = (
-            f"Blanked {_counted(len(changed), 'image')}; the pixels under the rectangles are gone for good."
-        )
-    else:
-        changed = mark_clean(study, args.images)
-        text = f"Marked {_counted(len(changed), 'image')} as looked at: no text that names a patient."
-    return Outcome({"images": changed}, text)
-
-
-def _suggest_groups(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from gaze_capture.storage import write_bytes_atomic
-    from segmentation import grouping
-    from segmentation.images import encode_display
-
-    study = Study.open(args.study)
-    suggestion = grouping.suggest_groups(study, progress)
-    changed = grouping.apply_groups(study, suggestion) if args.apply else 0
-    moved = grouping.mend_splits(study) if args.mend_splits else 0
-    sheet = args.sheet if suggestion.groups else None
-    if sheet is not None:
-        write_bytes_atomic(sheet, encode_display(grouping.contact_sheet(study, suggestion.groups)))
-    leaks = grouping.leaks(study)
-    found = sum(map(len, suggestion.groups))
-    lines = [
-        f"Compared {_counted(suggestion.compared, 'image')}: {found} of them show "
-        f"{_counted(len(suggestion.groups), 'scene')} more than once.",
-        *_named("They belong together", [", ".join(group) for group in suggestion.groups], 40),
-        *_named("Could not be read", [reason for _, reason in suggestion.failed]),
-    ]
-    if sheet is not None:
-        lines.append(f"Wrote {sheet}; look at it before you trust the groups.")
-    if args.apply:
-        lines.append(f"{_counted(changed, 'image')} changed group.")
-    elif suggestion.groups:
-        lines.append("Nothing was changed; --apply makes them groups of the study.")
-    if args.mend_splits:
-        lines.append(f"{_counted(moved, 'image')} changed split.")
-    if leaks:
-        lines += _named(
-            "Groups in more than one split (--mend-splits brings each into one)",
-            [f"{leak.group}: {', '.join(leak.splits)}" for leak in leaks],
-        )
-    values = {
-        **dataclasses.asdict(suggestion),
-        "changed": changed,
-        "moved": moved,
-        "leaks": [dataclasses.asdict(leak) for leak in leaks],
-        "sheet": str(sheet) if sheet is not None else None,
-    }
-    return Outcome(values, "\n".join(lines))
-
-
-def _split(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.grouping import split_study
-
-    report = split_study(Study.open(args.study), args.share, args.name, args.seed)
-    return Outcome(
-        dataclasses.asdict(report),
-        f"Moved {_counted(report.images, 'image')} in {_counted(report.groups, 'group')} from train to "
-        f"{report.name} ({report.share:.0%}); {report.left} stay in train.",
-    )
-
-
-def _import_gaze(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.steps import import_gaze
-
-    study = Study.open(args.study)
-    report = import_gaze(
-        study,
-        args.file,
-        format=args.format,
-        split=args.split,
-        annotator=args.annotator,
-        image_width_deg=args.image_width_deg,
-        simulated_from=args.simulated_from,
-        progress=progress,
-    )
-    again = " It was imported before and has been replaced." if report.already_there else ""
-    lines = [
-        f"Imported {_counted(report.fixations, 'fixation')} on {_counted(report.images, 'image')}.{again}"
-    ]
-    if report.outside_image:
-        lines.append(f"{report.outside_image} lie outside their image and will not count in heatmaps.")
-    if report.dropped:
-        lines.append(f"{report.dropped} rows without a duration were dropped.")
-    lines += _named("Images named in the file but not in the study", report.unknown_images)
-    return Outcome(dataclasses.asdict(report), "\n".join(lines))
-
-
-def _record(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.steps import record
-
-    study = Study.open(args.study)
-    result = record(
-        study,
-        args.tracker,
-        rate_hz=args.rate,
-        seconds=args.seconds,
-        annotator=args.annotator,
-        progress=progress,
-    )
-    values = {
-        "recording": result.recording,
-        "expected": result.expected,
-        "received": result.received,
-        "stored": result.stored,
-    }
-    return Outcome(
-        values,
-        f"Recorded {result.recording}: {result.stored} of {result.expected} samples expected are stored.",
-    )
-
-
-def _recover(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.steps import recover_recordings
-
-    report = recover_recordings(Study.open(args.study))
-    values = {
-        "recordings": [
-            {"recording": item.recording, "stored": item.stored, "last_time_ns": item.last_time_ns}
-            for item in report.recovered
-        ],
-        "failed": [{"recording": name, "reason": reason} for name, reason in report.failed],
-    }
-    lines = [
-        f"Finished {_counted(len(report.recovered), 'recording')} that had been cut off.",
-        *(
-            f"  {item.recording}: {item.stored} samples kept, {item.lost_bytes} torn bytes set aside"
-            for item in report.recovered
-        ),
-        *_named("Left as they are", [reason for _, reason in report.failed]),
-    ]
-    return Outcome(values, "\n".join(lines))
-
-
-def _fixations(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from gaze_capture.fixations import fixations_from_csv, write_fixation_csv
-    from gaze_capture.recording import ScreenGeometry
-
-    (width_px, height_px), (width_mm, height_mm) = args.screen_px, args.screen_mm
-    geometry = ScreenGeometry(width_px, height_px, width_mm, height_mm, args.distance_mm)
-    rows = fixations_from_csv(args.file, geometry)
-    write_fixation_csv(args.out, rows)
-    return Outcome(
-        {"fixations": len(rows), "out": str(args.out)},
-        f"Found {_counted(len(rows), 'fixation')}; written to {args.out}.",
-    )
-
-
-def _simulate(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.steps import simulate
-
-    study = Study.open(args.study)
-    report = simulate(
-        study,
-        seed=args.seed,
-        split=args.split,
-        source=args.source,
-        targets=args.targets,
-        gives_presence=not args.without_presence,
-        progress=progress,
-    )
-    text = (
-        f"Simulated gaze on {_counted(report.images, 'image')} in {_counted(len(report.recordings), 'sitting')}, "
-        f"{report.from_masks} of them from their true masks. Results made of it are simulated, not a person's."
-    )
-    if report.without_mask:
-        text += (
-            f"\n{_counted(report.without_mask, 'image')} without a true mask of the target were passed over."
-        )
-    return Outcome(dataclasses.asdict(report), text)
-
-
-def _targets(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.steps import add_target, rename_target
-
-    study = Study.open(args.study)
-    details = (args.name, args.kind, args.inside, args.code, args.colour)
-    if args.add is None and any(value is not None for value in details):
-        raise UserError("Name the target that this is about: gaze-insight targets STUDY --add ID ...")
-    if args.add is not None:
-        add_target(
-            study,
-            args.add,
-            args.name,
-            kind=args.kind or "lesion",
-            inside=args.inside,
-            code=args.code or "",
-            colour=args.colour,
-        )
-    if args.rename is not None:
-        rename_target(study, *args.rename)
-    lines = [
-        f"{target.id}  {target.name}  {target.kind}  {target.colour}"
-        + (f"  inside {target.inside}" if target.inside else "")
-        + (f"  {target.code}" if target.code else "")
-        for target in study.targets
-    ]
-    return Outcome({"targets": [dataclasses.asdict(target) for target in study.targets]}, "\n".join(lines))
-
-
-def _pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.steps import make_pseudomasks
-
-    study = Study.open(args.study)
-    changes: dict[str, Any] = {}
-    if args.sigma is not None:
-        try:
-            changes.update(sigma="degrees", sigma_deg=float(args.sigma))
-        except ValueError:
-            changes.update(sigma=args.sigma, sigma_deg=None)
-    if args.levels is not None:
-        changes["thresholds"] = tuple(args.levels)
-    if args.refine is not None:
-        changes["refine"] = args.refine
-    if args.lesions is not None:
-        changes["lesions"] = args.lesions
-    settings = dataclasses.replace(study.pseudomask_settings, **changes)
-    report = make_pseudomasks(study, settings=settings, split=args.split, progress=progress)
-    lines = [
-        f"Made {_counted(report.made, 'pseudo-mask')}; {_counted(report.waiting, 'image')} without gaze wait."
-    ]
-    if report.absent:
-        lines.append(f"{_counted(report.absent, 'image')} marked absent need none.")
-    if report.undecided:
-        lines.append(f"{_counted(report.undecided, 'image')} marked unsure or ungradable teach nothing.")
-    lines += _named("Without a fixation that counts", report.empty)
-    lines += _named("Left out", [f"{image}: {reason}" for image, reason in report.failed])
-    return Outcome({**dataclasses.asdict(report), "settings": settings.to_json()}, "\n".join(lines))
-
-
-def _explain(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.steps import explain
-
-    study = Study.open(args.study)
-    result = explain(
-        study,
-        backend=args.backend,
-        base_url=args.base_url,
-        model=args.model,
-        split=args.split,
-        progress=progress,
-    )
-    values = {
-        "done": result.done,
-        "failed": [{"image": image, "reason": reason} for image, reason in result.failed],
-        "requests": result.requests,
-        "skipped": result.skipped,
-        "waiting": result.waiting,
-    }
-    failed = [f"{image}: {reason}" for image, reason in result.failed]
-    return Outcome(
-        values, "\n".join([f"Explained {_counted(result.done, 'image')}.", *_named("Failed", failed)])
-    )
-
-
-def _train(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from gaze_capture.storage import read_json
-    from segmentation import steps
-    from segmentation.job import JobEvent, RunSpec
-
-    study = Study.open(args.study)
-    if args.config is not None:
-        spec = RunSpec.from_json(read_json(args.config), str(args.config))
-    else:
-        spec = steps.preset(args.method or "gaze-to-insight", args.preset or "cpu")
-    chosen = {
-        "method": args.method,
-        "split": args.split,
-        "device": args.device,
-        "iterations": args.iterations,
-        "max_minutes": args.max_minutes,
-        "seed": args.seed,
-        "targets": tuple(args.targets) if args.targets else None,
-        "normalisation": {**spec.normalisation, **dict(args.normalise)} if args.normalise else None,
-    }
-    spec = dataclasses.replace(spec, **{name: value for name, value in chosen.items() if value is not None})
-
-    def show(event: JobEvent) -> None:
-        if event.kind == "progress":
-            progress(event.step, event.total, str(event.values.get("name", "")))
-        elif event.kind == "step":
-            progress(event.step, event.total, f"training, loss {event.values['losses']['total'] or 0:.3f}")
-
-    result = steps.train(study, spec, resume=args.resume, on_event=show)
-    return Outcome(
-        dataclasses.asdict(result),
-        f"Trained {result.run}: {result.iterations} iterations in {result.seconds:.0f} s on {result.device}. "
-        f"Next: gaze-insight predict {args.study}",
-    )
-
-
-def _predict(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation import steps
-    from segmentation.job import JobEvent
-
-    def show(event: JobEvent) -> None:
-        if event.kind == "progress":
-            progress(event.step, event.total, "predicting")
-
-    result = steps.predict(
-        Study.open(args.study), args.run_id, split=args.split, device=args.device, on_event=show
-    )
-    return Outcome(
-        dataclasses.asdict(result),
-        f"The student of {result.run} predicted {_counted(result.images, 'image')} in {result.seconds:.1f} s.",
-    )
-
-
-def _evaluate(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.steps import evaluate
-
-    result = evaluate(
-        Study.open(args.study), args.run_id, split=args.split, against=args.against, progress=progress
-    )
-    return Outcome(result.to_json(), result.to_text())
-
-
-def _report(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.report import write_report
-
-    study = Study.open(args.study)
-    write_report(study, args.to, run_id=args.run_id)
-    return Outcome({"report": str(args.to)}, f"Wrote {args.to}.")
-
-
-def _demo(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.demo import run_demo
-
-    result = run_demo(args.out, progress=progress)
-    if not args.headless and not args.json:
-        sys.stderr.write(result.to_text() + "\n")
-        from app.main_window import run_window
-
-        run_window(Path(result.study))
-    return Outcome(result.to_json(), result.to_text())
-
-
-def _verify(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from segmentation.verification import to_json, verify
-
-    found = verify(Study.open(args.study), progress)
-    counts = ", ".join(f"{count:,} {what}" for what, count in found.checked.items() if what != "study")
-    count = len(found.problems)
-    lines = [
-        f"Checked {counts or 'an empty study'}.",
-        *(["Everything is sound."] if found.sound else [f"Found {_counted(count, 'problem')}:"]),
-        *(f"  {problem.sentence}" for problem in found.problems),
-    ]
-    return Outcome(dict(to_json(found)), "\n".join(lines), 0 if found.sound else 1)
-
-
-def _doctor(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from app.doctor import examine
-
-    findings = examine()
-    width = max(len(item.name) for item in findings)
-    lines = [f"{'ok ' if item.ok else '!! '} {item.name:<{width}}  {item.text}" for item in findings]
-    return Outcome({item.name: {"ok": item.ok, "text": item.text} for item in findings}, "\n".join(lines))
-
-
-# The words
-
-
 def _pair(kind: type) -> Callable[[str], tuple[Any, Any]]:
     def parse(text: str) -> tuple[Any, Any]:
         first, cross, second = text.lower().partition("x")
@@ -665,25 +132,25 @@ def _parser() -> argparse.ArgumentParser:
         "Research use only, not a medical device.",
     )
     parser.add_argument("--version", action="version", version=f"gaze-insight {version()}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, run: Command, help: str, *, study: bool = True) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        command = subparsers.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         if study:
             command.add_argument("study", type=Path, metavar="STUDY", help="the study's folder")
         command.add_argument("--json", action="store_true", help="print one JSON object")
         command.set_defaults(run=run)
         return command
 
-    demo = add("demo", _demo, "run the whole day on an embedded phantom study", study=False)
+    demo = add("demo", commands.demo, "run the whole day on an embedded phantom study", study=False)
     demo.add_argument(
         "--headless", action="store_true", help="print where things are instead of opening the window"
     )
     demo.add_argument("--out", type=Path, default=Path("gaze-insight-demo"), metavar="DIR")
 
-    add("new", _new, "make a study")
+    add("new", commands.new, "make a study")
 
-    targets = add("targets", _targets, "list the targets of a study, add or rename one")
+    targets = add("targets", commands.targets, "list the targets of a study, add or rename one")
     targets.add_argument("--add", metavar="ID", help="letters, digits, - and _")
     targets.add_argument("--name", metavar="N")
     targets.add_argument("--kind", choices=("lesion", "organ", "zone"))
@@ -692,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     targets.add_argument("--colour", metavar="#RRGGBB", help="default: one that no other target has")
     targets.add_argument("--rename", nargs=2, metavar=("ID", "NAME"))
 
-    images = add("import-images", _import_images, "copy images into a study")
+    images = add("import-images", commands.import_images, "copy images into a study")
     images.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files and folders")
     images.add_argument(
         "--masks", type=Path, metavar="DIR", help="true masks, named like the images, or one file of masks"
@@ -711,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
         help="paint over text in all these images",
     )
 
-    masks = add("import-masks", _import_masks, "bring true masks to images that the study has")
+    masks = add("import-masks", commands.import_masks, "bring true masks to images that the study has")
     masks.add_argument(
         "path", type=Path, metavar="PATH", help="a folder, or a NIfTI, NRRD, DICOM-SEG, COCO file"
     )
@@ -736,7 +203,9 @@ def _parser() -> argparse.ArgumentParser:
             "--key", type=Path, metavar="FILE", help="the secret key of the study's pseudonyms"
         )
 
-    published = add("import-dataset", _import_dataset, "import a data set in the folders it is published in")
+    published = add(
+        "import-dataset", commands.import_dataset, "import a data set in the folders it is published in"
+    )
     published.add_argument("name", choices=("kvasir-seg", "isic", "nci-isbi-2013"))
     published.add_argument("folder", type=Path, metavar="FOLDER")
     published.add_argument(
@@ -747,26 +216,26 @@ def _parser() -> argparse.ArgumentParser:
         "--key", type=Path, metavar="FILE", help="the secret key of the study's pseudonyms"
     )
 
-    blanking = add("blank", _blank, "paint over text in images, or say that there is none")
+    blanking = add("blank", commands.blank, "paint over text in images, or say that there is none")
     blanking.add_argument("images", nargs="*", metavar="IMAGE", help="default: all in which text is likely")
     blanking.add_argument(
         "--rect", type=_rectangle, action="append", metavar="X,Y,W,H", help="without: they were looked at"
     )
     blanking.add_argument("--find", action="store_true", help="look for text in all images, and mark them")
 
-    grouping = add("suggest-groups", _suggest_groups, "find images that show one scene")
+    grouping = add("suggest-groups", commands.suggest_groups, "find images that show one scene")
     grouping.add_argument("--apply", action="store_true", help="make them groups of the study")
     grouping.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw the groups")
     grouping.add_argument(
         "--mend-splits", action="store_true", help="bring each group of the study into one split"
     )
 
-    split = add("split", _split, "move whole groups from train into another split")
+    split = add("split", commands.split, "move whole groups from train into another split")
     split.add_argument("--name", required=True, metavar="NAME", help="such as val")
     split.add_argument("--share", type=float, required=True, metavar="S", help="of the images, such as 0.1")
     split.add_argument("--seed", type=int, default=0, metavar="N")
 
-    gaze = add("import-gaze", _import_gaze, "import fixations of another program")
+    gaze = add("import-gaze", commands.import_gaze, "import fixations of another program")
     gaze.add_argument("file", type=Path, metavar="FILE")
     gaze.add_argument("--format", default="auto", choices=("auto", "gazemedseg"))
     gaze.add_argument("--split", metavar="NAME", help="only images of this split")
@@ -778,15 +247,15 @@ def _parser() -> argparse.ArgumentParser:
         "--simulated-from", choices=("masks", "saliency"), help="no person looked: label the results so"
     )
 
-    record = add("record", _record, "record gaze without a window")
+    record = add("record", commands.record, "record gaze without a window")
     record.add_argument("--tracker", required=True, choices=("simulated", "replay"))
     record.add_argument("--rate", type=_positive, default=None, metavar="HZ")
     record.add_argument("--seconds", type=_positive, metavar="S", help="default: 10, or the whole replay")
     record.add_argument("--annotator", default="headless", metavar="A")
 
-    add("recover", _recover, "finish recordings that a crash cut off")
+    add("recover", commands.recover, "finish recordings that a crash cut off")
 
-    fixations = add("fixations", _fixations, "detect fixations in a CSV of samples", study=False)
+    fixations = add("fixations", commands.fixations, "detect fixations in a CSV of samples", study=False)
     fixations.add_argument(
         "file", type=Path, metavar="FILE", help="CSV with time_ms,x_px,y_px; empty means invalid"
     )
@@ -795,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     fixations.add_argument("--screen-mm", type=_pair(float), required=True, metavar="WxH")
     fixations.add_argument("--distance-mm", type=_positive, required=True, metavar="D")
 
-    simulate = add("simulate", _simulate, "let a synthetic clinician look at images without gaze")
+    simulate = add("simulate", commands.simulate, "let a synthetic clinician look at images without gaze")
     simulate.add_argument("--seed", type=int, default=0, metavar="N")
     simulate.add_argument("--split", metavar="NAME")
     simulate.add_argument("--source", choices=("auto", "masks", "saliency"), default="auto")
@@ -804,7 +273,7 @@ def _parser() -> argparse.ArgumentParser:
         "--without-presence", action="store_true", help="never say whether the target is there"
     )
 
-    pseudomask = add("pseudomask", _pseudomask, "turn fixations into nested pseudo-masks")
+    pseudomask = add("pseudomask", commands.pseudomask, "turn fixations into nested pseudo-masks")
     pseudomask.add_argument(
         "--levels", type=float, nargs="+", metavar="L", help="descending, between 0 and 1"
     )
@@ -819,13 +288,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     pseudomask.add_argument("--split", metavar="NAME")
 
-    explain = add("explain", _explain, "say why the fixated region matters")
+    explain = add("explain", commands.explain, "say why the fixated region matters")
     explain.add_argument("--backend", choices=("measured", "openai"), default="measured")
     explain.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server on this machine")
     explain.add_argument("--model", metavar="NAME")
     explain.add_argument("--split", metavar="NAME")
 
-    train = add("train", _train, "train teacher and student")
+    train = add("train", commands.train, "train teacher and student")
     train.add_argument("--method", choices=("gaze-to-insight", "partial", "supervised"))
     how = train.add_mutually_exclusive_group()
     how.add_argument("--preset", choices=("cpu", "reference", "phantom"))
@@ -845,9 +314,9 @@ def _parser() -> argparse.ArgumentParser:
         help='as is, range, z-score or a window: ct="window -600 1500"',
     )
 
-    predict = add("predict", _predict, "let the student segment images")
-    evaluate = add("evaluate", _evaluate, "measure predictions")
-    report = add("report", _report, "write an HTML report")
+    predict = add("predict", commands.predict, "let the student segment images")
+    evaluate = add("evaluate", commands.evaluate, "measure predictions")
+    report = add("report", commands.report, "write an HTML report")
     for command in (predict, evaluate, report):
         command.add_argument("--run", dest="run_id", metavar="RUN", help="default: the latest finished")
     predict.add_argument("--split", metavar="NAME", help="default: all images")
@@ -858,9 +327,9 @@ def _parser() -> argparse.ArgumentParser:
 
     add(
         "verify",
-        _verify,
+        commands.verify,
         "check hashes and everything that must hold in a study; exits with 0 when it is sound, 1 with the findings",
     )
 
-    add("doctor", _doctor, "say what is installed, found and missing", study=False)
+    add("doctor", commands.doctor, "say what is installed, found and missing", study=False)
     return parser

@@ -1,0 +1,562 @@
+"""What each command does: words of the command line in, values and sentences out. Nothing here has logic of its own."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gaze_capture.errors import UserError
+from segmentation.progress import Progress
+from segmentation.study import Study
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command found: values for ``--json`` and sentences for people."""
+
+    values: dict[str, Any]
+    text: str
+    status: int = 0
+    """The exit status."""
+
+
+Command = Callable[[argparse.Namespace, Progress], Outcome]
+
+
+def _counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _named(label: str, items: Sequence[str], most: int = 10) -> list[str]:
+    """Lines that name skipped items, the first ones in full and the rest as a count."""
+    if not items:
+        return []
+    rest = [f"  ... and {len(items) - most} more"] if len(items) > most else []
+    return [f"{label} ({len(items)}):", *(f"  {item}" for item in items[:most]), *rest]
+
+
+def new(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight new``."""
+    study = Study.create(args.study)
+    return Outcome(
+        {"study": str(study.folder)},
+        f"Made the study {study.folder}. Next: gaze-insight import-images {args.study} FOLDER",
+    )
+
+
+def import_images(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight import-images``."""
+    from segmentation.importing import ImportOptions
+    from segmentation.steps import import_images
+
+    study = Study.open(args.study)
+    options = ImportOptions(
+        split=args.split,
+        group_by=args.group_by,
+        modality=args.modality,
+        axis=args.axis,
+        every=args.every,
+        deidentify=args.deidentify,
+        key=args.key,
+        blank=tuple(args.blank or ()),
+    )
+    report = import_images(
+        study,
+        args.paths,
+        masks=args.masks,
+        labels=_labels(args.labels),
+        target=args.target,
+        options=options,
+        progress=progress,
+    )
+    volumes = f" ({_counted(report.volumes, 'volume')})" if report.volumes else ""
+    masks = f", {_counted(report.masks, 'true mask')}" if args.masks else ""
+    lines = [
+        f"Imported {_counted(len(report.imported), 'image')}{volumes}{masks} into the split {args.split!r}.",
+        *_named("Already in the study, by content", report.duplicates),
+        *_named("Left out", _sentences(report.skipped)),
+        *_named("Please note", _sentences(report.notes)),
+    ]
+    if report.burned_in:
+        lines += _named("Text is likely in the pixels, and may name a patient", report.burned_in)
+        lines.append(f"Look at them, then: gaze-insight blank {args.study} --rect X,Y,WIDTH,HEIGHT IMAGE...")
+    values = {
+        "imported": len(report.imported),
+        "volumes": report.volumes,
+        "masks": report.masks,
+        "duplicates": list(report.duplicates),
+        "skipped": [{"file": file, "reason": reason} for file, reason in report.skipped],
+        "notes": [{"file": file, "note": note} for file, note in report.notes],
+        "burned_in": list(report.burned_in),
+    }
+    return Outcome(values, "\n".join(lines))
+
+
+def import_dataset(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight import-dataset``."""
+    from segmentation.importing import ImportOptions
+    from segmentation.published import import_dataset
+
+    names = args.test.read_text(encoding="utf-8").split() if args.test else []
+    reports = import_dataset(
+        Study.open(args.study),
+        args.name,
+        args.folder,
+        test_names=names,
+        options=ImportOptions(deidentify=args.deidentify, key=args.key),
+        progress=progress,
+    )
+    lines = []
+    for split, report in reports:
+        lines.append(
+            f"{split}: {_counted(len(report.imported), 'image')}, {_counted(report.masks, 'true mask')}, "
+            f"{len(report.duplicates)} there already."
+        )
+        lines += _named("Left out", _sentences(report.skipped))
+    values = {
+        split: {
+            "imported": len(report.imported),
+            "masks": report.masks,
+            "duplicates": len(report.duplicates),
+            "skipped": [{"file": file, "reason": reason} for file, reason in report.skipped],
+        }
+        for split, report in reports
+    }
+    return Outcome(values, "\n".join(lines))
+
+
+def _sentences(items: Sequence[tuple[str, str]]) -> list[str]:
+    return [text if file in text else f"{file}: {text}" for file, text in items]
+
+
+def _labels(words: Sequence[str] | None) -> dict[str, list[str]] | None:
+    """Read ``TARGET=1,2`` words; a target may come twice."""
+    if words is None:
+        return None
+    labels: dict[str, list[str]] = {}
+    for word in words:
+        target, equals, listed = word.partition("=")
+        if not equals or not target or not listed:
+            raise UserError(f"{word!r} does not say which labels belong to which target; write TARGET=1,2.")
+        labels.setdefault(target, []).extend(part.strip() for part in listed.split(",") if part.strip())
+    return labels
+
+
+def import_masks(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight import-masks``."""
+    from segmentation.importing import ImportOptions
+    from segmentation.masks import import_masks
+
+    report = import_masks(
+        Study.open(args.study),
+        args.path,
+        labels=_labels(args.labels),
+        target=args.target,
+        options=ImportOptions(axis=args.axis, deidentify=args.deidentify, key=args.key),
+        progress=progress,
+    )
+    lines = [
+        f"Stored {_counted(report.masks, 'true mask')} for {_counted(report.images, 'image')}.",
+        *_named("Left out", _sentences(report.skipped)),
+    ]
+    values = {
+        "masks": report.masks,
+        "images": report.images,
+        "skipped": [{"file": file, "reason": reason} for file, reason in report.skipped],
+    }
+    return Outcome(values, "\n".join(lines))
+
+
+def blank(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight blank``."""
+    from segmentation.blanking import blank, find_text, mark_clean
+
+    study = Study.open(args.study)
+    if args.find:
+        changed = find_text(study, progress=progress)
+        text = "\n".join(
+            _named("Text is likely in the pixels of", changed) or ["No text was found; that is no proof."]
+        )
+    elif args.rect:
+        changed = blank(study, args.images, args.rect, progress=progress)
+        text = (
+            f"Blanked {_counted(len(changed), 'image')}; the pixels under the rectangles are gone for good."
+        )
+    else:
+        changed = mark_clean(study, args.images)
+        text = f"Marked {_counted(len(changed), 'image')} as looked at: no text that names a patient."
+    return Outcome({"images": changed}, text)
+
+
+def suggest_groups(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight suggest-groups``."""
+    from gaze_capture.storage import write_bytes_atomic
+    from segmentation import grouping
+    from segmentation.images import encode_display
+
+    study = Study.open(args.study)
+    suggestion = grouping.suggest_groups(study, progress)
+    changed = grouping.apply_groups(study, suggestion) if args.apply else 0
+    moved = grouping.mend_splits(study) if args.mend_splits else 0
+    sheet = args.sheet if suggestion.groups else None
+    if sheet is not None:
+        write_bytes_atomic(sheet, encode_display(grouping.contact_sheet(study, suggestion.groups)))
+    leaks = grouping.leaks(study)
+    found = sum(map(len, suggestion.groups))
+    lines = [
+        f"Compared {_counted(suggestion.compared, 'image')}: {found} of them show "
+        f"{_counted(len(suggestion.groups), 'scene')} more than once.",
+        *_named("They belong together", [", ".join(group) for group in suggestion.groups], 40),
+        *_named("Could not be read", [reason for _, reason in suggestion.failed]),
+    ]
+    if sheet is not None:
+        lines.append(f"Wrote {sheet}; look at it before you trust the groups.")
+    if args.apply:
+        lines.append(f"{_counted(changed, 'image')} changed group.")
+    elif suggestion.groups:
+        lines.append("Nothing was changed; --apply makes them groups of the study.")
+    if args.mend_splits:
+        lines.append(f"{_counted(moved, 'image')} changed split.")
+    if leaks:
+        lines += _named(
+            "Groups in more than one split (--mend-splits brings each into one)",
+            [f"{leak.group}: {', '.join(leak.splits)}" for leak in leaks],
+        )
+    values = {
+        **dataclasses.asdict(suggestion),
+        "changed": changed,
+        "moved": moved,
+        "leaks": [dataclasses.asdict(leak) for leak in leaks],
+        "sheet": str(sheet) if sheet is not None else None,
+    }
+    return Outcome(values, "\n".join(lines))
+
+
+def split(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight split``."""
+    from segmentation.grouping import split_study
+
+    report = split_study(Study.open(args.study), args.share, args.name, args.seed)
+    return Outcome(
+        dataclasses.asdict(report),
+        f"Moved {_counted(report.images, 'image')} in {_counted(report.groups, 'group')} from train to "
+        f"{report.name} ({report.share:.0%}); {report.left} stay in train.",
+    )
+
+
+def import_gaze(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight import-gaze``."""
+    from segmentation.steps import import_gaze
+
+    study = Study.open(args.study)
+    report = import_gaze(
+        study,
+        args.file,
+        format=args.format,
+        split=args.split,
+        annotator=args.annotator,
+        image_width_deg=args.image_width_deg,
+        simulated_from=args.simulated_from,
+        progress=progress,
+    )
+    again = " It was imported before and has been replaced." if report.already_there else ""
+    lines = [
+        f"Imported {_counted(report.fixations, 'fixation')} on {_counted(report.images, 'image')}.{again}"
+    ]
+    if report.outside_image:
+        lines.append(f"{report.outside_image} lie outside their image and will not count in heatmaps.")
+    if report.dropped:
+        lines.append(f"{report.dropped} rows without a duration were dropped.")
+    lines += _named("Images named in the file but not in the study", report.unknown_images)
+    return Outcome(dataclasses.asdict(report), "\n".join(lines))
+
+
+def record(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight record``."""
+    from segmentation.steps import record
+
+    study = Study.open(args.study)
+    result = record(
+        study,
+        args.tracker,
+        rate_hz=args.rate,
+        seconds=args.seconds,
+        annotator=args.annotator,
+        progress=progress,
+    )
+    values = {
+        "recording": result.recording,
+        "expected": result.expected,
+        "received": result.received,
+        "stored": result.stored,
+    }
+    return Outcome(
+        values,
+        f"Recorded {result.recording}: {result.stored} of {result.expected} samples expected are stored.",
+    )
+
+
+def recover(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight recover``."""
+    from segmentation.steps import recover_recordings
+
+    report = recover_recordings(Study.open(args.study))
+    values = {
+        "recordings": [
+            {"recording": item.recording, "stored": item.stored, "last_time_ns": item.last_time_ns}
+            for item in report.recovered
+        ],
+        "failed": [{"recording": name, "reason": reason} for name, reason in report.failed],
+    }
+    lines = [
+        f"Finished {_counted(len(report.recovered), 'recording')} that had been cut off.",
+        *(
+            f"  {item.recording}: {item.stored} samples kept, {item.lost_bytes} torn bytes set aside"
+            for item in report.recovered
+        ),
+        *_named("Left as they are", [reason for _, reason in report.failed]),
+    ]
+    return Outcome(values, "\n".join(lines))
+
+
+def fixations(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight fixations``."""
+    from gaze_capture.fixations import fixations_from_csv, write_fixation_csv
+    from gaze_capture.recording import ScreenGeometry
+
+    (width_px, height_px), (width_mm, height_mm) = args.screen_px, args.screen_mm
+    geometry = ScreenGeometry(width_px, height_px, width_mm, height_mm, args.distance_mm)
+    rows = fixations_from_csv(args.file, geometry)
+    write_fixation_csv(args.out, rows)
+    return Outcome(
+        {"fixations": len(rows), "out": str(args.out)},
+        f"Found {_counted(len(rows), 'fixation')}; written to {args.out}.",
+    )
+
+
+def simulate(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight simulate``."""
+    from segmentation.steps import simulate
+
+    study = Study.open(args.study)
+    report = simulate(
+        study,
+        seed=args.seed,
+        split=args.split,
+        source=args.source,
+        targets=args.targets,
+        gives_presence=not args.without_presence,
+        progress=progress,
+    )
+    text = (
+        f"Simulated gaze on {_counted(report.images, 'image')} in {_counted(len(report.recordings), 'sitting')}, "
+        f"{report.from_masks} of them from their true masks. Results made of it are simulated, not a person's."
+    )
+    if report.without_mask:
+        text += (
+            f"\n{_counted(report.without_mask, 'image')} without a true mask of the target were passed over."
+        )
+    return Outcome(dataclasses.asdict(report), text)
+
+
+def targets(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight targets``."""
+    from segmentation.steps import add_target, rename_target
+
+    study = Study.open(args.study)
+    details = (args.name, args.kind, args.inside, args.code, args.colour)
+    if args.add is None and any(value is not None for value in details):
+        raise UserError("Name the target that this is about: gaze-insight targets STUDY --add ID ...")
+    if args.add is not None:
+        add_target(
+            study,
+            args.add,
+            args.name,
+            kind=args.kind or "lesion",
+            inside=args.inside,
+            code=args.code or "",
+            colour=args.colour,
+        )
+    if args.rename is not None:
+        rename_target(study, *args.rename)
+    lines = [
+        f"{target.id}  {target.name}  {target.kind}  {target.colour}"
+        + (f"  inside {target.inside}" if target.inside else "")
+        + (f"  {target.code}" if target.code else "")
+        for target in study.targets
+    ]
+    return Outcome({"targets": [dataclasses.asdict(target) for target in study.targets]}, "\n".join(lines))
+
+
+def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight pseudomask``."""
+    from segmentation.steps import make_pseudomasks
+
+    study = Study.open(args.study)
+    changes: dict[str, Any] = {}
+    if args.sigma is not None:
+        try:
+            changes.update(sigma="degrees", sigma_deg=float(args.sigma))
+        except ValueError:
+            changes.update(sigma=args.sigma, sigma_deg=None)
+    if args.levels is not None:
+        changes["thresholds"] = tuple(args.levels)
+    if args.refine is not None:
+        changes["refine"] = args.refine
+    if args.lesions is not None:
+        changes["lesions"] = args.lesions
+    settings = dataclasses.replace(study.pseudomask_settings, **changes)
+    report = make_pseudomasks(study, settings=settings, split=args.split, progress=progress)
+    lines = [
+        f"Made {_counted(report.made, 'pseudo-mask')}; {_counted(report.waiting, 'image')} without gaze wait."
+    ]
+    if report.absent:
+        lines.append(f"{_counted(report.absent, 'image')} marked absent need none.")
+    if report.undecided:
+        lines.append(f"{_counted(report.undecided, 'image')} marked unsure or ungradable teach nothing.")
+    lines += _named("Without a fixation that counts", report.empty)
+    lines += _named("Left out", [f"{image}: {reason}" for image, reason in report.failed])
+    return Outcome({**dataclasses.asdict(report), "settings": settings.to_json()}, "\n".join(lines))
+
+
+def explain(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight explain``."""
+    from segmentation.steps import explain
+
+    study = Study.open(args.study)
+    result = explain(
+        study,
+        backend=args.backend,
+        base_url=args.base_url,
+        model=args.model,
+        split=args.split,
+        progress=progress,
+    )
+    values = {
+        "done": result.done,
+        "failed": [{"image": image, "reason": reason} for image, reason in result.failed],
+        "requests": result.requests,
+        "skipped": result.skipped,
+        "waiting": result.waiting,
+    }
+    failed = [f"{image}: {reason}" for image, reason in result.failed]
+    return Outcome(
+        values, "\n".join([f"Explained {_counted(result.done, 'image')}.", *_named("Failed", failed)])
+    )
+
+
+def train(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight train``."""
+    from gaze_capture.storage import read_json
+    from segmentation import steps
+    from segmentation.job import JobEvent, RunSpec
+
+    study = Study.open(args.study)
+    if args.config is not None:
+        spec = RunSpec.from_json(read_json(args.config), str(args.config))
+    else:
+        spec = steps.preset(args.method or "gaze-to-insight", args.preset or "cpu")
+    chosen = {
+        "method": args.method,
+        "split": args.split,
+        "device": args.device,
+        "iterations": args.iterations,
+        "max_minutes": args.max_minutes,
+        "seed": args.seed,
+        "targets": tuple(args.targets) if args.targets else None,
+        "normalisation": {**spec.normalisation, **dict(args.normalise)} if args.normalise else None,
+    }
+    spec = dataclasses.replace(spec, **{name: value for name, value in chosen.items() if value is not None})
+
+    def show(event: JobEvent) -> None:
+        if event.kind == "progress":
+            progress(event.step, event.total, str(event.values.get("name", "")))
+        elif event.kind == "step":
+            progress(event.step, event.total, f"training, loss {event.values['losses']['total'] or 0:.3f}")
+
+    result = steps.train(study, spec, resume=args.resume, on_event=show)
+    return Outcome(
+        dataclasses.asdict(result),
+        f"Trained {result.run}: {result.iterations} iterations in {result.seconds:.0f} s on {result.device}. "
+        f"Next: gaze-insight predict {args.study}",
+    )
+
+
+def predict(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight predict``."""
+    from segmentation import steps
+    from segmentation.job import JobEvent
+
+    def show(event: JobEvent) -> None:
+        if event.kind == "progress":
+            progress(event.step, event.total, "predicting")
+
+    result = steps.predict(
+        Study.open(args.study), args.run_id, split=args.split, device=args.device, on_event=show
+    )
+    return Outcome(
+        dataclasses.asdict(result),
+        f"The student of {result.run} predicted {_counted(result.images, 'image')} in {result.seconds:.1f} s.",
+    )
+
+
+def evaluate(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight evaluate``."""
+    from segmentation.steps import evaluate
+
+    result = evaluate(
+        Study.open(args.study), args.run_id, split=args.split, against=args.against, progress=progress
+    )
+    return Outcome(result.to_json(), result.to_text())
+
+
+def report(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight report``."""
+    from segmentation.report import write_report
+
+    study = Study.open(args.study)
+    write_report(study, args.to, run_id=args.run_id)
+    return Outcome({"report": str(args.to)}, f"Wrote {args.to}.")
+
+
+def demo(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight demo``."""
+    from segmentation.demo import run_demo
+
+    result = run_demo(args.out, progress=progress)
+    if not args.headless and not args.json:
+        sys.stderr.write(result.to_text() + "\n")
+        from app.main_window import run_window
+
+        run_window(Path(result.study))
+    return Outcome(result.to_json(), result.to_text())
+
+
+def verify(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight verify``."""
+    from segmentation.verification import to_json, verify
+
+    found = verify(Study.open(args.study), progress)
+    counts = ", ".join(f"{count:,} {what}" for what, count in found.checked.items() if what != "study")
+    count = len(found.problems)
+    lines = [
+        f"Checked {counts or 'an empty study'}.",
+        *(["Everything is sound."] if found.sound else [f"Found {_counted(count, 'problem')}:"]),
+        *(f"  {problem.sentence}" for problem in found.problems),
+    ]
+    return Outcome(dict(to_json(found)), "\n".join(lines), 0 if found.sound else 1)
+
+
+def doctor(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight doctor``."""
+    from app.doctor import examine
+
+    findings = examine()
+    width = max(len(item.name) for item in findings)
+    lines = [f"{'ok ' if item.ok else '!! '} {item.name:<{width}}  {item.text}" for item in findings]
+    return Outcome({item.name: {"ok": item.ok, "text": item.text} for item in findings}, "\n".join(lines))
