@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from app import commands
 from app.commands import Command, Outcome
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained
