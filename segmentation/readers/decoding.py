@@ -173,6 +173,10 @@ def read_header(path: Path, keywords: tuple[str, ...]) -> Header:
                 raise
             # pydicom raises whatever its parsing stumbles over, and quotes what it read.
             raise DecodingError("it is not a readable DICOM file") from error
+        for tag in list(dataset.keys()):
+            # pydicom converts values when they are first asked for, and would warn then.
+            with contextlib.suppress(Exception):
+                dataset[tag]
         return Header(dataset, syntax, keyword, vr, offset, length, len(caught))
 
 
@@ -212,7 +216,8 @@ def syntax_name(uid: str) -> str:
     """Return a transfer syntax's name, or a plain word where the standard has none for it."""
     from pydicom.uid import UID
 
-    name = str(UID(uid).name)
+    with quiet_pydicom():
+        name = str(UID(uid).name)
     return name if name != uid else "unknown transfer syntax"
 
 
@@ -221,7 +226,8 @@ def check_syntax(uid: str) -> None:
     from pydicom.pixels import get_decoder
 
     try:
-        decoder = get_decoder(uid)
+        with quiet_pydicom():
+            decoder = get_decoder(uid)
     except NotImplementedError:
         raise DecodingError(f"there is no decoder for {syntax_name(uid)}") from None
     if decoder.is_encapsulated and not decoder.is_available:
@@ -332,8 +338,9 @@ class FileDecoder:
             number_of_frames=options["number_of_frames"],
             extended_offsets=options.get("extended_offsets"),
         )
-        if _codestream_pixels(data) > MAX_PIXELS:
-            raise DecodingError("it would grow beyond all bounds when decoded")
+        declared = int(options["rows"]) * int(options["columns"])
+        if _codestream_pixels(data) > max(4 * declared, 1 << 20):
+            raise DecodingError("it would grow far beyond its declared size when decoded")
 
 
 def decode(source: FileDecoder, index: int) -> Frame:

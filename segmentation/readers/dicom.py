@@ -185,7 +185,7 @@ def _is_dicomdir(path: Path) -> bool:
 def _referenced(folder: Path, parts: Sequence[str]) -> Path | None:
     """Return the file that a DICOMDIR means, in any case of letters; None if it leads out of the folder."""
     if not parts or any(
-        part in ("", ".", "..") or "/" in part or "\\" in part or ":" in part for part in parts
+        part in ("", ".", "..") or not part.isprintable() or set("/\\:") & set(part) for part in parts
     ):
         return None
     path = folder
@@ -502,9 +502,9 @@ def _scan(path: Path, identity: Pseudonyms) -> list[_Image] | Refused:
     """Read a file's header: what its frames are and where they lie."""
     try:
         header = read_header(path, _KEYWORDS)
-        if reason := _reason_against(header):
-            return Refused(path, reason)
         with quiet_pydicom():
+            if reason := _reason_against(header):
+                return Refused(path, reason)
             return _images_of(path, header, identity)
     except OSError as error:
         return Refused(path, f"cannot be read: {error.strerror or 'the system refuses'}")
