@@ -26,6 +26,7 @@ from segmentation.checkpoints import (
 from segmentation.dataset import Batch, Batches, TrainingSet, load_training_set
 from segmentation.device import Precision, choose_device, choose_precision, describe, use_threads
 from segmentation.images import encode_gray16
+from segmentation.intensity import rules_for
 from segmentation.job import Kind, RunSpec
 from segmentation.losses import IGNORE, hard_dice
 from segmentation.methods import make_method, reads_text
@@ -129,6 +130,10 @@ def train(
         precision=precision.name,
         parameters={name: count_parameters(network) for name, network in method.networks.items()},
         images=len(data),
+        targets=spec.targets,
+        normalisation=rules_for(
+            spec.normalisation, (image.modality for image in study.images_of(spec.split))
+        ),
         strong_labels=data.strong,
         explained=data.phrases.explained,
         held_out=len(data.held_images),

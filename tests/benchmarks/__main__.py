@@ -1,4 +1,8 @@
-"""Run every benchmark, one table after the other."""
+"""Run every benchmark of speed, one table after the other.
+
+Those of quality take minutes and are run by name: ``python -m tests.benchmarks.several_lesions``,
+``presence_ablation``, ``prostate_volume``; each takes ``--quick``.
+"""
 
 from __future__ import annotations
 
