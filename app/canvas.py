@@ -80,6 +80,7 @@ class Canvas(QWidget):
         self.wheel_scrolls = False
         self.takes_tab = False
         self._wheel_angle = 0
+        self._foot = 16
         self._others: list[tuple[QPainterPath, str, str]] = []
         self._others_shown = False
         self._heatmap: QPixmap | None = None
@@ -250,6 +251,12 @@ class Canvas(QWidget):
             for xy, duration in zip(self._live.xy_px[-2:], self._live.duration_ms[-2:], strict=True):
                 area = area.united(square(self.widget_from_image(*xy), mark_radius(duration) + 4))
         return area
+
+    def set_foot(self, height: int) -> None:
+        """Keep the scale bar so far above the lower edge."""
+        if height != self._foot:
+            self._foot = height
+            self.update()
 
     # Where the image lies
 
@@ -496,7 +503,7 @@ class Canvas(QWidget):
                 self._draw_layers(painter, place, self._scene)
             self._draw_live(painter)
             if self._scene.spacing_mm is not None:
-                draw_scale_bar(painter, self.height(), self._scale / self._scene.spacing_mm[1])
+                draw_scale_bar(painter, self.height() - self._foot, self._scale / self._scene.spacing_mm[1])
         painter.end()
 
     def _shows(self, name: LayerName) -> bool:

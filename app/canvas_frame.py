@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QWidget
 
@@ -13,6 +13,7 @@ from app.volumes import SliceMarks
 from app.widgets import IconButton, box, label
 from app.window_tool import WindowTool
 
+SCALE_BAR_WIDTH = 190
 ON_DARK = "#C6CDD4"
 NO_MARKS = SliceMarks()
 
@@ -97,6 +98,14 @@ class CanvasFrame(QWidget):
         """Keep everything in its place."""
         self._arrange()
 
+    def _bar_size(self) -> QSize:
+        # Hiding and narrowing take effect in a later turn of the event loop otherwise.
+        for layout in (self.window_tool.layout(), self.bar.layout()):
+            if layout is not None:
+                layout.invalidate()
+                layout.activate()
+        return self.bar.sizeHint()
+
     def _arrange(self) -> None:
         beside = 0 if self.slices.isHidden() else WIDTH
         width = self.width() - beside
@@ -106,23 +115,17 @@ class CanvasFrame(QWidget):
         self._position.show()
         self._value.show()
         self.window_tool.set_compact(False)
-        layout = self.bar.layout()
-        assert layout is not None
         for leave_out in (
             self._position.hide,
             self._value.hide,
             lambda: self.window_tool.set_compact(True),
         ):
-            layout.invalidate()
-            if self.bar.sizeHint().width() <= room:
+            if self._bar_size().width() <= room:
                 break
             leave_out()
-        layout.invalidate()
-        size = self.bar.sizeHint()
-        self.bar.setGeometry(
-            (width - size.width()) // 2,
-            self.height() - size.height() - 16,
-            size.width(),
-            size.height(),
-        )
+        size = self._bar_size()
+        left, foot = (width - size.width()) // 2, 16
+        self.bar.setGeometry(left, self.height() - size.height() - foot, size.width(), size.height())
+        # The scale bar stands beside the floating bar, or above it where there is no room.
+        self.canvas.set_foot(foot if left > SCALE_BAR_WIDTH else size.height() + 2 * foot)
         self.bar.raise_()

@@ -116,12 +116,13 @@ def draw_other_target(painter: QPainter, path: QPainterPath, colour: str, name: 
     font.setPixelSize(11)
     painter.setFont(font)
     text = painter.fontMetrics().elidedText(name, Qt.TextElideMode.ElideMiddle, NAME_WIDTH)
-    corner = QPointF(area.right() + 4, area.top() + 4)
-    painter.setPen(QColor(0, 0, 0, 200))
-    for x, y in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        painter.drawText(corner + QPointF(x, y), text)
+    metrics = painter.fontMetrics()
+    ground = QRectF(area.right() + 5, area.top(), metrics.horizontalAdvance(text) + 12, metrics.height() + 4)
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(QColor(20, 23, 26, 210))
+    painter.drawRoundedRect(ground, 4, 4)
     painter.setPen(QColor(colour))
-    painter.drawText(corner, text)
+    painter.drawText(ground, Qt.AlignmentFlag.AlignCenter, text)
 
 
 def draw_scanpath(painter: QPainter, marks: Marks, place: Place) -> None:

@@ -368,12 +368,14 @@ class ReviewPage(Page):
             return
         image = study.image(scene.image_id)
         height, width, _ = image.shape
-        self.title.setText(image.source_name)
-        self.facts.setText(
-            self.tr("{width} × {height} px · split {split}").format(
-                width=width, height=height, split=image.split
-            )
-        )
+        facts = [self.tr("{width} × {height} px").format(width=width, height=height)]
+        if image.spacing_mm is not None:
+            facts.append(self.tr("{spacing:.3g} mm a pixel").format(spacing=image.spacing_mm[1]))
+        if self.frame.slices.is_volume:
+            facts.append(self.tr("slice {place}").format(place=self.frame.slices.text))
+        facts.append(self.tr("split {split}").format(split=image.split))
+        self.title.setText(entry_of(study, image.id).name)
+        self.facts.setText(" · ".join(facts))
         self.pill.set(*self._state((scene.image_id, scene.target_id), judged))
         try:
             self.description.describe(load_explanation(study, scene.image_id, scene.target_id))

@@ -25,13 +25,13 @@ def length_text(length_mm: float) -> str:
     return f"{length_mm * 1000:g} µm" if length_mm < 0.1 else f"{length_mm:g} mm"
 
 
-def draw_scale_bar(painter: QPainter, height: int, px_per_mm: float) -> None:
-    """Draw the bar at the bottom left of a widget of some height, white on a dark halo."""
+def draw_scale_bar(painter: QPainter, bottom: int, px_per_mm: float) -> None:
+    """Draw the bar at the left, its foot at `bottom`, white on a dark halo."""
     found = scale_bar(px_per_mm)
     if found is None:
         return
     length_mm, length_px = found
-    left, bottom = MARGIN_PX, height - MARGIN_PX
+    left = MARGIN_PX
     strokes = (
         (QPointF(left, bottom), QPointF(left + length_px, bottom)),
         (QPointF(left, bottom - 5), QPointF(left, bottom + 1)),

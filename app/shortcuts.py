@@ -34,28 +34,55 @@ class ShortcutsDialog(QDialog):
                     self.tr("Image"),
                     [
                         ("F", self.tr("Fit")),
-                        ("+  -", self.tr("Zoom; so does the wheel")),
+                        ("+  -", self.tr("Zoom; so does the wheel, in a volume with Ctrl")),
                         ("C", self.tr("Image alone while held")),
+                        ("W", self.tr("Dragging changes the window: right wider,\nup a higher centre")),
+                        (self.tr("Right drag"), self.tr("Change the window, at any time")),
+                    ],
+                ),
+                (
+                    self.tr("Volume"),
+                    [
+                        (self.tr("Wheel, ↑ ↓"), self.tr("Previous or next slice")),
+                        ("PgUp  PgDn", self.tr("Five slices on")),
+                        ("Home  End", self.tr("First or last slice")),
                     ],
                 ),
             ],
             [
                 (
                     self.tr("Layers (hold to peek)"),
-                    [(str(n + 1), layer_title(name)) for n, name in enumerate(LAYERS)],
+                    [
+                        *((str(n + 1), layer_title(name)) for n, name in enumerate(LAYERS)),
+                        ("O", self.tr("Outlines of all targets")),
+                    ],
+                ),
+                (
+                    self.tr("Targets, where there are several"),
+                    [
+                        ("Tab", self.tr("Next target; Shift+Tab previous")),
+                        ("Ctrl+Tab", self.tr("On to the next control")),
+                    ],
                 ),
             ],
             [
                 (
                     self.tr("Record and review"),
                     [
-                        ("Space", self.tr("Next image")),
-                        ("Backspace", self.tr("Previous image")),
+                        ("Space", self.tr("Next image or volume")),
+                        ("Backspace", self.tr("Back")),
                         ("0", self.tr("Nothing here")),
+                        ("Q", self.tr("Unsure")),
                         ("U", self.tr("Ungradable")),
                     ],
                 ),
-                (self.tr("Record"), [("Esc", self.tr("End the recording"))]),
+                (
+                    self.tr("Record"),
+                    [
+                        ("L", self.tr("Next lesion of the target")),
+                        ("Esc", self.tr("End the recording")),
+                    ],
+                ),
                 (
                     self.tr("Review"),
                     [
@@ -67,8 +94,24 @@ class ShortcutsDialog(QDialog):
                 ),
             ],
         ]
-        columns = QHBoxLayout(self)
-        box(columns, margins=(theme.HUGE,) * 4, spacing=40)
+        notes = (
+            self.tr(
+                "Recording, Space says that the target is in the image; with several targets one by one it leads to "
+                "the next target of the same image, then to the next image. In a volume 0, Q and U count for the "
+                "slice shown and lead to the next one; Space leaves the volume."
+            ),
+            self.tr(
+                "Reviewing, verdicts count for the current target and slice, and lead to the next slice that waits "
+                "for one, then to the next image."
+            ),
+        )
+        whole = QVBoxLayout(self)
+        box(whole, margins=(theme.HUGE,) * 4, spacing=theme.NORMAL)
+        columns = QHBoxLayout()
+        box(columns, spacing=40)
+        whole.addLayout(columns)
+        for note in notes:
+            whole.addWidget(label(note, "muted", wrap=True))
         for group in groups:
             column = QVBoxLayout()
             box(column, spacing=theme.NORMAL)

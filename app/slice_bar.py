@@ -17,7 +17,8 @@ PAGE = 5
 """Slices that PageUp and PageDown go."""
 GROOVE, HANDLE, TEXT = "#3A434D", "#E8EBEE", "#C6CDD4"
 """On the canvas's own ground, which is dark in both modes."""
-LANES = ((9.0, "gaze"), (37.0, "masks"), (44.0, "reviews"))
+LANES = ((9.0, "gaze"), (34.0, "masks"), (43.0, "reviews"))
+MARK_WIDTH = 7
 """Left edges of the marks' columns."""
 COLOURS = {"gaze": "#E8EBEE", "masks": STYLES["student"].colour, "reviews": theme.DARK.accent}
 
@@ -177,7 +178,9 @@ class SliceBar(QWidget):
             painter.setBrush(QColor(COLOURS[lane]))
             for place, name in enumerate(self._slices):
                 if name in marked:
-                    painter.drawRoundedRect(QRectF(left, self._y_of(place) - high / 2, 5, high), 1, 1)
+                    painter.drawRoundedRect(
+                        QRectF(left, self._y_of(place) - high / 2, MARK_WIDTH, high), 1, 1
+                    )
         painter.setBrush(QColor(HANDLE))
         painter.drawEllipse(QPointF(track.center().x(), self._y_of(self._current)), 6, 6)
         painter.setPen(QColor(TEXT))

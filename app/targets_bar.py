@@ -182,10 +182,12 @@ class LookFor(QWidget):
         row = QHBoxLayout(self._way)
         box(row, spacing=0)
         self.one_by_one = self._segment(
+            "left",
             self.tr("One by one"),
             self.tr("Each image is looked at once for each target; Tab goes to the next target"),
         )
         self.together = self._segment(
+            "right",
             self.tr("Together"),
             self.tr("Each image is looked at once, for all targets; the words count for each of them"),
         )
@@ -214,9 +216,10 @@ class LookFor(QWidget):
             column.addWidget(widget)
         self.hide()
 
-    def _segment(self, text: str, tip: str) -> QPushButton:
+    def _segment(self, side: str, text: str, tip: str) -> QPushButton:
         button = QPushButton(text)
         button.setProperty("role", "segment")
+        button.setProperty("side", side)
         button.setCheckable(True)
         button.setToolTip(tip)
         button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
@@ -230,6 +233,7 @@ class LookFor(QWidget):
         several, together = len(targets) > 1, self.is_together(targets)
         self._way.setVisible(several)
         self.targets.show_targets(targets, None if together else current.id)
+        self._large.setVisible(running)
         self.name.setText(self.tr("All targets") if together else current.name)
         self._dot.setVisible(not together)
         self._dot.set_colour(current.colour)

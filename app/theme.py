@@ -249,7 +249,9 @@ QPushButton[role="segment"] {
 QPushButton[role="segment"]:hover { background: $raised; }
 QPushButton[role="segment"]:checked { background: $selection; border: 1px solid $accent; }
 QPushButton[role="segment"]:focus { border: 1px solid $accent; }
-QPushButton[role="word"] { min-height: 38px; padding: 0 2px; }
+QPushButton[role="segment"][side="left"] { border-top-left-radius: 6px; border-bottom-left-radius: 6px; }
+QPushButton[role="segment"][side="right"] { border-top-right-radius: 6px; border-bottom-right-radius: 6px; }
+QPushButton[role="word"] { min-height: 38px; padding: 0 2px; font-size: 12px; }
 QPushButton[role="verdict"] { min-height: 38px; }
 QPushButton[role="verdict"]:checked { background: $selection; border: 1px solid $accent; font-weight: 600; }
 

@@ -10,7 +10,7 @@ from app.canvas import Canvas
 from app.widgets import IconButton, box
 from segmentation.intensity import Window
 
-TEXT_WIDTH = 132
+TEXT_WIDTH = 140
 
 
 class WindowTool(QWidget):
@@ -59,7 +59,7 @@ class WindowTool(QWidget):
         text = ""
         if scene is not None and window is not None:
             text = windowing.window_text(window, scene.intensity.unit)
-        self.button.setText("▾" if self._compact else text)
+        self.button.setText("▾" if self._compact or not text else f"{text}  ▾")
         self.button.setAccessibleDescription(text)
 
     def fill_menu(self) -> None:
