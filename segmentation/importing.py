@@ -134,7 +134,7 @@ def import_images(
     masks : folder of masks named like the images, or one file of masks (NIfTI, NRRD, DICOM-SEG, COCO)
     labels : target id -> labels (numbers or names) of the mask files that belong to it
     target : the target that masks without labels are of; the study's first when None
-    split, group_by : as in `options`, which they replace where given
+    split, group_by : of the options, where no others are given
 
     Raises
     ------

@@ -20,6 +20,7 @@ from segmentation.blanking import blank, mark_clean
 from segmentation.importing import ImportOptions, import_images
 from segmentation.masks import import_masks
 from segmentation.study import Study, Target
+from tests.dicom_support import make
 from tests.test_importing import noise, write_image
 
 AFFINE = np.diag([0.5, 0.5, 3.0, 1.0])
@@ -320,3 +321,60 @@ def test_a_volume_cut_short_leaves_nothing(study: Study, tmp_path: Path) -> None
     assert sorted(path.name for path in (study.folder / "images").iterdir() if path.suffix != ".json") == [
         "x.png"
     ]
+
+
+def test_a_dicom_segmentation_finds_its_series(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The segmentation was drawn by another program on the originals, and comes in after the images."""
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    (tmp_path / "raw").mkdir()
+    sources = [
+        make(
+            tmp_path / "raw" / f"{index}.dcm",
+            noise(index, 20, 30, dtype="uint16"),
+            ImagePositionPatient=[0, 0, 3.0 * index],
+            PatientSex="O",
+            SliceThickness=3.0,
+            AccessionNumber="",
+            StudyID="1",
+            PatientBirthDate="",
+            ReferringPhysicianName="",
+            SeriesNumber=1,
+            InstanceNumber=index + 1,
+        )
+        for index in range(4)
+    ]
+    masks = np.zeros((4, 20, 30), np.uint8)
+    masks[1, 4:9, 5:15] = 1
+    masks[2, 4:9, 5:10] = 1
+    described = highdicom.seg.SegmentDescription(
+        segment_number=1,
+        segment_label="Target",
+        segmented_property_category=codes.SCT.Organ,
+        segmented_property_type=codes.SCT.Prostate,
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
+    )
+    segmentation = highdicom.seg.Segmentation(
+        source_images=sources,
+        pixel_array=masks,
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[described],
+        series_instance_uid=highdicom.UID(),
+        series_number=2,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="m",
+        manufacturer_model_name="m",
+        software_versions="1",
+        device_serial_number="1",
+    )
+    segmentation.save_as(tmp_path / "seg.dcm")
+    import_images(study, [tmp_path / "raw"])
+    report = import_masks(study, tmp_path / "seg.dcm")
+    assert report.masks == 4
+    areas = [study.true_mask(name, "target") for name in next(iter(study.volumes.values()))]
+    assert [int(mask.sum()) for mask in areas if mask is not None] == [0, 50, 25, 0]

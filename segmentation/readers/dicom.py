@@ -324,7 +324,8 @@ class _Image:
 
     @property
     def source_id(self) -> str:
-        if not self.file.uid or self.frame is None:
+        # The first frame goes by its file's id alone: whoever refers to a file of one frame may name it or not.
+        if not self.file.uid or not self.frame:
             return self.file.uid
         return f"{self.file.uid}#{self.frame + 1}"
 

@@ -67,7 +67,11 @@ def _source(own: Any, shared: Any, identity: Pseudonyms) -> str:
         item = first_item(groups, "DerivationImageSequence", "SourceImageSequence")
         if item is not None and (uid := text(item, "ReferencedSOPInstanceUID")):
             frame = number(item, "ReferencedFrameNumber")
-            return f"{identity.uid(uid)}#{int(frame)}" if frame is not None else identity.uid(uid)
+            return (
+                f"{identity.uid(uid)}#{int(frame)}"
+                if frame is not None and int(frame) > 1
+                else identity.uid(uid)
+            )
     return ""
 
 
