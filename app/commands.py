@@ -354,13 +354,11 @@ def simulate(args: argparse.Namespace, progress: Progress) -> Outcome:
         progress=progress,
     )
     text = (
-        f"Simulated gaze on {_counted(report.images, 'image')} in {_counted(len(report.recordings), 'sitting')}, "
+        f"Simulated {_counted(report.images, 'look')} at images in {_counted(len(report.recordings), 'sitting')}, "
         f"{report.from_masks} of them from their true masks. Results made of it are simulated, not a person's."
     )
     if report.without_mask:
-        text += (
-            f"\n{_counted(report.without_mask, 'image')} without a true mask of the target were passed over."
-        )
+        text += f"\n{_counted(report.without_mask, 'look')} left out for want of a true mask."
     return Outcome(dataclasses.asdict(report), text)
 
 

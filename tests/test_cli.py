@@ -51,8 +51,9 @@ def test_the_whole_day(image_folder: Path, tmp_path: Path) -> None:
     assert (imported["imported"], imported["masks"]) == (6, 6)
     simulated = values("simulate", study, "--seed", 3)
     assert (simulated["images"], simulated["from_masks"]) == (6, 6)
-    made = values("pseudomask", study, "--levels", 0.5, 0.25)
+    made = values("pseudomask", study, "--levels", 0.5, 0.25, "--lesions", "clusters")
     assert made["made"] == 6
+    assert made["settings"]["lesions"] == "clusters"
     assert made["settings"]["thresholds"] == [0.5, 0.25]
     assert values("explain", study) | {"failed": []} == {
         "done": 6, "failed": [], "requests": 0, "skipped": 0, "waiting": 0
