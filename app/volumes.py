@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+from gaze_capture.errors import UserError
 from segmentation.study import Study, StudyImage
 
 
@@ -49,6 +51,34 @@ def marks_of(
         frozenset(name for name in slices if (name, target_id) in keys) for keys in (gazed, masked, reviewed)
     )
     return SliceMarks(gaze, masks, reviews)
+
+
+class SliceMarker:
+    """Reads the marks of a volume's slices once, until something changes."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._kept: dict[tuple[str, str], SliceMarks] = {}
+
+    def forget(self) -> None:
+        """Read anew: gaze, masks or reviews came in."""
+        self._kept.clear()
+
+    def marks(self, slices: tuple[str, ...], target_id: str) -> SliceMarks:
+        """Return the marks of slices that belong together."""
+        key = slices[0], target_id
+        if len(slices) == 1:
+            return SliceMarks()
+        if key not in self._kept:
+            study, reviewed = self._study, set()
+            for name in slices:
+                # A review that cannot be read is told of where reviews are shown.
+                with contextlib.suppress(UserError):
+                    if study.reviews(name, target_id):
+                        reviewed.add((name, target_id))
+            masked = study.pseudomask_keys()
+            self._kept[key] = marks_of(slices, target_id, study.fixations.keys(), masked, reviewed)
+        return self._kept[key]
 
 
 def entries(study: Study) -> list[Entry]:
