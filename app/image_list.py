@@ -470,3 +470,17 @@ class ImageList(QFrame):
         place = self._passing.place_of(image_id)
         row = place + step if place >= 0 else (0 if step > 0 else shown - 1)
         return self._passing.id_at(row) if 0 <= row < shown else None
+
+    def following(
+        self, image_id: str | None, target_id: str, order: Sequence[str], step: int
+    ) -> tuple[str, str] | None:
+        """Return image and target that come next (1) or came before (-1); None beyond the ends.
+
+        The targets of an image come in `order`; where it is empty, the target stays.
+        """
+        if image_id is not None and order and 0 <= (place := order.index(target_id) + step) < len(order):
+            return image_id, order[place]
+        found = self.neighbour(image_id, step)
+        if found is None:
+            return None
+        return found, (order[0 if step > 0 else -1] if order else target_id)

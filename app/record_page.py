@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent, QMouseEvent
-from PySide6.QtWidgets import QHBoxLayout, QStackedWidget
+from PySide6.QtWidgets import QHBoxLayout
 
 from app.canvas_frame import NO_MARKS, CanvasFrame
+from app.centre import Centre
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList
 from app.latest import NO_FLICKER_MS, Latest
@@ -31,7 +32,7 @@ from app.sitting import Sitting, save
 from app.targets_bar import beside
 from app.texts import short_name
 from app.volumes import entries, marks_of
-from app.widgets import EmptyState, box
+from app.widgets import box
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Placement, Presence, Recording
 from gaze_capture.trackers import MouseTracker, SimulatedTracker
@@ -105,11 +106,10 @@ class RecordPage(Page):
         for name in ("heatmap", "levels", "student", "reviewed"):
             self.canvas.set_layer_visible(name, False)
         self.canvas.installEventFilter(self)
-        self.empty = EmptyState("eye", "")
-        self.empty.acted.connect(lambda: self.page_wanted.emit("study"))
-        self._centre = QStackedWidget()
-        self._centre.addWidget(self.frame)
-        self._centre.addWidget(self.empty)
+        self._centre = Centre(
+            self.frame, "eye", self.tr("Gaze is recorded here. Open a study with images first.")
+        )
+        self._centre.study_wanted.connect(lambda: self.page_wanted.emit("study"))
         layout = QHBoxLayout(self)
         box(layout, spacing=0)
         layout.addWidget(self.list)
@@ -136,15 +136,10 @@ class RecordPage(Page):
         if study is None or empty:
             self.list.set_rows([])
             self.canvas.set_scene(None)
-            self.empty.set(
-                "eye",
-                self.tr("Gaze is recorded here. Open a study with images first."),
-                self.tr("Go to the study"),
-            )
-            self._centre.setCurrentWidget(self.empty)
+            self._centre.show_empty()
             self.panel.start_button.setEnabled(False)
             return
-        self._centre.setCurrentWidget(self.frame)
+        self._centre.show_frame()
         if self.busy:
             return
         fresh = study is not self._cached_study
@@ -180,19 +175,10 @@ class RecordPage(Page):
             self.panel.recordings.addItem(short_name(name), name)
 
     def _show_tracker_choice(self) -> None:
-        kind = self.panel.tracker.currentData()
-        self.panel.show_choice()
         ready = self.session.study is not None and bool(self.session.study.images) and not self._saving
-        self.panel.start_button.setEnabled(ready and (kind != "replay" or self.panel.recordings.count() > 0))
-        if not self.busy:
-            if kind == "replay" and self.panel.recordings.count() == 0:
-                self.panel.show_hint(self.tr("The study has no recording yet."), "warning")
-            elif not self._saving:
-                self.panel.show_hint(
-                    self.tr(
-                        "Space next · Backspace back · 0 nothing here · Q unsure · U ungradable · Esc end"
-                    )
-                )
+        self.panel.show_choice(ready=ready)
+        if not self.busy and not self._saving:
+            self.panel.show_keys()
 
     def _show_image(self) -> None:
         study, image_id = self.session.study, self.session.image_id
@@ -200,11 +186,11 @@ class RecordPage(Page):
             return
         slices = study.slices_beside(image_id)
         gazed = study.fixations.keys()
-        marks = marks_of(
+        known = marks_of(
             slices, self.session.target_id, gazed, self._known.masked, self._known.reviews.keys()
         )
         # Whoever is recorded must not see where they, or others, looked before.
-        self.frame.show_slices(slices, image_id, NO_MARKS if self.busy else marks)
+        self.frame.show_slices(slices, image_id, NO_MARKS if self.busy else known)
         self.list.select(image_id)
         self._show_target(study)
         try:
@@ -225,13 +211,10 @@ class RecordPage(Page):
         target = study.target(self.session.target_id)
         self.canvas.takes_tab = len(study.targets) > 1
         look_for.show_look(study.targets, target, instance, running=self.busy)
-        words = self.sitting.said if self.sitting is not None else {}
-        said = {
-            one.id: (self._words[word], "accent" if word == "present" else "muted")
-            for one in study.targets
-            if (word := words.get((self.session.image_id or "", one.id))) is not None
-        }
-        look_for.targets.set_states(said)
+        said = self.sitting.said if self.sitting is not None else {}
+        here = {of: word for (image_id, of), word in said.items() if image_id == self.session.image_id}
+        tokens = {of: "accent" if word == "present" else "muted" for of, word in here.items()}
+        look_for.targets.set_states({of: (self._words[word], tokens[of]) for of, word in here.items()})
         ordered = look_for.order(study.targets)
         more = bool(ordered) and ordered[-1] != target.id
         self.panel.show_flow(several=more, volume=self.frame.slices.is_volume)
@@ -459,17 +442,6 @@ class RecordPage(Page):
         self._placement = None
         sitting.leave(presence, [target.id for target in study.targets])
 
-    def _following(self, study: Study, step: int) -> tuple[str, str] | None:
-        """Return image and target that come next (1) or came before (-1); None beyond the ends."""
-        image_id, target = self.session.image_id, self.session.target_id
-        order = self.panel.look_for.order(study.targets)
-        if image_id is not None and order and 0 <= (place := order.index(target) + step) < len(order):
-            return image_id, order[place]
-        found = self.list.neighbour(image_id, step)
-        if found is None:
-            return None
-        return found, (order[0 if step > 0 else -1] if order else target)
-
     def go(self, step: int, presence: Presence | None = None) -> None:
         """Leave with a word on the target (after a look, *present* unless another) and go on or back.
 
@@ -486,7 +458,8 @@ class RecordPage(Page):
         single = not self.frame.slices.is_volume and sitting.target_id is not None
         if step > 0 and presence is None and gaze_ms > 0 and single:
             presence = "present"
-        following = self._following(study, step)
+        order = self.panel.look_for.order(study.targets)
+        following = self.list.following(self.session.image_id, self.session.target_id, order, step)
         if following is None and step < 0:
             return
 

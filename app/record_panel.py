@@ -185,8 +185,8 @@ class RecordPanel(QFrame):
         for button, tip in tips:
             button.setToolTip(tip.format(place=place, onward=onward))
 
-    def show_choice(self) -> None:
-        """Show what belongs to the chosen tracker."""
+    def show_choice(self, *, ready: bool) -> None:
+        """Show what belongs to the chosen tracker; `ready`: whether anything can be recorded or shown."""
         kind = self.tracker.currentData()
         self.recordings.setVisible(kind == "replay")
         self.recording_label.setVisible(kind == "replay")
@@ -204,6 +204,7 @@ class RecordPanel(QFrame):
             ),
         }
         self.about.setText(texts[kind])
+        self.start_button.setEnabled(ready and (kind != "replay" or self.recordings.count() > 0))
         self.start_button.setText(self.tr("Start replay") if kind == "replay" else self.tr("Start recording"))
 
     def show_running(self, on: bool, *, replay: bool = False) -> None:
@@ -240,3 +241,12 @@ class RecordPanel(QFrame):
         """Show a line below the meters."""
         self.hint.setText(text)
         set_role(self.hint, role)
+
+    def show_keys(self) -> None:
+        """Say which keys will count, or why there is nothing to start."""
+        if self.tracker.currentData() == "replay" and self.recordings.count() == 0:
+            self.show_hint(self.tr("The study has no recording yet."), "warning")
+        else:
+            self.show_hint(
+                self.tr("Space next · Backspace back · 0 nothing here · Q unsure · U ungradable · Esc end")
+            )

@@ -12,13 +12,13 @@ from PySide6.QtWidgets import (
     QFrame,
     QGridLayout,
     QHBoxLayout,
-    QStackedWidget,
     QVBoxLayout,
     QWidget,
 )
 
 from app import theme
 from app.canvas_frame import CanvasFrame
+from app.centre import Centre
 from app.description import Description
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList, Row
@@ -35,7 +35,6 @@ from app.volumes import Entry, common_state, entries, entry_of, marks_of
 from app.widgets import (
     Button,
     ElidedLabel,
-    EmptyState,
     IconButton,
     Pill,
     box,
@@ -87,11 +86,12 @@ class ReviewPage(Page):
         self.canvas.tabbed.connect(self.next_target)
         self.canvas.layers_changed.connect(self._follow_others)
         self.frame.slices.chosen.connect(self.session.set_image)
-        self.empty = EmptyState("check-square-offset", "")
-        self.empty.acted.connect(lambda: self.page_wanted.emit("study"))
-        self._centre = QStackedWidget()
-        self._centre.addWidget(self.frame)
-        self._centre.addWidget(self.empty)
+        self._centre = Centre(
+            self.frame,
+            "check-square-offset",
+            self.tr("Masks are reviewed here. Open a study with images first."),
+        )
+        self._centre.study_wanted.connect(lambda: self.page_wanted.emit("study"))
         layout = QHBoxLayout(self)
         box(layout, spacing=0)
         layout.addWidget(self.list)
@@ -203,16 +203,11 @@ class ReviewPage(Page):
         self._inspector.setVisible(not empty)
         if study is None or empty:
             self.list.set_rows([])
-            self.empty.set(
-                "check-square-offset",
-                self.tr("Masks are reviewed here. Open a study with images first."),
-                self.tr("Go to the study"),
-            )
-            self._centre.setCurrentWidget(self.empty)
+            self._centre.show_empty()
             self.canvas.set_scene(None)
             self._show_details(None)
             return
-        self._centre.setCurrentWidget(self.frame)
+        self._centre.show_frame()
         fresh = study is not self._cached_study
         if fresh:
             self._cache = SceneCache(study)

@@ -102,7 +102,16 @@ class Sitting:
     ) -> Placement:
         now = time.monotonic_ns()
         # The one place where `self.instance` becomes part of a placement.
-        return Placement(image_id, target_id, now, now, image_from_screen, viewport_px, window_level)
+        return Placement(
+            image_id,
+            target_id,
+            now,
+            now,
+            image_from_screen,
+            viewport_px,
+            window_level,
+            instance=self.instance,
+        )
 
     def leave(self, presence: Presence | None, targets: Sequence[str] = ()) -> None:
         """End the placement now, with the annotator's word on the target; while viewing freely, on all `targets`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import cv2
@@ -48,9 +49,14 @@ def rendered(stored: Values, intensity: Intensity, window: Window | None) -> Byt
         return np.ascontiguousarray(pixels).astype(np.uint8, copy=False)
     if stored.dtype == np.float32:
         return windowed(intensity.real(pixels), wanted)
-    # Each stored number is mapped once, not each pixel: a table has 256 or 65536 places.
-    table = windowed(intensity.real(np.arange(256 if stored.dtype == np.uint8 else 65536)), wanted)
+    table = _table(256 if stored.dtype == np.uint8 else 65536, intensity, wanted)
     return cv2.LUT(np.ascontiguousarray(pixels), table).astype(np.uint8, copy=False)
+
+
+@functools.lru_cache(maxsize=8)
+def _table(size: int, intensity: Intensity, window: Window) -> Bytes:
+    """Return what each stored number is shown as: mapped once, not for each pixel, nor for each slice."""
+    return windowed(intensity.real(np.arange(size)), window)
 
 
 def _plain(intensity: Intensity) -> bool:
