@@ -164,6 +164,9 @@ class RecordPage(Page):
         self._known = facts
         if self.session.study is not None:
             self._list_images(self.session.study)
+            if not self.busy:
+                # The slice bar's marks are of the facts, too.
+                self._show_image()
 
     def _list_images(self, study: Study) -> None:
         target = self.session.target_id

@@ -251,7 +251,8 @@ class ReviewPage(Page):
         if self.session.study is not None:
             self._list_images(self.session.study)
             if self.canvas.scene is not None:
-                self._show_details(self.canvas.scene)
+                # The slice bar's marks are of the facts, too.
+                self._show_image()
 
     def _list_images(self, study: Study) -> None:
         self.list.set_rows([self._row(entry) for entry in entries(study)])
