@@ -50,6 +50,8 @@ class Latest(QObject):
         self.pending = False
         self._pool = QThreadPool(self)
         self._pool.setMaxThreadCount(1)
+        self._jobs: set[_Job] = set()
+        """Those the pool has: it does not own them, and one that was collected while it waits would crash it."""
         self.ended.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
 
     def ask(self, function: Callable[[], object], wait_ms: int = 0) -> None:
@@ -58,11 +60,13 @@ class Latest(QObject):
         self.pending = True
         job = _Job(self, self.number, function)
         job.setAutoDelete(False)
+        self._jobs.add(job)
         self._pool.start(job)
         if wait_ms and job.finished.wait(wait_ms / 1000):
             self._deliver(job)
 
     def _deliver(self, job: _Job) -> None:
+        self._jobs.discard(job)
         if job.delivered or job.number != self.number:
             return
         job.delivered = True
@@ -82,3 +86,4 @@ class Latest(QObject):
         self.pending = False
         self._pool.clear()
         self._pool.waitForDone()
+        self._jobs.clear()
