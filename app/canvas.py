@@ -172,6 +172,11 @@ class Canvas(QWidget):
         """Whether dragging with the left button changes the window instead of moving the image."""
         return self._window_mode
 
+    @property
+    def changing_window(self) -> bool:
+        """Whether the window is being dragged."""
+        return self._windowed_from is not None
+
     def set_window_mode(self, on: bool) -> None:
         """Have dragging change the window, or move the image."""
         if on != self._window_mode:

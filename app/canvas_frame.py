@@ -111,7 +111,7 @@ class CanvasFrame(QWidget):
         width = self.width() - beside
         self.canvas.setGeometry(0, 0, width, self.height())
         self.slices.setGeometry(width, 0, WIDTH, self.height())
-        room = width - 2 * theme.LARGE
+        room = width - 2 * theme.WIDE
         self._position.show()
         self._value.show()
         self.window_tool.set_compact(False)

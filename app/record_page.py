@@ -41,6 +41,7 @@ from segmentation.study import Study
 TICK_MS = 16
 TOO_BRIEF_MS = 1500.0
 PREFETCHED = 4
+LEVEL_AFTER_NS = 200_000_000
 
 VIEW_KEYS = (Qt.Key.Key_W, Qt.Key.Key_F, Qt.Key.Key_Plus, Qt.Key.Key_Equal, Qt.Key.Key_Minus)
 """Keys of the canvas that hold while recording: they change how the image is seen, not what is drawn over it."""
@@ -370,11 +371,12 @@ class RecordPage(Page):
             # What was measured before this placement belongs to the one before.
             own = samples[samples["time_ns"] >= placement.start_ns]
             self._live.take(own, samples, sitting.tracker.geometry, placement)
-        if (
-            not np.array_equal(self.canvas.image_from_screen(), placement.image_from_screen)
-            or self.canvas.window_level() != placement.window_level
-        ):
-            # Zoomed, panned, seen by another window, or the program's window moved: the same image, but not as before.
+        moved = not np.array_equal(self.canvas.image_from_screen(), placement.image_from_screen)
+        relevelled = self.canvas.window_level() != placement.window_level
+        # While it is dragged the window changes all the time: as many placements would cut each fixation to pieces.
+        settled = not self.canvas.changing_window or time.monotonic_ns() - placement.start_ns > LEVEL_AFTER_NS
+        if moved or (relevelled and settled):
+            # Zoomed, panned, seen by another window, or the program's window moved: the same image, not as before.
             self._begin_placement("view")
         self._show_meters(sitting.tracker.name, sitting.seconds)
         if (

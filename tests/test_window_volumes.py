@@ -211,6 +211,7 @@ def test_a_volume_is_one_row_and_is_scrolled_by_wheel_keys_and_slider(
         QTest.keyClick(canvas, key)
         assert window.session.image_id == slice_id
     assert page.list.model.rowCount() == 3 and page.list.view.currentIndex().row() == 1
+    assert bar.ahead(2) == ["ct_001", "ct_000", "ct_003"], "what is built ahead follows the scrolling"
     QTest.mouseClick(bar, Qt.MouseButton.LeftButton, pos=QPoint(26, int(bar._y_of(7))))
     assert window.session.image_id == "ct_007"
     assert canvas.scene is not None and int(canvas.scene.image[0, 0, 0]) == 24 + 7
@@ -245,8 +246,17 @@ def test_placements_tell_slice_target_window_and_place(
     start_with_mouse(page)
     seen = []
 
+    def settled() -> bool:
+        now = page._placement
+        return (
+            now is not None
+            and now.window_level == canvas.window_level()
+            and np.array_equal(now.image_from_screen, canvas.image_from_screen())
+        )
+
     def note() -> None:
-        qtbot.wait(60)
+        qtbot.waitUntil(settled)
+        qtbot.wait(20)
         assert window.session.image_id is not None
         seen.append((window.session.image_id, canvas.window_level(), canvas.image_from_screen()))
 
@@ -275,6 +285,54 @@ def test_placements_tell_slice_target_window_and_place(
     assert found[0].window_level == (40.0, 400.0) and found[3].window_level == pytest.approx((40, 480))
     for one, other in pairwise(found):
         assert one.end_ns <= other.start_ns
+
+
+def test_a_window_that_is_dragged_slowly_starts_few_placements(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    window.session.set_image("ct_004")
+    page = record_page(window)
+    start_with_mouse(page)
+    qtbot.wait(250)
+    QTest.mousePress(page.canvas, Qt.MouseButton.RightButton, pos=QPoint(200, 200))
+    for step in range(30):
+        QTest.mouseMove(page.canvas, QPoint(200 + step, 200))
+        qtbot.wait(17)
+    QTest.mouseRelease(page.canvas, Qt.MouseButton.RightButton, pos=QPoint(229, 200))
+    level = page.canvas.window_level()
+    qtbot.waitUntil(lambda: page._placement is not None and page._placement.window_level == level)
+    found = finish(page, study, qtbot).placements
+    assert 3 <= len(found) <= 8
+    assert found[-1].window_level == level and found[0].window_level == (40.0, 400.0)
+
+
+def test_a_replay_shows_slices_and_windows_as_they_were(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    window.session.set_image("ct_004")
+    page = record_page(window)
+    start_with_mouse(page)
+    qtbot.wait(200)
+    QTest.keyClick(page.canvas, Qt.Key.Key_Tab)
+    drag(page.canvas, Qt.MouseButton.RightButton, QPoint(200, 200), QPoint(80, 0))
+    qtbot.wait(200)
+    QTest.keyClick(page.canvas, Qt.Key.Key_Down)
+    qtbot.wait(300)
+    finish(page, study, qtbot)
+    page.canvas.set_shown_window(None)
+    page.panel.tracker.setCurrentIndex(page.panel.tracker.findData("replay"))
+    seen = set()
+    page.start()
+    roll(page.canvas, -120)
+
+    def ended() -> bool:
+        level = page.canvas.shown_window
+        if page.busy and level is not None:
+            seen.add((window.session.image_id, window.session.target_id, round(level[1])))
+        return not page.busy
+
+    qtbot.waitUntil(ended, timeout=5000)
+    assert {("ct_004", "gland", 400), ("ct_004", "nodule", 480), ("ct_005", "nodule", 480)} <= seen
 
 
 def test_a_fixation_lands_on_its_slice_and_pixel_after_zoom_scroll_and_window(
