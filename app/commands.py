@@ -51,7 +51,7 @@ def new(args: argparse.Namespace, progress: Progress) -> Outcome:
 
 def import_images(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight import-images``."""
-    from segmentation.importing import ImportOptions
+    from segmentation.import_options import ImportOptions
     from segmentation.steps import import_images
 
     study = Study.open(args.study)
@@ -99,7 +99,7 @@ def import_images(args: argparse.Namespace, progress: Progress) -> Outcome:
 
 def import_dataset(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight import-dataset``."""
-    from segmentation.importing import ImportOptions
+    from segmentation.import_options import ImportOptions
     from segmentation.published import import_dataset
 
     names = args.test.read_text(encoding="utf-8").split() if args.test else []
@@ -149,7 +149,7 @@ def _labels(words: Sequence[str] | None) -> dict[str, list[str]] | None:
 
 def import_masks(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight import-masks``."""
-    from segmentation.importing import ImportOptions
+    from segmentation.import_options import ImportOptions
     from segmentation.masks import import_masks
 
     report = import_masks(

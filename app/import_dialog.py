@@ -27,7 +27,7 @@ from app.masks_part import MasksPart
 from app.study_cards import DropZone
 from app.widgets import Button, ElidedLabel, Fold, Pill, box, clear, label, line
 from gaze_capture.errors import UserError
-from segmentation.importing import Deidentify, ImportOptions
+from segmentation.import_options import Deidentify, ImportOptions
 from segmentation.sources import Found, find_files
 from segmentation.stacks import Modality
 from segmentation.study import TEST_SPLIT, Study, safe_name

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
 from segmentation.images import decode_mask
+from segmentation.import_options import ImportOptions
 from segmentation.progress import Progress, no_progress
 from segmentation.sources import find_files
 from segmentation.stacks import LabelMap, Plane, Refused, Stack
 from segmentation.study import Study, StudyImage, Target
-
-if TYPE_CHECKING:
-    from segmentation.importing import ImportOptions
 
 Labels = Mapping[str, Sequence[str]]
 """Target id -> labels (numbers or names) that belong to it."""
@@ -347,8 +344,6 @@ def import_masks(
     UserError
         If nothing fits any image, or labels cannot be told apart; the first reason is named.
     """
-    from segmentation.importing import ImportOptions
-
     files = MaskFiles.find(study, Path(path), labels, target, options or ImportOptions())
     before = {p.name for p in (study.folder / "masks").glob("*.png")}
     count, skipped = 0, [(str(item.file), item.reason) for item in files.refused]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gaze_capture.errors import UserError
-from segmentation.importing import ImportOptions, ImportReport, import_images
+from segmentation.import_options import ImportOptions
+from segmentation.importing import ImportReport, import_images
 from segmentation.masks import Labels
 from segmentation.progress import Progress, no_progress
 from segmentation.sources import find_files

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from segmentation.images import encode_plane
-from segmentation.importing import ImportOptions, ImportReport
+from segmentation.import_options import ImportOptions
+from segmentation.importing import ImportReport
 from segmentation.phantoms import make_phantom
 from segmentation.study import Study, StudyImage
 

@@ -17,7 +17,7 @@ import pytest
 from app.cli import run_command
 from segmentation import steps
 from segmentation.images import encode_display
-from segmentation.importing import ImportOptions
+from segmentation.import_options import ImportOptions
 from segmentation.masks import import_masks
 from segmentation.report import write_report
 from segmentation.study import Study

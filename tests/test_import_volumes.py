@@ -17,7 +17,8 @@ import pytest
 
 from gaze_capture.errors import UserError
 from segmentation.blanking import blank, mark_clean
-from segmentation.importing import ImportOptions, import_images
+from segmentation.import_options import ImportOptions
+from segmentation.importing import import_images
 from segmentation.masks import import_masks
 from segmentation.study import Study, Target
 from tests.dicom_support import make

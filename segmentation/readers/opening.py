@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gaze_capture.errors import UserError
+from segmentation.import_options import ImportOptions
 from segmentation.sources import Found
 from segmentation.stacks import LabelMap, Refused, Stack
 
 if TYPE_CHECKING:
-    from segmentation.importing import ImportOptions
     from segmentation.readers.deidentify import Pseudonyms
     from segmentation.study import Study
 
