@@ -13,7 +13,8 @@ from app.rectangle_canvas import RectangleCanvas
 from app.widgets import Button, ElidedLabel, EmptyState, IconButton, box, label
 from gaze_capture.errors import UserError
 from segmentation.blanking import Rectangle
-from segmentation.study import Study, StudyImage
+from segmentation.records import StudyImage
+from segmentation.study import Study
 
 
 def marked_images(study: Study) -> list[StudyImage]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gaze_capture.recording import Presence
 from segmentation.gaze_index import LookQuality
-from segmentation.study import StudyImage
+from segmentation.records import StudyImage
 
 FIELDS = ("split", "presence", "quality")
 """What values can be chosen of, in this order."""

@@ -42,7 +42,8 @@ from app.list_filter import ListFilter
 from app.widgets import box, heading, label
 from gaze_capture.errors import UserError
 from segmentation.images import resize
-from segmentation.study import Study, StudyImage
+from segmentation.records import StudyImage
+from segmentation.study import Study
 
 THUMBNAIL_PX = 44
 ROW_HEIGHT = 60

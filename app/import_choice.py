@@ -12,9 +12,10 @@ from segmentation.import_options import ImportOptions
 from segmentation.importing import ImportReport
 from segmentation.masks import Labels
 from segmentation.progress import Progress, no_progress
+from segmentation.records import Target, safe_name
 from segmentation.sources import Found, find_files
 from segmentation.stacks import LabelMap
-from segmentation.study import Study, Target, safe_name
+from segmentation.study import Study
 
 PER_FOLDER = r"([^/]+)/[^/]+$"
 """Groups by the name of the folder that a file lies in."""

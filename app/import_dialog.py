@@ -28,9 +28,10 @@ from app.study_cards import DropZone
 from app.widgets import Button, ElidedLabel, Fold, Pill, box, clear, label, line
 from gaze_capture.errors import UserError
 from segmentation.import_options import Deidentify, ImportOptions
+from segmentation.records import safe_name
 from segmentation.sources import Found, find_files
 from segmentation.stacks import Modality
-from segmentation.study import TEST_SPLIT, Study, safe_name
+from segmentation.study import TEST_SPLIT, Study
 
 MOST_PATHS = 3
 PREVIEWED = 4

@@ -13,7 +13,7 @@ from app.canvas import Canvas
 from app.layer_drawing import STYLES, pen_of
 from app.scene import LAYERS, LayerName, Scene
 from app.widgets import box, label
-from segmentation.study import Target
+from segmentation.records import Target
 
 
 def layer_title(name: LayerName) -> str:

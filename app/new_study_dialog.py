@@ -14,7 +14,8 @@ from app.targets_row import TargetsRow
 from app.widgets import Button, box
 from gaze_capture.errors import UserError
 from segmentation.published import DATA_SETS
-from segmentation.study import Study, Target
+from segmentation.records import Target
+from segmentation.study import Study
 
 
 class PathField(QWidget):

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from segmentation.records import StudyImage
 from segmentation.runs import RunFolder
-from segmentation.study import TEST_SPLIT, Study, StudyImage
+from segmentation.study import TEST_SPLIT, Study
 
 Step = Literal["import", "gaze", "pseudomasks", "explain", "train", "wait", "predict", "review", "finished"]
 

@@ -15,7 +15,8 @@ from gaze_capture.recording_codec import RecordingCounts, RecordingWriter
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, look_at, saliency
 from gaze_capture.synthetic_eye import Script
 from gaze_capture.trackers import Tracker, header_of
-from segmentation.study import Study, new_id
+from segmentation.records import new_id
+from segmentation.study import Study
 
 
 class Sitting:

@@ -11,7 +11,8 @@ from PySide6.QtWidgets import QFileDialog, QMenu
 
 from app.jobs import StepProgress, Task
 from app.page import Page
-from segmentation.study import Study, Target
+from segmentation.records import Target
+from segmentation.study import Study
 
 if TYPE_CHECKING:
     # Each dialog is imported when it is first opened: the window should be there at once.

@@ -18,7 +18,7 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.widgets import ElidedLabel, Pill, box, clear, heading
-from segmentation.study import Target
+from segmentation.records import Target
 
 ROW_HEIGHT = 30
 INDENT = 14

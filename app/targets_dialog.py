@@ -22,7 +22,8 @@ from app import theme
 from app.dialogs import Dialog, Row, narrow, swatch
 from app.widgets import Button, IconButton, box
 from gaze_capture.errors import UserError
-from segmentation.study import Study, Target, check_targets, safe_name
+from segmentation.records import Target, check_targets, safe_name
+from segmentation.study import Study
 
 COLOURS = (
     ("#56B4E9", "Sky blue"),

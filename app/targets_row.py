@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QWidget
 
 from app import theme
 from app.widgets import Button, box, label
-from segmentation.study import Target
+from segmentation.records import Target
 
 PILL_HEIGHT = 24
 MOST_NAME_PX = 180

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from gaze_capture.recording import Presence
-from segmentation.study import Mask, Review, Study, Verdict, utc_now
+from segmentation.records import utc_now
+from segmentation.study import Mask, Review, Study, Verdict
 
 Word = Literal["accepted", "rejected", "nothing", "unsure", "ungradable"]
 """What the keys A, R, 0, Q and U say."""

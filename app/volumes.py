@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from segmentation.study import Study, StudyImage
+from segmentation.records import StudyImage
+from segmentation.study import Study
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from gaze_capture.storage import write_bytes_atomic
 from segmentation.images import encode_plane, read_stored
 from segmentation.progress import Progress, no_progress
 from segmentation.readers.burned_in import likely_text
-from segmentation.study import Study, StudyImage
+from segmentation.records import StudyImage
+from segmentation.study import Study
 
 Rectangle = tuple[int, int, int, int]
 """x, y, width, height in image pixels."""

@@ -20,7 +20,8 @@ from segmentation.job import RunSpec
 from segmentation.losses import IGNORE
 from segmentation.networks import Text
 from segmentation.phrases import PhraseTable, phrase_table
-from segmentation.study import TEST_SPLIT, Study, StudyImage
+from segmentation.records import StudyImage
+from segmentation.study import TEST_SPLIT, Study
 from segmentation.text_encoder import FLIP_STATES, PhraseCache
 
 Bytes = npt.NDArray[np.uint8]

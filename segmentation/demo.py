@@ -22,8 +22,9 @@ from segmentation.metrics import dice
 from segmentation.phantoms import write_phantoms
 from segmentation.presets import preset
 from segmentation.progress import Progress, no_progress
+from segmentation.records import Target
 from segmentation.report import write_report
-from segmentation.study import TEST_SPLIT, Mask, Study, Target
+from segmentation.study import TEST_SPLIT, Mask, Study
 
 TRAIN_IMAGES = 400
 TEST_IMAGES = 100

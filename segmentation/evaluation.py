@@ -14,8 +14,9 @@ from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.job import RunSpec
 from segmentation.metrics import ImageMetrics, VolumeMetrics, image_metrics, volume_metrics
 from segmentation.progress import Progress, no_progress
+from segmentation.records import StudyImage, utc_now
 from segmentation.runs import latest_run
-from segmentation.study import Mask, Study, StudyImage, utc_now
+from segmentation.study import Mask, Study
 
 Against = Literal["masks", "pseudomasks", "reviews"]
 MEASURES = ("dice", "iou", "miou", "hd95", "asd", "assd")

@@ -26,8 +26,9 @@ from segmentation.explanation import (
 )
 from segmentation.measured import describe, grid_word, measure_region, measured_text, saying
 from segmentation.pseudomask import PseudoMask
+from segmentation.records import StudyImage, Target, utc_now
 from segmentation.reply import check_attributes, plain_text
-from segmentation.study import Study, StudyImage, Target, utc_now
+from segmentation.study import Study
 from segmentation.vlm_server import ChatServer, ServerError, ServerLimits, encode_picture
 
 BACKENDS = ("measured", "openai")

@@ -13,7 +13,8 @@ from gaze_capture.fixations import Fixations
 from gaze_capture.formats.gazemedseg import read_gazemedseg
 from gaze_capture.storage import write_bytes_atomic
 from segmentation.progress import Progress, no_progress
-from segmentation.study import Study, StudyImage, safe_name
+from segmentation.records import StudyImage, safe_name
+from segmentation.study import Study
 
 
 @dataclass(frozen=True)

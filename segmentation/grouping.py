@@ -18,7 +18,8 @@ from gaze_capture.errors import UserError
 from segmentation.images import resize
 from segmentation.near_duplicates import Fingerprint, Kind, cluster, fingerprint
 from segmentation.progress import Progress, no_progress
-from segmentation.study import TEST_SPLIT, Study, StudyImage
+from segmentation.records import StudyImage
+from segmentation.study import TEST_SPLIT, Study
 
 TRAIN_SPLIT = "train"
 

@@ -28,9 +28,10 @@ from segmentation.import_options import ImportOptions
 from segmentation.intensity import Intensity, Statistics, shown
 from segmentation.masks import Labels, MaskFiles
 from segmentation.progress import Progress, no_progress
+from segmentation.records import StudyImage, Volume, safe_name
 from segmentation.sources import LARGEST_PLAIN_BYTES, Found, find_files
 from segmentation.stacks import Modality, Plane, Refused, Stack, Values
-from segmentation.study import Study, StudyImage, Volume, safe_name
+from segmentation.study import Study
 
 FLUSH_EVERY = 500
 """So many images become part of the study at a time: what a crash loses is at most these."""

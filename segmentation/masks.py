@@ -13,9 +13,10 @@ from gaze_capture.errors import UserError
 from segmentation.images import decode_mask
 from segmentation.import_options import ImportOptions
 from segmentation.progress import Progress, no_progress
+from segmentation.records import StudyImage, Target
 from segmentation.sources import find_files
 from segmentation.stacks import LabelMap, Plane, Refused, Stack
-from segmentation.study import Study, StudyImage, Target
+from segmentation.study import Study
 
 Labels = Mapping[str, Sequence[str]]
 """Target id -> labels (numbers or names) that belong to it."""

@@ -20,8 +20,9 @@ from segmentation.images import resize
 from segmentation.methods import make_method, reads_text
 from segmentation.networks import Text
 from segmentation.phrases import phrase_table
+from segmentation.records import StudyImage
 from segmentation.runs import RunFolder
-from segmentation.study import Study, StudyImage
+from segmentation.study import Study
 from segmentation.text_encoder import Encoder, MiniLM, PhraseCache
 from segmentation.training import Emit
 

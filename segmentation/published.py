@@ -12,8 +12,9 @@ from segmentation.import_options import ImportOptions
 from segmentation.importing import ImportReport, import_images
 from segmentation.masks import Labels
 from segmentation.progress import Progress, no_progress
+from segmentation.records import Target
 from segmentation.sources import find_files
-from segmentation.study import TEST_SPLIT, Study, Target
+from segmentation.study import TEST_SPLIT, Study
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from segmentation.intensity import rules_for
 from segmentation.job import RunSpec
 from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
+from segmentation.records import StudyImage, Target
 from segmentation.report_figures import Overlay, curve, histogram, legend, overlay_figure
 from segmentation.runs import RunFolder, latest_run
-from segmentation.study import Study, StudyImage, Target
+from segmentation.study import Study
 
 CARDS_PER_ROW = 3
 """How many of the best, of the median and of the worst images are shown."""

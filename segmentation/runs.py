@@ -23,7 +23,8 @@ from typing import Any, Literal
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, read_json, write_bytes_atomic, write_json_atomic
 from segmentation.job import ENDINGS, JobEvent, RunSpec
-from segmentation.study import Study, new_id
+from segmentation.records import new_id
+from segmentation.study import Study
 
 State = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"]
 """`waiting`: never started; `interrupted`: its worker is gone without a word (killed, power cut)."""

@@ -30,8 +30,9 @@ from segmentation.job import ENDINGS, JobEvent, RunSpec
 from segmentation.presets import preset
 from segmentation.progress import Progress, no_progress
 from segmentation.pseudomask import PseudoMask, PseudoMaskSettings, make_pseudomask
+from segmentation.records import StudyImage, Target, new_id
 from segmentation.runs import RunFolder, create_run, follow, latest_run, read_events, start_worker
-from segmentation.study import Study, StudyImage, Target, new_id
+from segmentation.study import Study
 from segmentation.targets import add_target, rename_target
 
 __all__ = [

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from gaze_capture.errors import UserError
-from segmentation.study import Study, Target
+from segmentation.records import Target
+from segmentation.study import Study
 
 TargetKind = Literal["lesion", "organ", "zone"]
 KINDS: tuple[TargetKind, ...] = get_args(TargetKind)

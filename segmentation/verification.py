@@ -23,8 +23,9 @@ from segmentation.explanation import load_explanation
 from segmentation.images import decode_mask, image_shape
 from segmentation.progress import Progress, no_progress
 from segmentation.pseudomask import PseudoMask
+from segmentation.records import SCHEMA, StudyImage, read_manifest
 from segmentation.review_index import read_review
-from segmentation.study import SCHEMA, Study, StudyImage, read_manifest
+from segmentation.study import Study
 
 IMAGE_NAMES = re.compile(r"(?i)\.(png|jpe?g|tiff?|bmp)$")
 RESTORE = "Restore it from a backup."

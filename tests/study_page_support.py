@@ -14,7 +14,8 @@ from segmentation.images import encode_plane
 from segmentation.import_options import ImportOptions
 from segmentation.importing import ImportReport
 from segmentation.phantoms import make_phantom
-from segmentation.study import Study, StudyImage
+from segmentation.records import StudyImage
+from segmentation.study import Study
 
 READERS = importlib.util.find_spec("segmentation.readers.plain") is not None
 """Whether the readers of images are there; where they are, the real import runs in place of the double."""

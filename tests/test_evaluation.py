@@ -14,7 +14,8 @@ from gaze_capture.storage import write_json_atomic
 from segmentation.evaluation import evaluate
 from segmentation.job import RunSpec
 from segmentation.prostate import make_prostate
-from segmentation.study import Review, Study, StudyImage, utc_now
+from segmentation.records import StudyImage, utc_now
+from segmentation.study import Review, Study
 from segmentation.targets import add_target
 from tests.volume_helpers import prostate_study
 

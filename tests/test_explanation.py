@@ -33,8 +33,9 @@ from segmentation.explanation import (
 from segmentation.images import read_image
 from segmentation.measured import describe, measure_region
 from segmentation.pseudomask import PseudoMask
+from segmentation.records import StudyImage
 from segmentation.reply import check_attributes, plain_text, read_reply
-from segmentation.study import Study, StudyImage
+from segmentation.study import Study
 
 GOOD: dict[str, Any] = {
     "location": "upper left",

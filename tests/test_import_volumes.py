@@ -20,7 +20,8 @@ from segmentation.blanking import blank, mark_clean
 from segmentation.import_options import ImportOptions
 from segmentation.importing import import_images
 from segmentation.masks import import_masks
-from segmentation.study import Study, Target
+from segmentation.records import Target
+from segmentation.study import Study
 from tests.dicom_support import make
 from tests.test_importing import noise, write_image
 

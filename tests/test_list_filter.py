@@ -18,7 +18,8 @@ from app.image_list import ImageList
 from gaze_capture.fixation_table import Look, read_fixation_table
 from gaze_capture.fixations import Fixations
 from segmentation.gaze_index import look_quality
-from segmentation.study import Review, Study, StudyImage, utc_now
+from segmentation.records import StudyImage, utc_now
+from segmentation.study import Review, Study
 from tests.window_support import open_window
 
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support", extend=True)

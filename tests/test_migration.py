@@ -16,7 +16,8 @@ import pytest
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, sha256_of
 from segmentation.images import encode_gray16, encode_mask
-from segmentation.study import SCHEMA, Study
+from segmentation.records import SCHEMA
+from segmentation.study import Study
 from segmentation.verification import verify
 
 STUDY_JSON: dict[str, Any] = {

@@ -28,7 +28,8 @@ from segmentation.images import encode_display, read_display
 from segmentation.importing import import_images
 from segmentation.near_duplicates import Clusters, Evidence, _merged, cluster, fingerprint
 from segmentation.phantoms import Kind, make_phantom
-from segmentation.study import Study, StudyImage
+from segmentation.records import StudyImage
+from segmentation.study import Study
 
 Image = npt.NDArray[np.uint8]
 SIDE = 256

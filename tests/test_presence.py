@@ -14,7 +14,8 @@ from gaze_capture.recording import Presence
 from segmentation import steps
 from segmentation.dataset import load_training_set
 from segmentation.losses import IGNORE
-from segmentation.study import Review, Study, Target, utc_now
+from segmentation.records import Target, utc_now
+from segmentation.study import Review, Study
 from tests.training_helpers import make_study, pseudomask_of, tiny
 
 WORDS: tuple[Presence, ...] = ("present", "absent", "unsure", "ungradable")

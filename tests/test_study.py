@@ -12,7 +12,8 @@ import pytest
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.pseudomask import PseudoMaskSettings
-from segmentation.study import Review, Study, StudyImage, Target, safe_name, utc_now
+from segmentation.records import StudyImage, Target, safe_name, utc_now
+from segmentation.study import Review, Study
 
 
 def record(image_id: str = "a", **changes: object) -> StudyImage:

@@ -18,8 +18,9 @@ from segmentation.images import read_stored
 from segmentation.intensity import for_networks
 from segmentation.job import RunSpec
 from segmentation.prostate import make_prostate
+from segmentation.records import Target
 from segmentation.runs import RunFolder, create_run
-from segmentation.study import Study, Target
+from segmentation.study import Study
 from segmentation.targets import COLOURS, add_target, free_colour, rename_target
 from tests.test_cli import refused, values
 from tests.training_helpers import Events, tiny

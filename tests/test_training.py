@@ -19,8 +19,9 @@ from segmentation.metrics import dice
 from segmentation.optimising import Clock, learning_rate
 from segmentation.prediction import Predictor
 from segmentation.presets import METHODS, preset, preset_names
+from segmentation.records import utc_now
 from segmentation.runs import RunFolder, create_run
-from segmentation.study import Review, Study, utc_now
+from segmentation.study import Review, Study
 from segmentation.text_encoder import PhraseCache
 from segmentation.training import train
 from tests.training_helpers import Events, HashEncoder, make_study, tiny
@@ -371,7 +372,7 @@ def test_the_clock_takes_steps_or_minutes_whichever_is_further(monkeypatch: pyte
 
 def test_several_targets_learn_side_by_side(tmp_path: Path, image_folder: Path) -> None:
     from segmentation.importing import import_images
-    from segmentation.study import Target
+    from segmentation.records import Target
 
     study = Study.create(tmp_path / "two", targets=[Target("gland", "Gland"), Target("zone", "Zone")])
     import_images(study, [image_folder / "images"])

@@ -17,7 +17,8 @@ from pytestqt.qtbot import QtBot
 from gaze_capture import storage
 from gaze_capture.errors import UserError
 from gaze_capture.storage import locked, write_json_atomic
-from segmentation.study import Review, Study, StudyImage, utc_now
+from segmentation.records import StudyImage, utc_now
+from segmentation.study import Review, Study
 from tests.window_support import fill, open_window
 from tests.workstation import gaze
 

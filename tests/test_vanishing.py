@@ -15,7 +15,8 @@ from pytestqt.qtbot import QtBot
 from app.jobs import Task
 from gaze_capture.errors import UserError
 from segmentation import steps
-from segmentation.study import Review, Study, StudyImage, utc_now
+from segmentation.records import StudyImage, utc_now
+from segmentation.study import Review, Study
 from tests.window_support import fill, open_window
 
 pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)

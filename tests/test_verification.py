@@ -17,7 +17,8 @@ import pytest
 from gaze_capture.storage import read_json, sha256_of, write_json_atomic
 from segmentation import steps
 from segmentation.images import encode_mask
-from segmentation.study import Review, Study, StudyImage, Volume, utc_now
+from segmentation.records import StudyImage, Volume, utc_now
+from segmentation.study import Review, Study
 from segmentation.verification import verify
 from tests.window_support import fill
 

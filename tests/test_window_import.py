@@ -31,7 +31,8 @@ from app.new_study_dialog import PublishedDialog
 from app.study_page import StudyPage
 from gaze_capture.errors import UserError
 from segmentation.importing import ImportReport
-from segmentation.study import Study, Target
+from segmentation.records import Target
+from segmentation.study import Study
 from tests.study_page_support import READERS, ImportDouble, add_pictures
 from tests.window_support import open_window
 

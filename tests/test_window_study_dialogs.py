@@ -23,7 +23,8 @@ from app.study_cards import images_words
 from app.targets_dialog import COLOURS, TargetsDialog
 from gaze_capture.errors import UserError
 from segmentation.images import read_stored
-from segmentation.study import Study, Target
+from segmentation.records import Target
+from segmentation.study import Study
 from tests.study_page_support import add_pictures
 from tests.test_window_import import only, page_of
 from tests.window_support import open_window

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from gaze_capture.storage import sha256_of, write_bytes_atomic
 from segmentation.intensity import Intensity, Statistics
 from segmentation.prostate import ProstatePhantom, make_prostate
-from segmentation.study import Study, StudyImage, Target, Volume
+from segmentation.records import StudyImage, Target, Volume
+from segmentation.study import Study
 
 ZONES = (
     Target("gland", "Prostate", "#56B4E9", "organ"),

@@ -19,7 +19,8 @@ from segmentation.images import read_image
 from segmentation.importing import import_images
 from segmentation.intensity import Intensity
 from segmentation.pseudomask import make_pseudomask
-from segmentation.study import Study, StudyImage, Target, Volume
+from segmentation.records import StudyImage, Target, Volume
+from segmentation.study import Study
 
 GLAND, LESION = (
     Target("gland", "Gland", "#E69F00", "organ"),

@@ -9,7 +9,8 @@ import numpy as np
 
 from gaze_capture.fixations import Fixations
 from segmentation.pseudomask import PseudoMaskSettings
-from segmentation.study import Review, Study, StudyImage, utc_now
+from segmentation.records import StudyImage, utc_now
+from segmentation.study import Review, Study
 
 
 def gaze(image_id: str, annotator: str, source: str) -> Fixations:

@@ -24,7 +24,8 @@ from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QApplication
 
 from segmentation import steps
-from segmentation.study import Study, StudyImage
+from segmentation.records import StudyImage
+from segmentation.study import Study
 from tests.benchmarks.scale_study import fill, write_pictures
 
 JPEGS = 1000

@@ -27,7 +27,8 @@ from segmentation import steps
 from segmentation.evaluation import Spread
 from segmentation.metrics import dice
 from segmentation.presets import preset
-from segmentation.study import TEST_SPLIT, Study, StudyImage, new_id
+from segmentation.records import StudyImage, new_id
+from segmentation.study import TEST_SPLIT, Study
 from tests.volume_helpers import prostate_study
 
 RATE_HZ = 120.0

@@ -13,7 +13,8 @@ import numpy as np
 from gaze_capture.fixations import Fixations
 from segmentation.images import encode_gray16, encode_mask
 from segmentation.pseudomask import PseudoMask
-from segmentation.study import SCHEMA, Review, Study, safe_name
+from segmentation.records import SCHEMA, safe_name
+from segmentation.study import Review, Study
 
 SIDE_PX = 256
 

@@ -1,0 +1,194 @@
+"""What a study's files say of targets, images and volumes: the records, and how they are written and read."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+import secrets
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gaze_capture.errors import UserError
+from gaze_capture.storage import read_json
+from segmentation.intensity import AS_IT_IS, Intensity
+
+SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing to segment."""
+
+    id: str = "target"
+    name: str = "Target"
+    colour: str = "#56B4E9"
+    kind: Literal["lesion", "organ", "zone"] = "lesion"
+    inside: str | None = None
+    """Id of the target this one is a part of, where zones nest."""
+    code: str = ""
+    """Code in a terminology, scheme first, e.g. ``SCT:41216001``."""
+
+
+@dataclass(frozen=True)
+class StudyImage:
+    """One image of a study; `path` is relative to the study folder, with forward slashes."""
+
+    id: str
+    path: str
+    source_name: str
+    """The file's own name, by which gaze and masks of other programs refer to it; de-identified, its pseudonym."""
+    sha256: str
+    """Of the file in the study."""
+    shape: tuple[int, int, int]
+    """Height, width, channels."""
+    modality: str = "photo"
+    spacing_mm: tuple[float, float] | None = None
+    slice_index: int | None = None
+    """Place in the volume, from 0; None for an image on its own."""
+    split: str = "train"
+    group: str = ""
+    """Patient, sequence or near-duplicate cluster; images of one group never fall on both sides of a split."""
+    volume: str = ""
+    """Id of the volume, series or file of pages it is a slice of."""
+    intensity: Intensity = AS_IT_IS
+    source_sha256: str = ""
+    """Of the file (or, of a slice, the pixels) it came from, where the study's own file differs from that."""
+    captured: str = ""
+    """ISO 8601 time of capture, shifted where it was de-identified."""
+    burned_in: str = ""
+    """Why text is likely in the pixels; empty once it was looked at or blanked."""
+
+    @property
+    def source_stem(self) -> str:
+        """The source's name, without the number of the slice where the image is one of several."""
+        return re.sub(r" \d+$", "", self.source_name) if self.volume else self.source_name
+
+    @property
+    def came_from_sha256(self) -> str:
+        """What tells the same image when it is imported again."""
+        return self.source_sha256 or self.sha256
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Slices that belong together, and what is known of their space."""
+
+    id: str
+    image_ids: tuple[str, ...]
+    """In order of the slices."""
+    slice_spacing_mm: float | None = None
+    affine: tuple[tuple[float, ...], ...] | None = None
+    """4x4: (column, row, slice, 1) to millimetres in the patient, RAS+."""
+    series: str = ""
+    """Pseudonymous id of the series."""
+    source_ids: tuple[str, ...] = ()
+    """For each slice, the replaced id by which masks of other programs refer to it; or empty."""
+    header: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Facts kept of the source."""
+    notes: tuple[str, ...] = ()
+
+
+def utc_now() -> str:
+    """Return the time as ISO 8601 in UTC, to the millisecond."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+
+
+def new_id(prefix: str = "") -> str:
+    """Return an id that sorts by time and that two workstations never both draw."""
+    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
+    return f"{prefix}{stamp}-{secrets.token_hex(3)}"
+
+
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")
+"""What Windows keeps for devices, whatever the ending."""
+_LONGEST_NAME_BYTES = 180
+
+
+def safe_name(text: str) -> str:
+    """Make a file-name part of any text: letters and digits of every script, `-` and `_`; at most 80 long.
+
+    One text gives one name whatever way its accents are encoded.
+    """
+    name = re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", text), flags=re.UNICODE).strip("_")
+    if _RESERVED.fullmatch(name):
+        name = f"{name}_"
+    # In bytes, too: file systems count so, and a letter may take four.
+    return name[:80].encode()[:_LONGEST_NAME_BYTES].decode(errors="ignore") or "unnamed"
+
+
+_DEFAULTS = {
+    field.name: field.default
+    for kind in (StudyImage, Intensity)
+    for field in dataclasses.fields(kind)
+    if field.default is not dataclasses.MISSING
+}
+
+
+def image_record(image: StudyImage) -> dict[str, Any]:
+    """Return an image as JSON; what has its usual value is left out: ten thousand images are read at each start."""
+    values = {
+        field.name: getattr(image, field.name)
+        for field in dataclasses.fields(image)
+        if getattr(image, field.name) != _DEFAULTS.get(field.name, dataclasses.MISSING)
+    }
+    if "intensity" in values:
+        values["intensity"] = {
+            name: value
+            for name, value in dataclasses.asdict(image.intensity).items()
+            if value != _DEFAULTS[name]
+        }
+    return values
+
+
+def read_manifest(path: Path) -> list[StudyImage]:
+    """Read the images that one manifest lists.
+
+    Raises
+    ------
+    UserError
+        If it is missing or damaged.
+    """
+    manifest = read_json(path)
+    try:
+        found = []
+        for values in manifest["images"]:
+            values["shape"] = tuple(values["shape"])
+            if values.get("spacing_mm"):
+                values["spacing_mm"] = tuple(values["spacing_mm"])
+            if "intensity" in values:
+                intensity = values["intensity"]
+                if intensity.get("window"):
+                    intensity["window"] = tuple(intensity["window"])
+                values["intensity"] = Intensity(**intensity)
+            found.append(StudyImage(**values))
+        return found
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
+
+
+def check_targets(targets: Sequence[Target]) -> None:
+    """Raise UserError unless targets can stand in one study; see :meth:`Study.set_targets`."""
+    ids = [target.id for target in targets]
+    if not ids:
+        raise UserError("A study needs at least one target.")
+    for target in targets:
+        if target.id != safe_name(target.id):
+            raise UserError(
+                f"{target.id!r} cannot be a target's id; use letters, digits, - and _, like {safe_name(target.id)!r}."
+            )
+        if ids.count(target.id) > 1:
+            raise UserError(f"Two targets are called {target.id!r}; give each an id of its own.")
+        outer, seen = target.inside, {target.id}
+        while outer is not None:
+            if outer not in ids:
+                raise UserError(
+                    f"{target.id!r} is said to lie inside {outer!r}, which is no target of the study."
+                )
+            if outer in seen:
+                raise UserError(f"The target {target.id!r} is said to lie inside of itself.")
+            seen.add(outer)
+            outer = targets[ids.index(outer)].inside
