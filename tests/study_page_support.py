@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,6 @@ from segmentation.importing import ImportReport
 from segmentation.phantoms import make_phantom
 from segmentation.records import StudyImage
 from segmentation.study import Study
-
-READERS = importlib.util.find_spec("segmentation.readers.plain") is not None
-"""Whether the readers of images are there; where they are, the real import runs in place of the double."""
 
 
 def add_pictures(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pytest
 from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent, QGuiApplication
@@ -33,7 +34,9 @@ from gaze_capture.errors import UserError
 from segmentation.importing import ImportReport
 from segmentation.records import Target
 from segmentation.study import Study
-from tests.study_page_support import READERS, ImportDouble, add_pictures
+from tests.dicom_support import make
+from tests.study_page_support import ImportDouble, add_pictures
+from tests.test_import_volumes import nifti, volume
 from tests.window_support import open_window
 
 pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
@@ -373,7 +376,6 @@ def test_equal_reasons_are_put_together() -> None:
     assert rows == [("… is cut.", ["/a/2.png", "/a/3.png"]), ("x", ["/a/1.png"])]
 
 
-@pytest.mark.skipif(not READERS, reason="the readers of images are not there")
 def test_labels_are_read_from_mask_files(study: Study, tmp_path: Path) -> None:
     import cv2
     import numpy as np
@@ -386,3 +388,37 @@ def test_labels_are_read_from_mask_files(study: Study, tmp_path: Path) -> None:
     assert labels_in(study, masks) == [FoundLabel("1", ""), FoundLabel("2", "")]
     (masks / "b.png").unlink()
     assert labels_in(study, masks) == []
+
+
+def test_a_series_and_a_volume_come_in_for_real(
+    qtbot: QtBot, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing stands in for anything here: files on disk, the dialog, the import, the page, the review."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    series = tmp_path / "raw" / "Smith_John"
+    series.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        make(
+            series / f"{index}.dcm",
+            rng.integers(0, 900, (32, 40)).astype(np.int16),
+            ImagePositionPatient=[0, 0, 3.0 * index],
+        )
+    nifti(tmp_path / "raw" / "scan.nii.gz", volume(1, (40, 32, 5)))
+    window = open_window(qtbot, tmp_path, study)
+    page = page_of(window)
+    drop_on(page, tmp_path / "raw")
+    dialog = only(window, ImportDialog)
+    ready(qtbot, dialog)
+    QTest.mouseClick(dialog.import_button, LEFT)
+    qtbot.waitUntil(lambda: len(Study.open(study.folder).images) == 9, timeout=20000)
+    qtbot.waitUntil(lambda: window.session.study is not None and len(window.session.study.images) == 9)
+    opened = window.session.study
+    assert opened is not None
+    assert sorted(map(len, opened.volumes.values())) == [4, 5]
+    assert not [path for path in study.folder.rglob("*") if "mith" in path.name]
+    window.show_page("review")
+    review = window.page("review")
+    qtbot.waitUntil(lambda: window.session.image_id in opened.images)
+    QTest.qWait(50)
+    assert not review.grab().isNull()
