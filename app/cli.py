@@ -151,13 +151,14 @@ def _parser() -> argparse.ArgumentParser:
 
     add("new", commands.new, "make a study")
 
-    targets = add("targets", commands.targets, "list the targets of a study, add or rename one")
+    targets = add("targets", commands.targets, "list the targets of a study; add, rename or take away one")
     targets.add_argument("--add", metavar="ID", help="letters, digits, - and _")
     targets.add_argument("--name", metavar="N")
     targets.add_argument("--kind", choices=("lesion", "organ", "zone"))
     targets.add_argument("--inside", metavar="ID", help="the target it is a part of")
     targets.add_argument("--code", metavar="C", help="scheme first, like SCT:41216001")
     targets.add_argument("--colour", metavar="#RRGGBB", help="default: one that no other target has")
+    targets.add_argument("--remove", metavar="ID", help="one that has no masks, gaze or reviews yet")
     targets.add_argument("--rename", nargs=2, metavar=("ID", "NAME"))
 
     images = add("import-images", commands.import_images, "copy images into a study")

@@ -37,7 +37,8 @@ def _named(label: str, items: Sequence[str], most: int = 10) -> list[str]:
     if not items:
         return []
     rest = [f"  ... and {len(items) - most} more"] if len(items) > most else []
-    return [f"{label} ({len(items)}):", *(f"  {item}" for item in items[:most]), *rest]
+    # A file name may hold a line break; a line of the answer may not.
+    return [f"{label} ({len(items)}):", *(f"  {' '.join(item.splitlines())}" for item in items[:most]), *rest]
 
 
 def new(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -364,7 +365,7 @@ def simulate(args: argparse.Namespace, progress: Progress) -> Outcome:
 
 def targets(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight targets``."""
-    from segmentation.steps import add_target, rename_target
+    from segmentation.steps import add_target, remove_target, rename_target
 
     study = Study.open(args.study)
     details = (args.name, args.kind, args.inside, args.code, args.colour)
@@ -382,6 +383,8 @@ def targets(args: argparse.Namespace, progress: Progress) -> Outcome:
         )
     if args.rename is not None:
         rename_target(study, *args.rename)
+    if args.remove is not None:
+        remove_target(study, args.remove)
     lines = [
         f"{target.id}  {target.name}  {target.kind}  {target.colour}"
         + (f"  inside {target.inside}" if target.inside else "")

@@ -437,6 +437,9 @@ class _Import:
         texts = [
             note if count == 1 else f"{note} (and {count - 1} more slices)" for note, count in notes.items()
         ]
+        # What a reader told of the whole stack is not told again of each slice.
+        told = " ".join(stack.notes)
+        texts = [text for text in texts if text.rstrip(".") not in told]
         return written, statistics, texts, "" if self.options.blank else burned_in
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
-from segmentation.images import decode_mask
+from segmentation.images import decode_mask, read_stored
 from segmentation.import_options import ImportOptions
 from segmentation.progress import Progress, no_progress
 from segmentation.records import StudyImage, Target
@@ -38,6 +38,8 @@ class MaskFiles:
     labels: Labels | None
     pictures: dict[str, list[Path]] = field(default_factory=dict)
     maps: list[LabelMap] = field(default_factory=list)
+    taken: dict[Path, str] = field(default_factory=dict)
+    """Pictures that were taken as a mask, and of which image."""
     refused: list[Refused] = field(default_factory=list)
     """Files that are no masks, and why; told with the first image that has no mask."""
 
@@ -112,7 +114,16 @@ class MaskFiles:
     def _take_picture_mask(self, image: StudyImage, file: Path) -> tuple[int, list[str]]:
         from segmentation.readers.label_images import read_label_png
 
+        owner = self.taken.setdefault(file, image.id)
+        if owner != image.id:
+            raise UserError(
+                f"{file} is the mask of {owner} already, which has the same name; put masks into folders that are "
+                "named like the images' own."
+            )
         labelled = read_label_png(file)
+        if len(labelled.labels) <= 1:
+            # Otherwise they are indices into a palette, or grey values, and told apart by these.
+            _refuse_colours(file)
         if self.labels or (
             len(labelled.labels) > 1 and len(labelled.labels) <= _MOST_LABELS and _are_labels(labelled)
         ):
@@ -294,6 +305,20 @@ def _names_of(stack: Stack) -> list[str]:
     """
     first = stack.files[0]
     return [stack.name, first.stem, *(parent.name for parent in first.parents if parent.name)]
+
+
+def _refuse_colours(file: Path) -> None:
+    """Refuse a mask whose structures differ by colour: read as black and white, they would become one."""
+    pixels = read_stored(file)
+    if file.suffix.lower() in (".jpg", ".jpeg") or pixels.shape[2] < 3:
+        return
+    coloured = pixels[(pixels.max(axis=2) - pixels.min(axis=2)) > 64]
+    count = len(np.unique(coloured.reshape(-1, 3) // 32, axis=0)) if coloured.size else 0
+    if count > 1:
+        raise UserError(
+            f"{file} shows structures in {count} colours, which cannot be told apart here; save it with a grey "
+            "value or an index for each structure and use --labels."
+        )
 
 
 def _are_labels(labelled: LabelMap) -> bool:

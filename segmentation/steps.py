@@ -33,7 +33,7 @@ from segmentation.pseudomask import PseudoMask, PseudoMaskSettings, make_pseudom
 from segmentation.records import StudyImage, Target, new_id
 from segmentation.runs import RunFolder, create_run, follow, latest_run, read_events, start_worker
 from segmentation.study import Study
-from segmentation.targets import add_target, rename_target
+from segmentation.targets import add_target, remove_target, rename_target
 
 __all__ = [
     "Evaluation",
@@ -57,6 +57,7 @@ __all__ = [
     "preset",
     "record",
     "recover_recordings",
+    "remove_target",
     "rename_target",
     "simulate",
     "train",

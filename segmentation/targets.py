@@ -1,4 +1,4 @@
-"""Adding and renaming the targets of a study."""
+"""Adding, renaming and taking away the targets of a study."""
 
 from __future__ import annotations
 
@@ -75,3 +75,16 @@ def rename_target(study: Study, target_id: str, name: str) -> Target:
     study.set_targets([renamed if target.id == target_id else target for target in study.targets])
     study.audit("rename target", target=target_id, name=renamed.name)
     return renamed
+
+
+def remove_target(study: Study, target_id: str) -> None:
+    """Take away a target of which the study holds nothing.
+
+    Raises
+    ------
+    UserError
+        If there is no such target, it is the last, another lies inside of it, or it has masks, gaze or reviews.
+    """
+    study.target(target_id)
+    study.set_targets([target for target in study.targets if target.id != target_id])
+    study.audit("remove target", target=target_id)

@@ -380,3 +380,25 @@ def test_a_dicom_segmentation_finds_its_series(
     assert report.masks == 4
     areas = [study.true_mask(name, "target") for name in next(iter(study.volumes.values()))]
     assert [int(mask.sum()) for mask in areas if mask is not None] == [0, 50, 25, 0]
+
+
+def test_one_mask_is_not_taken_for_two_images(study: Study, tmp_path: Path) -> None:
+    write_image(tmp_path / "raw" / "a.png", noise(1, 20, 30))
+    write_image(tmp_path / "raw" / "deep" / "a.png", noise(2, 20, 30))
+    write_image(tmp_path / "masks" / "a.png", np.full((20, 30), 255, np.uint8))
+    report = import_images(study, [tmp_path / "raw"], masks=tmp_path / "masks")
+    assert (len(report.imported), report.masks) == (2, 1)
+    assert "the mask of a already" in report.skipped[0][1]
+
+
+def test_a_mask_in_colours_is_refused(study: Study, tmp_path: Path) -> None:
+    write_image(tmp_path / "raw" / "a.png", noise(1, 20, 30))
+    colours = np.zeros((20, 30, 3), np.uint8)
+    colours[2:6, 2:6], colours[9:12, 9:15] = (0, 0, 255), (0, 255, 0)
+    write_image(tmp_path / "masks" / "a.png", colours)
+    report = import_images(study, [tmp_path / "raw"], masks=tmp_path / "masks")
+    assert report.masks == 0
+    assert "2 colours" in report.skipped[0][1]
+    colours[9:12, 9:15] = 0
+    write_image(tmp_path / "masks" / "a.png", colours)
+    assert import_images(study, [tmp_path / "raw"], masks=tmp_path / "masks").masks == 1

@@ -21,7 +21,7 @@ from segmentation.prostate import make_prostate
 from segmentation.records import Target
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
-from segmentation.targets import COLOURS, add_target, free_colour, rename_target
+from segmentation.targets import COLOURS, add_target, free_colour, remove_target, rename_target
 from tests.test_cli import refused, values
 from tests.training_helpers import Events, tiny
 from tests.volume_helpers import ZONES, add_volume, prostate_study
@@ -75,6 +75,18 @@ def test_targets_are_added_with_colours_of_their_own_and_renamed(study: Study) -
         with pytest.raises(UserError, match=sentence):
             rename_target(study, target_id, name)
     assert len(Study.open(study.folder).targets) == 3
+
+
+def test_a_target_goes_only_while_nothing_is_held_of_it(study: Study) -> None:
+    add_target(study, "gland")
+    add_target(study, "zone", inside="gland")
+    remove_target(study, "target")
+    assert [target.id for target in Study.open(study.folder).targets] == ["gland", "zone"]
+    with pytest.raises(UserError, match="no target of the study"):
+        remove_target(study, "gland")
+    study.save_true_mask("a", "zone", np.ones((4, 4), np.bool_))
+    with pytest.raises(UserError, match="cannot be taken away"):
+        remove_target(study, "zone")
 
 
 def test_colours_come_again_only_when_all_are_used() -> None:
