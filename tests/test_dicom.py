@@ -24,7 +24,8 @@ from segmentation.readers import decoding
 from segmentation.readers.burned_in import likely_text
 from segmentation.readers.decoding import FileDecoder, decode
 from segmentation.readers.deidentify import Pseudonyms
-from segmentation.readers.dicom import dicomdir_files, is_dicom, read_dicom
+from segmentation.readers.dicom import read_dicom
+from segmentation.readers.dicom_files import dicomdir_files, is_dicom
 from segmentation.stacks import Plane, Refused, Stack
 from tests.benchmarks.dicom_table import outcome
 from tests.dicom_support import AXIAL, CARRIED, MR, SAGITTAL, carried, make
@@ -333,19 +334,19 @@ def test_dicomdir(tmp_path: Path) -> None:
 
 
 def test_a_dicomdir_leads_nowhere_else(tmp_path: Path) -> None:
-    from segmentation.readers.dicom import _referenced
+    from segmentation.readers.dicom_files import referenced
 
     (tmp_path / "secret.dcm").write_bytes(b"")
     (tmp_path / "disc").mkdir()
-    assert _referenced(tmp_path / "disc", ["..", "secret.dcm"]) is None
-    assert _referenced(tmp_path / "disc", ["/", "etc"]) is None
-    assert _referenced(tmp_path / "disc", ["NUL\0"]) is None
-    assert _referenced(tmp_path / "disc", ["..\\secret.dcm"]) is None
+    assert referenced(tmp_path / "disc", ["..", "secret.dcm"]) is None
+    assert referenced(tmp_path / "disc", ["/", "etc"]) is None
+    assert referenced(tmp_path / "disc", ["NUL\0"]) is None
+    assert referenced(tmp_path / "disc", ["..\\secret.dcm"]) is None
     if sys.platform != "win32":
         (tmp_path / "disc" / "LINK").symlink_to(tmp_path / "secret.dcm")
-        assert _referenced(tmp_path / "disc", ["LINK"]) is None
+        assert referenced(tmp_path / "disc", ["LINK"]) is None
     (tmp_path / "disc" / "image1").write_bytes(b"")
-    assert _referenced(tmp_path / "disc", ["IMAGE1"]) == tmp_path / "disc" / "image1"
+    assert referenced(tmp_path / "disc", ["IMAGE1"]) == tmp_path / "disc" / "image1"
 
 
 def test_what_is_dicom(tmp_path: Path) -> None:

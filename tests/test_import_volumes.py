@@ -217,15 +217,25 @@ def test_names_can_be_hidden(study: Study, tmp_path: Path) -> None:
         assert not path.is_file() or b"HIDDEN" not in path.read_bytes()
 
 
-def test_links_in_a_circle_and_dangling(study: Study, tmp_path: Path) -> None:
+def test_links_in_a_circle_and_dangling(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     raw = tmp_path / "raw"
     write_image(raw / "x.png", noise(1, 20, 30))
     (raw / "loop").symlink_to(raw)
     (raw / "self.png").symlink_to(raw / "self.png")
     (raw / "gone.png").symlink_to(raw / "nowhere.png")
+    (raw / "self.dcm").symlink_to(raw / "self.dcm")
+    (raw / "self.nii").symlink_to(raw / "self.nii")
     report = import_images(study, [raw])
     assert report.imported == ("x",)
-    assert {Path(file).name for file, _ in report.skipped} == {"self.png", "gone.png"}
+    assert {Path(file).name for file, _ in report.skipped} == {
+        "self.png",
+        "gone.png",
+        "self.dcm",
+        "self.nii",
+    }
 
 
 def test_a_share_that_vanishes_stops_the_import_and_keeps_what_came(study: Study, tmp_path: Path) -> None:

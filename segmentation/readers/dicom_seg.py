@@ -24,7 +24,8 @@ from segmentation.readers.decoding import (
     text,
 )
 from segmentation.readers.deidentify import Pseudonyms
-from segmentation.readers.dicom import affine_of, first_item
+from segmentation.readers.dicom import affine_of
+from segmentation.readers.dicom_scan import first_item
 from segmentation.stacks import LabelMap
 
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")

@@ -18,7 +18,8 @@ from rich.table import Table
 from gaze_capture.errors import UserError
 from segmentation.readers.decoding import quiet_pydicom
 from segmentation.readers.deidentify import Pseudonyms
-from segmentation.readers.dicom import is_dicom, read_dicom
+from segmentation.readers.dicom import read_dicom
+from segmentation.readers.dicom_files import is_dicom
 from segmentation.stacks import Plane, Refused, Stack
 
 
