@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import io
 import json
 import os
 import sys
@@ -28,6 +29,9 @@ def version() -> str:
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command; return 0 on success, 1 when nothing could be done, 2 on wrong usage."""
     parser = _parser()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may hold bytes that are no text; what is told of it should not fail for that.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         args = parser.parse_args(arguments)
     except SystemExit as error:

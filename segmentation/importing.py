@@ -28,7 +28,7 @@ from segmentation.import_options import ImportOptions
 from segmentation.intensity import Intensity, Statistics, shown
 from segmentation.masks import Labels, MaskFiles
 from segmentation.progress import Progress, no_progress
-from segmentation.records import StudyImage, Volume, safe_name
+from segmentation.records import StudyImage, Volume, readable, safe_name
 from segmentation.sources import LARGEST_PLAIN_BYTES, Found, find_files
 from segmentation.stacks import Modality, Plane, Refused, Stack, Values
 from segmentation.study import Study
@@ -233,7 +233,7 @@ class _Import:
             image = StudyImage(
                 id=image_id,
                 path=f"images/{image_id}{picture.ending}",
-                source_name=f"{image_id}{picture.ending}" if hidden else path.name,
+                source_name=f"{image_id}{picture.ending}" if hidden else readable(path.name),
                 sha256=stored_sha256,
                 shape=picture.shape,
                 modality=picture.modality,
@@ -308,7 +308,8 @@ class _Import:
     def _store_stack(self, stack: Stack, digest: str) -> list[StudyImage]:
         """Write a stack's planes into a folder that gets its name, and the study its images, when all are there."""
         hidden = self.options.deidentify == "names"
-        stem = f"volume-{digest[:12]}" if hidden else stack.name
+        told = readable(stack.name)
+        stem = f"volume-{digest[:12]}" if hidden else told
         images = self.study.folder / "images"
         staging = images / f".{secrets.token_hex(6)}.part"
         with explained_os_errors(staging):
@@ -343,11 +344,7 @@ class _Import:
                 StudyImage(
                     id=image_id,
                     path=f"images/{name}/{file}",
-                    source_name=image_id
-                    if hidden
-                    else stack.name
-                    if single
-                    else f"{stack.name} {number + 1}",
+                    source_name=image_id if hidden else told if single else f"{told} {number + 1}",
                     sha256=sha256,
                     shape=stack.shape,
                     modality=modality,

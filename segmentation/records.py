@@ -103,6 +103,11 @@ def new_id(prefix: str = "") -> str:
     return f"{prefix}{stamp}-{secrets.token_hex(3)}"
 
 
+def readable(name: str) -> str:
+    """Return a file's name as text; bytes that are none (names of old disks and archives) become a question mark."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")
 """What Windows keeps for devices, whatever the ending."""
 _LONGEST_NAME_BYTES = 180

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -412,3 +413,26 @@ def test_a_mask_in_colours_is_refused(study: Study, tmp_path: Path) -> None:
     colours[9:12, 9:15] = 0
     write_image(tmp_path / "masks" / "a.png", colours)
     assert import_images(study, [tmp_path / "raw"], masks=tmp_path / "masks").masks == 1
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_names_that_are_no_text(study: Study, tmp_path: Path) -> None:
+    write_image(tmp_path / "x.png", noise(1, 20, 30))
+    odd = os.fsencode(tmp_path) + b"/raw/\xff\xe9odd.png"
+    (tmp_path / "raw").mkdir()
+    Path(os.fsdecode(odd)).write_bytes((tmp_path / "x.png").read_bytes())
+    Path(os.fsdecode(odd + b".cut.png")).write_bytes((tmp_path / "x.png").read_bytes()[:90])
+    program = [
+        sys.executable,
+        "-m",
+        "app",
+        "import-images",
+        str(study.folder),
+        str(tmp_path / "raw"),
+        "--json",
+    ]
+    answer = subprocess.run(program, capture_output=True, check=True)
+    told = json.loads(answer.stdout)
+    assert told["imported"] == 1 and len(told["skipped"]) == 1
+    [image] = Study.open(study.folder).images.values()
+    assert image.id == "odd" and image.source_name.endswith("odd.png")
