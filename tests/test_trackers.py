@@ -1,6 +1,7 @@
 import _thread
 import json
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -236,10 +237,13 @@ def test_progress_is_told(tmp_path: Path) -> None:
 
 
 def test_control_c_ends_a_recording_well(tmp_path: Path) -> None:
+    # A shell that starts the tests in its background has them ignore Ctrl+C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.4, _thread.interrupt_main)
     timer.start()
     result = record_headless(tmp_path / "r", SimulatedTracker(rate_hz=200), "anna", 60)
     timer.join()
+    signal.signal(signal.SIGINT, before)
     assert 30 < result.stored < 2000
     assert result.expected == result.received == result.stored
     assert "cut_off" not in read_recording(tmp_path / "r").notes

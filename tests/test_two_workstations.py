@@ -121,7 +121,7 @@ def test_only_what_is_new_is_read_again(study: Study, monkeypatch: pytest.Monkey
         read.append(path)
         return real(path)
 
-    for module in ("segmentation.study", "segmentation.review_index", "gaze_capture.fixation_table"):
+    for module in ("segmentation.records", "segmentation.review_index", "gaze_capture.fixation_table"):
         monkeypatch.setattr(f"{module}.read_json", noted)
     assert study.changed_elsewhere()
     study.refresh()
