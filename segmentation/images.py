@@ -97,21 +97,6 @@ def read_image(path: Path) -> npt.NDArray[np.float32]:
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
 
 
-def read_display(path: Path) -> npt.NDArray[np.uint8]:
-    """Read an image for the screen as uint8 (H, W, 3) RGB; 16-bit images are stretched to their 0.1..99.9 %."""
-    pixels = _decode(path)
-    if pixels.dtype != np.uint8:
-        if pixels.dtype.kind == "f":
-            # What is no number is shown as black; the largest float32 would overflow below.
-            pixels = np.where(np.abs(pixels) < 1e30, pixels, 0).astype(np.float32)
-        low, high = np.percentile(pixels, [0.1, 99.9])
-        scaled = (pixels.astype(np.float32) - low) * (255.0 / max(high - low, 1e-12))
-        pixels = np.clip(scaled, 0, 255).astype(np.uint8)
-    if pixels.shape[2] == 1:
-        pixels = np.repeat(pixels, 3, axis=2)
-    return np.ascontiguousarray(pixels)
-
-
 def image_shape(path: Path) -> tuple[int, int, int]:
     """Return an image's height, width and channels (1 or 3), reading all of it: a cut file is found out."""
     height, width, channels = _decode(path).shape

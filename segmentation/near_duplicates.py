@@ -127,7 +127,7 @@ def fingerprint(display: npt.NDArray[np.uint8]) -> Fingerprint:
 
     Parameters
     ----------
-    display : (H, W, 3) RGB, as `read_display` returns it
+    display : (H, W, 3) RGB, as the screen shows it
     """
     digest = hashlib.sha256(repr(display.shape).encode() + np.ascontiguousarray(display).tobytes()).digest()
     scale = WORKING_SIDE_PX / max(display.shape[:2])

@@ -38,7 +38,6 @@ class DataSet:
     expected: str
     """The folders it should have, in words, for the sentence of who has other ones."""
     labels: Labels | None = None
-    group_by: str | None = None
 
 
 def _kvasir_parts(folder: Path) -> list[Part]:
@@ -185,7 +184,7 @@ def import_dataset(
         study.set_targets(known.targets)
     reports = []
     for part in _with_test(parts, test_names):
-        own = replace(options or ImportOptions(), split=part.split, group_by=known.group_by)
+        own = replace(options or ImportOptions(), split=part.split)
         reports.append(
             (
                 part.split,

@@ -525,10 +525,6 @@ class Study:
             data = path.read_bytes()
         return PseudoMask.from_bytes(data, path)
 
-    def has_pseudomask(self, image_id: str, target_id: str) -> bool:
-        """Whether a pseudo-mask is stored."""
-        return _exists(self._pseudomask_path(image_id, target_id))
-
     def save_pseudomask(self, pseudomask: PseudoMask) -> None:
         """Store a pseudo-mask."""
         path = self._pseudomask_path(pseudomask.image_id, pseudomask.target_id)

@@ -21,7 +21,7 @@ import numpy as np
 from gaze_capture.errors import UserError
 from gaze_capture.formats.gazemedseg import read_gazemedseg
 from segmentation.image_headers import capture_time, header_of, png_chunks, stripped
-from segmentation.images import decode_mask, image_shape, read_display
+from segmentation.images import decode_mask, image_shape
 from segmentation.readers.coco import read_coco
 from segmentation.readers.label_images import read_label_png
 from segmentation.readers.nifti import read_nifti, read_nifti_labels
@@ -29,6 +29,7 @@ from segmentation.readers.nrrd import read_nrrd, read_nrrd_labels
 from segmentation.readers.plain import read_plain
 from segmentation.readers.video import read_video
 from segmentation.stacks import LabelMap, Refused, Stack
+from tests.pictures import read_display
 
 Files = dict[str, bytes]
 """Name -> content; the first is the one that is opened."""

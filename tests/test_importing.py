@@ -13,9 +13,10 @@ import pytest
 
 from gaze_capture.errors import UserError
 from segmentation.gaze_import import import_gaze
-from segmentation.images import read_display, read_image
+from segmentation.images import read_image
 from segmentation.importing import import_images
 from segmentation.study import Study
+from tests.pictures import read_display
 
 
 def write_image(path: Path, pixels: npt.NDArray[Any]) -> None:

@@ -24,12 +24,13 @@ from segmentation.grouping import (
     split_study,
     suggest_groups,
 )
-from segmentation.images import encode_display, read_display
+from segmentation.images import encode_display
 from segmentation.importing import import_images
 from segmentation.near_duplicates import Clusters, Evidence, _merged, cluster, fingerprint
 from segmentation.phantoms import Kind, make_phantom
 from segmentation.records import StudyImage
 from segmentation.study import Study
+from tests.pictures import read_display
 
 Image = npt.NDArray[np.uint8]
 SIDE = 256

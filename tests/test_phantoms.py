@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from segmentation.images import decode_mask, read_display
+from segmentation.images import decode_mask
 from segmentation.phantoms import ABSENT_SHARE, KINDS, Kind, Phantom, make_phantom, write_phantoms
+from tests.pictures import read_display
 
 
 def _dice(found: npt.NDArray[np.bool_], true: npt.NDArray[np.bool_]) -> float:

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from gaze_capture.errors import UserError
-from segmentation.images import read_display, resize
+from segmentation.images import resize
 from segmentation.prediction import Predictor, predict
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from segmentation.training import train
+from tests.pictures import read_display
 from tests.training_helpers import Events, HashEncoder, make_study, tiny
 
 

@@ -15,13 +15,13 @@ from gaze_capture.storage import write_json_atomic
 from segmentation import steps
 from segmentation.explanation import Explanation, save_explanation
 from segmentation.gaze_quality import gaze_quality
-from segmentation.images import read_display
 from segmentation.job import JobEvent, RunSpec
 from segmentation.phantoms import write_phantoms
 from segmentation.report import best_median_worst, write_report
 from segmentation.report_figures import Overlay, curve, histogram, overlay_figure
 from segmentation.runs import create_run
 from segmentation.study import Study
+from tests.pictures import read_display
 from tests.test_evaluation import shifted_zones
 
 HOSTILE = '<script>alert("x")</script>'

@@ -10,7 +10,7 @@ from gaze_capture.errors import UserError
 from segmentation.checkpoints import latest_checkpoint, load_state, load_weights
 from segmentation.dataset import Batches, load_training_set
 from segmentation.explanation import Explanation, save_explanation
-from segmentation.images import decode_gray16, read_display
+from segmentation.images import decode_gray16
 from segmentation.job import RunSpec
 from segmentation.losses import IGNORE
 from segmentation.methods import METHODS as CLASSES
@@ -24,6 +24,7 @@ from segmentation.runs import RunFolder, create_run
 from segmentation.study import Review, Study
 from segmentation.text_encoder import PhraseCache
 from segmentation.training import train
+from tests.pictures import read_display
 from tests.training_helpers import Events, HashEncoder, make_study, tiny
 
 

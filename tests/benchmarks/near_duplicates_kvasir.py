@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segmentation.images import encode_display, read_display
+from segmentation.images import encode_display
 from segmentation.near_duplicates import Clusters, Fingerprint, cluster, fingerprint
+from tests.pictures import read_display
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared/data/kvasir_seg"
 KNOWN = ("tr_406", "va_036")
