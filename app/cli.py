@@ -245,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     gaze.add_argument("file", type=Path, metavar="FILE")
     gaze.add_argument("--format", default="auto", choices=("auto", "gazemedseg"))
     gaze.add_argument("--split", metavar="NAME", help="only images of this split")
+    gaze.add_argument("--target", metavar="ID", help="what was looked for; default: the first target")
     gaze.add_argument("--annotator", default="imported", metavar="A", help="a pseudonym, not a name")
     gaze.add_argument(
         "--image-width-deg", type=_positive, metavar="D", help="how wide the images were on the screen"

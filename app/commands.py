@@ -263,6 +263,7 @@ def import_gaze(args: argparse.Namespace, progress: Progress) -> Outcome:
         annotator=args.annotator,
         image_width_deg=args.image_width_deg,
         simulated_from=args.simulated_from,
+        target=args.target,
         progress=progress,
     )
     again = " It was imported before and has been replaced." if report.already_there else ""

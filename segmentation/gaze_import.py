@@ -43,6 +43,7 @@ def import_gaze(
     annotator: str = "imported",
     image_width_deg: float | None = None,
     simulated_from: str | None = None,
+    target: str | None = None,
     progress: Progress = no_progress,
 ) -> GazeReport:
     """Read another program's fixations into the study.
@@ -52,6 +53,7 @@ def import_gaze(
     format : ``auto`` or ``gazemedseg``
     split : only images of this split; all when None
     image_width_deg : how wide the images were on the screen; without it sigma is a fraction of the image
+    target : id of what was looked for; the study's first target when None
     simulated_from : ``"masks"`` when the file is known to hold no person's gaze
 
     Raises
@@ -68,10 +70,14 @@ def import_gaze(
         )
     if not study.images:
         raise UserError("The study has no images yet; import the images before their gaze.")
+    target_id = study.target(target).id
     table = read_gazemedseg(file)
     original = file.read_bytes()
     digest = hashlib.sha256(original).hexdigest()
     source = f"{safe_name(file.stem)}-{digest[:8]}-{safe_name(annotator)}"
+    if target is not None:
+        # The same table may be told of another target, too.
+        source += f"-{target_id}"
     if split is not None:
         source += f"-{safe_name(split)}"
     already_there = (study.folder / "fixations" / source).exists()
@@ -106,7 +112,7 @@ def import_gaze(
         found.append(
             Fixations(
                 image_id=image.id,
-                target_id=study.target().id,
+                target_id=target_id,
                 annotator=annotator,
                 source=source,
                 start_ms=gaze.start_ms,

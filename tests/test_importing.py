@@ -15,6 +15,7 @@ from gaze_capture.errors import UserError
 from segmentation.gaze_import import import_gaze
 from segmentation.images import read_image
 from segmentation.importing import import_images
+from segmentation.records import Target
 from segmentation.study import Study
 from tests.pictures import read_display
 
@@ -184,6 +185,17 @@ def test_gaze_imported_twice_is_there_once(study: Study, image_folder: Path, tmp
     assert import_gaze(study, file, image_width_deg=20).already_there
     (fixations,) = study.fixations["case_0", "target"]
     assert fixations.degrees_per_px == pytest.approx(20 / 64)
+
+
+def test_gaze_is_of_a_target(image_folder: Path, tmp_path: Path) -> None:
+    study = Study.create(tmp_path / "two", targets=[Target("gland", "Gland"), Target("zone", "Zone")])
+    import_images(study, [image_folder / "images"])
+    file = gaze_csv(tmp_path / "g.csv", ["case_0"])
+    import_gaze(study, file)
+    import_gaze(study, file, target="zone")
+    assert set(study.fixations) == {("case_0", "gland"), ("case_0", "zone")}
+    with pytest.raises(UserError, match="no target 'liver'"):
+        import_gaze(study, file, target="liver")
 
 
 def test_gaze_that_cannot_be_placed(study: Study, image_folder: Path, tmp_path: Path) -> None:
