@@ -13,6 +13,7 @@ from app import theme
 from app.overview import Overview
 from app.texts import duration_text
 from app.widgets import Button, Fold, box, heading, label, set_role
+from segmentation.intensity import rules_for
 from segmentation.job import RunSpec
 from segmentation.presets import METHODS, preset, preset_names
 from segmentation.study import Study
@@ -135,7 +136,20 @@ class TrainSettings(QFrame):
             device=self._device_in_words(spec),
             length=length,
         )
-        self.sentence.setText(text + (gaze if overview.simulated_from else ""))
+        self.sentence.setText(
+            text + self._kinds_in_words(study, spec) + (gaze if overview.simulated_from else "")
+        )
+
+    def _kinds_in_words(self, study: Study, spec: RunSpec) -> str:
+        """Say how many targets are learned, and how what is no photograph is normalised."""
+        told = ""
+        if len(spec.targets) > 1:
+            told += self.tr(" {n} targets.").format(n=len(spec.targets))
+        rules = rules_for(spec.normalisation, (image.modality for image in study.images.values()))
+        others = [f"{modality.upper()} {rule}" for modality, rule in rules.items() if modality != "photo"]
+        if others:
+            told += self.tr(" Values: {rules}.").format(rules=", ".join(others))
+        return told
 
     def _missing(self, study: Study | None, overview: Overview) -> str | None:
         if study is None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from app.train_page import TrainPage
 from gaze_capture.storage import write_bytes_atomic, write_json_atomic
 from segmentation.images import encode_gray16
 from segmentation.job import JobEvent, RunSpec
+from segmentation.records import Target
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from tests.window_support import fill, open_window
@@ -209,6 +211,16 @@ def test_the_button_says_what_it_will_do_or_what_is_missing(
     sentence = settings.sentence.text()
     assert "6 images" in sentence and "gaze-to-insight" in sentence and "at most 14 min" in sentence
     assert "simulated from masks" in sentence
+    assert "targets" not in sentence and "Values" not in sentence
+    changed = [dataclasses.replace(image, modality="ct") for image in fill_again.images.values()]
+    fill_again.add_images(changed[:2])
+    fill_again.set_targets([*fill_again.targets, Target("zone", "Zone")])
+    window.session.set_study(Study.open(study.folder))
+    qtbot.waitUntil(lambda: "2 targets" in settings.sentence.text())
+    assert "CT window 40 400" in settings.sentence.text()
+    fill_again.set_targets(fill_again.targets[:1])
+    window.session.set_study(Study.open(study.folder))
+    qtbot.waitUntil(lambda: "2 targets" not in settings.sentence.text())
     QTest.mouseClick(settings._advanced.toggle, Qt.MouseButton.LeftButton)
     assert settings.minutes.isVisible()
     settings.minutes.setValue(3)
