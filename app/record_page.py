@@ -35,7 +35,8 @@ from app.volumes import entries, marks_of
 from app.widgets import box
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Placement, Presence, Recording
-from gaze_capture.trackers import MouseTracker, SimulatedTracker
+from gaze_capture.trackers.mouse import MouseTracker
+from gaze_capture.trackers.simulated import SimulatedTracker
 from segmentation.study import Study
 
 TICK_MS = 16

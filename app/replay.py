@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from app.sitting import placement_at
 from gaze_capture.recording import Placement, Samples
 from gaze_capture.recording_codec import read_recording
-from gaze_capture.trackers import ReplayTracker
+from gaze_capture.trackers.replay import ReplayTracker
 from segmentation.study import Study
 
 

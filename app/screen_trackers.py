@@ -7,7 +7,8 @@ import time
 from PySide6.QtGui import QScreen
 
 from gaze_capture.recording import ScreenGeometry
-from gaze_capture.trackers import MouseTracker, SimulatedTracker
+from gaze_capture.trackers.mouse import MouseTracker
+from gaze_capture.trackers.simulated import SimulatedTracker
 from segmentation.study import Study
 
 USUAL_MM_PER_PX = 0.2767

@@ -7,7 +7,7 @@ from PySide6.QtCore import QObject, QRunnable, QThreadPool, Signal
 from app.sitting import simulated_look
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Placement
-from gaze_capture.trackers import SimulatedTracker
+from gaze_capture.trackers.simulated import SimulatedTracker
 from segmentation.study import Study
 
 

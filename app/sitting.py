@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from gaze_capture.errors import UserError
+from gaze_capture.headless import header_of
 from gaze_capture.recording import Floats, Placement, Presence, Recording, Samples, ScreenGeometry
 from gaze_capture.recording_codec import RecordingCounts, RecordingWriter
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, look_at, saliency
 from gaze_capture.synthetic_eye import Script
-from gaze_capture.trackers import Tracker, header_of
+from gaze_capture.trackers.tracker import Tracker
 from segmentation.records import new_id
 from segmentation.study import Study
 

@@ -88,6 +88,27 @@ class Calibration:
     """Share of invalid samples during validation, 0..1."""
 
 
+Eyes = Literal["both", "left", "right"]
+"""The eyes whose gaze counts."""
+
+EventKind = Literal[
+    "connection", "clock", "rate", "note", "calibration", "validation", "drift", "distance",
+    "pause", "resume", "found", "look_again", "practice", "image", "instruction", "correction",
+]  # fmt: skip
+"""What events of a recording tell of; their values are documented where they are made."""
+
+
+@dataclass(frozen=True)
+class RecordingEvent:
+    """Something that happened during a recording, other than a sample or a placement."""
+
+    time_ns: int
+    """Host ``time.monotonic_ns()``."""
+    kind: EventKind
+    values: dict[str, Any]
+    """JSON values."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """What was shown from when to when, and where; every zoom, pan or change of image starts a new one."""
@@ -142,8 +163,16 @@ class Recording:
     placements: tuple[Placement, ...]
     simulated_from: str | None = None
     """``"masks"`` or ``"saliency"`` where no person looked; every result made of it must say so."""
+    events: tuple[RecordingEvent, ...] = ()
+    """In the order in which they were stored."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Facts a reader may want: nominal rate, lost samples, what a recovery cut off."""
+
+    @property
+    def eyes(self) -> Eyes:
+        """The eyes that were calibrated last, and whose gaze therefore counts."""
+        chosen: list[Eyes] = [event.values["eyes"] for event in self.events if event.kind == "calibration"]
+        return chosen[-1] if chosen and chosen[-1] in ("left", "right") else "both"
 
     @property
     def samples(self) -> Samples:
@@ -165,3 +194,14 @@ def pack_samples(
         samples[name + "x"], samples[name + "y"] = pair[:, 0], pair[:, 1]
     samples["pupil_left"], samples["pupil_right"] = pupil_mm[:, 0], pupil_mm[:, 1]
     return samples
+
+
+def eye_positions(samples: Samples, eyes: Eyes = "both") -> Floats:
+    """Return the mean of the valid eyes among those that count, normalised to the screen (N, 2); NaN without any."""
+    sides = ("left", "right") if eyes == "both" else (eyes,)
+    xy = np.stack([np.stack([samples[f"{side}_x"], samples[f"{side}_y"]], axis=1) for side in sides])
+    xy = xy.astype(np.float64)
+    valid = np.isfinite(xy).all(axis=2, keepdims=True)
+    count = valid.sum(axis=0)
+    mean: Floats = np.where(valid, xy, 0.0).sum(axis=0) / np.where(count == 0, np.nan, count)
+    return mean

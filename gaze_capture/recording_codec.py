@@ -35,10 +35,12 @@ from gaze_capture.frames import (
 from gaze_capture.recording import (
     SAMPLE,
     Calibration,
+    EventKind,
     Float32s,
     Placement,
     Presence,
     Recording,
+    RecordingEvent,
     Samples,
     ScreenGeometry,
 )
@@ -49,7 +51,8 @@ SUMMARY_NAME = "recording.json"
 MAGIC = b"GAZEFRM1"
 SCHEMA = 1
 
-_HEADER, _SAMPLES, _PLACEMENT_START, _PLACEMENT_END, _END = range(5)
+# Readers pass over kinds they do not know: a kind may be added without a new schema.
+_HEADER, _SAMPLES, _PLACEMENT_START, _PLACEMENT_END, _END, _EVENT = range(6)
 
 _WRITE_EVERY_S = 0.05
 _SYNC_EVERY_S = 1.0
@@ -188,6 +191,11 @@ class RecordingWriter:
         del self._open[number]
         values = {"number": number, "end_ns": end_ns, "presence": presence}
         self._queue.put((_PLACEMENT_END, _json_bytes(values)))
+
+    def add_event(self, kind: EventKind, time_ns: int, values: dict[str, Any]) -> None:
+        """Enqueue an event; `values` must be JSON without NaN."""
+        self._check_open()
+        self._queue.put((_EVENT, _json_bytes({"time_ns": time_ns, "kind": kind, "values": values})))
 
     def close(self, expected: int | None = None) -> RecordingCounts:
         """End the recording and write recording.json; calling it again only returns the counts again.
@@ -356,6 +364,7 @@ class _Content:
     header: RecordingHeader
     samples: Samples
     placements: list[Placement]
+    events: list[RecordingEvent]
     open_placements: list[dict[str, Any]]
     """The frames that would end the placements that nothing ended."""
     end: dict[str, Any] | None
@@ -379,6 +388,7 @@ def _read(path: Path) -> _Content:
     rows: list[bytes] = []
     starts: dict[int, dict[str, Any]] = {}
     ends: dict[int, dict[str, Any]] = {}
+    events: list[RecordingEvent] = []
     header: RecordingHeader | None = None
     end: dict[str, Any] | None = None
     whole, damaged = len(MAGIC), 0
@@ -396,6 +406,9 @@ def _read(path: Path) -> _Content:
                 (starts if kind == _PLACEMENT_START else ends)[values["number"]] = values
             elif kind == _END:
                 end = json.loads(payload)
+            elif kind == _EVENT:
+                values = json.loads(payload)
+                events.append(RecordingEvent(values["time_ns"], values["kind"], values["values"]))
             elif kind == DAMAGED:
                 damaged += 1
         if header is None:
@@ -411,7 +424,7 @@ def _read(path: Path) -> _Content:
         placements = [_placement_of(values, ends[number]) for number, values in sorted(starts.items())]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
-    return _Content(header, samples, placements, still_open, end, whole, len(data) - whole, damaged)
+    return _Content(header, samples, placements, events, still_open, end, whole, len(data) - whole, damaged)
 
 
 def _header_of(path: Path, values: dict[str, Any]) -> RecordingHeader:
@@ -467,7 +480,7 @@ def read_recording(folder: Path) -> Recording:
         annotator=header.annotator,
         tracker=header.tracker,
         geometry=header.geometry,
-        calibration=header.calibration,
+        calibration=header.calibration or _validated(content.events),
         started_utc=header.started_utc,
         time_ns=np.ascontiguousarray(samples["time_ns"]),
         device_time_ns=np.ascontiguousarray(samples["device_time_ns"]),
@@ -475,9 +488,16 @@ def read_recording(folder: Path) -> Recording:
         right_xy=_pair(samples, "right_x", "right_y"),
         pupil_mm=_pair(samples, "pupil_left", "pupil_right"),
         placements=tuple(content.placements),
+        events=tuple(content.events),
         simulated_from=header.simulated_from,
         notes=notes,
     )
+
+
+def _validated(events: list[RecordingEvent]) -> Calibration | None:
+    """Return what the last validation of a sitting found."""
+    found = [event.values["summary"] for event in events if event.kind == "validation"]
+    return Calibration(**found[-1]) if found and found[-1] is not None else None
 
 
 def _pair(samples: Samples, first: str, second: str) -> Float32s:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gaze_capture.quality import validation_of
 from gaze_capture.recording import (
     Calibration,
     Float32s,
@@ -238,30 +239,14 @@ def _validate(bias: Floats, clinician: SyntheticClinician, rng: np.random.Genera
     targets = clinician.geometry.degrees_from_normalised(
         np.array([[0.2, 0.2], [0.8, 0.2], [0.2, 0.8], [0.8, 0.8]])
     )
-    errors, precisions, losses = [], [], []
+    parts = []
     for target in targets:
         time_ns = np.round(np.arange(samples_per_target) * 1e9 / clinician.rate_hz).astype(np.int64)
         pointing = np.tile(target + bias + rng.normal(0, 0.1, 2), (samples_per_target, 1))
         samples = measure(pointing, time_ns, time_ns, clinician.geometry, clinician.quality, rng)
-        eyes = np.stack(
-            [samples[name].astype(np.float64) for name in ("left_x", "left_y", "right_x", "right_y")], axis=1
-        )
-        seen = clinician.geometry.degrees_from_normalised(
-            eyes[np.isfinite(eyes).all(axis=1)].reshape(-1, 2, 2).mean(axis=1)
-        )
-        losses.append(1 - len(seen) / samples_per_target)
-        if len(seen) > 1:
-            errors.append(float(np.hypot(*(seen.mean(axis=0) - target))))
-            precisions.append(float(np.sqrt((np.diff(seen, axis=0) ** 2).sum(axis=1).mean())))
-    if len(errors) < len(targets):
-        return None
-    return Calibration(
-        points=5,
-        mean_error_deg=round(float(np.mean(errors)), 4),
-        max_error_deg=round(max(errors), 4),
-        rms_s2s_deg=round(float(np.mean(precisions)), 4),
-        data_loss=round(float(np.mean(losses)), 4),
-    )
+        x, y = clinician.geometry.normalised_from_degrees(target).tolist()
+        parts.append(((x, y), samples))
+    return validation_of(parts, clinician.geometry).summary(points=5)
 
 
 @dataclass(frozen=True)

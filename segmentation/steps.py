@@ -17,10 +17,13 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import AdaptiveIVT, fixations_of
+from gaze_capture.headless import RecordingResult, record_headless
 from gaze_capture.recording import UNDECIDED
 from gaze_capture.recording_codec import Recovered, needs_recovery, read_recording, recover
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, saliency, simulate_sitting
-from gaze_capture.trackers import RecordingResult, ReplayTracker, SimulatedTracker, Tracker, record_headless
+from gaze_capture.trackers.replay import ReplayTracker
+from gaze_capture.trackers.simulated import SimulatedTracker
+from gaze_capture.trackers.tracker import Tracker
 from segmentation.evaluation import Evaluation, evaluate
 from segmentation.explaining import ExplainResult, explain_study
 from segmentation.gaze_import import GazeReport, import_gaze

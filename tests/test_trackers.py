@@ -14,11 +14,15 @@ import pytest
 
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import detect_fixations
+from gaze_capture.headless import record_headless
 from gaze_capture.recording import SAMPLE, Recording, Samples, ScreenGeometry
 from gaze_capture.recording_codec import read_recording
 from gaze_capture.simulate import DESK_SCREEN
 from gaze_capture.synthetic_eye import Script, TrackerQuality
-from gaze_capture.trackers import MouseTracker, ReplayTracker, SimulatedTracker, Tracker, record_headless
+from gaze_capture.trackers.mouse import MouseTracker
+from gaze_capture.trackers.replay import ReplayTracker
+from gaze_capture.trackers.simulated import SimulatedTracker
+from gaze_capture.trackers.tracker import Tracker
 
 PERFECT = TrackerQuality(rms_s2s_deg=1e-4, drift_deg=0, blinks_per_minute=0, dropouts=0)
 
@@ -268,7 +272,7 @@ class SilentTracker(MouseTracker):
 
 
 def test_a_tracker_that_falls_silent_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gaze_capture.trackers.SILENCE_S", 0.3)
+    monkeypatch.setattr("gaze_capture.headless.SILENCE_S", 0.3)
     with pytest.raises(UserError, match="delivers nothing") as caught:
         record_headless(tmp_path / "r", SilentTracker(DESK_SCREEN), "anna", 60)
     assert "5 samples" in str(caught.value)
