@@ -54,15 +54,19 @@ class LiveGaze:
             self._before_ms = 0.0 if look else self.look_ms
             self._fixations = LiveFixations(RADIUS_DEG * self._px_per_deg)
 
+    def count(self, samples: Samples) -> None:
+        """Take samples into account for rate and loss alone."""
+        now = time.monotonic()
+        left, right = np.isfinite(samples["left_x"]).sum(), np.isfinite(samples["right_x"]).sum()
+        self._arrivals.append((now, len(samples), int(left), int(right)))
+        while self._arrivals and now - self._arrivals[0][0] > SPAN_S:
+            self._arrivals.popleft()
+
     def take(
         self, samples: Samples, counted: Samples, geometry: ScreenGeometry, placement: Placement
     ) -> None:
         """Draw the samples of a placement; `counted` are all that came, for the meters."""
-        now = time.monotonic()
-        left, right = np.isfinite(counted["left_x"]).sum(), np.isfinite(counted["right_x"]).sum()
-        self._arrivals.append((now, len(counted), int(left), int(right)))
-        while self._arrivals and now - self._arrivals[0][0] > SPAN_S:
-            self._arrivals.popleft()
+        self.count(counted)
         if not len(samples):
             return
         points = image_xy(samples, binocular(samples), geometry, placement)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable
-from typing import Literal
 
-import numpy as np
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent, QMouseEvent
 from PySide6.QtWidgets import QHBoxLayout
@@ -22,12 +18,12 @@ from app.page import Page
 from app.prefetch import Prefetcher
 from app.record_panel import RecordPanel
 from app.record_rows import gaze_row
+from app.recorder import Recorder
 from app.replay import Replay
 from app.saving import saving
 from app.scene import SceneCache, bare, with_changes
 from app.screen_trackers import geometry_of, tracker_of
 from app.session import Session
-from app.simulated_looks import SimulatedLooks
 from app.sitting import Sitting, save
 from app.targets_bar import beside
 from app.texts import short_name
@@ -36,19 +32,13 @@ from app.widgets import box
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Placement, Presence, Recording
 from gaze_capture.trackers.mouse import MouseTracker
-from gaze_capture.trackers.simulated import SimulatedTracker
 from segmentation.study import Study
 
 TICK_MS = 16
 TOO_BRIEF_MS = 1500.0
 PREFETCHED = 4
-LEVEL_AFTER_NS = 200_000_000
-
 VIEW_KEYS = (Qt.Key.Key_W, Qt.Key.Key_F, Qt.Key.Key_Plus, Qt.Key.Key_Equal, Qt.Key.Key_Minus)
 """Keys of the canvas that hold while recording: they change how the image is seen, not what is drawn over it."""
-
-New = Literal["look", "image", "view"]
-"""What a placement begins: a look at another image or target, another slice within a look, or another view of it."""
 
 
 class RecordPage(Page):
@@ -62,24 +52,18 @@ class RecordPage(Page):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.sitting: Sitting | None = None
         self._replay: Replay | None = None
         self._cache: SceneCache | None = None
         self._cached_study: Study | None = None
-        self._placement: Placement | None = None
-        self._look_ends: float | None = None
-        self._look_presence: Presence | None = None
+        self._replayed: Placement | None = None
         self._saving = False
         self._known = NOTHING_KNOWN
         self._facts = Latest(self)
         self._facts.answered.connect(self._learn)
         self._facts.failed.connect(self.error)
-        self._looks = SimulatedLooks(self)
         self._ahead = Prefetcher(self)
         self._timer = QTimer(self, interval=TICK_MS, timerType=Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self.tick)
-        self._looks.drawn.connect(self._on_look, Qt.ConnectionType.QueuedConnection)
-        self._looks.failed.connect(lambda text: self.error.emit(text, ""), Qt.ConnectionType.QueuedConnection)
         self._words = {
             "none": self.tr("No gaze"),
             "gaze": self.tr("Gaze"),
@@ -104,7 +88,10 @@ class RecordPage(Page):
         self.canvas = self.frame.canvas
         self.canvas.tabbed.connect(self.next_target)
         self.frame.slices.chosen.connect(self.scroll_to)
-        self._live = LiveGaze(self.canvas, self.panel)
+        self.recorder = Recorder(LiveGaze(self.canvas, self.panel), self)
+        self.recorder.failed.connect(self._fail)
+        self.recorder.look_over.connect(self._look_over)
+        self.recorder.trouble.connect(lambda text: self.panel.show_hint(text, "danger" if text else "muted"))
         for name in ("heatmap", "levels", "student", "reviewed"):
             self.canvas.set_layer_visible(name, False)
         self.canvas.installEventFilter(self)
@@ -122,6 +109,11 @@ class RecordPage(Page):
         self._show_tracker_choice()
 
     # Following the session
+
+    @property
+    def sitting(self) -> Sitting | None:
+        """The sitting that is on."""
+        return self.recorder.sitting
 
     @property
     def busy(self) -> bool:
@@ -248,7 +240,7 @@ class RecordPage(Page):
         """Begin a look at the image shown: for another target, or for all or each of them."""
         if self.session.study is None:
             return
-        self._guarded(lambda: self._show_look(None))
+        self._show_look(None)
         self.canvas.setFocus()
 
     def next_lesion(self) -> None:
@@ -262,7 +254,7 @@ class RecordPage(Page):
             )
             return
         sitting.instance = (sitting.instance or 1) + 1
-        self._guarded(lambda: self._begin_placement("view"))
+        self.recorder.show("view")
         self._show_target(study)
 
     # A sitting
@@ -276,7 +268,7 @@ class RecordPage(Page):
         try:
             if kind == "replay":
                 self._replay = Replay(study, self.panel.recordings.currentData())
-                self._placement = None
+                self._replayed = None
             else:
                 self._start_sitting(study, kind)
         except UserError as error:
@@ -284,7 +276,7 @@ class RecordPage(Page):
             return
         self.list.setEnabled(False)
         self.panel.show_running(True, replay=kind == "replay")
-        self._live.begin()
+        self.recorder.live.begin()
         self.panel.show_hint("")
         self._timer.start()
         self.canvas.setFocus()
@@ -299,7 +291,9 @@ class RecordPage(Page):
         )
         annotator = self.panel.annotator.text().strip() or self.session.annotator
         self.session.set_annotator(annotator)
-        self.sitting = Sitting(study, tracker, annotator, self.session.target_id)
+        tracker.open()
+        sitting = Sitting(study, tracker, annotator, self.session.target_id)
+        self.recorder.begin(sitting, study, self.canvas)
         self._show_look(None)
 
     def _show_look(self, image_id: str | None) -> None:
@@ -313,96 +307,42 @@ class RecordPage(Page):
         # Set directly: the page shows the image itself, with where it lies, before anyone else reacts.
         self.session.image_id = image_id or self.session.image_id
         self._show_image()
-        self._begin_placement("look")
+        self.recorder.show("look")
 
-    def _begin_placement(self, new: New) -> None:
-        sitting, scene, before = self.sitting, self.canvas.scene, self._placement
-        if sitting is None:
-            return
-        if scene is None:
-            # The image could not be read: gaze falls on nothing until another is shown.
-            self._placement = None
-            sitting.leave(None)
-            return
-        canvas = self.canvas
-        sitting.show(
-            scene.image_id, canvas.image_from_screen(), canvas.viewport_on_screen(), canvas.window_level()
-        )
-        self._placement = placement = sitting.placement
-        assert placement is not None
-        self._live.place(placement, sitting.tracker.geometry, image=new == "image", look=new == "look")
-        moved = before is None or not np.array_equal(before.image_from_screen, placement.image_from_screen)
-        if new == "view" and not moved:
-            return
-        self._look_ends = self._look_presence = None
-        if isinstance(sitting.tracker, SimulatedTracker) and self.session.study is not None:
-            seed = sum(sitting.recording_id.encode())
-            self._looks.draw(self.session.study, sitting.tracker, placement, seed)
+    def _fail(self, text: str) -> None:
+        self.error.emit(text, "")
+        self.end()
 
-    def _on_look(self, placement: Placement, end_ms: float, presence: Presence | None) -> None:
-        now = self._placement
-        if now is not None and (now.image_id, now.target_id) == (placement.image_id, placement.target_id):
-            self._look_ends = time.monotonic() + end_ms / 1000
-            self._look_presence = presence
-
-    def _guarded(self, act: Callable[[], None]) -> None:
-        """Do something with the sitting; what fails is told, and ends it."""
-        try:
-            act()
-        except UserError as error:
-            self.error.emit(str(error), "")
-            self.end()
+    def _look_over(self, presence: Presence | None) -> None:
+        if self.panel.by_itself.isChecked():
+            self.say(presence or "present", staying=False)
 
     def tick(self) -> None:
         """Take what the tracker delivered, and paint it; 60 times a second."""
-        sitting, replay = self.sitting, self._replay
-        if sitting is not None:
-            self._guarded(lambda: self._tick_sitting(sitting))
-        elif replay is not None:
-            self._tick_replay(replay)
-
-    def _tick_sitting(self, sitting: Sitting) -> None:
-        if sitting.failure is not None:
-            raise sitting.failure
-        placement = self._placement
-        if placement is None:
-            return
-        samples = sitting.drain()
-        if samples is not None:
-            # What was measured before this placement belongs to the one before.
-            own = samples[samples["time_ns"] >= placement.start_ns]
-            self._live.take(own, samples, sitting.tracker.geometry, placement)
-        moved = not np.array_equal(self.canvas.image_from_screen(), placement.image_from_screen)
-        relevelled = self.canvas.window_level() != placement.window_level
-        # While it is dragged the window changes all the time: as many placements would cut each fixation to pieces.
-        settled = not self.canvas.changing_window or time.monotonic_ns() - placement.start_ns > LEVEL_AFTER_NS
-        if moved or (relevelled and settled):
-            # Zoomed, panned, seen by another window, or the program's window moved: the same image, not as before.
-            self._begin_placement("view")
-        self._show_meters(sitting.tracker.name, sitting.seconds)
-        if (
-            self.panel.by_itself.isChecked()
-            and self._look_ends is not None
-            and time.monotonic() > self._look_ends
-        ):
-            self.say(self._look_presence or "present", staying=False)
+        if self.sitting is not None:
+            self.recorder.tick()
+        elif self._replay is not None:
+            self._tick_replay(self._replay)
+        # It may have ended in this very tick.
+        if self.sitting is not None:
+            self._show_meters(self.sitting.tracker.name, self.sitting.seconds)
 
     def _tick_replay(self, replay: Replay) -> None:
         for block, placement in replay.blocks():
-            if placement is not self._placement:
+            if placement is not self._replayed:
                 self._show_replayed(placement, replay.recording)
             if placement is not None:
-                self._live.take(block, block, replay.recording.geometry, placement)
+                self.recorder.live.take(block, block, replay.recording.geometry, placement)
         self._show_meters(replay.tracker.name, replay.seconds)
         if replay.ended:
             self.end()
 
     def _show_replayed(self, placement: Placement | None, recording: Recording) -> None:
-        self._placement, study = placement, self.session.study
+        self._replayed, study = placement, self.session.study
         if placement is None or study is None:
             return
-        other = placement.image_id != self.session.image_id or not self._live.total_ms
-        self._live.place(placement, recording.geometry, look=other)
+        other = placement.image_id != self.session.image_id or not self.recorder.live.total_ms
+        self.recorder.live.place(placement, recording.geometry, look=other)
         if placement.image_id in study.images:
             self.session.image_id = placement.image_id
             if placement.target_id in {target.id for target in study.targets}:
@@ -411,7 +351,7 @@ class RecordPage(Page):
             self.canvas.set_shown_window(placement.window_level)
 
     def _show_meters(self, name: str, seconds: float) -> None:
-        measured = self._live.show_meters(seconds)
+        measured = self.recorder.live.show_meters(seconds)
         if measured is not None:
             status = self.tr("tracker: {name} {rate:.0f} Hz, loss {loss:.0f} %")
             self.tracker_status.emit(status.format(name=name, rate=measured[0], loss=measured[1]))
@@ -428,7 +368,7 @@ class RecordPage(Page):
         if not slices.is_volume or (following is None and not staying):
             self.go(1, presence)
             return
-        self._guarded(lambda: self._leave(sitting, study, presence))
+        self.recorder.guarded(lambda: self.recorder.leave(presence))
         self.scroll_to(following or self.session.image_id or "")
         if following is None:
             self.panel.show_hint(self.tr("That was the last slice in this direction; Space goes on."))
@@ -442,11 +382,7 @@ class RecordPage(Page):
             return
         self.session.image_id = image_id
         self._show_image()
-        self._guarded(lambda: self._begin_placement("image"))
-
-    def _leave(self, sitting: Sitting, study: Study, presence: Presence | None) -> None:
-        self._placement = None
-        sitting.leave(presence, [target.id for target in study.targets])
+        self.recorder.show("image")
 
     def go(self, step: int, presence: Presence | None = None) -> None:
         """Leave with a word on the target (after a look, *present* unless another) and go on or back.
@@ -460,7 +396,7 @@ class RecordPage(Page):
                 if found is not None:
                     self.session.set_image(found)
             return
-        gaze_ms = self._live.look_ms
+        gaze_ms = self.recorder.live.look_ms
         single = not self.frame.slices.is_volume and sitting.target_id is not None
         if step > 0 and presence is None and gaze_ms > 0 and single:
             presence = "present"
@@ -470,7 +406,7 @@ class RecordPage(Page):
             return
 
         def move() -> None:
-            self._leave(sitting, study, presence)
+            self.recorder.leave(presence)
             if step > 0 and gaze_ms < TOO_BRIEF_MS:
                 told = self.tr("The last image was looked at for {s:.1f} s only: go back with Backspace?")
                 self.panel.show_hint(told.format(s=gaze_ms / 1000), "warning")
@@ -482,18 +418,16 @@ class RecordPage(Page):
             image_id, self.session.target_id = following
             self._show_look(image_id)
 
-        self._guarded(move)
+        self.recorder.guarded(move)
 
     def end(self) -> None:
         """End the sitting or the replay; fixations are detected and stored in a thread."""
         self._timer.stop()
-        sitting, study = self.sitting, self.session.study
-        self.sitting = None
+        sitting, study = self.recorder.release(), self.session.study
         if self._replay is not None:
             self._replay.tracker.close()
             self._replay = None
-        self._looks.clear()
-        self._placement = None
+        self._replayed = None
         self.canvas.set_live(None, None)
         self.list.setEnabled(True)
         self.panel.show_running(False)
@@ -577,9 +511,8 @@ class RecordPage(Page):
         """Finish a sitting before the window closes; end the threads."""
         self._timer.stop()
         self._facts.stop()
-        sitting, study = self.sitting, self.session.study
-        self.sitting = None
-        self._looks.stop()
+        sitting, study = self.recorder.release(), self.session.study
+        self.recorder.stop()
         self._ahead.stop()
         if self._replay is not None:
             self._replay.tracker.close()

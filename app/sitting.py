@@ -6,27 +6,31 @@ import contextlib
 import queue
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.headless import header_of
-from gaze_capture.recording import Floats, Placement, Presence, Recording, Samples, ScreenGeometry
+from gaze_capture.recording import EventKind, Floats, Placement, Presence, Recording, Samples, ScreenGeometry
 from gaze_capture.recording_codec import RecordingCounts, RecordingWriter
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, look_at, saliency
 from gaze_capture.synthetic_eye import Script
-from gaze_capture.trackers.tracker import Tracker
+from gaze_capture.trackers.tracker import ClockOffset, Tracker, TrackerEvent
 from segmentation.records import new_id
 from segmentation.study import Study
 
 
 class Sitting:
-    """Records a tracker while images are shown; the tracker's thread only enqueues.
+    """Records an open tracker while images are shown; the tracker's threads only enqueue.
+
+    Whatever happens beside samples and placements is stored as events: the connection, the clocks, the distance of
+    the eyes, calibration, pauses.
 
     Raises
     ------
     UserError
-        If the tracker cannot be used or the study cannot be written.
+        If the study cannot be written; the tracker is closed then.
     """
 
     def __init__(self, study: Study, tracker: Tracker, annotator: str, target_id: str | None) -> None:
@@ -38,29 +42,48 @@ class Sitting:
         """Number of the lesion looked at, from 1, where several of one target are told apart."""
         self.said: dict[tuple[str, str], Presence] = {}
         """The words of this sitting, by image and target."""
+        self.paused = False
         self._queue: queue.SimpleQueue[Samples] = queue.SimpleQueue()
         self._placement: Placement | None = None
         self._number = -1
-        self._started_s = time.monotonic()
-        tracker.open()
+        self._started_s = self._arrival_s = time.monotonic()
+        self._clock: ClockOffset | None = None
+        self._distance_mm = 0.0
         header = header_of(tracker, self.recording_id, annotator)
         try:
             self._writer = RecordingWriter(study.new_recording_folder(self.recording_id), header)
         except UserError:
             tracker.close()
             raise
+        self._unwatch = tracker.watch(self._on_event)
         self._unsubscribe = tracker.subscribe(self._receive)
 
     def _receive(self, block: Samples) -> None:
         # The writer keeps its failure and tells it when asked; the tracker's thread must not raise.
         with contextlib.suppress(UserError):
             self._writer.add_samples(block)
+        self._arrival_s = time.monotonic()
         self._queue.put(block)
+
+    def _on_event(self, event: TrackerEvent) -> None:
+        values = {**event.values, "text": event.text}
+        kind: EventKind
+        if event.kind == "lost" or event.kind == "restored":
+            kind, values["state"] = "connection", event.kind
+        else:
+            kind = event.kind
+        with contextlib.suppress(UserError, RuntimeError):
+            self._writer.add_event(kind, event.time_ns, values)
 
     @property
     def failure(self) -> UserError | None:
         """Why nothing is stored any more, or None."""
         return self._writer.failure
+
+    @property
+    def silent_s(self) -> float:
+        """For how long no sample has come."""
+        return time.monotonic() - self._arrival_s
 
     @property
     def placement(self) -> Placement | None:
@@ -71,6 +94,42 @@ class Sitting:
     def seconds(self) -> float:
         """How long the sitting has lasted."""
         return time.monotonic() - self._started_s
+
+    def note(self, kind: EventKind, values: dict[str, Any], time_ns: int | None = None) -> None:
+        """Store an event, now or at a host time."""
+        self._writer.add_event(kind, time.monotonic_ns() if time_ns is None else time_ns, values)
+
+    def found(self) -> None:
+        """Note that the annotator has found the target: what follows is the sweep over it."""
+        if self._placement is not None:
+            placement = self._placement
+            self.note("found", {"image_id": placement.image_id, "target_id": placement.target_id})
+
+    def pause(self) -> None:
+        """End the placement; until `resume`, gaze falls on nothing."""
+        if not self.paused:
+            self.leave(None)
+            self.paused = True
+            self.note("pause", {})
+
+    def resume(self) -> None:
+        """Go on after a pause; a placement must be shown anew."""
+        if self.paused:
+            self.paused = False
+            self.note("resume", {})
+
+    def look_around(self) -> None:
+        """Note what the tracker tells of its clock and of the eyes' distance, where it has changed."""
+        clock = self.tracker.clock
+        if clock is not None and clock != self._clock:
+            self._clock = clock
+            values = {"offset_ns": clock.offset_ns, "uncertainty_ns": clock.uncertainty_ns}
+            self.note("clock", values, clock.measured_ns)
+        eyes = self.tracker.eyes
+        distance_mm = eyes.distance_mm if eyes is not None else None
+        if eyes is not None and distance_mm is not None and abs(distance_mm - self._distance_mm) > 10:
+            self._distance_mm = distance_mm
+            self.note("distance", {"mm": round(distance_mm, 1)}, eyes.time_ns)
 
     def drain(self) -> Samples | None:
         """Return the samples that came since the last call, or None."""
@@ -148,6 +207,7 @@ class Sitting:
             If writing failed; what was stored before is intact.
         """
         self._unsubscribe()
+        self._unwatch()
         seconds = self.seconds
         self.tracker.close()
         with contextlib.suppress(UserError):

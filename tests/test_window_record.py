@@ -40,7 +40,7 @@ def test_sitting_with_the_simulated_tracker_by_keys(window: MainWindow, study: S
     QTest.mouseClick(page.panel.start_button, Qt.MouseButton.LeftButton)
     assert page.sitting is not None
     first_view = page.canvas.image_from_screen()
-    qtbot.waitUntil(lambda: page._live.total_ms > 600, timeout=5000)
+    qtbot.waitUntil(lambda: page.recorder.live.total_ms > 600, timeout=5000)
     assert page.canvas._dot is not None, "the dot is drawn live"
     assert page.canvas.scene is not None and not page.canvas.scene.available, "nothing but the image is shown"
     assert "simulated" in window.tracker_status.text()

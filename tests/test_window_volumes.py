@@ -247,7 +247,7 @@ def test_placements_tell_slice_target_window_and_place(
     seen = []
 
     def settled() -> bool:
-        now = page._placement
+        now = page.recorder.placement
         return (
             now is not None
             and now.window_level == canvas.window_level()
@@ -300,7 +300,9 @@ def test_a_window_that_is_dragged_slowly_starts_few_placements(
         qtbot.wait(17)
     QTest.mouseRelease(page.canvas, Qt.MouseButton.RightButton, pos=QPoint(229, 200))
     level = page.canvas.window_level()
-    qtbot.waitUntil(lambda: page._placement is not None and page._placement.window_level == level)
+    qtbot.waitUntil(
+        lambda: page.recorder.placement is not None and page.recorder.placement.window_level == level
+    )
     found = finish(page, study, qtbot).placements
     assert 3 <= len(found) <= 8
     assert found[-1].window_level == level and found[0].window_level == (40.0, 400.0)
@@ -460,7 +462,7 @@ def test_the_simulated_clinician_goes_through_a_volume_by_itself(
     def through() -> bool:
         seen.add(window.session.image_id)
         # Quicker than the clinician looks: the end of the look is what is tested.
-        page._look_ends = 0.0 if page._look_ends is not None else None
+        page.recorder._look_ends = 0.0 if page.recorder._look_ends is not None else None
         return window.session.target_id == "nodule"
 
     qtbot.waitUntil(through, timeout=8000)
