@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def run(
 ) -> list[float]:
     """Let a synthetic eye follow the targets; return how long each took, in seconds of the samples' time."""
     here = (0.0, 0.0)
-    took = []
+    took: list[float] = []
     while (target := validator.current) is not None:
         there = degrees(target)
         script = Script(np.array([here, there]) + bias_deg, np.array([reaction_ms, 60_000.0]))
@@ -73,13 +74,14 @@ def run(
 
 
 def test_targets_cover_the_screen_and_validation_ones_are_fresh() -> None:
-    for count in (5, 9):
-        targets = calibration_targets(count, seed=3)  # type: ignore[arg-type]
+    counts: tuple[Literal[5, 9], ...] = (5, 9)
+    for count in counts:
+        targets = calibration_targets(count, seed=3)
         assert len(set(targets)) == count and (0.5, 0.5) in targets
         assert min(x for x, _ in targets) == min(y for _, y in targets) == pytest.approx(0.1)
         assert max(x for x, _ in targets) == max(y for _, y in targets) == pytest.approx(0.9)
-        assert targets == calibration_targets(count, seed=3)  # type: ignore[arg-type]
-        assert any(calibration_targets(count, seed=n) != targets for n in range(5))  # type: ignore[arg-type]
+        assert targets == calibration_targets(count, seed=3)
+        assert any(calibration_targets(count, seed=n) != targets for n in range(5))
     assert calibration_targets(inset=0.2)[0][0] in (0.2, 0.5, 0.8)
     known = np.array([degrees(point) for point in calibration_targets(9)])
     for seed in range(50):
@@ -183,7 +185,9 @@ def test_eyes_that_are_never_seen_and_a_silent_tracker_end_a_target() -> None:
     validator.show(FIRST_NS)
     assert validator.state == "settling"
     validator.add(samples)
-    assert validator.current == (0.6, 0.6) and validator.state == "waiting"
+    assert validator.current == (0.6, 0.6)
+    waiting = str(validator.state)
+    assert waiting == "waiting"
     with pytest.raises(RuntimeError):
         validator.validation()
     validator.show(FIRST_NS)
