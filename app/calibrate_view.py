@@ -78,6 +78,8 @@ class CalibrateView(QWidget):
         Used until :attr:`finished`; a widget that it hosted is released.
     store_folder
         Where calibrations are kept for those who come back; None keeps none.
+    validate_first
+        Measures the calibration in use before anything else, as after a drift.
     degrees_per_image_px, spacing_mm
         Of the images to be shown, where known, to tell what lesions can be marked.
     """
@@ -97,6 +99,7 @@ class CalibrateView(QWidget):
         degrees_per_image_px: float | None = None,
         spacing_mm: float | None = None,
         seed: int | None = None,
+        validate_first: bool = False,
     ) -> None:
         super().__init__(parent)
         self.setWindowTitle(self.tr("Calibration"))
@@ -157,6 +160,9 @@ class CalibrateView(QWidget):
         self._timer.start()
         problem = self._find_saved()
         self._show_position(problem)
+        if validate_first:
+            # Once it is in view.
+            QTimer.singleShot(0, self, self._validate)
 
     def _find_saved(self) -> str:
         """Look for a calibration to use again; return what is wrong with it, if anything."""

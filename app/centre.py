@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QStackedWidget
+from PySide6.QtWidgets import QStackedWidget, QWidget
 
 from app.canvas_frame import CanvasFrame
 from app.widgets import EmptyState
@@ -17,6 +17,7 @@ class Centre(QStackedWidget):
     def __init__(self, frame: CanvasFrame, icon: str, sentence: str) -> None:
         super().__init__()
         self._frame = frame
+        self._view: QWidget | None = None
         self.empty = EmptyState(icon, sentence, self.tr("Go to the study"))
         self.empty.acted.connect(self.study_wanted)
         self.addWidget(frame)
@@ -25,6 +26,17 @@ class Centre(QStackedWidget):
     def show_empty(self) -> None:
         """Say why there is no image."""
         self.setCurrentWidget(self.empty)
+
+    def show_view(self, view: QWidget | None) -> None:
+        """Show another view in the canvas's place, or the canvas again; the view stays its owner's."""
+        if self._view is not None:
+            self.removeWidget(self._view)
+        self._view = view
+        if view is None:
+            self.show_frame()
+        else:
+            self.addWidget(view)
+            self.setCurrentWidget(view)
 
     def show_frame(self) -> None:
         """Show the canvas."""

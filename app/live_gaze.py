@@ -10,6 +10,7 @@ import numpy as np
 from app.canvas import Canvas
 from app.live import LiveFixations, OneEuro, binocular
 from app.record_panel import RecordPanel
+from app.scene import Marks
 from app.sitting import image_xy
 from gaze_capture.recording import Placement, Samples, ScreenGeometry
 
@@ -39,6 +40,11 @@ class LiveGaze:
     def look_ms(self) -> float:
         """The time of all fixations of this look, on all slices of a volume."""
         return self._before_ms + self.total_ms
+
+    @property
+    def marks(self) -> Marks:
+        """The fixations on the image shown, in its pixels."""
+        return self._fixations.marks()
 
     def begin(self) -> None:
         """Begin anew, with a sitting."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
+from platformdirs import user_data_path
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent, QMouseEvent
-from PySide6.QtWidgets import QHBoxLayout
+from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
+from app.canvas import Canvas
 from app.canvas_frame import NO_MARKS, CanvasFrame
 from app.centre import Centre
 from app.facts import NOTHING_KNOWN, Facts, gather
@@ -19,25 +22,28 @@ from app.prefetch import Prefetcher
 from app.record_panel import RecordPanel
 from app.record_rows import gaze_row
 from app.recorder import Recorder
-from app.replay import Replay
+from app.recording_flow import Beginning, RecordingFlow
+from app.replay_bar import ReplayBar
+from app.replaying import Replaying
 from app.saving import saving
 from app.scene import SceneCache, bare, with_changes
 from app.screen_trackers import geometry_of, tracker_of
 from app.session import Session
 from app.sitting import Sitting, save
+from app.stage import Stage
 from app.targets_bar import beside
 from app.texts import short_name
 from app.volumes import entries, marks_of
 from app.widgets import box
 from gaze_capture.errors import UserError
-from gaze_capture.recording import Placement, Presence, Recording
+from gaze_capture.recording import Placement, Presence
 from gaze_capture.trackers.mouse import MouseTracker
 from segmentation.study import Study
 
 TICK_MS = 16
 TOO_BRIEF_MS = 1500.0
 PREFETCHED = 4
-VIEW_KEYS = (Qt.Key.Key_W, Qt.Key.Key_F, Qt.Key.Key_Plus, Qt.Key.Key_Equal, Qt.Key.Key_Minus)
+VIEW_KEYS = (Qt.Key.Key_W, Qt.Key.Key_Plus, Qt.Key.Key_Equal, Qt.Key.Key_Minus)
 """Keys of the canvas that hold while recording: they change how the image is seen, not what is drawn over it."""
 
 
@@ -52,10 +58,8 @@ class RecordPage(Page):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._replay: Replay | None = None
         self._cache: SceneCache | None = None
         self._cached_study: Study | None = None
-        self._replayed: Placement | None = None
         self._saving = False
         self._known = NOTHING_KNOWN
         self._facts = Latest(self)
@@ -79,6 +83,7 @@ class RecordPage(Page):
         self.panel.end_wanted.connect(self.end)
         self.panel.left.connect(lambda word: self.go(1) if word is None else self.say(word))
         self.panel.lesion_wanted.connect(self.next_lesion)
+        self.panel.found_wanted.connect(self.found)
         self.panel.look_for.target_chosen.connect(self.look_for)
         self.panel.look_for.together_wanted.connect(lambda _: self._change_look())
         self.list = ImageList(
@@ -88,10 +93,24 @@ class RecordPage(Page):
         self.canvas = self.frame.canvas
         self.canvas.tabbed.connect(self.next_target)
         self.frame.slices.chosen.connect(self.scroll_to)
+        self.stage = Stage(self.frame, self)
+        self.stage.opened.connect(self._take_display)
         self.recorder = Recorder(LiveGaze(self.canvas, self.panel), self)
         self.recorder.failed.connect(self._fail)
         self.recorder.look_over.connect(self._look_over)
         self.recorder.trouble.connect(lambda text: self.panel.show_hint(text, "danger" if text else "muted"))
+        self.replay_bar = ReplayBar()
+        self.replaying = Replaying(self.recorder.live, self.replay_bar, self)
+        self.replaying.shown.connect(self._show_replayed)
+        self.flow = RecordingFlow(self.recorder, self.stage, self)
+        self.flow.phase_changed.connect(self._show_phase)
+        self.flow.begun.connect(lambda: self._show_look(None))
+        self.flow.resumed.connect(self._take_up)
+        self.flow.view_wanted.connect(self._show_view)
+        self.flow.told.connect(self.error)
+        self.panel.pause_wanted.connect(self.flow.pause_or_resume)
+        self.panel.drift_wanted.connect(self.flow.check_drift)
+        self.flow.given_up.connect(self.end)
         for name in ("heatmap", "levels", "student", "reviewed"):
             self.canvas.set_layer_visible(name, False)
         self.canvas.installEventFilter(self)
@@ -102,7 +121,11 @@ class RecordPage(Page):
         layout = QHBoxLayout(self)
         box(layout, spacing=0)
         layout.addWidget(self.list)
-        layout.addWidget(self._centre, 1)
+        middle = QVBoxLayout()
+        box(middle, spacing=0)
+        middle.addWidget(self._centre, 1)
+        middle.addWidget(self.replay_bar)
+        layout.addLayout(middle, 1)
         layout.addWidget(self.panel)
         self.list.chosen.connect(self.session.set_image)
         self.setFocusProxy(self.canvas)
@@ -118,7 +141,7 @@ class RecordPage(Page):
     @property
     def busy(self) -> bool:
         """Whether a sitting or a replay is on."""
-        return self.sitting is not None or self._replay is not None
+        return self.sitting is not None or self.replaying.replay is not None
 
     def refresh(self, what: str) -> None:
         """Show the study's images and the current one."""
@@ -193,10 +216,10 @@ class RecordPage(Page):
         try:
             scene = self._cache.get(image_id, self.session.target_id)
         except UserError as error:
-            self.canvas.set_scene(None)
+            self.stage.set_scene(None)
             self.error.emit(str(error), "")
             return
-        self.canvas.set_scene(bare(scene) if self.busy else with_changes(scene, heatmap=None))
+        self.stage.set_scene(bare(scene) if self.busy else with_changes(scene, heatmap=None))
         following = self.frame.slices.ahead(PREFETCHED) if len(slices) > 1 else []
         names = [*following, self.list.neighbour(image_id, 1)]
         self._ahead.request(
@@ -227,7 +250,7 @@ class RecordPage(Page):
     def look_for(self, target_id: str) -> None:
         """Look for a target in the image shown, from now on."""
         study = self.session.study
-        if study is None or self._replay is not None:
+        if study is None or self.replaying.replay is not None:
             return
         if self.sitting is None:
             self.session.set_target(target_id)
@@ -267,8 +290,7 @@ class RecordPage(Page):
         kind = self.panel.tracker.currentData()
         try:
             if kind == "replay":
-                self._replay = Replay(study, self.panel.recordings.currentData())
-                self._replayed = None
+                self.replaying.start(study, self.panel.recordings.currentData())
             else:
                 self._start_sitting(study, kind)
         except UserError as error:
@@ -291,10 +313,54 @@ class RecordPage(Page):
         )
         annotator = self.panel.annotator.text().strip() or self.session.annotator
         self.session.set_annotator(annotator)
+        beginning = Beginning(
+            lambda: tracker,
+            study,
+            annotator,
+            self.session.target_id,
+            screen=self.panel.screen_chosen(),
+            calibrate=self.panel.calibrate.isChecked(),
+            practice=self.panel.practice.isChecked(),
+            store_folder=user_data_path("gaze-insight", appauthor=False) / "calibrations",
+        )
+        # These are there at once.
         tracker.open()
-        sitting = Sitting(study, tracker, annotator, self.session.target_id)
-        self.recorder.begin(sitting, study, self.canvas)
-        self._show_look(None)
+        self.flow.begin_with(beginning, tracker)
+
+    # In the middle of one
+
+    def found(self) -> None:
+        """Note that the target was found: the search is over, the sweep begins."""
+        sitting = self.sitting
+        if sitting is not None and self.flow.phase == "images":
+            self.recorder.guarded(sitting.found)
+            self.panel.show_hint(self.tr("Found: look all over it, edge included."), "accent")
+
+    def _show_phase(self, phase: str) -> None:
+        self.canvas.set_live(None, None)
+        self.panel.show_phase(phase)
+
+    def _take_up(self) -> None:
+        """Go on with the look that was interrupted, in a placement of its own."""
+        self._show_image()
+        self.recorder.show("image")
+        self.stage.seen.setFocus()
+
+    def _show_view(self, view: QWidget | None) -> None:
+        """Show the operator a calibration or a drift check in the images' place, or the images again."""
+        self.list.setVisible(view is None)
+        self.panel.setVisible(view is None)
+        self._centre.show_view(view)
+        if view is not None:
+            view.setFocus()
+        else:
+            self.canvas.setFocus()
+
+    def _take_display(self, canvas: Canvas) -> None:
+        """Treat a canvas on a display of its own as the page's."""
+        canvas.installEventFilter(self)
+        canvas.tabbed.connect(self.next_target)
+        canvas.scrolled.connect(self.frame.slices.step)
 
     def _show_look(self, image_id: str | None) -> None:
         """Show an image (None: the same) for the current target, and begin to look at it."""
@@ -321,29 +387,16 @@ class RecordPage(Page):
         """Take what the tracker delivered, and paint it; 60 times a second."""
         if self.sitting is not None:
             self.recorder.tick()
-        elif self._replay is not None:
-            self._tick_replay(self._replay)
+        elif self.replaying.replay is not None:
+            self.replaying.tick()
+            self._show_meters("replay", self.replaying.replay.position_s)
         # It may have ended in this very tick.
         if self.sitting is not None:
             self._show_meters(self.sitting.tracker.name, self.sitting.seconds)
 
-    def _tick_replay(self, replay: Replay) -> None:
-        for block, placement in replay.blocks():
-            if placement is not self._replayed:
-                self._show_replayed(placement, replay.recording)
-            if placement is not None:
-                self.recorder.live.take(block, block, replay.recording.geometry, placement)
-        self._show_meters(replay.tracker.name, replay.seconds)
-        if replay.ended:
-            self.end()
-
-    def _show_replayed(self, placement: Placement | None, recording: Recording) -> None:
-        self._replayed, study = placement, self.session.study
-        if placement is None or study is None:
-            return
-        other = placement.image_id != self.session.image_id or not self.recorder.live.total_ms
-        self.recorder.live.place(placement, recording.geometry, look=other)
-        if placement.image_id in study.images:
+    def _show_replayed(self, placement: Placement) -> None:
+        study = self.session.study
+        if study is not None and placement.image_id in study.images:
             self.session.image_id = placement.image_id
             if placement.target_id in {target.id for target in study.targets}:
                 self.session.target_id = placement.target_id
@@ -375,7 +428,7 @@ class RecordPage(Page):
 
     def scroll_to(self, image_id: str) -> None:
         """Show another slice of the volume."""
-        if self._replay is not None:
+        if self.replaying.replay is not None:
             return
         if self.sitting is None:
             self.session.set_image(image_id)
@@ -390,8 +443,11 @@ class RecordPage(Page):
         A volume is left without a word: the slice that happens to be shown last need not hold the target.
         """
         sitting, study = self.sitting, self.session.study
+        if sitting is not None and self.flow.phase != "images":
+            self.flow.space()
+            return
         if sitting is None or study is None:
-            if self._replay is None:
+            if self.replaying.replay is None:
                 found = self.list.neighbour(self.session.image_id, step)
                 if found is not None:
                     self.session.set_image(found)
@@ -424,10 +480,8 @@ class RecordPage(Page):
         """End the sitting or the replay; fixations are detected and stored in a thread."""
         self._timer.stop()
         sitting, study = self.recorder.release(), self.session.study
-        if self._replay is not None:
-            self._replay.tracker.close()
-            self._replay = None
-        self._replayed = None
+        self.replaying.end()
+        self.flow.end()
         self.canvas.set_live(None, None)
         self.list.setEnabled(True)
         self.panel.show_running(False)
@@ -457,43 +511,76 @@ class RecordPage(Page):
     # Events
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Pass the pointer on where it stands in for the eyes."""
+        """Take keys before the canvas does while someone is recorded; pass the pointer on that stands in for eyes."""
         tracker = self.sitting.tracker if self.sitting is not None else None
-        if isinstance(tracker, MouseTracker) and watched is self.canvas:
+        if tracker is not None and event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent):
+            tab = event.key() in (Qt.Key.Key_Tab, Qt.Key.Key_Backtab)
+            return not tab and self._handle_in_sitting(event)
+        if event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent):
+            return self.replaying.handle_key(event)
+        if isinstance(tracker, MouseTracker) and isinstance(watched, Canvas) and watched is self.stage.seen:
             if event.type() == QEvent.Type.MouseMove and isinstance(event, QMouseEvent):
-                place = event.globalPosition() - self.canvas.screen().geometry().topLeft()
-                size = self.canvas.screen().geometry().size()
+                place = event.globalPosition() - watched.screen().geometry().topLeft()
+                size = watched.screen().geometry().size()
                 tracker.move(place.x() / size.width(), place.y() / size.height())
             elif event.type() == QEvent.Type.Leave:
                 tracker.leave()
         return super().eventFilter(watched, event)
 
+    def _actions(self) -> dict[int, Callable[[], None]]:
+        """Return what keys do in the middle of a sitting."""
+        key = Qt.Key
+        return {
+            key.Key_Space: lambda: self.go(1),
+            key.Key_Backspace: lambda: self.go(-1),
+            key.Key_0: lambda: self.say("absent"),
+            key.Key_Q: lambda: self.say("unsure"),
+            key.Key_U: lambda: self.say("ungradable"),
+            key.Key_F: self.found,
+            key.Key_L: self.next_lesion,
+            key.Key_P: self.flow.pause_or_resume,
+            key.Key_D: self.flow.check_drift,
+            key.Key_Escape: self.end,
+        }
+
+    def _handle_in_sitting(self, event: QKeyEvent) -> bool:
+        """Act on a key in the middle of a sitting; returns whether it was taken."""
+        key, plain = event.key(), not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+        act = self._actions().get(key) if plain else None
+        if self.flow.phase != "images":
+            if plain and key == Qt.Key.Key_Space:
+                if not event.isAutoRepeat():
+                    self.flow.space()
+                return True
+            if key not in (Qt.Key.Key_P, Qt.Key.Key_D, Qt.Key.Key_Escape):
+                act = None
+        if act is not None:
+            if not event.isAutoRepeat():
+                act()
+            return True
+        if self.flow.phase == "images" and self.frame.slices.handle_key(event):
+            return True
+        if key in VIEW_KEYS and plain:
+            return self.stage.seen.handle_key(event)
+        # No letter may leave the page, or toggle a layer, in the middle of a recording.
+        return plain and bool(event.text())
+
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Move on, or take a word on the image; then the canvas's keys."""
         key = event.key()
         plain = not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
-        recording = self.sitting is not None
-        words: dict[int, Presence] = {
-            Qt.Key.Key_0: "absent",
-            Qt.Key.Key_Q: "unsure",
-            Qt.Key.Key_U: "ungradable",
-        }
-        if plain and key == Qt.Key.Key_Space and not event.isAutoRepeat():
+        if self.sitting is not None:
+            if not self._handle_in_sitting(event):
+                super().keyPressEvent(event)
+        elif self.replaying.handle_key(event):
+            event.accept()
+        elif plain and key == Qt.Key.Key_Space and not event.isAutoRepeat():
             self.go(1)
         elif plain and key == Qt.Key.Key_Backspace:
             self.go(-1)
-        elif plain and recording and key in words:
-            if not event.isAutoRepeat():
-                self.say(words[key])
-        elif plain and recording and key == Qt.Key.Key_L:
-            if not event.isAutoRepeat():
-                self.next_lesion()
         elif key == Qt.Key.Key_Escape and self.busy:
             self.end()
         elif self.frame.slices.handle_key(event):
-            event.accept()
-        elif recording and plain and event.text() and key not in VIEW_KEYS:
-            # No letter may leave the page, or toggle a layer, in the middle of a recording.
             event.accept()
         elif not self.canvas.handle_key(event):
             super().keyPressEvent(event)
@@ -514,9 +601,6 @@ class RecordPage(Page):
         sitting, study = self.recorder.release(), self.session.study
         self.recorder.stop()
         self._ahead.stop()
-        if self._replay is not None:
-            self._replay.tracker.close()
-            self._replay = None
         if sitting is not None and study is not None:
             with contextlib.suppress(UserError):
                 save(sitting, study)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QGuiApplication, QScreen
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -34,6 +35,9 @@ class RecordPanel(QFrame):
     left = Signal(object)
     """A Presence was said, or None: go on, with none in particular."""
     lesion_wanted = Signal()
+    found_wanted = Signal()
+    pause_wanted = Signal()
+    drift_wanted = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,6 +60,11 @@ class RecordPanel(QFrame):
         self.rate.setValue(120)
         self.rate.setSuffix(" Hz")
         self.rate.lineEdit().setTextMargins(8, 0, 0, 0)
+        self.display = QComboBox()
+        self.display.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.display.setToolTip(self.tr("Where the annotator sees the images"))
+        self.display_label = label(self.tr("Display"), "muted")
+        self.list_screens()
         self.annotator = QLineEdit()
         self.annotator.editingFinished.connect(lambda: self.annotator_named.emit(self.annotator.text()))
         self.about = label("", "muted", wrap=True)
@@ -74,6 +83,7 @@ class RecordPanel(QFrame):
             (label(self.tr("Tracker"), "muted"), self.tracker),
             (self.recording_label, self.recordings),
             (self.rate_label, self.rate),
+            (self.display_label, self.display),
             (label(self.tr("Annotator"), "muted"), self.annotator),
         )
         for row, (name, widget) in enumerate(rows):
@@ -87,6 +97,10 @@ class RecordPanel(QFrame):
         column.addWidget(self.about)
         column.addWidget(self.show_gaze)
         column.addWidget(self.by_itself)
+        self.calibrate = QCheckBox(self.tr("Calibrate and validate first"))
+        column.addWidget(self.calibrate)
+        self.practice = QCheckBox(self.tr("Two practice images first"))
+        column.addWidget(self.practice)
         column.addSpacing(theme.WIDE)
         column.addWidget(heading(self.tr("Now")))
         meters = QGridLayout()
@@ -140,19 +154,30 @@ class RecordPanel(QFrame):
         self.lesion_button.setToolTip(
             self.tr("Another lesion of the same target is looked at from now on; stay on the image (L)")
         )
+        self.found_button = Button(self.tr("Found"), "crosshair", "", self.found_wanted.emit)
+        self.found_button.setToolTip(self.tr("The search is over; what follows is looking all over it (F)"))
+        self.pause_button = Button(self.tr("Pause"), "pause", "", self.pause_wanted.emit)
+        self.drift_button = Button(self.tr("Drift"), "target", "", self.drift_wanted.emit)
+        self.drift_button.setToolTip(self.tr("See how far the gaze has drifted (D)"))
         grid.addWidget(self.start_button, 0, 0, 1, 6)
         grid.addWidget(self.next_button, 1, 0, 1, 6)
         grid.addWidget(self.nothing_button, 2, 0, 1, 2)
         grid.addWidget(self.unsure_button, 2, 2, 1, 2)
         grid.addWidget(self.ungradable_button, 2, 4, 1, 2)
-        grid.addWidget(self.lesion_button, 3, 0, 1, 3)
-        grid.addWidget(self.end_button, 3, 3, 1, 3)
+        grid.addWidget(self.found_button, 3, 0, 1, 3)
+        grid.addWidget(self.lesion_button, 3, 3, 1, 3)
+        grid.addWidget(self.pause_button, 4, 0, 1, 2)
+        grid.addWidget(self.drift_button, 4, 2, 1, 2)
+        grid.addWidget(self.end_button, 4, 4, 1, 2)
         self._while_recording = (
             self.next_button,
             self.nothing_button,
             self.unsure_button,
             self.ungradable_button,
             self.lesion_button,
+            self.found_button,
+            self.pause_button,
+            self.drift_button,
         )
         for column in range(6):
             grid.setColumnStretch(column, 1)
@@ -160,10 +185,46 @@ class RecordPanel(QFrame):
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             button.hide()
         self.show_flow(several=False, volume=False)
+        self.show_phase("images")
         return controls
 
     def _word(self, text: str, presence: Presence) -> Button:
         return Button(text, role="word", on_click=lambda: self.left.emit(presence))
+
+    def screen_chosen(self) -> QScreen | None:
+        """Return the display that shows the images and nothing else; None: this window shows them."""
+        name = self.display.currentData()
+        return next((screen for screen in QGuiApplication.screens() if screen.name() == name), None)
+
+    def list_screens(self) -> None:
+        """Offer the displays that are plugged in now."""
+        chosen = self.display.currentData()
+        self.display.clear()
+        self.display.addItem(self.tr("In this window"), None)
+        for screen in QGuiApplication.screens():
+            size = screen.geometry().size() * screen.devicePixelRatio()
+            text = self.tr("Full screen: {name}, {w} × {h}")
+            self.display.addItem(
+                text.format(name=screen.name() or self.tr("display"), w=size.width(), h=size.height()),
+                screen.name(),
+            )
+        self.display.setCurrentIndex(max(0, self.display.findData(chosen)))
+
+    def show_phase(self, phase: str) -> None:
+        """Say on the button whether it pauses or goes on, and leave only what counts now."""
+        paused = phase == "paused"
+        self.pause_button.setText(self.tr("Go on") if paused else self.tr("Pause"))
+        self.pause_button.set_icon("play" if paused else "pause")
+        self.pause_button.setToolTip(
+            self.tr("Show the image again (P)") if paused else self.tr("Hide the image for a while (P)")
+        )
+        for button in self._while_recording:
+            button.setEnabled(
+                phase == "images" or (paused and button in (self.pause_button, self.drift_button))
+            )
+        if phase == "practice":
+            self.next_button.setEnabled(True)
+            self.next_button.setText(self.tr("Go on"))
 
     def show_flow(self, *, several: bool, volume: bool) -> None:
         """Say on the buttons where they lead: to the next target, slice, image or volume."""
@@ -193,6 +254,8 @@ class RecordPanel(QFrame):
         self.rate.setVisible(kind != "replay")
         self.rate_label.setVisible(kind != "replay")
         self.by_itself.setVisible(kind == "simulated")
+        for widget in (self.practice, self.calibrate, self.display, self.display_label):
+            widget.setVisible(kind != "replay")
         texts = {
             "simulated": self.tr(
                 "A synthetic clinician looks at the images: at their true masks where there are any, else at what "
@@ -215,6 +278,10 @@ class RecordPanel(QFrame):
         self.end_button.setVisible(on)
         for button in self._while_recording:
             button.setVisible(on and not replay)
+        for widget in (self.practice, self.calibrate):
+            widget.setVisible(not on and self.tracker.currentData() != "replay")
+        if not on:
+            self.show_phase("images")
 
     def show_eyes(self, left_percent: float, right_percent: float) -> None:
         """Show how often each eye was seen of late."""

@@ -11,6 +11,7 @@ from PySide6.QtCore import QObject, Qt, Signal
 
 from app.canvas import Canvas
 from app.live_gaze import LiveGaze
+from app.practice import PracticeImage
 from app.simulated_looks import SimulatedLooks
 from app.sitting import Sitting
 from gaze_capture.errors import UserError
@@ -49,6 +50,8 @@ class Recorder(QObject):
         self.live = live
         self.sitting: Sitting | None = None
         self.placement: Placement | None = None
+        self._practised: Placement | None = None
+        """Where a practice image lies; never stored, as it is no image of the study."""
         self._study: Study | None = None
         self._seen: Canvas | None = None
         self._look_ends: float | None = None
@@ -65,10 +68,14 @@ class Recorder(QObject):
         self._in_trouble = False
         self.live.begin()
 
+    def seen_on(self, canvas: Canvas) -> None:
+        """Tell that the participant looks at another canvas from now on."""
+        self._seen = canvas
+
     def release(self) -> Sitting | None:
         """Let go of the sitting and return it; it still has to be saved."""
         sitting, self.sitting = self.sitting, None
-        self.placement = self._seen = self._study = None
+        self.placement = self._practised = self._seen = self._study = None
         self._looks.clear()
         return sitting
 
@@ -87,6 +94,7 @@ class Recorder(QObject):
 
     def show(self, new: New) -> None:
         """Begin a placement of what the participant sees now."""
+        self._practised = None
         self.guarded(lambda: self._show(new))
 
     def _show(self, new: New) -> None:
@@ -109,6 +117,25 @@ class Recorder(QObject):
         self._look_ends = self._look_presence = None
         if isinstance(sitting.tracker, SimulatedTracker) and self._study is not None:
             self._looks.draw(self._study, sitting.tracker, placement, sum(sitting.recording_id.encode()))
+
+    def practise(self, image: PracticeImage) -> None:
+        """Follow the gaze on a practice image, which the participant sees now, and store no placement of it."""
+        sitting, seen = self.sitting, self._seen
+        if sitting is None or seen is None:
+            return
+        now = time.monotonic_ns()
+        view = seen.image_from_screen()
+        self._practised = Placement(image.scene.image_id, None, now, now, view, seen.viewport_on_screen())
+        self.live.place(self._practised, sitting.tracker.geometry, look=True)
+        if isinstance(sitting.tracker, SimulatedTracker):
+            script, _ = image.simulated_look(
+                view, sitting.tracker.geometry, sum(sitting.recording_id.encode())
+            )
+            sitting.tracker.follow(script)
+
+    def rest(self) -> None:
+        """Let gaze on a practice image count no more."""
+        self._practised = None
 
     def leave(self, presence: Presence | None) -> None:
         """End the placement with the annotator's word on the target; UserError if it cannot be stored."""
@@ -148,6 +175,9 @@ class Recorder(QObject):
         sitting.look_around()
         self._watch(sitting)
         samples = sitting.drain()
+        if self._practised is not None and samples is not None:
+            self.live.take(samples, samples, sitting.tracker.geometry, self._practised)
+            return
         if placement is None or seen is None:
             if samples is not None:
                 self.live.count(samples)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, QRect, QRectF, Qt
-from PySide6.QtGui import QPainter
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
-    QStyle,
-    QStyledItemDelegate,
-    QStyleOptionViewItem,
     QTableView,
 )
 
+from app.tables import PillDelegate
 from app.texts import short_name
-from app.widgets import paint_pill
 
 STATE_TOKENS = {
     "waiting": "muted",
@@ -72,30 +68,8 @@ class RunModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.ToolTipRole:
             return run_id
         if role == Qt.ItemDataRole.UserRole:
-            return state
+            return STATE_TOKENS[state]
         return None
-
-
-class _StateDelegate(QStyledItemDelegate):
-    def paint(
-        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
-    ) -> None:
-        # The row's ground as the style draws it, without the text that the pill holds.
-        ground = QStyleOptionViewItem(option)
-        self.initStyleOption(ground, index)
-        ground.text = ""
-        style = option.widget.style()
-        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, ground, painter, option.widget)
-        area: QRect = option.rect
-        painter.save()
-        font = painter.font()
-        font.setPixelSize(12)
-        painter.setFont(font)
-        word = index.data()
-        width = min(area.width() - 8, painter.fontMetrics().horizontalAdvance(word) + 30)
-        token = STATE_TOKENS[index.data(Qt.ItemDataRole.UserRole)]
-        paint_pill(painter, QRectF(area.left() + 4, area.center().y() - 10, width, 22), word, token)
-        painter.restore()
 
 
 class RunTable(QTableView):
@@ -104,7 +78,7 @@ class RunTable(QTableView):
     def __init__(self, model: RunModel) -> None:
         super().__init__()
         self.setModel(model)
-        self.setItemDelegateForColumn(2, _StateDelegate(self))
+        self.setItemDelegateForColumn(2, PillDelegate(self))
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setShowGrid(False)

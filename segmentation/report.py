@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import math
-from collections.abc import Iterable, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gaze_capture.errors import UserError
+from gaze_capture.quality import DATA_LOSS, MEAN_ERROR_DEG
 from gaze_capture.storage import read_json, write_bytes_atomic
 from segmentation.evaluation import DISTANCES, Spread, evaluate
 from segmentation.explanation import load_explanation
@@ -24,14 +21,12 @@ from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
 from segmentation.records import StudyImage, Target
 from segmentation.report_figures import Overlay, curve, histogram, legend, overlay_figure
+from segmentation.report_parts import graded, row, table, whole_page
 from segmentation.runs import RunFolder, latest_run
 from segmentation.study import Study
 
 CARDS_PER_ROW = 3
 """How many of the best, of the median and of the worst images are shown."""
-
-_GOOD_LOSS, _FAIR_LOSS = 0.10, 0.20
-_GOOD_ERROR_DEG, _FAIR_ERROR_DEG = 0.5, 1.0
 
 
 def write_report(
@@ -66,45 +61,8 @@ def write_report(
     if run:
         sections += [_metrics_section(metrics), _targets_section(study, metrics), _run_section(study, run)]
     sections.append(_gallery_section(study, run, chosen, split, progress))
-    page = _PAGE.format(
-        title=escape(study.name),
-        style=resources.files("resources").joinpath("report.css").read_text(encoding="utf-8"),
-        badges=_badges(study),
-        subtitle=_subtitle(study, run),
-        sections="\n".join(sections),
-        version=escape(importlib.metadata.version("gaze-insight")),
-        written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-    )
+    page = whole_page(study.name, _subtitle(study, run), _badges(study), sections)
     write_bytes_atomic(file, page.encode())
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} · Gaze Insight report</title>
-<style>
-{style}
-</style>
-</head>
-<body>
-<header><div>
-<p class="kicker">Gaze Insight report</p>
-<h1>{title}</h1>
-<p class="muted">{subtitle}</p>
-<div>{badges}</div>
-</div></header>
-<main>
-{sections}
-</main>
-<footer><div>
-<strong>Research use only. Not a medical device.</strong> Nothing in this report may guide the care of a patient.<br>
-Written by Gaze Insight {version} on {written}.
-</div></footer>
-</body>
-</html>
-"""
 
 
 def _run(study: Study, run_id: str | None) -> RunFolder | None:
@@ -178,35 +136,27 @@ def _tiles(study: Study, metrics: dict[str, dict[str, Any]], chosen: dict[str, A
 # Gaze
 
 
-def _graded(value: float, good: float, fair: float, text: str) -> str:
-    """Colour a value by the limits of a good and a fair sitting, with a word for those who do not see colour."""
-    if not math.isfinite(value):
-        return "–"
-    grade = "good" if value <= good else "fair" if value <= fair else "poor"
-    return f'<span class="state {grade}" title="{grade}">{text}</span>'
-
-
 def _gaze_section(study: Study, progress: Progress) -> str:
     rows = gaze_quality(study, progress)
     if not rows:
         return "<h2>Gaze</h2><p>No image has been looked at yet.</p>"
     body = []
-    for row in rows:
-        images = max(row.images, 1)
+    for found in rows:
+        images = max(found.images, 1)
         body.append(
-            _row(
-                f'<span class="mono">{escape(row.source)}</span>',
-                escape(row.annotator),
-                f'<span class="fair">simulated from {escape(row.simulated_from)}</span>'
-                if row.simulated_from
-                else escape(row.tracker),
-                str(row.images),
-                "–" if row.samples is None else f"{row.samples:,}",
-                f"{row.rate_hz:.0f} Hz" if math.isfinite(row.rate_hz) else "–",
-                _graded(row.data_loss, _GOOD_LOSS, _FAIR_LOSS, f"{row.data_loss:.1%}"),
-                _graded(row.accuracy_deg, _GOOD_ERROR_DEG, _FAIR_ERROR_DEG, f"{row.accuracy_deg:.2f}°"),
-                f"{row.fixations / images:.1f}",
-                f"{row.viewing_seconds / images:.1f} s",
+            row(
+                f'<span class="mono">{escape(found.source)}</span>',
+                escape(found.annotator),
+                f'<span class="fair">simulated from {escape(found.simulated_from)}</span>'
+                if found.simulated_from
+                else escape(found.tracker),
+                str(found.images),
+                "–" if found.samples is None else f"{found.samples:,}",
+                f"{found.rate_hz:.0f} Hz" if math.isfinite(found.rate_hz) else "–",
+                graded(found.data_loss, *DATA_LOSS, f"{found.data_loss:.1%}"),
+                graded(found.accuracy_deg, *MEAN_ERROR_DEG, f"{found.accuracy_deg:.2f}°"),
+                f"{found.fixations / images:.1f}",
+                f"{found.viewing_seconds / images:.1f} s",
                 text=(1, 2),
             )
         )
@@ -226,7 +176,7 @@ def _gaze_section(study: Study, progress: Progress) -> str:
         "<h2>Gaze quality</h2>"
         '<p class="note">Data loss is the share of samples in which neither eye was found: good up to 10 %, fair up '
         "to 20 %. Accuracy is the validated mean error: good up to 0.5°, fair up to 1.0°; beyond, recalibrate. "
-        "Fixations and time are means an image.</p>" + _table(head, body, text=(1, 2))
+        "Fixations and time are means an image.</p>" + table(head, body, text=(1, 2))
     )
 
 
@@ -248,7 +198,7 @@ def _pseudomask_section(study: Study) -> str:
     for (split, threshold), values in sorted(found.items(), key=lambda item: (item[0][0], -item[0][1])):
         agreements = [agreement for _, agreement in values if agreement is not None]
         body.append(
-            _row(
+            row(
                 escape(split),
                 f"{threshold:g}",
                 str(len(values)),
@@ -262,7 +212,7 @@ def _pseudomask_section(study: Study) -> str:
     if label:
         note += f" The gaze was simulated from {escape(label)}: the agreement is that of simulated gaze."
     head = ("Split", "Level", "Images", "Mean area", "Dice against true masks")
-    return f'<h2>Pseudo-masks</h2><p class="note">{note}</p>' + _table(head, body)
+    return f'<h2>Pseudo-masks</h2><p class="note">{note}</p>' + table(head, body)
 
 
 # The run
@@ -281,7 +231,7 @@ def _metrics_section(metrics: dict[str, dict[str, Any]]) -> str:
         ]
         cells += [_spread(values[name], 3) for name in ("dice", "iou", "miou")]
         cells += [_spread(values[name], 1) for name in DISTANCES]
-        body.append(_row(*cells, text=(1, 2)))
+        body.append(row(*cells, text=(1, 2)))
         if values.get("images_without_target"):
             held = values["images"] - values["images_without_target"]
             for label, count, name in (
@@ -290,7 +240,7 @@ def _metrics_section(metrics: dict[str, dict[str, Any]]) -> str:
             ):
                 empty = [""] * 5
                 body.append(
-                    _row(f"&emsp;{label}", "", "", str(count), _spread(values[name], 3), *empty, text=(1, 2))
+                    row(f"&emsp;{label}", "", "", str(count), _spread(values[name], 3), *empty, text=(1, 2))
                 )
     head = ("Split", "Against", "Gaze", "Images", "Dice", "IoU", "mIoU", "HD95 px", "ASD px", "ASSD px")
     seconds = next((item["annotation_seconds_per_image"] for item in metrics.values()), None)
@@ -307,7 +257,7 @@ def _metrics_section(metrics: dict[str, dict[str, Any]]) -> str:
             f"<h3>Dice of each image, {escape(where)}, {escape(shown['gaze'])}</h3>"
             f'<div class="panel chart">{histogram(list(scores.values()))}</div>'
         )
-    return f'<h2>Metrics</h2><p class="note">{note}</p>' + _table(head, body, text=(1, 2)) + chart
+    return f'<h2>Metrics</h2><p class="note">{note}</p>' + table(head, body, text=(1, 2)) + chart
 
 
 def _targets_section(study: Study, metrics: dict[str, dict[str, Any]]) -> str:
@@ -322,7 +272,7 @@ def _targets_section(study: Study, metrics: dict[str, dict[str, Any]]) -> str:
             area, without = one["false_positive_area_percent"], one["images_without_target"]
             share = area["share_of_images"]
             rows.append(
-                _row(
+                row(
                     name,
                     *where,
                     str(one["images"] - without),
@@ -336,7 +286,7 @@ def _targets_section(study: Study, metrics: dict[str, dict[str, Any]]) -> str:
             )
             if volumes := one.get("volumes"):
                 volume_rows.append(
-                    _row(
+                    row(
                         name,
                         *where,
                         str(volumes["count"]),
@@ -353,7 +303,7 @@ def _targets_section(study: Study, metrics: dict[str, dict[str, Any]]) -> str:
         '<h2>Targets</h2><p class="note">Images with and without the target apart. The false-positive area is '
         "what was drawn, in percent of the image, where the target is not there; beside it the share of these images "
         "in which anything was drawn.</p>"
-        + _table(
+        + table(
             (*head, "With", "Dice", "Without", "Dice", "False-positive area %", "Any"), rows, text=(0, 2, 3)
         )
     )
@@ -361,7 +311,7 @@ def _targets_section(study: Study, metrics: dict[str, dict[str, Any]]) -> str:
         html += (
             '<h3>Whole volumes</h3><p class="note">Over the slices of a volume that have a truth; distances in three '
             "dimensions, where the spacing is known.</p>"
-            + _table((*head, "Volumes", "Dice 3-D", "HD95 mm", "ASSD mm"), volume_rows, text=(0, 2, 3))
+            + table((*head, "Volumes", "Dice 3-D", "HD95 mm", "ASSD mm"), volume_rows, text=(0, 2, 3))
         )
     return html
 
@@ -546,20 +496,3 @@ def _spread(spread: dict[str, float | None], digits: int = 3) -> str:
         return "–"
     tail = f' <span class="sd">± {sd:.{digits}f}</span>' if sd is not None else ""
     return f"{mean:.{digits}f}{tail}"
-
-
-def _row(*cells: str, text: Sequence[int] = ()) -> str:
-    """Make a row of cells that are HTML already; columns in `text` are set left."""
-    marked = (
-        f'<td class="text">{cell}</td>' if index in text else f"<td>{cell}</td>"
-        for index, cell in enumerate(cells)
-    )
-    return f"<tr>{''.join(marked)}</tr>"
-
-
-def _table(head: Iterable[str], rows: Iterable[str], text: Sequence[int] = ()) -> str:
-    cells = "".join(
-        f'<th class="text">{escape(name)}</th>' if index in text else f"<th>{escape(name)}</th>"
-        for index, name in enumerate(head)
-    )
-    return f'<div class="panel"><table><thead><tr>{cells}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'

@@ -43,7 +43,7 @@ def test_sitting_with_the_simulated_tracker_by_keys(window: MainWindow, study: S
     qtbot.waitUntil(lambda: page.recorder.live.total_ms > 600, timeout=5000)
     assert page.canvas._dot is not None, "the dot is drawn live"
     assert page.canvas.scene is not None and not page.canvas.scene.available, "nothing but the image is shown"
-    assert "simulated" in window.tracker_status.text()
+    qtbot.waitUntil(lambda: "simulated" in window.tracker_status.text(), timeout=5000)
     QTest.keyClick(page.canvas, Qt.Key.Key_V)
     assert window.current_page() == "record", "letters do not leave the page in the middle of it"
     window.show_page("train")
@@ -129,17 +129,66 @@ def test_replay_shows_a_recording_as_it_was_and_stores_nothing(
     assert page.panel.start_button.isEnabled()
     seen: list[str] = []
     page.start()
-    assert page.panel.next_button.isHidden()
+    assert page.panel.next_button.isHidden() and page.replay_bar.isVisible()
+    replay = page.replaying.replay
+    assert replay is not None
 
     def ended() -> bool:
         scene = page.canvas.scene
-        if page.busy and scene is not None and scene.image_id not in seen:
+        if scene is not None and scene.image_id not in seen:
             seen.append(scene.image_id)
-        return not page.busy
+        return replay.ended
 
     qtbot.waitUntil(ended, timeout=5000)
     assert ids[0] in seen and ids[1] in seen
     assert study.recording_ids() == before
+    assert page.busy, "one may go back from the end"
+    QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
+    assert not page.busy and page.replay_bar.isHidden()
+
+
+def test_replay_goes_where_the_time_line_is_clicked_and_as_fast_as_wanted(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    page = page_of(window)
+    ids = list(study.images)
+    page.start()
+    for _ in range(2):
+        qtbot.wait(700)
+        QTest.keyClick(page.canvas, Qt.Key.Key_Space)
+    qtbot.wait(300)
+    page.end()
+    qtbot.waitUntil(lambda: not page._saving, timeout=10000)
+    page.panel.tracker.setCurrentIndex(page.panel.tracker.findData("replay"))
+    page.start()
+    replay = page.replaying.replay
+    assert replay is not None
+    line = page.replay_bar.timeline
+    QTest.keyClick(page.canvas, Qt.Key.Key_Space)
+    assert not replay.playing
+    [first, second, third] = replay.spans
+    middle = (second.start_s + second.end_s) / 2
+    place = QPoint(round(line._x(middle)), line.height() // 2)
+    QTest.mouseClick(line, Qt.MouseButton.LeftButton, pos=place)
+    assert window.session.image_id == ids[1]
+    assert replay.position_s == pytest.approx(middle, abs=0.05)
+    before = page.recorder.live.total_ms
+    qtbot.wait(150)
+    assert replay.position_s == pytest.approx(middle, abs=0.05), "it stands still"
+    assert page.recorder.live.total_ms == before
+    QTest.keyClick(page.canvas, Qt.Key.Key_Right)
+    assert window.session.image_id == ids[2] and replay.position_s == pytest.approx(third.start_s, abs=0.02)
+    QTest.keyClick(page.canvas, Qt.Key.Key_Left)
+    QTest.keyClick(page.canvas, Qt.Key.Key_Left)
+    assert window.session.image_id == ids[0] and replay.position_s == pytest.approx(first.start_s, abs=0.02)
+    for _ in range(4):
+        QTest.keyClick(page.canvas, Qt.Key.Key_Plus)
+    assert replay.speed == 16
+    QTest.keyClick(page.canvas, Qt.Key.Key_Space)
+    # 1.7 s of recording in about a tenth of a second.
+    qtbot.waitUntil(lambda: replay.ended, timeout=1500)
+    assert window.session.image_id == ids[2]
+    QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
 
 
 def test_closing_the_window_keeps_the_recording(window: MainWindow, study: Study, qtbot: QtBot) -> None:

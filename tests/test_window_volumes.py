@@ -331,7 +331,7 @@ def test_a_replay_shows_slices_and_windows_as_they_were(
         level = page.canvas.shown_window
         if page.busy and level is not None:
             seen.add((window.session.image_id, window.session.target_id, round(level[1])))
-        return not page.busy
+        return page.replaying.replay is not None and page.replaying.replay.ended
 
     qtbot.waitUntil(ended, timeout=5000)
     assert {("ct_004", "gland", 400), ("ct_004", "nodule", 480), ("ct_005", "nodule", 480)} <= seen
