@@ -7,15 +7,20 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 
+from app.calibrate_view import CalibrateView
+from app.drift_view import DriftView
 from app.main_window import MainWindow
 from app.record_page import RecordPage
+from gaze_capture.recording import ScreenGeometry
 from gaze_capture.recording_codec import read_recording
+from gaze_capture.trackers.simulated import SimulatedTracker
 from segmentation.study import Study
 from tests.window_support import fill, open_window
 
-pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
+pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", r"does not support raise\(\)", extend=True)
 
 
 @pytest.fixture
@@ -100,3 +105,108 @@ def test_a_pause_hides_the_image_and_splits_the_look(window: MainWindow, study: 
     before, after = recording.placements
     assert before.image_id == after.image_id == first
     assert after.start_ns - before.end_ns > 250_000_000
+
+
+def await_phase(page: RecordPage, phase: str, qtbot: QtBot) -> None:
+    qtbot.waitUntil(lambda: page.flow.phase == phase, timeout=15000)
+
+
+def press(widget: QWidget, *keys: Qt.Key) -> None:
+    for key in keys:
+        QTest.keyClick(widget, key)
+
+
+def test_a_whole_session_on_a_display_of_its_own(
+    window: MainWindow, study: Study, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connect, calibrate (an eye that sat askew the first time is caught), practise, look, check the drift, end."""
+
+    def askew(
+        kind: str, of: Study, target_id: str, geometry: ScreenGeometry, rate_hz: float
+    ) -> SimulatedTracker:
+        return SimulatedTracker(
+            rate_hz, geometry, seed=5, bias_deg=(1.5, -1.0), residual_deg=[(1.4, 0.3)], simulated_from="masks"
+        )
+
+    monkeypatch.setattr("app.record_page.tracker_of", askew)
+    page = page_of(window)
+    page.panel.rate.setValue(250)
+    for box in (page.panel.calibrate, page.panel.practice):
+        QTest.mouseClick(box, Qt.MouseButton.LeftButton)
+    page.panel.display.setCurrentIndex(1)
+    recording_id = start(page)
+    verdicts = []
+    await_phase(page, "calibrating", qtbot)
+    view = page._centre.currentWidget()
+    assert isinstance(view, CalibrateView)
+    display = page.stage.window
+    assert display is not None
+    qtbot.waitUntil(lambda: view.eye_box.in_place, timeout=10000)
+    press(view, Qt.Key.Key_Space)
+    for attempt in range(2):
+        qtbot.waitUntil(lambda: view.state == "calibrated", timeout=30000)
+        press(view, Qt.Key.Key_Space)
+        qtbot.waitUntil(lambda: view.state == "result", timeout=40000)
+        assert view._validation is not None
+        verdicts.append(view._validation.verdict)
+        if attempt == 0:
+            assert "Calibrate again" in view.panel.title.text()
+            press(view, Qt.Key.Key_Space)
+    assert verdicts[0] == "recalibrate", "the gate catches the eye that sat askew"
+    assert verdicts[1] in ("pass", "warn")
+    press(view, Qt.Key.Key_Space)
+    await_phase(page, "practice", qtbot)
+    seen = page.stage.seen
+    assert seen is not page.canvas and seen.window() is display and display.isVisible()
+    for _ in range(2):
+        qtbot.waitUntil(lambda: page.recorder.live.total_ms > 800, timeout=15000)
+        press(seen, Qt.Key.Key_Space, Qt.Key.Key_Space)
+    await_phase(page, "images", qtbot)
+    ids = list(study.images)
+    assert page.canvas.scene is seen.scene and seen.scene is not None and seen.scene.image_id == ids[0]
+    assert seen._dot is None, "the annotator sees no gaze"
+    qtbot.waitUntil(lambda: page.recorder.live.total_ms > 800, timeout=15000)
+    assert page.canvas._dot is not None, "the operator does"
+    seen.zoom_by(1.5)
+    zoomed = seen.image_from_screen()
+    qtbot.wait(150)
+    press(seen, Qt.Key.Key_F, Qt.Key.Key_Space)
+    assert window.session.image_id == ids[1]
+    qtbot.wait(200)
+    press(seen, Qt.Key.Key_D)
+    await_phase(page, "drift", qtbot)
+    drift = page._centre.currentWidget()
+    assert isinstance(drift, DriftView)
+    qtbot.wait(700)
+    press(display, Qt.Key.Key_Space)
+    await_phase(page, "images", qtbot)
+    assert window.session.image_id == ids[1] and seen.isVisible()
+    press(seen, Qt.Key.Key_0)
+    press(seen, Qt.Key.Key_P)
+    assert "Paused" in page.stage.words
+    press(seen, Qt.Key.Key_Space)
+    assert page.stage.words == "" and window.session.image_id == ids[2]
+    press(seen, Qt.Key.Key_Escape)
+    qtbot.waitUntil(lambda: not page._saving, timeout=20000)
+    assert page.stage.window is None and page.stage.seen is page.canvas
+
+    recording = read_recording(study.recordings_folder / recording_id)
+    kinds = [event.kind for event in recording.events]
+    assert kinds.count("calibration") == 2 and kinds.count("validation") == 2 and kinds.count("drift") == 1
+    assert recording.calibration is not None and recording.calibration.mean_error_deg < 1.0
+    assert recording.calibration.points == 5
+    first, *_ = recording.placements
+    shown = [(placement.image_id, placement.presence) for placement in recording.placements]
+    assert shown[:2] == [(ids[0], None), (ids[0], "present")]
+    assert recording.placements[1].image_from_screen == pytest.approx(zoomed)
+    assert (ids[1], "absent") in shown
+    screen = display_size(window)
+    x, y, width, height = first.viewport_px
+    assert (x, y) == (0, 0) and (width, height) == screen, "the image had the display to itself"
+    found = study.fixations[ids[0], "target"]
+    assert all(item.accuracy_deg == recording.calibration.mean_error_deg for item in found)
+
+
+def display_size(window: MainWindow) -> tuple[int, int]:
+    size = window.screen().geometry().size() * window.screen().devicePixelRatio()
+    return size.width(), size.height()
