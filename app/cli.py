@@ -321,6 +321,9 @@ def _parser() -> argparse.ArgumentParser:
         help='as is, range, z-score or a window: ct="window -600 1500"',
     )
 
+    quality = add("quality", commands.quality, "measure how good the gaze of a study is")
+    quality.add_argument("--to", type=Path, metavar="FILE", help="write a report: .html or .json")
+
     predict = add("predict", commands.predict, "let the student segment images")
     evaluate = add("evaluate", commands.evaluate, "measure predictions")
     report = add("report", commands.report, "write an HTML report")

@@ -526,6 +526,24 @@ def report(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome({"report": str(args.to)}, f"Wrote {args.to}.")
 
 
+def quality(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight quality``."""
+    from gaze_capture.storage import write_json_atomic
+    from segmentation.gaze_quality import study_quality
+    from segmentation.quality_report import write_quality_report
+
+    study = Study.open(args.study)
+    found = study_quality(study, progress)
+    values = found.to_json()
+    if args.to is not None:
+        if args.to.suffix.lower() == ".json":
+            write_json_atomic(args.to, values)
+        else:
+            write_quality_report(study, found, args.to)
+        values["report"] = str(args.to)
+    return Outcome(values, found.to_text() + (f"\nWrote {args.to}." if args.to is not None else ""))
+
+
 def demo(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight demo``."""
     from segmentation.demo import run_demo

@@ -37,7 +37,7 @@ from app.widgets import Banner, Button, ElidedLabel, IconButton, box, label
 from gaze_capture.errors import UserError
 from segmentation.runs import RunFolder
 
-PAGES = ("study", "record", "train", "review")
+PAGES = ("study", "record", "train", "review", "quality")
 BUSY_AFTER_MS = 150
 """Work shorter than this shows nothing: a flash of a bar tells less than none."""
 
@@ -160,9 +160,11 @@ class MainWindow(QMainWindow):
             ("record", "eye", self.tr("Record"), "R"),
             ("train", "chart-line-up", self.tr("Train"), "T"),
             ("review", "check-square-offset", self.tr("Review"), "V"),
+            ("quality", "gauge", self.tr("Quality"), ""),
         )
         for number, (name, icon, title, key) in enumerate(entries):
-            button = RailButton(icon, title, f"{title} ({key}, Ctrl+{number + 1})")
+            keys = ", ".join(filter(None, (key, f"Ctrl+{number + 1}")))
+            button = RailButton(icon, title, f"{title} ({keys})")
             button.clicked.connect(lambda _=False, name=name: self.show_page(name))
             group.addButton(button)
             layout.addWidget(button)
@@ -245,6 +247,10 @@ class MainWindow(QMainWindow):
             from app.train_page import TrainPage
 
             return TrainPage(self.session)
+        if name == "quality":
+            from app.quality_page import QualityPage
+
+            return QualityPage(self.session)
         from app.review_page import ReviewPage
 
         return ReviewPage(self.session)

@@ -83,14 +83,18 @@ def calibrated_points(
 
 
 def validated_points(
-    validation: Validation, validator: Validator, geometry: ScreenGeometry
+    validation: Validation, validator: Validator | None, geometry: ScreenGeometry
 ) -> list[PlanPoint]:
-    """Return the validation's targets with the gaze that was collected on each."""
+    """Return the validation's targets, with the gaze that was collected on each where it is at hand."""
     points = []
-    for target, (place, samples) in zip(validation.targets, validator.collected, strict=True):
-        gaze = geometry.degrees_from_normalised(eye_positions(samples, validation.eyes))
-        gaze = gaze[np.isfinite(gaze).all(axis=1)] - geometry.degrees_from_normalised(np.array(place))
-        kept = gaze[:: max(1, len(gaze) // SAMPLES_DRAWN)]
+    collected = validator.collected if validator is not None else ()
+    for number, target in enumerate(validation.targets):
+        place = (target.x, target.y)
+        kept = np.empty((0, 2))
+        if number < len(collected):
+            gaze = geometry.degrees_from_normalised(eye_positions(collected[number][1], validation.eyes))
+            gaze = gaze[np.isfinite(gaze).all(axis=1)] - geometry.degrees_from_normalised(np.array(place))
+            kept = gaze[:: max(1, len(gaze) // SAMPLES_DRAWN)]
         left, right = (
             one.offset_deg if np.isfinite(one.offset_deg).all() else None
             for one in (target.left, target.right)

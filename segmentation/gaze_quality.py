@@ -102,6 +102,28 @@ class StudyQuality:
     annotators: tuple[AnnotatorQuality, ...]
     """By name."""
 
+    def to_text(self) -> str:
+        """Return a line a recording, and one on what must be repeated."""
+        lines = []
+        for source in self.sources:
+            known = [f"{source.images} images"]
+            if source.simulated_from:
+                known.append(f"simulated from {source.simulated_from}")
+            if math.isfinite(source.rate_hz):
+                known.append(f"{source.rate_hz:.0f} Hz")
+            if math.isfinite(source.data_loss):
+                known.append(f"loss {source.data_loss:.1%}")
+            if math.isfinite(source.accuracy_deg):
+                known.append(f"accuracy {source.accuracy_deg:.2f} deg")
+            if math.isfinite(source.rms_s2s_deg):
+                known.append(f"RMS-S2S {source.rms_s2s_deg:.2f} deg")
+            lines.append(f"{source.source} ({source.annotator}): {', '.join(known)}")
+        held = [look for look in self.looks if look.held_back and look.overruled_by is None]
+        lines += [
+            f"look again at {look.image_id} ({look.annotator}): {'; '.join(look.held_back)}" for look in held
+        ]
+        return "\n".join(lines) or "No image has been looked at yet."
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; what is unknown is null."""
         sources = []
