@@ -69,7 +69,7 @@ class AdaptiveIVT:
     """How far from where the main sequence puts them borders are looked for."""
     oscillation_ms: float = 25.0
     """Length of a post-saccadic oscillation."""
-    dispersion_deg: float = 2.0
+    dispersion_deg: float = 3.0
     """What scatters more is no fixation: a tracker that lost the eye, a pursuit."""
     minimum_ms: float = 60.0
 
