@@ -132,15 +132,15 @@ def _count(text: str) -> int:
 
 
 DETECTOR_OPTIONS = {
-    "--minimum-ms": ("minimum_ms", "shorter fixations are dropped"),
-    "--bridge-ms": ("bridge_ms", "gaps up to this long are interpolated"),
-    "--merge-deg": ("merge_deg", "fixations nearer than this are one (not idt)"),
-    "--window-ms": ("window_ms", "speed is measured over this long (adaptive, tobii-ivt)"),
-    "--threshold-deg-s": ("threshold_deg_s", "what is faster is a saccade (tobii-ivt)"),
-    "--lambda": ("sigmas", "threshold in deviations of velocity (engbert-kliegl)"),
-    "--dispersion-deg": ("dispersion_deg", "the most that a fixation scatters (adaptive, idt)"),
+    "minimum_ms": "shorter fixations are dropped",
+    "bridge_ms": "gaps up to this long are interpolated",
+    "merge_deg": "fixations nearer than this are one (not idt)",
+    "window_ms": "speed is measured over this long (adaptive, tobii-ivt)",
+    "threshold_deg_s": "what is faster is a saccade (tobii-ivt)",
+    "sigmas": "the threshold, in deviations of velocity (engbert-kliegl)",
+    "dispersion_deg": "the most that a fixation scatters (adaptive, idt)",
 }
-"""Option: parameter of a detector, what it means."""
+"""What the main parameters of detectors mean; each has an option of its name."""
 
 
 class _Parameter(argparse.Action):
@@ -306,7 +306,8 @@ def _parser() -> argparse.ArgumentParser:
             default="adaptive",
             help="default: adaptive, a velocity threshold that follows noise and rate",
         )
-        for option, (name, text) in DETECTOR_OPTIONS.items():
+        for name, text in DETECTOR_OPTIONS.items():
+            option = "--" + name.replace("_", "-")
             command.add_argument(
                 option, dest="parameters", action=_Parameter, const=name, type=float, metavar="X", help=text
             )

@@ -15,14 +15,17 @@ from gaze_capture.errors import UserError
 from gaze_capture.recording import Floats, Int64s
 from gaze_capture.spans import (
     ROUNDING_MS,
+    SHORTEST_MS,
     Bools,
     FixationSpans,
     Track,
+    advancing,
     measured,
     merged,
     prepare,
     resting_spans,
     runs_of,
+    steady_stretches,
 )
 
 __all__ = [
@@ -132,7 +135,8 @@ def detect_fixations(
     Parameters
     ----------
     time_ms
-        (N,) ascending; where stamps do not advance, as few samples as possible are passed over.
+        (N,) ascending; where stamps do not advance, as few samples as possible are passed over. Where the rate changes
+        for good, each side is judged by its own, and a fixation there is cut in two.
     xy_deg
         (N, 2) gaze direction in degrees, NaN where invalid.
     parameters
@@ -143,7 +147,22 @@ def detect_fixations(
     Spans ascending in time that do not overlap; none holds a gap without valid samples longer than `bridge_ms` (or one
     and a half sampling intervals, if that is more).
     """
-    track = prepare(time_ms, xy_deg, parameters.bridge_ms)
+    times = np.asarray(time_ms, dtype=np.float64)
+    kept = advancing(times)
+    kept = kept[np.diff(times[kept], prepend=-np.inf) >= SHORTEST_MS]
+    time, xy = times[kept], np.asarray(xy_deg, dtype=np.float64).reshape(-1, 2)[kept]
+    found = []
+    for part in steady_stretches(time):
+        following_ms = float(time[part.stop]) if part.stop < len(time) else np.inf
+        track = prepare(time[part], xy[part], kept[part], parameters.bridge_ms, following_ms)
+        found.append(_detect(track, parameters))
+    if len(found) == 1:
+        return found[0]
+    names = [item.name for item in fields(FixationSpans)]
+    return FixationSpans(**{name: np.concatenate([getattr(item, name) for item in found]) for name in names})
+
+
+def _detect(track: Track, parameters: Parameters) -> FixationSpans:
     if track.empty:
         return measured(track, np.empty((0, 2), dtype=np.int64), parameters.minimum_ms)
     if isinstance(parameters, AdaptiveIVT):

@@ -12,7 +12,7 @@ import numpy as np
 from gaze_capture.delimited import read_delimited
 from gaze_capture.detectors import DEFAULT, AdaptiveIVT, FixationSpans, Parameters, detect_fixations
 from gaze_capture.recording import Float32s, Floats, Int64s, Presence, Recording, ScreenGeometry
-from gaze_capture.spans import ROUNDING_MS, Sums
+from gaze_capture.spans import ROUNDING_MS, Sums, advancing
 from gaze_capture.storage import write_bytes_atomic
 
 __all__ = [
@@ -90,20 +90,19 @@ def fixations_of(recording: Recording, parameters: Parameters = DEFAULT) -> list
     A fixation that spans a change of placement is split there: each side keeps its own samples and the time
     they lasted, if that is still long enough to be a fixation; on the later side its `start_ms` is negative.
     """
-    if len(recording.time_ns) == 0:
-        origin_ns, time = 0, np.empty(0)
-    else:
-        origin_ns = int(recording.time_ns[0])
-        time = (recording.time_ns - origin_ns) / 1e6
-    xy = recording.geometry.degrees_from_normalised(binocular_xy(recording.left_xy, recording.right_xy))
+    kept = advancing(recording.time_ns)
+    time_ns = recording.time_ns[kept]
+    origin_ns = int(time_ns[0]) if len(time_ns) else 0
+    eyes = binocular_xy(recording.left_xy[kept], recording.right_xy[kept])
+    xy = recording.geometry.degrees_from_normalised(eyes)
     sums = Sums.of(xy, np.isfinite(xy).all(axis=1))
-    spans = detect_fixations(time, xy, parameters)
+    spans = detect_fixations((time_ns - origin_ns) / 1e6, xy, parameters)
     span_end_ms = spans.start_ms + spans.duration_ms
 
     found = []
     for placement in recording.placements:
         onset_ms, end_ms = (placement.start_ns - origin_ns) / 1e6, (placement.end_ns - origin_ns) / 1e6
-        low, high = np.searchsorted(recording.time_ns, [placement.start_ns, placement.end_ns])
+        low, high = np.searchsorted(time_ns, [placement.start_ns, placement.end_ns])
         start, stop = np.clip(spans.start, low, high), np.clip(spans.stop, low, high)
         duration = np.minimum(span_end_ms, end_ms) - np.maximum(spans.start_ms, onset_ms)
         own = (sums.count(start, stop) > 0) & (duration > max(parameters.minimum_ms - ROUNDING_MS, 0.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,10 @@ Bools = npt.NDArray[np.bool_]
 
 ROUNDING_MS = 1e-6
 """What sums of floating-point times may be off."""
+SHORTEST_MS = 0.05
+"""No tracker is faster than 20 kHz; samples that follow sooner carry stamps of something else."""
+RATE_BLOCK, RATE_CHANGE = 128, 1.9
+"""The rate has changed where the median interval of so many samples differs by such a factor from the next."""
 LARGEST_DEG = 180.0
 """No gaze lies farther from the screen's centre; what claims to is invalid."""
 MAD_SIGMA = 1.4826
@@ -92,6 +96,8 @@ class Track:
     interval: float
     """Median time between samples, ms; 0 with fewer than two valid samples: then there is nothing to detect."""
     longest_gap: float
+    following_ms: float
+    """Time of the first sample after the track, infinite after the last."""
     sums: Sums
 
     @property
@@ -100,28 +106,23 @@ class Track:
         return self.interval == 0.0
 
 
-def prepare(
-    time_ms: npt.NDArray[np.floating[Any]], xy_deg: npt.NDArray[np.floating[Any]], bridge_ms: float
-) -> Track:
-    """Order samples by what their time stamps allow and interpolate gaps up to `bridge_ms`."""
-    all_times = np.asarray(time_ms, dtype=np.float64)
-    kept = advancing(all_times)
-    time = all_times[kept]
-    xy = np.asarray(xy_deg, dtype=np.float64).reshape(-1, 2)[kept]
+def prepare(time: Floats, xy_deg: Floats, kept: Int64s, bridge_ms: float, following_ms: float) -> Track:
+    """Make samples ready whose times (N,) ascend; gaps up to `bridge_ms` are interpolated."""
     # NaN compares as false.
-    valid: Bools = (np.abs(xy) <= LARGEST_DEG).all(axis=1)
-    xy = np.where(valid[:, np.newaxis], xy, np.nan)
+    valid: Bools = (np.abs(xy_deg) <= LARGEST_DEG).all(axis=1)
+    xy = np.where(valid[:, np.newaxis], xy_deg, np.nan)
     sums = Sums.of(xy, valid)
     if valid.sum() < 2:
-        return Track(time, xy, valid, np.full(len(time), -1, dtype=np.int64), kept, 0.0, 0.0, sums)
+        nowhere = np.full(len(time), -1, dtype=np.int64)
+        return Track(time, xy, valid, nowhere, kept, 0.0, 0.0, following_ms, sums)
     interval = float(np.median(np.diff(time)))
     # Slower trackers than 13 Hz would otherwise consist of gaps alone.
     longest_gap = max(bridge_ms, 1.5 * interval)
     segments, filled = _bridge(time, xy, valid, longest_gap)
-    return Track(time, filled, valid, segments, kept, interval, longest_gap, sums)
+    return Track(time, filled, valid, segments, kept, interval, longest_gap, following_ms, sums)
 
 
-def advancing(time: Floats) -> Int64s:
+def advancing(time: npt.NDArray[np.number]) -> Int64s:
     """Return the indices of the most samples whose times (N,) ascend; of equal times, the first.
 
     One stamp that leaps ahead costs one sample, not all that follow it.
@@ -150,6 +151,18 @@ def advancing(time: Floats) -> Int64s:
         chain.append(index)
         index = before[index]
     return finite[chain[::-1]]
+
+
+def steady_stretches(time: Floats) -> list[slice]:
+    """Cut ascending times (N,) where their rate changes for good, to within a block."""
+    intervals = np.diff(time)
+    blocks = len(intervals) // RATE_BLOCK
+    if blocks < 2:
+        return [slice(0, len(time))]
+    medians = np.median(intervals[: blocks * RATE_BLOCK].reshape(blocks, RATE_BLOCK), axis=1)
+    changes = np.flatnonzero(np.abs(np.diff(np.log(medians))) > np.log(RATE_CHANGE)) + 1
+    borders = [0, *(changes * RATE_BLOCK).tolist(), len(time)]
+    return [slice(start, stop) for start, stop in pairwise(borders)]
 
 
 def _bridge(time: Floats, xy: Floats, valid: Bools, longest_gap: float) -> tuple[Int64s, Floats]:
@@ -236,7 +249,7 @@ def measured(track: Track, spans: Int64s, minimum_ms: float) -> FixationSpans:
     """Measure spans (R, 2) and drop the short; indices are given back in terms of all samples."""
     start, stop = spans[:, 0], spans[:, 1]
     last = track.time[stop - 1]
-    following = np.concatenate([track.time, [np.inf]])[stop]
+    following = np.concatenate([track.time, [track.following_ms]])[stop]
     end = np.where(following - last <= track.longest_gap, following, last + track.interval)
     duration = end - track.time[start]
     long_enough = duration > max(minimum_ms - ROUNDING_MS, 0.0)

@@ -174,7 +174,7 @@ def test_fixations_by_another_detector(tmp_path: Path) -> None:
     assert found["fixations"] == 4
     assert values(*common, "--detector", "tobii-ivt", "--threshold-deg-s", 40)["fixations"] == 2
     assert values(*common)["detector"] == "adaptive"
-    told = refused(*common, "--detector", "idt", "--lambda", 6)
+    told = refused(*common, "--detector", "idt", "--sigmas", 6)
     assert told == "The detector idt has no parameter sigmas; it has bridge_ms, dispersion_deg, minimum_ms."
     assert "-1" in refused(*common, "--minimum-ms", -1)
     assert "usage:" in refused(*common, "--detector", "magic", status=2)

@@ -1,7 +1,7 @@
 """Run every benchmark of speed, one table after the other.
 
 Those of quality take minutes and are run by name: ``python -m tests.benchmarks.several_lesions``,
-``presence_ablation``, ``prostate_volume``; each takes ``--quick``.
+``presence_ablation``, ``prostate_volume``, ``lund_agreement``; each takes ``--quick``.
 """
 
 from __future__ import annotations
