@@ -136,7 +136,7 @@ def _noise_deg(track: Track) -> float:
     )
     if not within.any():
         return 0.0
-    return MAD_SIGMA * float(np.median(np.abs(second[within]))) / np.sqrt(6)
+    return float(MAD_SIGMA * np.median(np.abs(second[within])) / np.sqrt(6))
 
 
 def _window(track: Track, shortest_ms: float, longest_ms: float, white: float, most: float) -> int:

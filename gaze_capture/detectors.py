@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -122,7 +122,7 @@ def preset_with(name: str, changes: Mapping[str, float]) -> Parameters:
             raise UserError(f"The detector {name} has no parameter {parameter}; it has {', '.join(known)}.")
         if not 0 <= value < np.inf:
             raise UserError(f"The detector's parameter {parameter} is {value:g}; give a number of 0 or more.")
-    return replace(PRESETS[name], **changes)
+    return type(PRESETS[name])(**asdict(PRESETS[name]) | dict(changes))
 
 
 def detect_fixations(

@@ -12,7 +12,7 @@ import numpy as np
 from gaze_capture.delimited import read_delimited
 from gaze_capture.detectors import DEFAULT, AdaptiveIVT, FixationSpans, Parameters, detect_fixations
 from gaze_capture.recording import Float32s, Floats, Int64s, Presence, Recording, ScreenGeometry
-from gaze_capture.spans import ROUNDING_MS, Sums, advancing
+from gaze_capture.spans import ROUNDING_MS, Sums, advancing, plausible
 from gaze_capture.storage import write_bytes_atomic
 
 __all__ = [
@@ -95,7 +95,7 @@ def fixations_of(recording: Recording, parameters: Parameters = DEFAULT) -> list
     origin_ns = int(time_ns[0]) if len(time_ns) else 0
     eyes = binocular_xy(recording.left_xy[kept], recording.right_xy[kept])
     xy = recording.geometry.degrees_from_normalised(eyes)
-    sums = Sums.of(xy, np.isfinite(xy).all(axis=1))
+    sums = Sums.of(xy, plausible(xy))
     spans = detect_fixations((time_ns - origin_ns) / 1e6, xy, parameters)
     span_end_ms = spans.start_ms + spans.duration_ms
 

@@ -108,8 +108,7 @@ class Track:
 
 def prepare(time: Floats, xy_deg: Floats, kept: Int64s, bridge_ms: float, following_ms: float) -> Track:
     """Make samples ready whose times (N,) ascend; gaps up to `bridge_ms` are interpolated."""
-    # NaN compares as false.
-    valid: Bools = (np.abs(xy_deg) <= LARGEST_DEG).all(axis=1)
+    valid = plausible(xy_deg)
     xy = np.where(valid[:, np.newaxis], xy_deg, np.nan)
     sums = Sums.of(xy, valid)
     if valid.sum() < 2:
@@ -120,6 +119,13 @@ def prepare(time: Floats, xy_deg: Floats, kept: Int64s, bridge_ms: float, follow
     longest_gap = max(bridge_ms, 1.5 * interval)
     segments, filled = _bridge(time, xy, valid, longest_gap)
     return Track(time, filled, valid, segments, kept, interval, longest_gap, following_ms, sums)
+
+
+def plausible(xy_deg: Floats) -> Bools:
+    """Return whether positions (N, 2) are those of an eye: neither NaN nor beyond the horizon."""
+    # NaN compares as false.
+    found: Bools = (np.abs(xy_deg[:, 0]) <= LARGEST_DEG) & (np.abs(xy_deg[:, 1]) <= LARGEST_DEG)
+    return found
 
 
 def advancing(time: npt.NDArray[np.number]) -> Int64s:

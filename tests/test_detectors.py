@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -285,7 +284,7 @@ def check(found: FixationSpans, time_ms: Floats, xy: Floats, parameters: Paramet
     assert (found.dispersion_deg >= 0).all()
     kept = advancing(time_ms)
     kept = kept[np.diff(time_ms[kept], prepend=-np.inf) >= 0.05]
-    seen: npt.NDArray[np.bool_] = (np.abs(xy[kept]) <= 180).all(axis=1)
+    seen = (np.abs(xy[kept, 0]) <= 180) & (np.abs(xy[kept, 1]) <= 180)
     for part in steady_stretches(time_ms[kept]):
         index, times = kept[part], time_ms[kept][part]
         if len(times) < 2:
