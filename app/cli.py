@@ -15,6 +15,7 @@ from typing import Any
 
 from app import commands
 from app.commands import Command, Outcome
+from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained
 from segmentation.progress import Progress
@@ -128,6 +129,32 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} should be at least 1")
     return value
+
+
+DETECTOR_OPTIONS = {
+    "minimum_ms": "shorter fixations are dropped",
+    "bridge_ms": "gaps up to this long are interpolated",
+    "merge_deg": "fixations nearer than this are one (not idt)",
+    "window_ms": "speed is measured over this long (adaptive, tobii-ivt)",
+    "threshold_deg_s": "what is faster is a saccade (tobii-ivt)",
+    "sigmas": "the threshold, in deviations of velocity (engbert-kliegl)",
+    "dispersion_deg": "the most that a fixation scatters (adaptive, idt)",
+}
+"""What the main parameters of detectors mean; each has an option of its name."""
+
+
+class _Parameter(argparse.Action):
+    """Collects (parameter, value) pairs of several options."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        pairs = [*(getattr(namespace, self.dest) or ()), (self.const, values)]
+        setattr(namespace, self.dest, pairs)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -270,6 +297,20 @@ def _parser() -> argparse.ArgumentParser:
     fixations.add_argument("--screen-px", type=_pair(int), required=True, metavar="WxH")
     fixations.add_argument("--screen-mm", type=_pair(float), required=True, metavar="WxH")
     fixations.add_argument("--distance-mm", type=_positive, required=True, metavar="D")
+    detect = add("detect", commands.detect, "detect the fixations of stored recordings again")
+    detect.add_argument("--recording", metavar="ID", help="default: every recording of the study")
+    for command in (fixations, detect):
+        command.add_argument(
+            "--detector",
+            choices=tuple(PRESETS),
+            default="adaptive",
+            help="default: adaptive, a velocity threshold that follows noise and rate",
+        )
+        for name, text in DETECTOR_OPTIONS.items():
+            option = "--" + name.replace("_", "-")
+            command.add_argument(
+                option, dest="parameters", action=_Parameter, const=name, type=float, metavar="X", help=text
+            )
 
     simulate = add("simulate", commands.simulate, "let a synthetic clinician look at images without gaze")
     simulate.add_argument("--seed", type=int, default=0, metavar="N")

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gaze_capture.errors import UserError
 from segmentation.progress import Progress
 from segmentation.study import Study
+
+if TYPE_CHECKING:
+    from gaze_capture.detectors import Parameters
 
 
 @dataclass(frozen=True)
@@ -326,6 +329,13 @@ def recover(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome(values, "\n".join(lines))
 
 
+def _detector(args: argparse.Namespace) -> Parameters:
+    """Read the detector and the parameters that were given."""
+    from gaze_capture.detectors import preset_with
+
+    return preset_with(args.detector, dict(args.parameters or ()))
+
+
 def fixations(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight fixations``."""
     from gaze_capture.fixations import fixations_from_csv, write_fixation_csv
@@ -333,12 +343,37 @@ def fixations(args: argparse.Namespace, progress: Progress) -> Outcome:
 
     (width_px, height_px), (width_mm, height_mm) = args.screen_px, args.screen_mm
     geometry = ScreenGeometry(width_px, height_px, width_mm, height_mm, args.distance_mm)
-    rows = fixations_from_csv(args.file, geometry)
+    parameters = _detector(args)
+    rows = fixations_from_csv(args.file, geometry, parameters)
     write_fixation_csv(args.out, rows)
-    return Outcome(
-        {"fixations": len(rows), "out": str(args.out)},
-        f"Found {_counted(len(rows), 'fixation')}; written to {args.out}.",
-    )
+    values = {
+        "fixations": len(rows),
+        "out": str(args.out),
+        "detector": args.detector,
+        "parameters": dataclasses.asdict(parameters),
+    }
+    return Outcome(values, f"Found {_counted(len(rows), 'fixation')}; written to {args.out}.")
+
+
+def detect(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight detect``."""
+    from segmentation.steps import detect_again
+
+    parameters = _detector(args)
+    report = detect_again(Study.open(args.study), args.recording, parameters=parameters, progress=progress)
+    values = {
+        "recordings": list(report.recordings),
+        "fixations": report.fixations,
+        "failed": [{"recording": name, "reason": reason} for name, reason in report.failed],
+        "detector": args.detector,
+        "parameters": dataclasses.asdict(parameters),
+    }
+    lines = [
+        f"Found {_counted(report.fixations, 'fixation')} in {_counted(len(report.recordings), 'recording')} "
+        f"by {parameters.detector}. Next: gaze-insight pseudomask {args.study}",
+        *_named("Left as they are", [reason for _, reason in report.failed]),
+    ]
+    return Outcome(values, "\n".join(lines), 1 if report.failed and not report.recordings else 0)
 
 
 def simulate(args: argparse.Namespace, progress: Progress) -> Outcome:

@@ -8,14 +8,12 @@ from collections import deque
 import numpy as np
 
 from app.canvas import Canvas
-from app.live import LiveFixations, OneEuro, binocular
 from app.record_panel import RecordPanel
 from app.scene import Marks
 from app.sitting import image_xy
-from gaze_capture.recording import Placement, Samples, ScreenGeometry
+from gaze_capture.online import LiveFixations, OneEuro
+from gaze_capture.recording import Placement, Samples, ScreenGeometry, eye_positions
 
-RADIUS_DEG = 1.0
-"""Live fixations hold the samples this near to their mean."""
 SPAN_S = 2.0
 """Rate and loss are those of so many seconds."""
 
@@ -25,9 +23,10 @@ class LiveGaze:
 
     def __init__(self, canvas: Canvas, panel: RecordPanel) -> None:
         self._canvas, self._panel = canvas, panel
-        self._fixations = LiveFixations(20.0)
+        self._fixations = LiveFixations()
         self._filter = OneEuro()
         self._px_per_deg = 20.0
+        """Image pixels a degree: of the placement when the image came; a zoom changes it no more."""
         self._before_ms = 0.0
         self._arrivals: deque[tuple[float, int, int, int]] = deque()
 
@@ -44,7 +43,8 @@ class LiveGaze:
     @property
     def marks(self) -> Marks:
         """The fixations on the image shown, in its pixels."""
-        return self._fixations.marks()
+        xy_deg, duration_ms = self._fixations.fixations()
+        return Marks(xy_deg * self._px_per_deg, duration_ms)
 
     def begin(self) -> None:
         """Begin anew, with a sitting."""
@@ -54,11 +54,11 @@ class LiveGaze:
         self, placement: Placement, geometry: ScreenGeometry, *, image: bool = False, look: bool = False
     ) -> None:
         """Follow a new placement: of another image or slice (`image`), of another look altogether (`look`)."""
-        self._px_per_deg = 1 / placement.degrees_per_image_px(geometry)
         self._filter.reset()
         if image or look:
+            self._px_per_deg = 1 / placement.degrees_per_image_px(geometry)
             self._before_ms = 0.0 if look else self.look_ms
-            self._fixations = LiveFixations(RADIUS_DEG * self._px_per_deg)
+            self._fixations = LiveFixations()
 
     def count(self, samples: Samples) -> None:
         """Take samples into account for rate and loss alone."""
@@ -75,16 +75,14 @@ class LiveGaze:
         self.count(counted)
         if not len(samples):
             return
-        points = image_xy(samples, binocular(samples), geometry, placement)
-        dot: tuple[float, float] | None = None
-        for stamp, (x, y) in zip(samples["time_ns"].tolist(), points.tolist(), strict=True):
-            self._fixations.add(stamp / 1e6, x, y)
-            if np.isfinite(x) and np.isfinite(y):
-                # In degrees, so that the filter's constants hold for every image and screen.
-                fx, fy = self._filter(stamp / 1e9, x / self._px_per_deg, y / self._px_per_deg)
-                dot = (fx * self._px_per_deg, fy * self._px_per_deg)
+        # In degrees, so that the constants of filter and detector hold for every image and screen.
+        points = image_xy(samples, eye_positions(samples), geometry, placement) / self._px_per_deg
+        time_ms = samples["time_ns"] / 1e6
+        self._fixations.add(time_ms, points)
+        dot = self._filter.follow(time_ms, points)
         if self._panel.show_gaze.isChecked():
-            self._canvas.set_live(dot, self._fixations.marks())
+            shown = None if dot is None else (dot[0] * self._px_per_deg, dot[1] * self._px_per_deg)
+            self._canvas.set_live(shown, self.marks)
 
     def show_meters(self, seconds: float) -> tuple[float, float] | None:
         """Show eyes and amount on the panel; return rate in Hz and loss in percent, None before there are any."""
@@ -95,5 +93,5 @@ class LiveGaze:
         total = max(1, sum(item[1] for item in self._arrivals))
         left, right = (100 * sum(item[eye] for item in self._arrivals) / total for eye in (2, 3))
         self._panel.show_eyes(left, right)
-        self._panel.show_amount(self.look_ms, len(self._fixations.marks().xy_px), seconds)
+        self._panel.show_amount(self.look_ms, len(self._fixations), seconds)
         return count / span, abs(100 - max(left, right))

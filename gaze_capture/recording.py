@@ -174,6 +174,17 @@ class Recording:
         chosen: list[Eyes] = [event.values["eyes"] for event in self.events if event.kind == "calibration"]
         return chosen[-1] if chosen and chosen[-1] in ("left", "right") else "both"
 
+    def accuracy_at(self, time_ns: int) -> float | None:
+        """Return the mean error in degrees that the last validation before a time found; None where unknown.
+
+        Where a validation found no gaze at all, or none came before, what the recording began with counts.
+        """
+        before = [event for event in self.events if event.kind == "validation" and event.time_ns <= time_ns]
+        summary = before[-1].values.get("summary") if before else None
+        if summary is not None:
+            return float(summary["mean_error_deg"])
+        return self.calibration.mean_error_deg if self.calibration is not None else None
+
     @property
     def samples(self) -> Samples:
         """The samples (N,) as one array of dtype :data:`SAMPLE`."""
@@ -196,12 +207,19 @@ def pack_samples(
     return samples
 
 
-def eye_positions(samples: Samples, eyes: Eyes = "both") -> Floats:
-    """Return the mean of the valid eyes among those that count, normalised to the screen (N, 2); NaN without any."""
-    sides = ("left", "right") if eyes == "both" else (eyes,)
-    xy = np.stack([np.stack([samples[f"{side}_x"], samples[f"{side}_y"]], axis=1) for side in sides])
-    xy = xy.astype(np.float64)
+def gaze_xy(
+    left_xy: npt.NDArray[np.floating[Any]], right_xy: npt.NDArray[np.floating[Any]], eyes: Eyes = "both"
+) -> Floats:
+    """Return the mean of the valid eyes (N, 2) among those that count, NaN where none of them is valid."""
+    chosen = {"both": (left_xy, right_xy), "left": (left_xy,), "right": (right_xy,)}[eyes]
+    xy = np.stack(chosen).astype(np.float64)
     valid = np.isfinite(xy).all(axis=2, keepdims=True)
     count = valid.sum(axis=0)
     mean: Floats = np.where(valid, xy, 0.0).sum(axis=0) / np.where(count == 0, np.nan, count)
     return mean
+
+
+def eye_positions(samples: Samples, eyes: Eyes = "both") -> Floats:
+    """Return :func:`gaze_xy` of samples (N), normalised to the screen."""
+    left_xy = np.stack([samples["left_x"], samples["left_y"]], axis=1)
+    return gaze_xy(left_xy, np.stack([samples["right_x"], samples["right_y"]], axis=1), eyes)

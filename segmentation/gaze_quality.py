@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from gaze_capture.fixations import Bools, Fixations
+from gaze_capture.fixations import Fixations
 from gaze_capture.quality import Validation
 from gaze_capture.recording import Placement, Recording, eye_positions
 from gaze_capture.recording_codec import read_recording
+from gaze_capture.spans import Bools
 from segmentation.progress import Progress, no_progress
 from segmentation.study import Study
 

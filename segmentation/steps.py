@@ -10,13 +10,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
 
+from gaze_capture.detectors import DEFAULT, Parameters
 from gaze_capture.errors import UserError
-from gaze_capture.fixations import AdaptiveIVT, fixations_of
+from gaze_capture.fixations import fixations_of
 from gaze_capture.headless import RecordingResult, record_headless
 from gaze_capture.recording import UNDECIDED
 from gaze_capture.recording_codec import Recovered, needs_recovery, read_recording, recover
@@ -39,6 +40,7 @@ from segmentation.study import Study
 from segmentation.targets import add_target, remove_target, rename_target
 
 __all__ = [
+    "DetectReport",
     "Evaluation",
     "ExplainResult",
     "GazeReport",
@@ -49,6 +51,7 @@ __all__ = [
     "SimulateReport",
     "TrainResult",
     "add_target",
+    "detect_again",
     "detect_fixations",
     "evaluate",
     "explain",
@@ -221,7 +224,7 @@ def detect_fixations(
     study: Study,
     recording_id: str | None = None,
     *,
-    parameters: AdaptiveIVT | None = None,
+    parameters: Parameters = DEFAULT,
     progress: Progress = no_progress,
 ) -> int:
     """Detect and store the fixations of one recording, or of all; return how many there are.
@@ -238,11 +241,68 @@ def detect_fixations(
     for number, name in enumerate(ids):
         progress(number, len(ids), name)
         recording = read_recording(study.recordings_folder / name)
-        found = fixations_of(recording, parameters or AdaptiveIVT())
+        found = fixations_of(recording, parameters)
         study.save_fixations(name, found, imported=False)
         count += sum(len(item.duration_ms) for item in found)
     progress(len(ids), len(ids), "")
     return count
+
+
+@dataclass(frozen=True)
+class DetectReport:
+    """Recordings whose fixations were detected again."""
+
+    recordings: tuple[str, ...]
+    fixations: int
+    failed: tuple[tuple[str, str], ...]
+    """(recording id, reason): damaged; their fixations are as they were."""
+
+
+def detect_again(
+    study: Study,
+    recording_id: str | None = None,
+    *,
+    parameters: Parameters = DEFAULT,
+    progress: Progress = no_progress,
+) -> DetectReport:
+    """Detect the fixations of one stored recording, or of all, in place of those found before.
+
+    Imported fixations have no samples and stay as they are; so do pseudo-masks, until they are made again.
+
+    Raises
+    ------
+    UserError
+        If there is no such recording, or none at all, or the one asked for is damaged.
+    """
+    ids = study.recording_ids()
+    if not ids:
+        raise UserError("The study has no recordings yet; record or simulate gaze first.")
+    if recording_id is not None:
+        if recording_id not in ids:
+            raise UserError(f"{study.folder} has no recording {recording_id!r}; it has {', '.join(ids)}.")
+        ids = [recording_id]
+    done, failed, count = [], [], 0
+    for number, name in enumerate(ids):
+        progress(number, len(ids), name)
+        try:
+            count += detect_fixations(study, name, parameters=parameters)
+        except UserError as error:
+            if recording_id is not None:
+                raise
+            # A recording that cannot be read is passed over; a study that is gone ends the work.
+            study.check_there()
+            failed.append((name, str(error)))
+        else:
+            done.append(name)
+    progress(len(ids), len(ids), "")
+    study.audit(
+        "detect",
+        recordings=done,
+        detector=parameters.detector,
+        parameters=asdict(parameters),
+        fixations=count,
+    )
+    return DetectReport(tuple(done), count, tuple(failed))
 
 
 def record(

@@ -158,3 +158,46 @@ def test_version_and_doctor() -> None:
     found = values("doctor")
     assert found["Gaze Insight"]["text"] == version.removeprefix("gaze-insight ")
     assert found["torch"]["ok"]
+
+
+def test_fixations_by_another_detector(tmp_path: Path) -> None:
+    time_ms = np.arange(0, 1500, 2)
+    # Drift of 1 deg/s, then a saccade of 10 deg.
+    x_px = 400 + time_ms * 0.0413 + np.where(time_ms < 800, 0.0, 413.0)
+    lines = [f"{time},{x:.2f},500" for time, x in zip(time_ms, x_px, strict=True)]
+    (tmp_path / "samples.csv").write_text("time_ms,x_px,y_px\n" + "\n".join(lines) + "\n")
+    common = ("fixations", tmp_path / "samples.csv", "--out", tmp_path / "out.csv", "--screen-px", "1920x1080",
+              "--screen-mm", "527x296", "--distance-mm", 650)  # fmt: skip
+    found = values(*common, "--detector", "idt", "--dispersion-deg", 0.5, "--minimum-ms", 100)
+    assert found["detector"] == "idt"
+    assert found["parameters"] == {"bridge_ms": 75.0, "dispersion_deg": 0.5, "minimum_ms": 100.0}
+    assert found["fixations"] == 4
+    assert values(*common, "--detector", "tobii-ivt", "--threshold-deg-s", 40)["fixations"] == 2
+    assert values(*common)["detector"] == "adaptive"
+    told = refused(*common, "--detector", "idt", "--sigmas", 6)
+    assert told == "The detector idt has no parameter sigmas; it has bridge_ms, dispersion_deg, minimum_ms."
+    assert "-1" in refused(*common, "--minimum-ms", -1)
+    assert "usage:" in refused(*common, "--detector", "magic", status=2)
+
+
+def test_detecting_again_replaces_the_fixations_of_one_recording(tmp_path: Path, image_folder: Path) -> None:
+    study = tmp_path / "study"
+    run("new", study)
+    run("import-images", study, image_folder / "images", "--masks", image_folder / "masks")
+    assert "no recordings yet" in refused("detect", study)
+    run("simulate", study, "--seed", 1)
+    (recording,) = sorted((study / "recordings").iterdir())
+    before = (recording / "fixations.csv").read_bytes()
+    frames = (recording / "gaze.frames").read_bytes()
+    again = values("detect", study, "--detector", "idt", "--recording", recording.name)
+    assert again["recordings"] == [recording.name]
+    assert again["failed"] == []
+    table = (recording / "fixations.csv").read_bytes()
+    assert table != before
+    assert table.count(b"\n") == again["fixations"] + 1
+    header = json.loads((recording / "fixations.json").read_text())["shared"]
+    assert (header["detector"], header["parameters"]["dispersion_deg"]) == ("I-DT", 1.0)
+    assert (recording / "gaze.frames").read_bytes() == frames
+    assert values("detect", study)["fixations"] == before.count(b"\n") - 1
+    assert (recording / "fixations.csv").read_bytes() == before
+    assert "has no recording 'x'" in refused("detect", study, "--recording", "x")

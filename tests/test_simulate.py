@@ -312,7 +312,7 @@ def test_statistics_on_real_masks_are_close_to_the_published_ones(tmp_path: Path
         level = heatmap >= 0.5 * heatmap.max()
         dice.append(2 * (level & mask).sum() / (level.sum() + mask.sum()))
     assert np.mean([len(item.start_ms) for item in found]) == pytest.approx(32, abs=3)
-    assert np.mean([item.duration_ms.sum() for item in found]) == pytest.approx(9400, abs=900)
+    assert np.mean([item.duration_ms.sum() for item in found]) == pytest.approx(8800, abs=900)
     assert np.mean([inside(item, masks[item.image_id]).mean() for item in found]) == pytest.approx(
         0.87, abs=0.03
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gaze_capture.detectors import IDT
 from gaze_capture.errors import UserError
 from segmentation import steps
 from segmentation.job import RunSpec
@@ -42,3 +43,29 @@ def test_a_run_that_cannot_learn_says_why(study: Study, image_folder: Path) -> N
     steps.import_images(study, [image_folder / "images"])
     with pytest.raises(UserError, match="true mask"):
         steps.train(study, TINY)
+
+
+def test_detecting_again_passes_over_what_is_damaged_and_leaves_the_other_tables_alone(
+    study: Study, image_folder: Path
+) -> None:
+    steps.import_images(study, [image_folder / "images"], masks=image_folder / "masks")
+    steps.simulate(study, images_per_sitting=2)
+    first, second, third = study.recording_ids()
+    tables = {
+        name: (study.recordings_folder / name / "fixations.csv").read_bytes() for name in (first, third)
+    }
+    detected = steps.detect_again(study, second, parameters=IDT(dispersion_deg=0.5))
+    assert detected.recordings == (second,)
+    assert {
+        name: (study.recordings_folder / name / "fixations.csv").read_bytes() for name in tables
+    } == tables
+    sources = {item.source: item.detector for found in study.fixations.values() for item in found}
+    assert sources == {first: "adaptive I-VT", second: "I-DT", third: "adaptive I-VT"}
+
+    (study.recordings_folder / first / "gaze.frames").write_bytes(b"nothing")
+    report = steps.detect_again(study)
+    assert report.recordings == (second, third)
+    assert [name for name, _ in report.failed] == [first]
+    assert (study.recordings_folder / first / "fixations.csv").read_bytes() == tables[first]
+    with pytest.raises(UserError, match=r"gaze\.frames"):
+        steps.detect_again(study, first)

@@ -8,10 +8,8 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QTest
 from pytestqt.qtbot import QtBot
 
-from app.live import LiveFixations, OneEuro, binocular
 from app.main_window import MainWindow
 from app.record_page import RecordPage
-from gaze_capture.recording import SAMPLE
 from gaze_capture.recording_codec import read_recording
 from segmentation.study import Study
 from tests.window_support import fill, open_window
@@ -202,41 +200,3 @@ def test_closing_the_window_keeps_the_recording(window: MainWindow, study: Study
     assert len(recording.time_ns) > 40 and len(recording.placements) == 1
     study.refresh()
     assert (next(iter(study.images)), "target") in study.fixations
-
-
-def test_live_fixations_group_what_stays_together() -> None:
-    live = LiveFixations(radius_px=10)
-    rng = np.random.default_rng(0)
-    for index in range(40):
-        live.add(index * 8.0, *(rng.normal([50, 50], 1.5)))
-    live.add(320.0, 400.0, 400.0)
-    live.add(328.0, 50.0, 50.0)
-    assert live.marks().xy_px == pytest.approx(np.array([[50, 50]]), abs=1), "one stray sample ends nothing"
-    for index in range(30):
-        live.add(336 + index * 8.0, 200.0, 80.0)
-    live.add(900.0, float("nan"), float("nan"))
-    marks = live.marks()
-    assert len(marks.xy_px) == 2
-    assert marks.xy_px[1] == pytest.approx([200, 80])
-    assert marks.duration_ms == pytest.approx([328, 216], abs=1)
-    assert live.total_ms == pytest.approx(544, abs=2)
-
-
-def test_dot_is_still_when_the_eye_is_and_follows_its_jumps() -> None:
-    rng = np.random.default_rng(0)
-    steady = OneEuro()
-    noisy = rng.normal(10, 0.15, (240, 2))
-    shown = np.array([steady(index / 120, x, y) for index, (x, y) in enumerate(noisy)])
-    assert shown[60:].std() < 0.5 * noisy[60:].std()
-    assert shown[60:].mean(axis=0) == pytest.approx([10, 10], abs=0.05)
-    late = [steady(2 + index / 120, 20.0, 10.0) for index in range(8)]
-    assert late[-1][0] == pytest.approx(20, abs=1), "within 60 ms of a saccade the dot has arrived"
-
-
-def test_one_eye_stands_in_for_the_other() -> None:
-    samples = np.zeros(3, dtype=SAMPLE)
-    samples["left_x"], samples["left_y"] = [0.2, np.nan, np.nan], [0.4, np.nan, np.nan]
-    samples["right_x"], samples["right_y"] = [0.4, 0.5, np.nan], [0.6, 0.5, np.nan]
-    xy = binocular(samples)
-    assert xy[:2] == pytest.approx(np.array([[0.3, 0.5], [0.5, 0.5]]))
-    assert np.isnan(xy[2]).all()
