@@ -32,7 +32,7 @@ from gaze_capture.quality import DATA_LOSS, MEAN_ERROR_DEG, RMS_S2S_DEG
 from gaze_capture.recording_codec import read_recording
 from gaze_capture.storage import write_json_atomic
 from segmentation.gaze_quality import AnnotatorQuality, GazeQuality, LookQuality, StudyQuality, study_quality
-from segmentation.quality_report import LONGEST_GAP_MS, write_quality_report
+from segmentation.quality_report import write_quality_report
 from segmentation.study import Study
 
 DASH = "–"
@@ -51,17 +51,17 @@ class QualityPage(Page):
         self.looks = RowsTable(
             (
                 self.tr("Image"), self.tr("Target"), self.tr("Annotator"), self.tr("State"), self.tr("Time"),
-                self.tr("Fixations"), self.tr("Loss"), self.tr("Longest gap"), self.tr("RMS-S2S"),
+                self.tr("Fixations"), self.tr("Loss"),
             ),
-            numbers=(4, 5, 6, 7, 8),
+            numbers=(4, 5, 6),
             pills=(3,),
         )  # fmt: skip
         self.recordings = RowsTable(
             (
                 self.tr("Recording"), self.tr("Annotator"), self.tr("Tracker"), self.tr("Images"),
-                self.tr("Rate"), self.tr("Loss"), self.tr("Accuracy"), self.tr("RMS-S2S"), self.tr("To repeat"),
+                self.tr("To repeat"), self.tr("Loss"), self.tr("Accuracy"), self.tr("RMS-S2S"),
             ),
-            numbers=(3, 4, 5, 6, 7, 8),
+            numbers=(3, 4, 5, 6, 7),
             stretched=2,
         )  # fmt: skip
         # By name, always: a list that can be sorted by quality is a ranking.
@@ -111,7 +111,7 @@ class QualityPage(Page):
         box(self._detail, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.LARGE), spacing=theme.NORMAL)
         self.panel = QFrame()
         self.panel.setObjectName("panelRight")
-        self.panel.setFixedWidth(340)
+        self.panel.setFixedWidth(300)
         panel = QVBoxLayout(self.panel)
         box(panel, spacing=0)
         panel.addWidget(scrolled(body))
@@ -161,10 +161,10 @@ class QualityPage(Page):
         held = sum(source.held_back for source in quality.sources)
         simulated = sorted({source.simulated_from for source in quality.sources if source.simulated_from})
         told = [
-            self.tr("{looks:,} looks in {sources} recordings and imports.").format(
+            self.tr("Looks: {looks:,}; recordings and imports: {sources}.").format(
                 looks=len(quality.looks), sources=len(quality.sources)
             ),
-            self.tr("{n} must be looked at again.").format(n=held)
+            self.tr("To be looked at again: {n}.").format(n=held)
             if held
             else self.tr("None has to be repeated."),
             *(self.tr("Simulated from {source}.").format(source=name) for name in simulated),
@@ -192,8 +192,6 @@ class QualityPage(Page):
                 Cell(f"{look.seconds:.1f} s", look.seconds),
                 Cell(str(look.fixations), float(look.fixations)),
                 _share(look.data_loss),
-                _gated(look.longest_gap_ms, LONGEST_GAP_MS, f"{look.longest_gap_ms:.0f} ms"),
-                _gated(look.rms_s2s_deg, RMS_S2S_DEG, f"{look.rms_s2s_deg:.2f}°"),
             ),
         )
 
@@ -210,13 +208,10 @@ class QualityPage(Page):
                 Cell(source.annotator),
                 Cell(tracker),
                 Cell(str(source.images), float(source.images)),
-                Cell(f"{source.rate_hz:.0f} Hz", source.rate_hz)
-                if math.isfinite(source.rate_hz)
-                else Cell(DASH),
+                Cell(str(source.held_back), float(source.held_back), "danger" if source.held_back else ""),
                 _share(source.data_loss),
                 _gated(source.accuracy_deg, MEAN_ERROR_DEG, f"{source.accuracy_deg:.2f}°"),
                 _gated(source.rms_s2s_deg, RMS_S2S_DEG, f"{source.rms_s2s_deg:.2f}°"),
-                Cell(str(source.held_back), float(source.held_back), "danger" if source.held_back else ""),
             ),
         )
 
@@ -262,6 +257,19 @@ class QualityPage(Page):
         self._detail.addWidget(made)
         return made
 
+    def _facts(self, rows: list[tuple[str, str]]) -> None:
+        for name, value in rows:
+            line = QHBoxLayout()
+            box(line, spacing=theme.NORMAL)
+            line.addWidget(label(name, "muted"), 1)
+            line.addWidget(label(value))
+            self._detail.addLayout(line)
+
+    def _gap_text(self, gap_ms: float) -> str:
+        if not math.isfinite(gap_ms):
+            return DASH
+        return self.tr("{ms:.0f} ms").format(ms=gap_ms)
+
     def _explain_look(self, look: LookQuality) -> None:
         self._detail.addWidget(heading(look.image_id))
         self._line(
@@ -269,6 +277,13 @@ class QualityPage(Page):
                 annotator=look.annotator, seconds=look.seconds, n=look.fixations
             ),
             "muted",
+        )
+        self._facts(
+            [
+                (self.tr("Eyes not seen"), _percent(look.data_loss)),
+                (self.tr("Longest gap"), self._gap_text(look.longest_gap_ms)),
+                (self.tr("Noise (RMS-S2S)"), degrees_text(look.rms_s2s_deg)),
+            ]
         )
         for reason in look.held_back:
             self._line(f"· {reason[0].upper()}{reason[1:]}.", "" if look.overruled_by else "danger")
@@ -294,17 +309,13 @@ class QualityPage(Page):
             (self.tr("Tracker"), source.tracker),
             (self.tr("Started"), source.started_utc[:16].replace("T", " ")),
             (self.tr("Samples"), DASH if source.samples is None else f"{source.samples:,}"),
+            (self.tr("Rate"), f"{source.rate_hz:.0f} Hz" if math.isfinite(source.rate_hz) else DASH),
             (self.tr("Left eye lost"), _percent(source.loss_left)),
             (self.tr("Right eye lost"), _percent(source.loss_right)),
             (self.tr("Drift checks"), ", ".join(f"{one:.1f}°" for one in source.drift_deg) or DASH),
             (self.tr("Connection lost"), str(source.interruptions)),
         ]
-        for name, value in rows:
-            line = QHBoxLayout()
-            box(line, spacing=theme.NORMAL)
-            line.addWidget(label(name, "muted"), 1)
-            line.addWidget(label(value))
-            self._detail.addLayout(line)
+        self._facts(rows)
         validation, study = source.validation, self.session.study
         if validation is None or study is None:
             self._line(

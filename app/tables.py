@@ -13,6 +13,7 @@ from PySide6.QtCore import (
     QPersistentModelIndex,
     QRect,
     QRectF,
+    QSize,
     QSortFilterProxyModel,
     Qt,
     Signal,
@@ -111,6 +112,11 @@ class RowsModel(QAbstractTableModel):
 class PillDelegate(QStyledItemDelegate):
     """Draws a cell's text as a pill in the colour of the token that UserRole names."""
 
+    def sizeHint(self, option: QStyleOptionViewItem, index: AnyIndex) -> QSize:
+        """Ask for the pill's size."""
+        size = super().sizeHint(option, index)
+        return QSize(size.width() + 24, size.height())
+
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: AnyIndex) -> None:
         """Draw the row's ground as the style does, and the pill upon it."""
         ground = QStyleOptionViewItem(option)
@@ -158,6 +164,7 @@ class RowsTable(QTableView):
         sortable: bool = True,
     ) -> None:
         super().__init__()
+        self._stretched = stretched
         self._rows = RowsModel(titles, numbers, self)
         self._sorted = QSortFilterProxyModel(self)
         self._sorted.setSourceModel(self._rows)
@@ -174,7 +181,9 @@ class RowsTable(QTableView):
         self.verticalHeader().setDefaultSectionSize(36)
         header = self.horizontalHeader()
         header.setHighlightSections(False)
+        header.setResizeContentsPrecision(200)
         header.setSectionResizeMode(stretched, QHeaderView.ResizeMode.Stretch)
+        header.setMinimumSectionSize(72)
         if sortable:
             self.setSortingEnabled(True)
             # As given, until a title is clicked.
@@ -188,6 +197,9 @@ class RowsTable(QTableView):
         """Show other rows; the chosen one stays chosen where it is still there."""
         before = self.current_key()
         self._rows.set_rows(rows)
+        for column in range(self._rows.columnCount()):
+            if column != self._stretched:
+                self.resizeColumnToContents(column)
         for number, row in enumerate(rows):
             if row.key == before and before is not None:
                 self.selectRow(self._sorted.mapFromSource(self._rows.index(number, 0)).row())
