@@ -17,6 +17,7 @@ from app import commands
 from app.commands import Command, Outcome
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained
+from segmentation.export import EXPORTERS
 from segmentation.progress import Progress
 from segmentation.stacks import MODALITIES
 
@@ -331,6 +332,18 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", metavar="NAME", help="default: all images")
     evaluate.add_argument("--against", choices=("masks", "pseudomasks", "reviews"), default="masks")
     report.add_argument("--to", type=Path, required=True, metavar="FILE.html")
+
+    export = add("export", commands.export, "write gaze for other programs, into a new folder")
+    export.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")
+    export.add_argument("--format", required=True, choices=tuple(EXPORTERS))
+    export.add_argument("--annotator", nargs="+", metavar="A", help="default: all")
+    export.add_argument("--split", metavar="NAME", help="only what was seen of its images")
+    export.add_argument("--recording", nargs="+", metavar="ID", help="default: all, and imported gaze")
+    export.add_argument(
+        "--with-images",
+        action="store_true",
+        help="bids: the images go along as stimuli; they are not by default",
+    )
 
     add(
         "verify",

@@ -526,6 +526,31 @@ def report(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome({"report": str(args.to)}, f"Wrote {args.to}.")
 
 
+def export(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight export``."""
+    from segmentation.export import export_study, simulated_words
+
+    result = export_study(
+        Study.open(args.study),
+        args.to,
+        args.format,
+        annotators=args.annotator,
+        split=args.split,
+        recordings=args.recording,
+        with_images=args.with_images,
+        progress=progress,
+    )
+    lines = [
+        f"Exported {_counted(result.fixations, 'fixation')} on {_counted(result.images, 'image')} and "
+        f"{_counted(result.recordings, 'recording')} as {result.format} to {result.folder} "
+        f"({_counted(result.files, 'file')}).",
+        *result.notes,
+    ]
+    if result.simulated_from:
+        lines.append(f"This gaze is {simulated_words(result.simulated_from)}, and the export says so.")
+    return Outcome(dataclasses.asdict(result), "\n".join(lines))
+
+
 def demo(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight demo``."""
     from segmentation.demo import run_demo
