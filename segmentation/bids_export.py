@@ -60,9 +60,10 @@ def write_dataset(selection: Selection, folder: Path, tally: Tally, progress: Pr
         shown = _shown(selection, recording)
         stem = f"sub-{label}_task-{TASK}_run-{runs[label]:02d}"
         write_bids_recording(folder / f"sub-{label}" / "beh", stem, recording, shown, task)
-        tally.recordings += 1
-        tally.images.update(item.placement.image_id for item in shown)
-        tally.fixations += sum(len(item.fixations.duration_ms) for item in shown if item.fixations)
+        tally.take(recording)
+        for item in shown:
+            if item.fixations is not None:
+                tally.add(item.fixations)
     if not tally.recordings:
         raise UserError(
             "BIDS holds samples, and none of the gaze chosen has any (imported fixations have not); export it as "
@@ -76,8 +77,7 @@ def write_dataset(selection: Selection, folder: Path, tally: Tally, progress: Pr
         )
     if selection.with_images:
         _copy_images(selection, folder, tally)
-    words = simulated_words(selection.simulated_from) if simulated else ""
-    _write_top(selection, folder, labels, simulated, words, task)
+    _write_top(selection, folder, labels, simulated, simulated_words(tally.simulated_from), task)
 
 
 def _check_text(images: list[StudyImage]) -> None:

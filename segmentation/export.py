@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
-from gaze_capture.fixations import Fixations, simulated_source
+from gaze_capture.fixations import Fixations
 from gaze_capture.recording import Placement, Recording
 from gaze_capture.recording_codec import read_recording
 from gaze_capture.storage import folder_in_place
@@ -99,11 +100,6 @@ class Selection:
         known = set(self.study.recording_ids())
         return [item for item in self.looks if item.source not in known]
 
-    @cached_property
-    def simulated_from(self) -> str | None:
-        """What the gaze chosen was simulated from, or None if people looked at all of it."""
-        return simulated_source(self.looks)
-
     def check(self) -> None:
         """Raise UserError where the study has no such annotator, split or recording, or nothing is chosen."""
         known = sorted({look.annotator for look in self.study.fixations.each_look()})
@@ -184,15 +180,27 @@ class ExportReport:
 class Tally:
     """What an exporter counts while it writes."""
 
-    recordings: int
-    images: set[str]
-    fixations: int
-    notes: list[str]
+    recordings: set[str] = field(default_factory=set)
+    images: set[str] = field(default_factory=set)
+    fixations: int = 0
+    notes: list[str] = field(default_factory=list)
+    simulated_from: str | None = None
 
-    def add(self, item: Fixations) -> None:
-        """Count a look."""
-        self.images.add(item.image_id)
-        self.fixations += len(item.duration_ms)
+    def take(self, recording: Recording) -> None:
+        """Count a recording whose samples are exported."""
+        self.recordings.add(recording.id)
+        self.images.update(placement.image_id for placement in recording.placements)
+        self._label(recording.simulated_from)
+
+    def add(self, look: Fixations) -> None:
+        """Count a look whose fixations are exported."""
+        self.images.add(look.image_id)
+        self.fixations += len(look.duration_ms)
+        self._label(look.simulated_from)
+
+    def _label(self, simulated_from: str | None) -> None:
+        if self.simulated_from != "masks":
+            self.simulated_from = simulated_from or self.simulated_from
 
 
 Exporter = Callable[[Selection, Path, Tally, Progress], None]
@@ -266,7 +274,7 @@ def export_study(
         with_images,
     )
     selection.check()
-    tally = Tally(0, set(), 0, [])
+    tally = Tally()
     with folder_in_place(Path(to)) as folder:
         EXPORTERS[format](selection, folder, tally, progress)
         files = sum(path.is_file() for path in folder.rglob("*"))
@@ -277,9 +285,9 @@ def export_study(
         format=format,
         folder=str(to),
         files=files,
-        recordings=tally.recordings,
+        recordings=len(tally.recordings),
         images=len(tally.images),
         fixations=tally.fixations,
-        simulated_from=selection.simulated_from,
+        simulated_from=tally.simulated_from,
         notes=tuple(tally.notes),
     )

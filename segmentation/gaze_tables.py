@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -53,7 +53,7 @@ _PRESENCE = Column(
 )
 
 SAMPLES = (
-    Column("time_ns", "integer", "ns", "host's monotonic clock, the one of placements; only differences mean something"),
+    Column("time_ns", "integer", "ns", "host's monotonic clock, as of placements; only differences mean something"),
     Column("device_time_ns", "integer", "ns", "the tracker's own clock"),
     Column("left_x", "float32", "share of the screen's width",
            "left eye's gaze, 0 = left edge, 1 = right edge, may lie outside; empty = invalid"),
@@ -166,8 +166,7 @@ def write_tables(selection: Selection, folder: Path, tally: Tally, progress: Pro
     recordings: list[tuple[Any, ...]] = []
     placements: list[tuple[Any, ...]] = []
     for recording in selection.each_recording(progress):
-        tally.recordings += 1
-        tally.images.update(place.image_id for place in recording.placements)
+        tally.take(recording)
         samples = recording.samples
         columns: Values = {column.name: samples[column.name] for column in SAMPLES}
         facts = {"recording_id": recording.id, "annotator": recording.annotator}
@@ -207,9 +206,9 @@ def write_tables(selection: Selection, folder: Path, tally: Tally, progress: Pro
         "images": (IMAGES, images),
     }
     for name, (layout, rows) in tables.items():
-        facts = {"simulated": simulated_words(selection.simulated_from)} if selection.simulated_from else {}
+        facts = {"simulated": simulated_words(tally.simulated_from)} if tally.simulated_from else {}
         _write(folder / name, layout, _columns(layout, rows), kind, facts)
-    _write_dictionary(selection, folder, kind)
+    _write_dictionary(selection, folder, tally, kind)
 
 
 def _recording_row(recording: Recording) -> tuple[Any, ...]:
@@ -267,8 +266,6 @@ def _write(stem: Path, layout: Sequence[Column], values: Values, kind: Kind, fac
 
 
 def _write_csv(stream: BinaryIO, layout: Sequence[Column], values: Values) -> None:
-    import io
-
     stream.write((",".join(column.name for column in layout) + "\n").encode())
     columns = [values[column.name] for column in layout]
     if all(isinstance(column, np.ndarray) for column in columns):
@@ -336,8 +333,8 @@ _TABLES: dict[str, tuple[str, Sequence[Column]]] = {
 }
 
 
-def _write_dictionary(selection: Selection, folder: Path, kind: Kind) -> None:
-    simulated = simulated_words(selection.simulated_from)
+def _write_dictionary(selection: Selection, folder: Path, tally: Tally, kind: Kind) -> None:
+    simulated = simulated_words(tally.simulated_from)
     dictionary = {
         "program": program(),
         "study": selection.study.name,
@@ -356,7 +353,7 @@ def _write_dictionary(selection: Selection, folder: Path, kind: Kind) -> None:
             for name, (about, layout) in _TABLES.items()
         },
     }  # fmt: skip
-    write_json_atomic(folder / "dictionary.json", json.loads(json.dumps(dictionary)))
+    write_json_atomic(folder / "dictionary.json", dictionary)
     lines = [
         f"Gaze of the study {selection.study.name}, exported by {program()}.",
         "",

@@ -53,20 +53,20 @@ def write_splits(selection: Selection, folder: Path, tally: Tally, progress: Pro
             name = names[image_id]
             gaze[name], left_out = _joined(images[image_id], found)
             early += left_out
-            tally.images.add(image_id)
-            tally.fixations += len(gaze[name].duration_ms)
+            for item in found:
+                tally.add(item)
             simulated[name] = simulated_words(simulated_source(found))
         labels = {"SIMULATED": simulated} if any(simulated.values()) else {}
         write_gazemedseg(folder / f"{stem}.csv", gaze, labels)
-    if not tally.fixations:
+    if tally.fixations <= early:
         raise UserError("No fixation was chosen to export; detect fixations or choose other images.")
+    tally.fixations -= early
     if early:
         tally.notes.append(
             f"{early} fixations that began before their image was shown were left out, as they never count."
         )
-    recordings = {item.source for item in looks} & set(selection.study.recording_ids())
-    tally.recordings = len(recordings)
-    write_bytes_atomic(folder / "README.txt", _readme(selection).encode())
+    tally.recordings |= {item.source for item in looks} & set(selection.study.recording_ids())
+    write_bytes_atomic(folder / "README.txt", _readme(selection, tally).encode())
 
 
 def unique_names(images: Sequence[StudyImage]) -> dict[str, str]:
@@ -100,8 +100,8 @@ def _joined(image: StudyImage, looks: Sequence[Fixations]) -> tuple[ImageGaze, i
     return joined, early
 
 
-def _readme(selection: Selection) -> str:
-    simulated = simulated_words(selection.simulated_from)
+def _readme(selection: Selection, tally: Tally) -> str:
+    simulated = simulated_words(tally.simulated_from)
     lines = [
         f"Fixations of the study {selection.study.name} in GazeMedSeg's format, exported by {program()}.",
         "",
