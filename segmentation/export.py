@@ -278,9 +278,11 @@ def export_study(
     with folder_in_place(Path(to)) as folder:
         EXPORTERS[format](selection, folder, tally, progress)
         files = sum(path.is_file() for path in folder.rglob("*"))
-    study.audit(
-        "export", format=format, annotators=annotators, split=split, recordings=recordings, files=files
-    )
+    # A study on a read-only disk can be exported, too.
+    with contextlib.suppress(UserError):
+        study.audit(
+            "export", format=format, annotators=annotators, split=split, recordings=recordings, files=files
+        )
     return ExportReport(
         format=format,
         folder=str(to),
