@@ -345,6 +345,14 @@ def _parser() -> argparse.ArgumentParser:
         help="bids: the images go along as stimuli; they are not by default",
     )
 
+    pictures = add("pictures", commands.pictures, "draw gaze on the images, into a new folder")
+    pictures.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")
+    pictures.add_argument("--kind", choices=("scanpath", "heatmap", "both"), default="scanpath")
+    pictures.add_argument("--as", dest="as_type", choices=("png", "svg"), default="png")
+    pictures.add_argument("--annotator", nargs="+", metavar="A", help="default: each one")
+    pictures.add_argument("--split", metavar="NAME", help="only images of this split")
+    pictures.add_argument("--image", nargs="+", metavar="ID", help="default: all with gaze")
+
     add(
         "verify",
         commands.verify,

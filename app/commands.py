@@ -551,6 +551,28 @@ def export(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome(dataclasses.asdict(result), "\n".join(lines))
 
 
+def pictures(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight pictures``."""
+    from segmentation.gaze_pictures import KINDS, draw_pictures
+
+    result = draw_pictures(
+        Study.open(args.study),
+        args.to,
+        kinds=KINDS if args.kind == "both" else (args.kind,),
+        as_type=args.as_type,
+        annotators=args.annotator,
+        split=args.split,
+        images=args.image,
+        progress=progress,
+    )
+    failed = [f"{image}: {reason}" for image, reason in result.failed]
+    lines = [
+        f"Drew {_counted(result.pictures, 'picture')} of {_counted(result.images, 'image')} into {result.folder}.",
+        *_named("Left out", failed),
+    ]
+    return Outcome(dataclasses.asdict(result), "\n".join(lines))
+
+
 def demo(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight demo``."""
     from segmentation.demo import run_demo
