@@ -294,6 +294,17 @@ def _parser() -> argparse.ArgumentParser:
         choices=("annotated", "clusters", "together"),
         help="what has a peak of its own: lesions told apart, regions looked at, or all gaze as one",
     )
+    pseudomask.add_argument(
+        "--annotators",
+        nargs="*",
+        metavar="A",
+        help="only their gaze counts, from now on; none: everybody's again",
+    )
+    pseudomask.add_argument(
+        "--pool",
+        choices=("sum", "mean"),
+        help="of several annotators: sum, who looks longer counts more; mean, each counts the same",
+    )
     pseudomask.add_argument("--split", metavar="NAME")
 
     explain = add("explain", commands.explain, "say why the fixated region matters")

@@ -412,6 +412,10 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
         changes["refine"] = args.refine
     if args.lesions is not None:
         changes["lesions"] = args.lesions
+    if args.annotators is not None:
+        changes["annotators"] = tuple(args.annotators) or None
+    if args.pool is not None:
+        changes["pool"] = args.pool
     settings = dataclasses.replace(study.pseudomask_settings, **changes)
     report = make_pseudomasks(study, settings=settings, split=args.split, progress=progress)
     lines = [
@@ -421,6 +425,10 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
         lines.append(f"{_counted(report.absent, 'image')} marked absent need none.")
     if report.undecided:
         lines.append(f"{_counted(report.undecided, 'image')} marked unsure or ungradable teach nothing.")
+    if report.of_others:
+        lines.append(
+            f"{_counted(report.of_others, 'image')} without gaze of these annotators keep the pseudo-mask they had."
+        )
     lines += _named("Without a fixation that counts", report.empty)
     lines += _named("Left out", [f"{image}: {reason}" for image, reason in report.failed])
     return Outcome({**dataclasses.asdict(report), "settings": settings.to_json()}, "\n".join(lines))

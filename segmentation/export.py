@@ -102,13 +102,7 @@ class Selection:
 
     def check(self) -> None:
         """Raise UserError where the study has no such annotator, split or recording, or nothing is chosen."""
-        known = sorted({look.annotator for look in self.study.fixations.each_look()})
-        for name in self.annotators or ():
-            if name not in known:
-                raise UserError(
-                    f"The study has no gaze of the annotator {name!r}; it has gaze of: "
-                    f"{', '.join(known) or 'nobody yet'}."
-                )
+        self.study.check_annotators(self.annotators or ())
         ids = self.study.recording_ids()
         for name in self.recordings or ():
             if name not in ids:
@@ -120,7 +114,7 @@ class Selection:
         if not self.looks and not self.recording_ids:
             raise UserError(
                 "Nothing was chosen to export: the study has no gaze of these annotators on these images."
-                if ids or known
+                if ids or self.study.looks
                 else "The study has no gaze yet; record, simulate or import some first."
             )
 
