@@ -92,12 +92,12 @@ class Plan:
     @property
     def width(self) -> int:
         """Width of the whole picture."""
-        return max(self.base.shape[1], NARROWEST_PX)
+        return max(int(self.base.shape[1]), NARROWEST_PX)
 
     @property
     def left(self) -> int:
         """Where the image begins in the picture."""
-        return (self.width - self.base.shape[1]) // 2
+        return (self.width - int(self.base.shape[1])) // 2
 
     @property
     def line_height(self) -> int:
@@ -112,7 +112,7 @@ class Plan:
     @property
     def height(self) -> int:
         """Height of the whole picture, caption included."""
-        return self.base.shape[0] + len(self.caption) * self.line_height + 2 * self.margin
+        return int(self.base.shape[0]) + len(self.caption) * self.line_height + 2 * self.margin
 
 
 def heat_colours(heat: npt.NDArray[np.float32]) -> Pixels:
@@ -304,8 +304,9 @@ def draw_pixels(plan: Plan) -> Pixels:
     for label in plan.labels:
         _put_number(dark_numbers if label.on_white else numbers, label, plan.font_px, face)
     reach = 2 * max(1, round(plan.font_px / 11)) + 1
-    around = cv2.dilate(numbers[:, :, 0], cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
-    _blend(image, around, DARK, 0.85)
+    near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    around = cv2.dilate(numbers[:, :, 0], near)
+    _blend(image, around.astype(np.uint8, copy=False), DARK, 0.85)
     _blend(image, numbers[:, :, 0], WHITE, 1.0)
     _blend(image, dark_numbers[:, :, 0], STRIP, 1.0)
     picture = np.empty((plan.height, plan.width, 3), dtype=np.uint8)
@@ -314,7 +315,7 @@ def draw_pixels(plan: Plan) -> Pixels:
     picture[:height, plan.left : plan.left + width] = image
     for place, words in _caption_places(plan, face):
         colour, weight = _style_of(words)
-        picture = cv2.putText(picture, words.text, place, colour, face, round(plan.caption_px), weight)[1]
+        cv2.putText(picture, words.text, place, colour, face, round(plan.caption_px), weight)
     return picture
 
 

@@ -38,16 +38,15 @@ def a_recording(rate_hz: float = 250.0, seconds: float = 6.0, **changes: Any) ->
     pupil[100:110] = np.nan
     scale = 2.5
     transform = np.array([[1 / scale, 0, -200.0], [0, 1 / scale, -60.0], [0, 0, 1]])
-    placements = tuple(
+    first_ns, canvas = int(time_ns[0]), (0, 0, 1920, 1080)
+    placements = (
         Placement(
-            image, target, int(time_ns[0]) + start, int(time_ns[0]) + end, transform, (0, 0, 1920, 1080),
-            window, presence,
-        )
-        for image, target, start, end, window, presence in (
-            ("a", "polyp", 300_000_000, 2_500_000_123, None, "present"),
-            ("b", None, 2_600_000_000, 5_900_000_000, (40.0, 400.0), None),
-        )
-    )  # fmt: skip
+            "a", "polyp", first_ns + 300_000_000, first_ns + 2_500_000_123, transform, canvas, None, "present"
+        ),
+        Placement(
+            "b", None, first_ns + 2_600_000_000, first_ns + 5_900_000_000, transform, canvas, (40.0, 400.0)
+        ),
+    )
     values: dict[str, Any] = {
         "id": "rec-1",
         "annotator": "A",
@@ -133,7 +132,7 @@ def test_fixations_come_back_on_the_screen(tmp_path: Path) -> None:
     recording = a_recording()
     stored = fixations_of(recording)
     found = read_bids(written(tmp_path, recording, stored)).fixations
-    assert len(found) == 1 and found[0].eye == "both"
+    assert found is not None and set(found.eye) == {"both"}
     first_ns = recording.time_ns[0]
     start, duration, places = [], [], []
     for place, item in zip(recording.placements, stored, strict=True):
@@ -141,9 +140,9 @@ def test_fixations_come_back_on_the_screen(tmp_path: Path) -> None:
         start += list((place.start_ns - first_ns) / 1e6 + item.start_ms)
         duration += list(item.duration_ms)
         places.append(item.xy_px)
-    np.testing.assert_allclose(found[0].start_ms, start, atol=1e-6)
-    np.testing.assert_allclose(found[0].duration_ms, duration, atol=1e-6)
-    image = recording.placements[0].image_px_from_screen_px(found[0].xy_px)
+    np.testing.assert_allclose(found.start_ms, start, atol=1e-6)
+    np.testing.assert_allclose(found.duration_ms, duration, atol=1e-6)
+    image = recording.placements[0].image_px_from_screen_px(found.xy_px)
     np.testing.assert_allclose(image, np.concatenate(places), atol=1e-4)
 
 
@@ -180,8 +179,39 @@ def test_a_folder_is_sniffed_and_read_where_it_holds_one_recording(tmp_path: Pat
     assert recordings(tmp_path) == [physio]
     assert len(read_bids(tmp_path).samples) == 1500
     write_bids_recording(physio.parent, STEM.replace("01", "02"), a_recording(), [], TASK)
-    with pytest.raises(UserError, match="2 recordings; import them one by one"):
+    with pytest.raises(UserError, match=f"2 recordings; choose one with --stream, such as {STEM}"):
         read_bids(tmp_path)
+    second = read_bids(tmp_path, recording=STEM.replace("01", "02"))
+    assert (len(second.samples), second.shown) == (1500, ())
+    with pytest.raises(UserError, match="no recording 'x'"):
+        read_bids(tmp_path, recording="x")
+
+
+def test_one_eye_may_be_chosen(tmp_path: Path) -> None:
+    recording = a_recording()
+    physio = written(tmp_path, recording)
+    right = read_bids(physio, eye="right").samples
+    assert np.isnan(right["left_x"]).all()
+    np.testing.assert_array_equal(right["right_x"], recording.right_xy[:, 0])
+    physio.with_name(physio.name.replace("eye1", "eye2")).unlink()
+    with pytest.raises(UserError, match="without the right eye"):
+        read_bids(physio, eye="right")
+
+
+def test_units_may_be_said_where_the_files_do_not(tmp_path: Path) -> None:
+    recording = a_recording()
+    physio = written(tmp_path, recording)
+    for file in physio.parent.glob("*_physio.json"):
+        changed(
+            file,
+            lambda meta: [meta[name].pop("Units") for name in ("timestamp", "x_coordinate", "y_coordinate")],
+        )
+    with pytest.raises(UserError, match="Units of x_coordinate"):
+        read_bids(physio, time_unit="s")
+    samples = read_bids(physio, time_unit="s", coordinates="px").samples
+    np.testing.assert_array_equal(samples["left_x"], recording.left_xy[:, 0])
+    shares = read_bids(physio, time_unit="s", coordinates="normalised").samples
+    np.testing.assert_allclose(shares["left_x"], recording.left_xy[:, 0] * 1920, rtol=1e-6)
 
 
 def test_metadata_are_inherited_from_above(tmp_path: Path) -> None:
@@ -221,10 +251,11 @@ def test_metadata_are_inherited_from_above(tmp_path: Path) -> None:
     assert np.isnan(found.samples["right_x"]).all() and np.isnan(found.samples["pupil_left"]).all()
     np.testing.assert_array_equal(found.samples["time_ns"][:2], [0, 1_000_000])
     # The tracker wrote milliseconds where the standard wants seconds; 200 s are no fixation.
-    np.testing.assert_allclose(found.fixations[0].start_ms, [100])
-    np.testing.assert_allclose(found.fixations[0].duration_ms, [200])
-    np.testing.assert_allclose(found.fixations[0].xy_px, [[1199.5, 250]], atol=1e-3)
-    assert found.fixations[0].eye == "left"
+    assert found.fixations is not None
+    np.testing.assert_allclose(found.fixations.start_ms, [100])
+    np.testing.assert_allclose(found.fixations.duration_ms, [200])
+    np.testing.assert_allclose(found.fixations.xy_px, [[1199.5, 250]], atol=1e-3)
+    assert found.fixations.eye == ("left",)
     assert [(item.name, item.start_ns) for item in found.shown] == [("cat.jpg", 50_000_000)]
     assert found.messages == ((-10_000_000, "RECCFG CR"),)
     assert found.tracker == "SR-Research"
@@ -301,7 +332,7 @@ def test_the_screen_must_be_known(tmp_path: Path) -> None:
         read_bids(physio)
     assert read_bids(physio, BidsScreen(distance_mm=600)).geometry.viewing_distance_mm == 600
     changed(events_sidecar(physio), lambda meta: meta.pop("StimulusPresentation"))
-    with pytest.raises(UserError, match="resolution and size and distance"):
+    with pytest.raises(UserError, match=r"resolution and size and distance are not in .* --screen-px"):
         read_bids(physio)
     given = BidsScreen((1920, 1080), (527.0, 296.0), 650.0)
     assert read_bids(physio, given).geometry == ScreenGeometry(1920, 1080, 527.0, 296.0, 650.0)

@@ -402,7 +402,8 @@ def test_bids_of_a_study_comes_back(looked_at: Study, tmp_path: Path) -> None:
         looked_at.image(place.image_id).source_name for place in recording.placements
     ]
     stored = [item for item in looked_at.fixations.each() if item.source == "rec-2"]
-    assert len(again.fixations[0].start_ms) == sum(len(item.start_ms) for item in stored)
+    assert again.fixations is not None
+    assert len(again.fixations.start_ms) == sum(len(item.start_ms) for item in stored)
 
 
 def test_bids_takes_images_along_only_if_asked(looked_at: Study, tmp_path: Path) -> None:

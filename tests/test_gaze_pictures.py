@@ -33,7 +33,7 @@ def grey(height: int, width: int, value: int = 120) -> Pixels:
 def gaze(xy: list[list[float]], width: float, duration: float | list[float] = 250.0) -> Fixations:
     count = len(xy)
     return Fixations(
-        image_id="a", target_id="target", annotator="A", source="rec-1", start_ms=np.arange(count) * 300.0,
+        image_id="a", target_id="target", annotator="A", source="rec-1", start_ms=np.cumsum(np.full(count, 300.0)),
         duration_ms=np.broadcast_to(np.asarray(duration, dtype=float), (count,)),
         xy_px=np.array(xy, dtype=float).reshape(-1, 2), dispersion_deg=np.full(count, 0.2), detector="test",
         degrees_per_px=20 / width, viewing_ms=count * 300.0,

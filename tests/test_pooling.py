@@ -33,7 +33,7 @@ def looks(
     found = [
         Fixations(
             image_id=image, target_id="target", annotator=annotator, source=f"gaze-{annotator}",
-            start_ms=np.arange(4) * 2000.0, duration_ms=np.full(4, total_ms / 4), xy_px=np.tile(place, (4, 1)),
+            start_ms=np.linspace(0.0, 6000.0, 4), duration_ms=np.full(4, total_ms / 4), xy_px=np.tile(place, (4, 1)),
             dispersion_deg=np.full(4, 0.2), detector="test", degrees_per_px=0.5, presence=presence,
             viewing_ms=9000.0,
         )

@@ -159,7 +159,7 @@ def test_the_mean_gives_each_annotator_the_same_weight(tmp_path: Path) -> None:
     def peaks(pool: Pool) -> tuple[float, float]:
         made = make_pseudomask(
             image, two_annotators(), PseudoMaskSettings(refine="none", pool=pool), "target"
-        )  # type: ignore[arg-type]
+        )
         assert made is not None
         return float(made.heatmap[:, :45].max()), float(made.heatmap[:, 45:].max())
 

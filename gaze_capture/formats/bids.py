@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,6 +38,9 @@ _FARTHEST_M = 10.0
 """A screen farther away than this, or larger, was told in centimetres against the standard."""
 _CLOCK_TOLERANCE = 3.0
 """Samples may come this much slower or faster than the sampling frequency says."""
+
+
+Eye = Literal["left", "right", "both"]
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,8 @@ class BidsFixations:
     duration_ms: Floats
     xy_px: Floats
     """(F, 2) on the screen; of those without a position, the mean of the samples; NaN where there are none."""
-    eye: str
-    """``left``, ``right`` or ``both``."""
+    eye: tuple[Eye, ...]
+    """(F,) which the fixation was found in."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class BidsGaze:
     geometry: ScreenGeometry
     rate_hz: float
     shown: tuple[BidsShown, ...]
-    fixations: tuple[BidsFixations, ...]
+    fixations: BidsFixations | None
     messages: tuple[tuple[int, str], ...]
     """Time in ns, as of the samples, and words of the tracker."""
     simulated_from: str | None
@@ -112,24 +115,40 @@ def recordings(folder: Path) -> list[Path]:
     return list(found.values())
 
 
-def read_bids(path: Path, known: BidsScreen | None = None, time_unit: str | None = None) -> BidsGaze:
+def read_bids(
+    path: Path,
+    known: BidsScreen | None = None,
+    *,
+    time_unit: str | None = None,
+    coordinates: Literal["px", "normalised"] | None = None,
+    eye: Eye | None = None,
+    recording: str | None = None,
+) -> BidsGaze:
     """Read one recording: all its eyes, its fixations, and what was shown.
 
     Parameters
     ----------
     path : a ``_physio.tsv.gz`` file, or a folder with one recording
-    known : of the screen, where the files do not say it; goes before what they say
+    known : of the screen; goes before what the files say
     time_unit : s, ms, us or ns, where the files do not give the unit of ``timestamp``
+    coordinates : what positions are, where the files do not give their unit
+    eye : the one eye to read of two
+    recording : which of several in a folder, like ``sub-01_task-view_run-01``
 
     Raises
     ------
     UserError
         If something is missing without which positions or times would be a guess, or a file is damaged.
     """
-    path = _one_recording(path)
+    path = _one_recording(path, recording)
     notes: list[str] = []
     files = _eye_files(path)
-    eyes = [_read_eye(file, time_unit) for file in files]
+    if eye in ("left", "right"):
+        one = [file for file in files if _inherited(file).get("RecordedEye") == eye]
+        if not one:
+            raise UserError(f"{path} belongs to a recording without the {eye} eye; leave --eye away.")
+        files = one
+    eyes = [_read_eye(file, time_unit, coordinates) for file in files]
     events_path, events_meta = _events_of(path)
     screen = _screen(path, events_meta, known or BidsScreen())
     geometry = screen.geometry()
@@ -142,13 +161,13 @@ def read_bids(path: Path, known: BidsScreen | None = None, time_unit: str | None
             if value is None
         ]  # fmt: skip
         raise UserError(
-            f"{path}: the screen's {' and '.join(missing)} are not in StimulusPresentation of its events.json; "
-            "give them, as gaze has no degrees without."
+            f"{path}: the screen's {' and '.join(missing)} are not in StimulusPresentation of its events.json; say "
+            "them with --screen-px WxH --screen-mm WxH --distance-mm D."
         )
     origin = _origin(path, events_meta)
     rates = {eye.rate_hz for eye in eyes}
     if len(rates) > 1:
-        raise UserError(f"{path}: its eyes were sampled at different rates ({rates}); import one eye alone.")
+        raise UserError(f"{path}: its eyes were sampled at different rates; choose one with --eye.")
     samples = _joined(path, eyes, geometry, origin, notes)
     first_s = float(eyes[0].time_s[0]) if len(eyes[0].time_s) else 0.0
     clock = _Clock(first_s, eyes[0].start_s)
@@ -240,19 +259,27 @@ def _is_eyetrack(path: Path) -> bool:
         return False
 
 
-def _one_recording(path: Path) -> Path:
+def _one_recording(path: Path, name: str | None) -> Path:
     if not path.is_dir():
         if not path.name.endswith(ENDING):
             raise UserError(f"{path} is no eye tracking of BIDS: choose a file that ends in {ENDING}.")
         return path
-    found = recordings(path)
+    found = {_name(file): file for file in recordings(path)}
     if not found:
         raise UserError(f'{path} holds no eye tracking: no {ENDING} file has the PhysioType "eyetrack".')
-    if len(found) > 1:
+    if name is not None and name not in found:
+        raise UserError(f"{path} holds no recording {name!r}; it holds {', '.join(found)}.")
+    if name is None and len(found) > 1:
         raise UserError(
-            f"{path} holds {len(found)} recordings; import them one by one, beginning with {found[0]}."
+            f"{path} holds {len(found)} recordings; choose one with --stream, such as {next(iter(found))}."
         )
-    return found[0]
+    return found[name or next(iter(found))]
+
+
+def _name(path: Path) -> str:
+    """Return a recording's name: its file's, without the eye."""
+    parts = path.name.removesuffix(ENDING).split("_")
+    return "_".join(part for part in parts if not part.startswith("recording-"))
 
 
 def _eye_files(path: Path) -> list[Path]:
@@ -299,7 +326,7 @@ class _Eye:
     """What the file gives the pupil in where that is no length."""
 
 
-def _read_eye(path: Path, time_unit: str | None) -> _Eye:
+def _read_eye(path: Path, time_unit: str | None, coordinates: str | None) -> _Eye:
     meta = _inherited(path)
     columns = meta.get("Columns")
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
@@ -318,7 +345,7 @@ def _read_eye(path: Path, time_unit: str | None) -> _Eye:
     which = meta.get("RecordedEye")
     if which not in ("left", "right", "cyclopean"):
         raise UserError(f"{path}: its RecordedEye is {which!r}, not left, right or cyclopean; correct it.")
-    unit = _unit(path, meta)
+    unit = _unit(path, meta, coordinates)
     table = _rows(path, len(columns))
     seconds = _seconds(path, meta, time_unit)
     time_s = table[:, columns.index("timestamp")] * seconds
@@ -349,9 +376,11 @@ def _column_unit(meta: Mapping[str, Any], column: str) -> str | None:
     return unit.strip() if isinstance(unit, str) and unit.strip() else None
 
 
-def _unit(path: Path, meta: Mapping[str, Any]) -> str:
+def _unit(path: Path, meta: Mapping[str, Any], coordinates: str | None) -> str:
     units = {_column_unit(meta, name) or meta.get("SampleCoordinateUnits") for name in REQUIRED[1:]}
     unit = units.pop()
+    if unit is None and not units and coordinates is not None:
+        return coordinates
     known = isinstance(unit, str) and unit.lower() in (*_PIXELS, *_DEGREES, *_MILLIMETRES)
     if units or not known:
         raise UserError(
@@ -364,9 +393,7 @@ def _unit(path: Path, meta: Mapping[str, Any]) -> str:
 def _seconds(path: Path, meta: Mapping[str, Any], time_unit: str | None) -> float:
     unit = _column_unit(meta, "timestamp") or time_unit
     if unit is None:
-        raise UserError(
-            f"{path}: its sidecar gives no Units for timestamp; add them, or say if it is s or ms."
-        )
+        raise UserError(f"{path}: its sidecar gives no Units for timestamp; say them with --time-unit.")
     if unit.lower() not in _SECONDS:
         raise UserError(f"{path}: the Units of timestamp are {unit!r}; only s, ms, us and ns are understood.")
     return _SECONDS[unit.lower()]
@@ -492,7 +519,9 @@ def _normalised(xy: Floats, unit: str, geometry: ScreenGeometry, origin: tuple[s
     if unit in _DEGREES:
         # Degrees are measured from the middle, whatever the origin of pixels is.
         return geometry.normalised_from_degrees(xy * [1, 1 if origin[0] == "top" else -1])
-    if unit in _PIXELS:
+    if unit == "normalised":
+        shares = xy
+    elif unit in _PIXELS:
         shares = xy / [geometry.width_px, geometry.height_px]
     else:
         shares = xy * _MILLIMETRES[unit] / [geometry.width_mm, geometry.height_mm]
@@ -630,7 +659,7 @@ def _physioevents(
     geometry: ScreenGeometry,
     origin: tuple[str, str],
     notes: list[str],
-) -> tuple[tuple[BidsFixations, ...], tuple[tuple[int, str], ...]]:
+) -> tuple[BidsFixations | None, tuple[tuple[int, str], ...]]:
     fixations: list[BidsFixations] = []
     messages: list[tuple[int, str]] = []
     for file, eye in zip(files, eyes, strict=True):
@@ -680,7 +709,22 @@ def _physioevents(
             found.xy.append((place[0], place[1]))
         if found.start_ms:
             fixations.append(_fixations_of(found, meta, eye, samples, geometry, origin))
-    return tuple(fixations), tuple(sorted(messages))
+    return _in_order(fixations), tuple(sorted(messages))
+
+
+def _in_order(parts: Sequence[BidsFixations]) -> BidsFixations | None:
+    """Join the fixations of both eyes' files in order of time."""
+    if not parts:
+        return None
+    start = np.concatenate([part.start_ms for part in parts])
+    order = np.argsort(start, kind="stable")
+    eyes = [eye for part in parts for eye in part.eye]
+    return BidsFixations(
+        start[order],
+        np.concatenate([part.duration_ms for part in parts])[order],
+        np.concatenate([part.xy_px for part in parts])[order],
+        tuple(eyes[index] for index in order.tolist()),
+    )
 
 
 def _duration_unit(meta: Mapping[str, Any], durations: Sequence[float], stamp_s: float) -> float | None:
@@ -721,4 +765,5 @@ def _fixations_of(
         if len(inside):
             xy_px[index] = inside.mean(axis=0)
     both = eye.which == "cyclopean" or "mean of the valid eyes" in str(meta.get("Description", ""))
-    return BidsFixations(start, duration, xy_px, "both" if both else eye.which)
+    which: Eye = "both" if both else "left" if eye.which == "left" else "right"
+    return BidsFixations(start, duration, xy_px, (which,) * len(start))
