@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -36,6 +36,10 @@ _DEGREES = ("degree", "degrees", "deg", "°")
 _MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 _FARTHEST_M = 10.0
 """A screen farther away than this, or larger, was told in centimetres against the standard."""
+_FARTHEST_SCREENS = 100.0
+_LARGEST = 1e21
+"""Larger numbers are none that a tracker writes: nanoseconds since 1970 reach it in 30,000 years."""
+_LONGEST_S = 1e9
 _CLOCK_TOLERANCE = 3.0
 """Samples may come this much slower or faster than the sampling frequency says."""
 
@@ -329,7 +333,7 @@ class _Eye:
 def _read_eye(path: Path, time_unit: str | None, coordinates: str | None) -> _Eye:
     meta = _inherited(path)
     columns = meta.get("Columns")
-    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+    if not _are_names(columns):
         raise UserError(f"{path}: its sidecar names no Columns, and the file has no header; add them.")
     for name in REQUIRED:
         if name not in columns:
@@ -351,15 +355,19 @@ def _read_eye(path: Path, time_unit: str | None, coordinates: str | None) -> _Ey
     time_s = table[:, columns.index("timestamp")] * seconds
     if not np.isfinite(time_s).all() or (np.diff(time_s) < 0).any():
         raise UserError(f"{path}: its timestamps are missing somewhere, or go backwards.")
+    if len(time_s) and time_s[-1] - time_s[0] > _LONGEST_S:
+        raise UserError(f"{path}: its timestamps span years; the Units of timestamp are wrong.")
     _check_clock(path, time_s, float(rate))
     pupil, pupil_unit = _pupil(meta, table, columns)
-    start = meta.get("StartTime")
+    start = meta.get("StartTime", 0.0)
+    if not isinstance(start, int | float) or not abs(start) < _LONGEST_S:
+        raise UserError(f"{path}: its StartTime is {start!r}, not a number of seconds; correct it.")
     return _Eye(
         path=path,
         meta=meta,
         which=which,
         rate_hz=float(rate),
-        start_s=float(start) if isinstance(start, int | float) else 0.0,
+        start_s=float(start),
         time_s=time_s,
         seconds=seconds,
         xy=table[:, [columns.index("x_coordinate"), columns.index("y_coordinate")]],
@@ -368,6 +376,10 @@ def _read_eye(path: Path, time_unit: str | None, coordinates: str | None) -> _Ey
         pupil_mm=pupil,
         pupil_unit=pupil_unit,
     )
+
+
+def _are_names(columns: Any) -> TypeGuard[list[str]]:
+    return isinstance(columns, list) and all(isinstance(name, str) for name in columns)
 
 
 def _column_unit(meta: Mapping[str, Any], column: str) -> str | None:
@@ -427,7 +439,7 @@ def _device_s(meta: Mapping[str, Any], table: Floats, columns: Sequence[str]) ->
     if "device_timestamp" not in columns or unit is None or unit.lower() not in _SECONDS:
         return None
     seconds = table[:, columns.index("device_timestamp")] * _SECONDS[unit.lower()]
-    return seconds if np.isfinite(seconds).all() else None
+    return seconds if (np.abs(seconds) < _LONGEST_S).all() else None
 
 
 def _text(path: Path) -> str:
@@ -452,7 +464,7 @@ def _rows(path: Path, width: int) -> Floats:
         return np.empty((0, width))
     try:
         table: Floats = np.loadtxt(io.StringIO(text), delimiter="\t", comments=None, ndmin=2)
-        if table.shape[1] == width:
+        if table.shape[1] == width and not (np.abs(table) > _LARGEST).any():
             return table
     except ValueError:
         # Read once more, line by line: empty cells are no error, and what is one should be named.
@@ -472,9 +484,12 @@ def _value(path: Path, line: int, cell: str) -> float:
     if text in ("n/a", "", "."):
         return math.nan
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise UserError(f"{path}, line {line}: {cell!r} is neither a number nor n/a.") from None
+        value = math.inf
+    if abs(value) > _LARGEST:
+        raise UserError(f"{path}, line {line}: {cell!r} is neither a number nor n/a.")
+    return value
 
 
 def _joined(
@@ -505,10 +520,12 @@ def _joined(
     for which, eye in chosen.items():
         at = np.searchsorted(stamps, eye.time_s)
         xy = _normalised(eye.xy, eye.unit, geometry, origin)
+        # Some programs have a number for a missing position; a hundred screens away is none.
+        xy = np.where(np.abs(xy) < _FARTHEST_SCREENS, xy, np.nan)
         for number, side in enumerate(("left", "right")):
             if which in (side, "cyclopean"):
                 positions[side][at] = xy
-                pupils[at, number] = eye.pupil_mm
+                pupils[at, number] = np.where(np.abs(eye.pupil_mm) < 1000, eye.pupil_mm, np.nan)
         if eye.device_s is not None:
             device_ns[at] = np.rint(eye.device_s * 1e9).astype(np.int64)
     return pack_samples(time_ns, device_ns, positions["left"], positions["right"], pupils)
@@ -625,6 +642,10 @@ def _shown(
         onset, duration = (_value(path, number, row[column]) for column in ("onset", "duration"))
         if name is None or math.isnan(onset) or math.isnan(duration):
             continue
+        if max(abs(onset), abs(duration)) > _LONGEST_S:
+            raise UserError(
+                f"{path}, line {number}: it says that an image was shown for years, or years away."
+            )
         start_ns = clock.of_event_ns(onset, on_tracker_clock)
         places = [_value(path, number, row[column]) for column in rectangle if column in row]
         rect = (places[0], places[1], places[2], places[3]) if len(places) == 4 else None
@@ -668,7 +689,7 @@ def _physioevents(
             continue
         meta = _inherited(path)
         columns = meta.get("Columns")
-        if not isinstance(columns, list) or "onset" not in columns:
+        if not _are_names(columns) or "onset" not in columns:
             raise UserError(f"{path}: its sidecar names no Columns with an onset; add them.")
         source = meta.get("OnsetSource", meta.get("ForeignIndexColumn"))
         if source != "timestamp":
@@ -690,7 +711,7 @@ def _physioevents(
             notes.append(f"The durations in {path.name} have no unit, and its fixations were left out.")
         for number, row in rows:
             stamp_s = _value(path, number, row["onset"]) * eye.seconds
-            if math.isnan(stamp_s):
+            if math.isnan(stamp_s) or abs(stamp_s - clock.first_s) > _LONGEST_S:
                 continue
             words = row.get("message", "n/a").strip().strip('"')
             if words not in ("n/a", ""):
