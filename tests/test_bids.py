@@ -300,6 +300,7 @@ def test_coordinates_may_begin_in_the_middle_or_at_the_bottom(tmp_path: Path) ->
         return lambda meta: meta["StimulusPresentation"].update(ScreenOrigin=list(words))
 
     changed(events_sidecar(physio), begin("center", "center"))
+    assert "y was taken to grow downwards" in read_bids(physio).notes[0]
     np.testing.assert_allclose(read_bids(physio).samples["left_y"], recording.left_xy[:, 1] + 0.5, rtol=1e-6)
     changed(events_sidecar(physio), begin("bottom", "left"))
     np.testing.assert_allclose(read_bids(physio).samples["left_y"], 1 - recording.left_xy[:, 1], rtol=1e-6)

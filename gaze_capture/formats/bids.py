@@ -6,23 +6,42 @@ Metadata are inherited as BIDS says: from every JSON file above whose name says 
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
 import math
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 import numpy as np
 
 from gaze_capture.errors import UserError
+from gaze_capture.formats.bids_files import (
+    ENDING,
+    are_names,
+    column_unit,
+    events_of,
+    eye_files,
+    inherited,
+    is_eyetrack,
+    lines_of,
+    one_recording,
+    recordings,
+    rows_of,
+    value_of,
+)
+from gaze_capture.formats.bids_screen import (
+    DEGREES,
+    MILLIMETRES,
+    PIXELS,
+    BidsScreen,
+    normalised,
+    origin_of,
+    screen_of,
+)
 from gaze_capture.recording import Floats, Samples, ScreenGeometry, pack_samples
-from gaze_capture.storage import explained_os_errors
 
-ENDING = "_physio.tsv.gz"
+__all__ = ["BidsFixations", "BidsGaze", "BidsScreen", "BidsShown", "read_bids", "recordings", "sniff"]
+
 REQUIRED = ("timestamp", "x_coordinate", "y_coordinate")
 
 _SECONDS = {
@@ -31,35 +50,13 @@ _SECONDS = {
     "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "microsecond": 1e-6, "microseconds": 1e-6,
     "ns": 1e-9, "nanosecond": 1e-9, "nanoseconds": 1e-9,
 }  # fmt: skip
-_PIXELS = ("pixel", "pixels", "px")
-_DEGREES = ("degree", "degrees", "deg", "°")
-_MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
-_FARTHEST_M = 10.0
-"""A screen farther away than this, or larger, was told in centimetres against the standard."""
 _FARTHEST_SCREENS = 100.0
-_LARGEST = 1e21
-"""Larger numbers are none that a tracker writes: nanoseconds since 1970 reach it in 30,000 years."""
 _LONGEST_S = 1e9
 _CLOCK_TOLERANCE = 3.0
 """Samples may come this much slower or faster than the sampling frequency says."""
 
 
 Eye = Literal["left", "right", "both"]
-
-
-@dataclass(frozen=True)
-class BidsScreen:
-    """What is known of the screen; None where it is not."""
-
-    size_px: tuple[int, int] | None = None
-    size_mm: tuple[float, float] | None = None
-    distance_mm: float | None = None
-
-    def geometry(self) -> ScreenGeometry | None:
-        """Return the whole geometry, or None where a part is unknown."""
-        if self.size_px is None or self.size_mm is None or self.distance_mm is None:
-            return None
-        return ScreenGeometry(*self.size_px, *self.size_mm, self.distance_mm)
 
 
 @dataclass(frozen=True)
@@ -107,16 +104,7 @@ def sniff(path: Path) -> bool:
     """Return whether a path looks like eye tracking of BIDS: a physio file of its name, or a data set's folder."""
     if path.is_dir():
         return (path / "dataset_description.json").is_file() and bool(recordings(path))
-    return path.name.endswith(ENDING) and path.is_file() and _is_eyetrack(path)
-
-
-def recordings(folder: Path) -> list[Path]:
-    """Return one physio file for each recording of eye tracking in a data set's folder, in order of their names."""
-    found: dict[tuple[Path, frozenset[tuple[str, str]]], Path] = {}
-    for path in sorted(folder.glob(f"sub-*/**/*{ENDING}")):
-        if _is_eyetrack(path):
-            found.setdefault((path.parent, _without_recording(_entities(path))), path)
-    return list(found.values())
+    return path.name.endswith(ENDING) and path.is_file() and is_eyetrack(path)
 
 
 def read_bids(
@@ -144,17 +132,17 @@ def read_bids(
     UserError
         If something is missing without which positions or times would be a guess, or a file is damaged.
     """
-    path = _one_recording(path, recording)
+    path = one_recording(path, recording)
     notes: list[str] = []
-    files = _eye_files(path)
+    files = eye_files(path)
     if eye in ("left", "right"):
-        one = [file for file in files if _inherited(file).get("RecordedEye") == eye]
+        one = [file for file in files if inherited(file).get("RecordedEye") == eye]
         if not one:
             raise UserError(f"{path} belongs to a recording without the {eye} eye; leave --eye away.")
         files = one
     eyes = [_read_eye(file, time_unit, coordinates) for file in files]
-    events_path, events_meta = _events_of(path)
-    screen = _screen(path, events_meta, known or BidsScreen())
+    events_path, events_meta = events_of(path)
+    screen = screen_of(path, events_meta, known or BidsScreen())
     geometry = screen.geometry()
     if geometry is None:
         missing = [
@@ -168,7 +156,11 @@ def read_bids(
             f"{path}: the screen's {' and '.join(missing)} are not in StimulusPresentation of its events.json; say "
             "them with --screen-px WxH --screen-mm WxH --distance-mm D."
         )
-    origin = _origin(path, events_meta)
+    origin = origin_of(path, events_meta)
+    if origin[0] == "center":
+        notes.append(
+            "Positions begin in the screen's centre; y was taken to grow downwards, as BIDS does not say."
+        )
     rates = {eye.rate_hz for eye in eyes}
     if len(rates) > 1:
         raise UserError(f"{path}: its eyes were sampled at different rates; choose one with --eye.")
@@ -198,114 +190,6 @@ def _simulated(meta: Mapping[str, Any]) -> str | None:
     return value if value in ("masks", "saliency") else None
 
 
-# Files, names and inherited metadata
-
-
-def _entities(path: Path) -> frozenset[tuple[str, str]]:
-    parts = path.name.split(".")[0].split("_")[:-1]
-    return frozenset((name, value) for name, _, value in (part.partition("-") for part in parts))
-
-
-def _suffix(path: Path) -> str:
-    return path.name.split(".")[0].rpartition("_")[2]
-
-
-def _without_recording(entities: frozenset[tuple[str, str]]) -> frozenset[tuple[str, str]]:
-    return frozenset(item for item in entities if item[0] != "recording")
-
-
-def _root_of(path: Path) -> Path:
-    for folder in path.parents:
-        if (folder / "dataset_description.json").is_file():
-            return folder
-    return path.parent
-
-
-def _inherited(path: Path, suffix: str | None = None, without_recording: bool = False) -> dict[str, Any]:
-    """Return the metadata of a file, from the top of the data set down to its own sidecar."""
-    suffix = suffix or _suffix(path)
-    entities = _entities(path)
-    if without_recording:
-        entities = _without_recording(entities)
-    root = _root_of(path)
-    folders = [path.parent]
-    while folders[-1] not in (root, folders[-1].parent):
-        folders.append(folders[-1].parent)
-    merged: dict[str, Any] = {}
-    for folder in reversed(folders):
-        fitting = [
-            file
-            for file in folder.glob(f"*{suffix}.json")
-            if _suffix(file) == suffix and _entities(file) <= entities
-        ]
-        # What says more of the file goes before what says less.
-        for file in sorted(fitting, key=lambda one: len(_entities(one))):
-            merged.update(_json(file))
-    return merged
-
-
-def _json(path: Path) -> dict[str, Any]:
-    with explained_os_errors(path):
-        data = path.read_bytes()
-    try:
-        values = json.loads(data.decode("utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: it is not valid JSON ({error}).") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} is damaged: it holds no metadata.")
-    return values
-
-
-def _is_eyetrack(path: Path) -> bool:
-    try:
-        return _inherited(path).get("PhysioType") == "eyetrack"
-    except UserError:
-        return False
-
-
-def _one_recording(path: Path, name: str | None) -> Path:
-    if not path.is_dir():
-        if not path.name.endswith(ENDING):
-            raise UserError(f"{path} is no eye tracking of BIDS: choose a file that ends in {ENDING}.")
-        return path
-    found = {_name(file): file for file in recordings(path)}
-    if not found:
-        raise UserError(f'{path} holds no eye tracking: no {ENDING} file has the PhysioType "eyetrack".')
-    if name is not None and name not in found:
-        raise UserError(f"{path} holds no recording {name!r}; it holds {', '.join(found)}.")
-    if name is None and len(found) > 1:
-        raise UserError(
-            f"{path} holds {len(found)} recordings; choose one with --stream, such as {next(iter(found))}."
-        )
-    return found[name or next(iter(found))]
-
-
-def _name(path: Path) -> str:
-    """Return a recording's name: its file's, without the eye."""
-    parts = path.name.removesuffix(ENDING).split("_")
-    return "_".join(part for part in parts if not part.startswith("recording-"))
-
-
-def _eye_files(path: Path) -> list[Path]:
-    """Return the physio files of all eyes of the recording that a file belongs to."""
-    wanted = _without_recording(_entities(path))
-    beside = [
-        file
-        for file in sorted(path.parent.glob(f"*{ENDING}"))
-        if _without_recording(_entities(file)) == wanted and _is_eyetrack(file)
-    ]
-    return beside or [path]
-
-
-def _events_of(path: Path) -> tuple[Path | None, dict[str, Any]]:
-    wanted = _without_recording(_entities(path))
-    meta = _inherited(path, "events", without_recording=True)
-    for file in sorted(path.parent.glob("*_events.tsv")):
-        if _entities(file) == wanted:
-            return file, meta
-    return None, meta
-
-
 # Samples
 
 
@@ -331,9 +215,9 @@ class _Eye:
 
 
 def _read_eye(path: Path, time_unit: str | None, coordinates: str | None) -> _Eye:
-    meta = _inherited(path)
+    meta = inherited(path)
     columns = meta.get("Columns")
-    if not _are_names(columns):
+    if not are_names(columns):
         raise UserError(f"{path}: its sidecar names no Columns, and the file has no header; add them.")
     for name in REQUIRED:
         if name not in columns:
@@ -350,7 +234,7 @@ def _read_eye(path: Path, time_unit: str | None, coordinates: str | None) -> _Ey
     if which not in ("left", "right", "cyclopean"):
         raise UserError(f"{path}: its RecordedEye is {which!r}, not left, right or cyclopean; correct it.")
     unit = _unit(path, meta, coordinates)
-    table = _rows(path, len(columns))
+    table = rows_of(path, len(columns))
     seconds = _seconds(path, meta, time_unit)
     time_s = table[:, columns.index("timestamp")] * seconds
     if not np.isfinite(time_s).all() or (np.diff(time_s) < 0).any():
@@ -378,22 +262,12 @@ def _read_eye(path: Path, time_unit: str | None, coordinates: str | None) -> _Ey
     )
 
 
-def _are_names(columns: Any) -> TypeGuard[list[str]]:
-    return isinstance(columns, list) and all(isinstance(name, str) for name in columns)
-
-
-def _column_unit(meta: Mapping[str, Any], column: str) -> str | None:
-    about = meta.get(column)
-    unit = about.get("Units") if isinstance(about, dict) else None
-    return unit.strip() if isinstance(unit, str) and unit.strip() else None
-
-
 def _unit(path: Path, meta: Mapping[str, Any], coordinates: str | None) -> str:
-    units = {_column_unit(meta, name) or meta.get("SampleCoordinateUnits") for name in REQUIRED[1:]}
+    units = {column_unit(meta, name) or meta.get("SampleCoordinateUnits") for name in REQUIRED[1:]}
     unit = units.pop()
     if unit is None and not units and coordinates is not None:
         return coordinates
-    known = isinstance(unit, str) and unit.lower() in (*_PIXELS, *_DEGREES, *_MILLIMETRES)
+    known = isinstance(unit, str) and unit.lower() in (*PIXELS, *DEGREES, *MILLIMETRES)
     if units or not known:
         raise UserError(
             f"{path}: the Units of x_coordinate and y_coordinate are {unit!r}; only pixel, degree, mm, cm and m are "
@@ -403,7 +277,7 @@ def _unit(path: Path, meta: Mapping[str, Any], coordinates: str | None) -> str:
 
 
 def _seconds(path: Path, meta: Mapping[str, Any], time_unit: str | None) -> float:
-    unit = _column_unit(meta, "timestamp") or time_unit
+    unit = column_unit(meta, "timestamp") or time_unit
     if unit is None:
         raise UserError(f"{path}: its sidecar gives no Units for timestamp; say them with --time-unit.")
     if unit.lower() not in _SECONDS:
@@ -426,70 +300,20 @@ def _pupil(meta: Mapping[str, Any], table: Floats, columns: Sequence[str]) -> tu
     nothing = np.full(len(table), np.nan)
     if "pupil_size" not in columns:
         return nothing, None
-    unit = _column_unit(meta, "pupil_size")
+    unit = column_unit(meta, "pupil_size")
     about = meta.get("pupil_size")
     text = str(about.get("Description", "")).lower() if isinstance(about, dict) else ""
-    if unit is None or unit.lower() not in _MILLIMETRES or ("area" in text and "diameter" not in text):
+    if unit is None or unit.lower() not in MILLIMETRES or ("area" in text and "diameter" not in text):
         return nothing, unit or "no unit"
-    return table[:, columns.index("pupil_size")] * _MILLIMETRES[unit.lower()], None
+    return table[:, columns.index("pupil_size")] * MILLIMETRES[unit.lower()], None
 
 
 def _device_s(meta: Mapping[str, Any], table: Floats, columns: Sequence[str]) -> Floats | None:
-    unit = _column_unit(meta, "device_timestamp")
+    unit = column_unit(meta, "device_timestamp")
     if "device_timestamp" not in columns or unit is None or unit.lower() not in _SECONDS:
         return None
     seconds = table[:, columns.index("device_timestamp")] * _SECONDS[unit.lower()]
     return seconds if (np.abs(seconds) < _LONGEST_S).all() else None
-
-
-def _text(path: Path) -> str:
-    with explained_os_errors(path):
-        data = path.read_bytes()
-    try:
-        return gzip.decompress(data).decode("utf-8-sig") if path.suffix == ".gz" else data.decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}).") from None
-
-
-def _lines(path: Path) -> Iterator[list[str]]:
-    for line in _text(path).splitlines():
-        if line:
-            yield line.split("\t")
-
-
-def _rows(path: Path, width: int) -> Floats:
-    """Return a table without header as numbers (N, C); n/a becomes NaN."""
-    text = _text(path).replace("n/a", "nan")
-    if not text.strip():
-        return np.empty((0, width))
-    try:
-        table: Floats = np.loadtxt(io.StringIO(text), delimiter="\t", comments=None, ndmin=2)
-        if table.shape[1] == width and not (np.abs(table) > _LARGEST).any():
-            return table
-    except ValueError:
-        # Read once more, line by line: empty cells are no error, and what is one should be named.
-        pass
-    rows: list[list[float]] = []
-    for number, cells in enumerate(_lines(path), start=1):
-        if len(cells) != width:
-            raise UserError(
-                f"{path}, line {number}: {len(cells)} cells instead of the {width} that Columns names."
-            )
-        rows.append([_value(path, number, cell) for cell in cells])
-    return np.array(rows, dtype=np.float64).reshape(-1, width)
-
-
-def _value(path: Path, line: int, cell: str) -> float:
-    text = cell.strip()
-    if text in ("n/a", "", "."):
-        return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.inf
-    if abs(value) > _LARGEST:
-        raise UserError(f"{path}, line {line}: {cell!r} is neither a number nor n/a.")
-    return value
 
 
 def _joined(
@@ -519,7 +343,7 @@ def _joined(
     device_ns = time_ns.copy()
     for which, eye in chosen.items():
         at = np.searchsorted(stamps, eye.time_s)
-        xy = _normalised(eye.xy, eye.unit, geometry, origin)
+        xy = normalised(eye.xy, eye.unit, geometry, origin)
         # Some programs have a number for a missing position; a hundred screens away is none.
         xy = np.where(np.abs(xy) < _FARTHEST_SCREENS, xy, np.nan)
         for number, side in enumerate(("left", "right")):
@@ -531,76 +355,7 @@ def _joined(
     return pack_samples(time_ns, device_ns, positions["left"], positions["right"], pupils)
 
 
-def _normalised(xy: Floats, unit: str, geometry: ScreenGeometry, origin: tuple[str, str]) -> Floats:
-    """Return positions (N, 2) as shares of the screen from its top left corner."""
-    if unit in _DEGREES:
-        # Degrees are measured from the middle, whatever the origin of pixels is.
-        return geometry.normalised_from_degrees(xy * [1, 1 if origin[0] == "top" else -1])
-    if unit == "normalised":
-        shares = xy
-    elif unit in _PIXELS:
-        shares = xy / [geometry.width_px, geometry.height_px]
-    else:
-        shares = xy * _MILLIMETRES[unit] / [geometry.width_mm, geometry.height_mm]
-    vertical, horizontal = origin
-    if vertical == "bottom":
-        shares = np.column_stack([shares[:, 0], 1 - shares[:, 1]])
-    shift = [0.5 if horizontal == "center" else 0.0, 0.5 if vertical == "center" else 0.0]
-    moved: Floats = shares + shift
-    return moved
-
-
-# The screen and what was shown on it
-
-
-def _screen(path: Path, events_meta: Mapping[str, Any], known: BidsScreen) -> BidsScreen:
-    about = events_meta.get("StimulusPresentation")
-    about = about if isinstance(about, dict) else {}
-    resolution = _pair(about.get("ScreenResolution"))
-    size = _pair(about.get("ScreenSize"))
-    distance = about.get("ScreenDistance")
-    if isinstance(distance, list) and len(distance) == 3:
-        distance = distance[2]
-    distance = float(distance) if isinstance(distance, int | float) else None
-    for name, value, given in (
-        ("ScreenDistance", distance, known.distance_mm),
-        ("ScreenSize", max(size) if size else None, known.size_mm),
-    ):
-        if given is None and value is not None and not 0 < value < _FARTHEST_M:
-            raise UserError(
-                f"{path}: {name} in its events.json is {value:g}, which cannot be metres, as BIDS wants it; correct "
-                "it, or give the screen's size and distance."
-            )
-    return BidsScreen(
-        known.size_px or (resolution and (round(resolution[0]), round(resolution[1]))),
-        known.size_mm or (size and (size[0] * 1000, size[1] * 1000)),
-        known.distance_mm or (None if distance is None else distance * 1000),
-    )
-
-
-def _pair(value: Any) -> tuple[float, float] | None:
-    if (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(isinstance(n, int | float) and n > 0 for n in value)
-    ):
-        return float(value[0]), float(value[1])
-    return None
-
-
-def _origin(path: Path, events_meta: Mapping[str, Any]) -> tuple[str, str]:
-    """Return where the screen's coordinates begin: vertically and horizontally."""
-    about = events_meta.get("StimulusPresentation")
-    words = about.get("ScreenOrigin", ["top", "left"]) if isinstance(about, dict) else ["top", "left"]
-    listed = [str(word).lower() for word in words] if isinstance(words, list) else []
-    if listed == ["center", "center"]:
-        return "center", "center"
-    vertical = [word for word in listed if word in ("top", "bottom")]
-    if len(listed) != 2 or len(vertical) != 1 or "left" not in listed:
-        raise UserError(
-            f"{path}: the ScreenOrigin {words!r} is not understood; it should be top left or center."
-        )
-    return vertical[0], "left"
+# What was shown
 
 
 @dataclass(frozen=True)
@@ -625,7 +380,7 @@ _NAME_COLUMNS = ("image_name", "stim_file", "image_id", "stim_id", "stimulus", "
 def _shown(
     path: Path, meta: Mapping[str, Any], clock: _Clock, samples: Samples, notes: list[str]
 ) -> tuple[BidsShown, ...]:
-    lines = _lines(path)
+    lines = lines_of(path)
     header = next(lines, [])
     names = [name for name in _NAME_COLUMNS if name in header]
     if not names or "onset" not in header or "duration" not in header:
@@ -639,7 +394,7 @@ def _shown(
             raise UserError(f"{path}, line {number}: {len(cells)} cells instead of {len(header)}.")
         row = dict(zip(header, cells, strict=True))
         name = next((row[name] for name in names if row[name] not in ("n/a", "")), None)
-        onset, duration = (_value(path, number, row[column]) for column in ("onset", "duration"))
+        onset, duration = (value_of(path, number, row[column]) for column in ("onset", "duration"))
         if name is None or math.isnan(onset) or math.isnan(duration):
             continue
         if max(abs(onset), abs(duration)) > _LONGEST_S:
@@ -647,7 +402,7 @@ def _shown(
                 f"{path}, line {number}: it says that an image was shown for years, or years away."
             )
         start_ns = clock.of_event_ns(onset, on_tracker_clock)
-        places = [_value(path, number, row[column]) for column in rectangle if column in row]
+        places = [value_of(path, number, row[column]) for column in rectangle if column in row]
         rect = (places[0], places[1], places[2], places[3]) if len(places) == 4 else None
         if rect is not None and math.isnan(sum(rect)):
             rect = None
@@ -687,9 +442,9 @@ def _physioevents(
         path = file.with_name(file.name.replace(ENDING, "_physioevents.tsv.gz"))
         if not path.is_file():
             continue
-        meta = _inherited(path)
+        meta = inherited(path)
         columns = meta.get("Columns")
-        if not _are_names(columns) or "onset" not in columns:
+        if not are_names(columns) or "onset" not in columns:
             raise UserError(f"{path}: its sidecar names no Columns with an onset; add them.")
         source = meta.get("OnsetSource", meta.get("ForeignIndexColumn"))
         if source != "timestamp":
@@ -697,12 +452,12 @@ def _physioevents(
             continue
         found = _Found()
         rows = []
-        for number, cells in enumerate(_lines(path), start=1):
+        for number, cells in enumerate(lines_of(path), start=1):
             if len(cells) != len(columns):
                 raise UserError(f"{path}, line {number}: {len(cells)} cells instead of {len(columns)}.")
             rows.append((number, dict(zip(columns, cells, strict=True))))
         lasted = [
-            _value(path, number, row["duration"])
+            value_of(path, number, row["duration"])
             for number, row in rows
             if row.get("trial_type") == "fixation" and "duration" in row
         ]
@@ -710,7 +465,7 @@ def _physioevents(
         if seconds is None:
             notes.append(f"The durations in {path.name} have no unit, and its fixations were left out.")
         for number, row in rows:
-            stamp_s = _value(path, number, row["onset"]) * eye.seconds
+            stamp_s = value_of(path, number, row["onset"]) * eye.seconds
             if math.isnan(stamp_s) or abs(stamp_s - clock.first_s) > _LONGEST_S:
                 continue
             words = row.get("message", "n/a").strip().strip('"')
@@ -718,13 +473,13 @@ def _physioevents(
                 messages.append((clock.of_stamp_ns(stamp_s), words))
             if row.get("trial_type") != "fixation" or seconds is None or "duration" not in row:
                 continue
-            duration_s = _value(path, number, row["duration"]) * seconds
+            duration_s = value_of(path, number, row["duration"]) * seconds
             if math.isnan(duration_s):
                 continue
             found.start_ms.append((stamp_s - clock.first_s) * 1000)
             found.duration_ms.append(duration_s * 1000)
             place = [
-                _value(path, number, row[name]) if name in row else math.nan
+                value_of(path, number, row[name]) if name in row else math.nan
                 for name in ("x_coordinate", "y_coordinate")
             ]
             found.xy.append((place[0], place[1]))
@@ -750,7 +505,7 @@ def _in_order(parts: Sequence[BidsFixations]) -> BidsFixations | None:
 
 def _duration_unit(meta: Mapping[str, Any], durations: Sequence[float], stamp_s: float) -> float | None:
     """Return how many seconds one unit of the durations is, or None where that would be a guess."""
-    unit = _column_unit(meta, "duration")
+    unit = column_unit(meta, "duration")
     if unit is not None:
         return _SECONDS.get(unit.lower())
     if not durations:
@@ -772,9 +527,9 @@ def _fixations_of(
     start = np.array(found.start_ms)
     duration = np.array(found.duration_ms)
     xy = np.array(found.xy).reshape(-1, 2)
-    unit = _column_unit(meta, "x_coordinate")
-    unit = unit.lower() if unit and unit.lower() in (*_PIXELS, *_DEGREES, *_MILLIMETRES) else eye.unit
-    xy_px = geometry.screen_px_from_normalised(_normalised(xy, unit, geometry, origin))
+    unit = column_unit(meta, "x_coordinate")
+    unit = unit.lower() if unit and unit.lower() in (*PIXELS, *DEGREES, *MILLIMETRES) else eye.unit
+    xy_px = geometry.screen_px_from_normalised(normalised(xy, unit, geometry, origin))
     side = "left" if eye.which == "cyclopean" else eye.which
     track = geometry.screen_px_from_normalised(np.column_stack([samples[f"{side}_x"], samples[f"{side}_y"]]))
     # Whole nanoseconds, or a fixation would begin a sample late for the last digit of a sum.
