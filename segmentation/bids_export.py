@@ -49,7 +49,7 @@ def write_dataset(selection: Selection, folder: Path, tally: Tally, progress: Pr
     runs: dict[str, int] = {}
     simulated: dict[str, set[str]] = {}
     empty = 0
-    for recording in selection.each_recording(progress):
+    for recording in selection.each_recording(tally, progress):
         if not len(recording.time_ns):
             empty += 1
             continue

@@ -61,11 +61,21 @@ class Selection:
             name for name in self.study.recording_ids() if self.recordings is None or name in self.recordings
         ]
 
-    def each_recording(self, progress: Progress = no_progress) -> Iterator[Recording]:
-        """Read and yield the recordings chosen, oldest first, with the placements and samples that are."""
+    def each_recording(self, tally: Tally, progress: Progress = no_progress) -> Iterator[Recording]:
+        """Read and yield the recordings chosen, oldest first, with the placements and samples that are.
+
+        A damaged one is passed over with a note, unless it was asked for by its id.
+        """
         for number, name in enumerate(self.recording_ids):
             progress(number, len(self.recording_ids), name)
-            recording = read_recording(self.study.recordings_folder / name)
+            try:
+                recording = read_recording(self.study.recordings_folder / name)
+            except UserError as error:
+                self.study.check_there()
+                if self.recordings is not None:
+                    raise
+                tally.notes.append(f"Left out: {error}")
+                continue
             if self.annotators is not None and recording.annotator not in self.annotators:
                 continue
             if self.split is not None:
@@ -233,6 +243,9 @@ EXPORTERS: Mapping[str, Exporter] = {
 }
 """Every format by its name on the command line; a new one is one more entry."""
 
+HOLD_IMAGES = frozenset({"bids"})
+"""Formats that the images can go along with."""
+
 
 def export_study(
     study: Study,
@@ -260,6 +273,8 @@ def export_study(
     """
     if format not in EXPORTERS:
         raise UserError(f"There is no export format {format!r}; choose one of {', '.join(EXPORTERS)}.")
+    if with_images and format not in HOLD_IMAGES:
+        raise UserError(f"Images go along with {', '.join(HOLD_IMAGES)} only; leave --with-images away.")
     selection = Selection(
         study,
         tuple(annotators) if annotators is not None else None,

@@ -165,7 +165,7 @@ def write_tables(selection: Selection, folder: Path, tally: Tally, progress: Pro
         _pyarrow()
     recordings: list[tuple[Any, ...]] = []
     placements: list[tuple[Any, ...]] = []
-    for recording in selection.each_recording(progress):
+    for recording in selection.each_recording(tally, progress):
         tally.take(recording)
         samples = recording.samples
         columns: Values = {column.name: samples[column.name] for column in SAMPLES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from collections.abc import Callable
@@ -362,3 +363,55 @@ def test_damage_is_named(tmp_path: Path) -> None:
     physio.write_bytes(gzip.compress("\n".join(text).encode()))
     with pytest.raises(UserError, match="backwards"):
         read_bids(physio)
+
+
+ODD_VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    1e308,
+    float("nan"),
+    "x",
+    "n/a",
+    [],
+    ["a", 1],
+    {},
+    {"Units": 3},
+    ["top"],
+]
+
+
+def test_damaged_files_are_read_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    recording = a_recording(rate_hz=60, seconds=3)
+    whole = tmp_path / "whole"
+    physio = written(whole, dataclasses.replace(recording, placements=recording.placements[:1]))
+    files = sorted(file for file in whole.rglob("*") if file.is_file())
+    kept = {file: file.read_bytes() for file in files}
+    refused = 0
+    for _ in range(150):
+        for file, data in kept.items():
+            file.write_bytes(data)
+        file = files[rng.integers(len(files))]
+        if file.suffix == ".json":
+            values = json.loads(kept[file])
+            name = sorted(values)[rng.integers(len(values))]
+            odd = ODD_VALUES[rng.integers(len(ODD_VALUES))]
+            if isinstance(values[name], dict) and rng.random() < 0.6:
+                values[name][sorted(values[name])[rng.integers(len(values[name]))]] = odd
+            else:
+                values[name] = odd
+            file.write_text(json.dumps(values))
+        else:
+            packed = file.suffix == ".gz" and rng.random() < 0.8
+            content = bytearray(gzip.decompress(kept[file]) if packed else kept[file])
+            for place in rng.integers(len(content), size=3).tolist():
+                content[place] = b"\t\n\x00-9ex\xff./n"[rng.integers(11)]
+            file.write_bytes(gzip.compress(bytes(content)) if packed else bytes(content))
+        try:
+            sniff(whole)
+            read_bids(physio)
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert 20 < refused < 150

@@ -216,6 +216,24 @@ def test_what_is_not_there_is_named(looked_at: Study, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("format", ["csv", "bids"])
+def test_a_damaged_recording_is_named_and_the_rest_goes_out(
+    looked_at: Study, tmp_path: Path, format: str
+) -> None:
+    (looked_at.recordings_folder / "rec-2" / "gaze.frames").write_bytes(b"nothing of the kind")
+    report = export_study(looked_at, tmp_path / "out", format)
+    assert report.recordings == 2
+    assert len(report.notes) == 1 and "rec-2" in report.notes[0]
+    with pytest.raises(UserError, match="rec-2"):
+        export_study(looked_at, tmp_path / "alone", format, recordings=["rec-2"])
+    assert not (tmp_path / "alone").exists()
+
+
+def test_images_go_along_with_bids_only(looked_at: Study, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="with bids only"):
+        export_study(looked_at, tmp_path / "out", "csv", with_images=True)
+
+
 # CSV and Parquet
 
 
