@@ -18,6 +18,7 @@ from app.commands import Command, Outcome
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained
+from segmentation.export import EXPORTERS
 from segmentation.progress import Progress
 from segmentation.stacks import MODALITIES
 
@@ -334,6 +335,17 @@ def _parser() -> argparse.ArgumentParser:
         choices=("annotated", "clusters", "together"),
         help="what has a peak of its own: lesions told apart, regions looked at, or all gaze as one",
     )
+    pseudomask.add_argument(
+        "--annotators",
+        nargs="*",
+        metavar="A",
+        help="only their gaze counts, from now on; none: everybody's again",
+    )
+    pseudomask.add_argument(
+        "--pool",
+        choices=("sum", "mean"),
+        help="of several annotators: sum, who looks longer counts more; mean, each counts the same",
+    )
     pseudomask.add_argument("--split", metavar="NAME")
 
     explain = add("explain", commands.explain, "say why the fixated region matters")
@@ -375,6 +387,26 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", metavar="NAME", help="default: all images")
     evaluate.add_argument("--against", choices=("masks", "pseudomasks", "reviews"), default="masks")
     report.add_argument("--to", type=Path, required=True, metavar="FILE.html")
+
+    export = add("export", commands.export, "write gaze for other programs, into a new folder")
+    export.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")
+    export.add_argument("--format", required=True, choices=tuple(EXPORTERS))
+    export.add_argument("--annotator", nargs="+", metavar="A", help="default: all")
+    export.add_argument("--split", metavar="NAME", help="only what was seen of its images")
+    export.add_argument("--recording", nargs="+", metavar="ID", help="default: all, and imported gaze")
+    export.add_argument(
+        "--with-images",
+        action="store_true",
+        help="bids: the images go along as stimuli; they are not by default",
+    )
+
+    pictures = add("pictures", commands.pictures, "draw gaze on the images, into a new folder")
+    pictures.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")
+    pictures.add_argument("--kind", choices=("scanpath", "heatmap", "both"), default="scanpath")
+    pictures.add_argument("--as", dest="as_type", choices=("png", "svg"), default="png")
+    pictures.add_argument("--annotator", nargs="+", metavar="A", help="default: each one")
+    pictures.add_argument("--split", metavar="NAME", help="only images of this split")
+    pictures.add_argument("--image", nargs="+", metavar="ID", help="default: all with gaze")
 
     add(
         "verify",

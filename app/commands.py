@@ -447,6 +447,10 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
         changes["refine"] = args.refine
     if args.lesions is not None:
         changes["lesions"] = args.lesions
+    if args.annotators is not None:
+        changes["annotators"] = tuple(args.annotators) or None
+    if args.pool is not None:
+        changes["pool"] = args.pool
     settings = dataclasses.replace(study.pseudomask_settings, **changes)
     report = make_pseudomasks(study, settings=settings, split=args.split, progress=progress)
     lines = [
@@ -456,6 +460,10 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
         lines.append(f"{_counted(report.absent, 'image')} marked absent need none.")
     if report.undecided:
         lines.append(f"{_counted(report.undecided, 'image')} marked unsure or ungradable teach nothing.")
+    if report.of_others:
+        lines.append(
+            f"{_counted(report.of_others, 'image')} without gaze of these annotators keep the pseudo-mask they had."
+        )
     lines += _named("Without a fixation that counts", report.empty)
     lines += _named("Left out", [f"{image}: {reason}" for image, reason in report.failed])
     return Outcome({**dataclasses.asdict(report), "settings": settings.to_json()}, "\n".join(lines))
@@ -577,6 +585,53 @@ def quality(args: argparse.Namespace, progress: Progress) -> Outcome:
             write_quality_report(study, found, args.to)
         values["report"] = str(args.to)
     return Outcome(values, found.to_text() + (f"\nWrote {args.to}." if args.to is not None else ""))
+
+
+def export(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight export``."""
+    from segmentation.export import export_study, simulated_words
+
+    result = export_study(
+        Study.open(args.study),
+        args.to,
+        args.format,
+        annotators=args.annotator,
+        split=args.split,
+        recordings=args.recording,
+        with_images=args.with_images,
+        progress=progress,
+    )
+    lines = [
+        f"Exported {_counted(result.fixations, 'fixation')} on {_counted(result.images, 'image')} and "
+        f"{_counted(result.recordings, 'recording')} as {result.format} to {result.folder} "
+        f"({_counted(result.files, 'file')}).",
+        *result.notes,
+    ]
+    if result.simulated_from:
+        lines.append(f"This gaze is {simulated_words(result.simulated_from)}, and the export says so.")
+    return Outcome(dataclasses.asdict(result), "\n".join(lines))
+
+
+def pictures(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight pictures``."""
+    from segmentation.gaze_pictures import KINDS, draw_pictures
+
+    result = draw_pictures(
+        Study.open(args.study),
+        args.to,
+        kinds=KINDS if args.kind == "both" else (args.kind,),
+        as_type=args.as_type,
+        annotators=args.annotator,
+        split=args.split,
+        images=args.image,
+        progress=progress,
+    )
+    failed = [f"{image}: {reason}" for image, reason in result.failed]
+    lines = [
+        f"Drew {_counted(result.pictures, 'picture')} of {_counted(result.images, 'image')} into {result.folder}.",
+        *_named("Left out", failed),
+    ]
+    return Outcome(dataclasses.asdict(result), "\n".join(lines))
 
 
 def demo(args: argparse.Namespace, progress: Progress) -> Outcome:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -205,3 +206,38 @@ def sha256_of(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def folder_in_place(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder` that takes its place when all is written, synced to the disk.
+
+    Where anything goes wrong it is removed, and `folder` is as it was.
+
+    Raises
+    ------
+    UserError
+        If `folder` holds anything or is a file, the disk is full, or the place is not writable.
+    """
+    folder = Path(os.path.abspath(folder))
+    with explained_os_errors(folder):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file; choose a new or empty folder.")
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty; choose a new or empty folder.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = folder.with_name(f".{folder.name[:60]}.{secrets.token_hex(6)}.part")
+        temporary.mkdir()
+        try:
+            yield temporary
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    # Opened for writing: Windows syncs nothing else.
+                    with open(path, "r+b") as stream:
+                        os.fsync(stream.fileno())
+            if folder.exists():
+                folder.rmdir()
+            os.rename(temporary, folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise

@@ -55,6 +55,9 @@ WITHOUT_GEOMETRY = "fraction"
 Lesions = Literal["annotated", "clusters", "together"]
 LESIONS: tuple[Lesions, ...] = get_args(Lesions)
 
+Pool = Literal["sum", "mean"]
+POOLS: tuple[Pool, ...] = get_args(Pool)
+
 
 @dataclass(frozen=True)
 class PseudoMaskSettings:
@@ -73,6 +76,11 @@ class PseudoMaskSettings:
     lesions: Lesions = "annotated"
     """What has a peak of its own in the heatmap, so that a lesion seen briefly is not lost beside one seen long:
     lesions that the annotator told apart, regions that were looked at apart (``clusters``), or nothing."""
+    pool: Pool = "sum"
+    """How the dwell of several annotators is added: as it is, so that who looks longer counts more, or (``mean``)
+    each one's brought to the same total before."""
+    annotators: tuple[str, ...] | None = None
+    """Pseudonyms of those whose gaze counts; None for all."""
 
     def __post_init__(self) -> None:
         if self.sigma not in PRESETS:
@@ -83,6 +91,12 @@ class PseudoMaskSettings:
             raise UserError(
                 f"There is no way {self.lesions!r} to tell lesions apart; choose one of {', '.join(LESIONS)}."
             )
+        if self.pool not in POOLS:
+            raise UserError(
+                f"There is no way {self.pool!r} to pool annotators; choose one of {', '.join(POOLS)}."
+            )
+        if self.annotators is not None and not self.annotators:
+            raise UserError("No annotator was chosen whose gaze counts; name at least one.")
         if self.sigma_deg is not None and not 0 < self.sigma_deg < 20:
             raise UserError(f"Sigma should be between 0 and 20 degrees, not {self.sigma_deg}.")
         if self.thresholds is not None:
@@ -95,8 +109,8 @@ class PseudoMaskSettings:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> PseudoMaskSettings:
         """Build settings from JSON; an unknown field raises TypeError."""
-        thresholds = values.get("thresholds")
-        return cls(**{**values, "thresholds": tuple(thresholds) if thresholds else None})
+        lists = {name: values.get(name) for name in ("thresholds", "annotators")}
+        return cls(**{**values, **{name: tuple(found) if found else None for name, found in lists.items()}})
 
 
 def check_thresholds(thresholds: Sequence[float]) -> None:
@@ -119,7 +133,7 @@ class PseudoMask:
     xy_px: Floats
     """(F, 2) the fixations that count, x, y in image pixels."""
     duration_ms: Floats
-    """(F,)"""
+    """(F,) as it was."""
     sigma_px: Floats
     """(F, 2) kernel width of each fixation along x and y."""
     degrees_per_px: float | None
@@ -132,6 +146,8 @@ class PseudoMask:
     refiner: str
     simulated_from: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    weight: Floats | None = None
+    """(F,) what each duration is multiplied by, where annotators are pooled by ``mean``; else None."""
 
     @property
     def masks(self) -> npt.NDArray[np.bool_]:
@@ -145,7 +161,8 @@ class PseudoMask:
     def dwell(self) -> Heatmap:
         """(H, W) dwell before normalising, in ms/deg^2 (ms/px^2 where the geometry is unknown)."""
         height, width = self.level_map.shape
-        density = dwell_density(self.xy_px, self.duration_ms, self.sigma_px, (height, width))
+        duration_ms = self.duration_ms if self.weight is None else self.duration_ms * self.weight
+        density = dwell_density(self.xy_px, duration_ms, self.sigma_px, (height, width))
         per_degree = 1.0 if self.degrees_per_px is None else self.degrees_per_px**-2
         return (density * per_degree).astype(np.float32)
 
@@ -162,13 +179,16 @@ class PseudoMask:
             "simulated_from": self.simulated_from,
             "notes": self.notes,
         }
+        weight = [] if self.weight is None else [self.weight]
         stream = io.BytesIO()
         np.savez_compressed(
             stream,
             header=np.frombuffer(json.dumps(header, ensure_ascii=False).encode(), dtype=np.uint8),
             level_map=self.level_map,
             heatmap=np.rint(self.heatmap * 65535).astype(np.uint16),
-            fixations=np.column_stack([self.xy_px, self.duration_ms, self.sigma_px]).reshape(-1, 5),
+            fixations=np.column_stack([self.xy_px, self.duration_ms, self.sigma_px, *weight]).reshape(
+                -1, 5 + len(weight)
+            ),
         )
         return stream.getvalue()
 
@@ -200,6 +220,7 @@ class PseudoMask:
                     refiner=header["refiner"],
                     simulated_from=header["simulated_from"],
                     notes=header["notes"],
+                    weight=rows[:, 5] if rows.shape[1] > 5 else None,
                 )
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise UserError(
@@ -381,10 +402,12 @@ def make_pseudomask(
 
     Returns
     -------
-    None where no fixation counts. The note ``lesions`` tells how many have a peak of their own.
+    None where no fixation counts. The note ``lesions`` tells how many have a peak of their own; of several annotators
+    the note ``pool`` tells how they were added, and ``weights`` what the durations of each were multiplied by.
     """
     height, width = image.shape[:2]
     xy_parts, duration_parts, sigma_parts, lesion_parts = [], [], [], []
+    annotator_parts: list[str] = []
     told_apart: dict[tuple[str, int], int] = {}
     preset_name = settings.sigma
     for item in fixations:
@@ -399,6 +422,7 @@ def make_pseudomask(
         )
         xy_parts.append(item.xy_px[counts])
         duration_parts.append(item.duration_ms[counts])
+        annotator_parts += [item.annotator] * int(counts.sum())
         # The numbers of one sitting mean nothing in another.
         lesion_parts.append(
             [
@@ -414,20 +438,28 @@ def make_pseudomask(
         return None
     duration_ms, sigma_px = np.concatenate(duration_parts), np.concatenate(sigma_parts)
     lesion = np.concatenate(lesion_parts).astype(np.int64)
+    weights = _weights(annotator_parts, duration_ms) if settings.pool == "mean" else {}
+    weight = np.array([weights[name] for name in annotator_parts]) if weights else None
+    dwelt_ms = duration_ms if weight is None else duration_ms * weight
     if settings.lesions == "clusters":
         # What the annotator told apart stays apart; only the rest is grouped by place.
         free = lesion == NO_LESION
         if free.any():
-            found = clusters_of(xy_px[free], duration_ms[free], sigma_px[free], (height, width))
+            found = clusters_of(xy_px[free], dwelt_ms[free], sigma_px[free], (height, width))
             lesion[free] = np.where(found == NO_LESION, NO_LESION, found + lesion.max() + 1)
     elif settings.lesions == "together":
         lesion[:] = NO_LESION
-    heatmap = lesion_heatmap(xy_px, duration_ms, sigma_px, (height, width), lesion)
+    heatmap = lesion_heatmap(xy_px, dwelt_ms, sigma_px, (height, width), lesion)
     preset = PRESETS[preset_name]
     thresholds = settings.thresholds
     if thresholds is None:
         thresholds = preset.thresholds if settings.refine == "none" else preset.refined_thresholds
     refined = refine(settings.refine, image, heatmap)
+    notes: dict[str, Any] = {"sigma": preset_name, "lesions": len(set(lesion.tolist()) - {NO_LESION}) or 1}
+    if len(set(annotator_parts)) > 1:
+        notes |= {"pool": settings.pool, **({"weights": weights} if weights else {})}
+    if settings.annotators is not None:
+        notes["chosen_annotators"] = list(settings.annotators)
     known_degrees = [item.degrees_per_px for item in fixations if item.degrees_per_px is not None]
     return PseudoMask(
         image_id=fixations[0].image_id,
@@ -443,8 +475,20 @@ def make_pseudomask(
         level_map=levels_of(refined, thresholds),
         refiner=settings.refine,
         simulated_from=simulated_source(fixations),
-        notes={"sigma": preset_name, "lesions": len(set(lesion.tolist()) - {NO_LESION}) or 1},
+        notes=notes,
+        weight=weight,
     )
+
+
+def _weights(annotators: Sequence[str], duration_ms: Floats) -> dict[str, float]:
+    """Return what brings each annotator's dwell to the same total, the sum of all kept; nothing for one alone."""
+    totals: dict[str, float] = {}
+    for name, duration in zip(annotators, duration_ms.tolist(), strict=True):
+        totals[name] = totals.get(name, 0.0) + duration
+    if len(totals) < 2:
+        return {}
+    share = sum(totals.values()) / len(totals)
+    return {name: share / total for name, total in totals.items()}
 
 
 def _instances(fixations: Fixations, counts: npt.NDArray[np.bool_]) -> list[int | None]:

@@ -209,6 +209,10 @@ def _pseudomask_section(study: Study) -> str:
     settings = study.pseudomask_settings
     label = study.simulated_from()
     note = f"Sigma: {escape(settings.sigma)}; refined by: {escape(settings.refine)}."
+    if settings.annotators is not None:
+        note += f" Made of the gaze of {escape(', '.join(settings.annotators))} alone."
+    if settings.pool == "mean":
+        note += " Of several annotators, each counts the same."
     if label:
         note += f" The gaze was simulated from {escape(label)}: the agreement is that of simulated gaze."
     head = ("Split", "Level", "Images", "Mean area", "Dice against true masks")

@@ -382,6 +382,8 @@ class PseudoMaskReport:
     """Images whose gaze holds no fixation that counts."""
     failed: tuple[tuple[str, str], ...]
     """(image id, reason)"""
+    of_others: int = 0
+    """Images without gaze of the annotators chosen that keep the pseudo-mask they had."""
 
 
 def make_pseudomasks(
@@ -396,15 +398,24 @@ def make_pseudomasks(
     Raises
     ------
     UserError
-        If no image has gaze.
+        If no image has gaze, or none of the annotators that the settings name.
     """
+    chosen = (settings or study.pseudomask_settings).annotators
+    if chosen is not None:
+        study.check_annotators(chosen)
     if settings is not None and settings != study.pseudomask_settings:
         study.set_pseudomask_settings(settings)
     keys = [(image, target) for image, target in study.iterate_keys(split)]
-    with_gaze = [key for key in keys if (key[0].id, key[1].id) in study.fixations]
+    with_gaze = [
+        (image, target)
+        for image, target in keys
+        if any(
+            chosen is None or look.annotator in chosen for look in study.looks.get((image.id, target.id), ())
+        )
+    ]
     if not with_gaze:
         raise UserError("No image has gaze yet; record, simulate or import some first.")
-    said = study.presences()
+    said = study.presences(chosen)
     words = [said.get((image.id, target.id)) for image, target in with_gaze]
     todo = [
         key for key, word in zip(with_gaze, words, strict=True) if word != "absent" and word not in UNDECIDED
@@ -416,7 +427,11 @@ def make_pseudomasks(
             pixels = study.guide(image)
         except UserError as error:
             return error
-        fixations = study.fixations[image.id, target.id]
+        fixations = [
+            item
+            for item in study.fixations[image.id, target.id]
+            if chosen is None or item.annotator in chosen
+        ]
         return make_pseudomask(pixels, fixations, study.pseudomask_settings, target.id)
 
     made, empty, failed = 0, [], []
@@ -430,6 +445,8 @@ def make_pseudomasks(
             # An image that cannot be read is passed over; a study that is gone ends the work.
             study.check_there()
             failed.append((image.id, str(result)))
+    seen = {(image.id, target.id) for image, target in with_gaze}
+    others = {(image.id, target.id) for image, target in keys} - seen
     study.audit("pseudomask", made=made, settings=study.pseudomask_settings.to_json())
     return PseudoMaskReport(
         made=made,
@@ -438,6 +455,7 @@ def make_pseudomasks(
         undecided=sum(word in UNDECIDED for word in words),
         empty=tuple(empty),
         failed=tuple(failed),
+        of_others=len(others & study.pseudomask_keys()) if chosen is not None else 0,
     )
 
 

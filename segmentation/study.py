@@ -491,6 +491,16 @@ class Study:
         """What is known of each look without reading its fixations, by (image id, target id), oldest first."""
         return self.fixations.looks
 
+    def check_annotators(self, annotators: Sequence[str]) -> None:
+        """Raise UserError where the study has no gaze of one of these annotators."""
+        known = sorted({look.annotator for look in self.fixations.each_look()})
+        for name in annotators:
+            if name not in known:
+                raise UserError(
+                    f"The study has no gaze of the annotator {name!r}; it has gaze of: "
+                    f"{', '.join(known) or 'nobody yet'}."
+                )
+
     def presence(self, image_id: str, target_id: str) -> Presence | None:
         """Return the latest word on a target in an image: a review's before a gaze session's."""
         for review in reversed(self.reviews(image_id, target_id)):
@@ -498,9 +508,17 @@ class Study:
                 return review.presence
         return _word_of(self.looks.get((image_id, target_id), ()))
 
-    def presences(self) -> dict[tuple[str, str], Presence]:
-        """Return the latest word on every target of every image that one was said of."""
-        said = {key: word for key, looks in self.looks.items() if (word := _word_of(looks)) is not None}
+    def presences(self, annotators: Sequence[str] | None = None) -> dict[tuple[str, str], Presence]:
+        """Return the latest word on every target of every image that one was said of.
+
+        With `annotators`, of what was said while looking theirs alone counts; reviews stand for all.
+        """
+        said = {}
+        for key, looks in self.looks.items():
+            own = [look for look in looks if annotators is None or look.annotator in annotators]
+            word = _word_of(own)
+            if word is not None:
+                said[key] = word
         for key, reviews in self._review_index.all().items():
             word = _word_of(reviews)
             if word is not None:

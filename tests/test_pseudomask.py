@@ -15,6 +15,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
 from segmentation.pseudomask import (
     PRESETS,
+    Pool,
     PseudoMask,
     PseudoMaskSettings,
     dwell_density,
@@ -135,6 +136,86 @@ def test_annotators_are_pooled_and_dwell_has_a_unit() -> None:
     assert made.simulated_from == "masks"
     # ms/deg^2 over the image's area in deg^2 gives back the 400 ms looked.
     assert made.dwell.sum() * 0.1**2 == pytest.approx(400, rel=1e-5)
+
+
+def two_annotators() -> list[Fixations]:
+    """Return gaze of one who looked at the left for 1 s, and of one who looked at the right for 9 s."""
+    places = [[20.0, 30.0], [22.0, 31.0]], [[70.0, 30.0], [72.0, 31.0]]
+    return [
+        fixations(
+            places[number],
+            annotator=annotator,
+            source=f"rec-{number}",
+            duration_ms=np.full(2, duration),
+            degrees_per_px=0.3,
+        )
+        for number, (annotator, duration) in enumerate((("quick", 500.0), ("slow", 4500.0)))
+    ]
+
+
+def test_the_mean_gives_each_annotator_the_same_weight(tmp_path: Path) -> None:
+    image = np.zeros((60, 90, 1), dtype=np.float32)
+
+    def peaks(pool: Pool) -> tuple[float, float]:
+        made = make_pseudomask(
+            image, two_annotators(), PseudoMaskSettings(refine="none", pool=pool), "target"
+        )
+        assert made is not None
+        return float(made.heatmap[:, :45].max()), float(made.heatmap[:, 45:].max())
+
+    # In the sum, who looks nine times as long leaves the other below every level.
+    assert peaks("sum")[0] < 0.2
+    assert peaks("mean") == pytest.approx((1.0, 1.0), abs=0.01)
+
+    made = make_pseudomask(image, two_annotators(), PseudoMaskSettings(refine="none", pool="mean"), "target")
+    assert made is not None and made.weight is not None
+    assert made.notes["pool"] == "mean"
+    assert made.notes["weights"] == {"quick": pytest.approx(5.0), "slow": pytest.approx(5 / 9)}
+    # Durations stay what they were; the dwell is what the heatmap was made of, its total unchanged.
+    np.testing.assert_array_equal(made.duration_ms, [500, 500, 4500, 4500])
+    total_ms = made.dwell.sum() * 0.3**2
+    assert total_ms == pytest.approx(10_000, rel=1e-4)
+    np.testing.assert_allclose(normalise(made.dwell.astype(float)), made.heatmap, atol=1e-5)
+    again = PseudoMask.from_bytes(made.to_bytes(), tmp_path)
+    assert again.notes == made.notes
+    np.testing.assert_array_equal(again.weight, made.weight)
+
+
+def test_pooling_changes_nothing_for_one_annotator_and_is_a_sum_by_default() -> None:
+    image = np.zeros((60, 90, 1), dtype=np.float32)
+    alone = two_annotators()[:1]
+    one = make_pseudomask(image, alone, PseudoMaskSettings(refine="none"), "target")
+    mean = make_pseudomask(image, alone, PseudoMaskSettings(refine="none", pool="mean"), "target")
+    assert one is not None and mean is not None
+    np.testing.assert_array_equal(one.heatmap, mean.heatmap)
+    assert one.to_bytes() == mean.to_bytes()
+    assert "pool" not in one.notes and one.weight is None
+    both = make_pseudomask(image, two_annotators(), PseudoMaskSettings(refine="none"), "target")
+    assert both is not None and both.notes["pool"] == "sum" and both.weight is None
+
+
+def test_a_third_sitting_of_one_annotator_is_not_a_third_annotator() -> None:
+    image = np.zeros((60, 90, 1), dtype=np.float32)
+    gaze = [
+        *two_annotators(),
+        fixations([[70.0, 30.0]], annotator="slow", source="rec-9", degrees_per_px=0.3),
+    ]
+    made = make_pseudomask(image, gaze, PseudoMaskSettings(refine="none", pool="mean"), "target")
+    assert made is not None and made.weight is not None
+    weighted = made.weight * made.duration_ms
+    assert weighted[:2].sum() == pytest.approx(weighted[2:].sum())
+
+
+def test_pools_and_annotators_are_stored_with_the_settings() -> None:
+    settings = PseudoMaskSettings(pool="mean", annotators=("A", "B"))
+    assert PseudoMaskSettings.from_json(settings.to_json()) == settings
+    # As studies wrote them before there was a choice.
+    old = {k: v for k, v in PseudoMaskSettings().to_json().items() if k not in ("pool", "annotators")}
+    assert PseudoMaskSettings.from_json(old) == PseudoMaskSettings()
+    with pytest.raises(UserError, match="no way 'median'"):
+        PseudoMaskSettings(pool="median")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="name at least one"):
+        PseudoMaskSettings(annotators=())
 
 
 def test_storing_keeps_everything(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +14,11 @@ import numpy as np
 from gaze_capture.delimited import Cell, read_delimited
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Floats
+from gaze_capture.storage import write_bytes_atomic
 
 REQUIRED = ("IMAGE", "CURRENT_FIX_INDEX", "CURRENT_FIX_X", "CURRENT_FIX_Y", "CURRENT_FIX_DURATION")
 OPTIONAL = ("CURRENT_FIX_START", "CURRENT_FIX_PUPIL", "IMAGE_HEIGHT", "IMAGE_WIDTH")
+COLUMNS = (*REQUIRED, "CURRENT_FIX_PUPIL", "CURRENT_FIX_START", "IMAGE_HEIGHT", "IMAGE_WIDTH")
 
 
 @dataclass(frozen=True)
@@ -121,3 +126,45 @@ def _whole(cell: Cell) -> int:
 def _pupil(cell: Cell | None) -> float:
     # EyeLink's exports write a dot where there is no value.
     return math.nan if cell is None or cell.text == "." else cell.number()
+
+
+def write_gazemedseg(
+    path: Path, images: Mapping[str, ImageGaze], labels: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
+    """Write what :func:`read_gazemedseg` reads: the same images, fixations and numbers come back.
+
+    An image without fixations gets one row of 0 ms, which readers drop, so that it stays known as looked at.
+
+    Parameters
+    ----------
+    images : by the name that stands in the column IMAGE
+    labels : further columns, after the format's own: their values by image, by column
+
+    Raises
+    ------
+    UserError
+        If the disk is full or the place is not writable.
+    """
+    labels = labels or {}
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*COLUMNS, *labels))
+    for name, gaze in images.items():
+        shape = ("", "") if gaze.shape is None else gaze.shape
+        more = [column.get(name, "") for column in labels.values()]
+        rows = zip(
+            gaze.xy.tolist(), gaze.duration_ms.tolist(), gaze.pupil.tolist(), gaze.start_ms.tolist(),
+            strict=True,
+        )  # fmt: skip
+        for index, ((x, y), duration, pupil, start) in enumerate(rows, start=1):
+            size = "." if math.isnan(pupil) else _shortest(pupil)
+            cells = map(_shortest, (x, y, duration))
+            writer.writerow((name, index, *cells, size, _shortest(start), *shape, *more))
+        if not len(gaze.duration_ms):
+            writer.writerow((name, 1, 0, 0, 0, ".", 0, *shape, *more))
+    write_bytes_atomic(path, text.getvalue().encode())
+
+
+def _shortest(value: float) -> str:
+    """Return the shortest text that reads back as the same number."""
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
