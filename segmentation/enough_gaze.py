@@ -27,7 +27,7 @@ class EnoughRule:
     minimum_ms: float = 3000.0
     """Dwell within the image, at least ..."""
     kernel_ms: float = 1000.0
-    """... and so much more for each kernel (2 pi sigma^2) that the broad mask is large: a larger target takes longer."""
+    """... and so much more for each kernel (2 pi sigma^2) that the broad mask is large: more to see takes longer."""
     minimum_fixations: int = 8
     look_back_ms: float = 1500.0
     """Masks are held against those of so much dwell before."""

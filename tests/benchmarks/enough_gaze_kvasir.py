@@ -142,8 +142,8 @@ def row(rule: EnoughRule, looks: list[Look]) -> str:
     stops = [stop_of(look, rule) for look in looks]
     said = [stop for stop in stops if stop is not None]
     name = (
-        f"{rule.minimum_ms / 1000:4.1f} s {rule.kernel_ms / 1000:3.1f} s {rule.minimum_fixations:3d} {rule.look_back_ms / 1000:4.1f} s "
-        f"{rule.broad_iou:4.2f} {rule.core_iou:4.2f} {rule.agreeing:2d}"
+        f"{rule.minimum_ms / 1000:4.1f} s {rule.kernel_ms / 1000:3.1f} s {rule.minimum_fixations:3d} "
+        f"{rule.look_back_ms / 1000:4.1f} s {rule.broad_iou:4.2f} {rule.core_iou:4.2f} {rule.agreeing:2d}"
     )
     if not said:
         return f"{name}  never"
@@ -175,10 +175,8 @@ def main() -> None:
     )
     rules = [EnoughRule()]
     if args.search:
-        values = itertools.product(
-            (3000.0, 4500.0, 6000.0), (8, 12), (0.85, 0.9, 0.94), (0.7, 0.8, 0.88), (1, 2, 3)
-        )
-        rules += [EnoughRule(m, n, 1500.0, b, c, a) for m, n, b, c, a in values]
+        values = itertools.product((0.0, 1500.0, 3000.0, 4500.0), (0.7, 0.75, 0.8, 0.85), (0.5, 0.7), (1, 2))
+        rules += [EnoughRule(3000.0, k, 8, 1500.0, b, c, a) for k, b, c, a in values]
     for rule in rules:
         sys.stdout.write(row(rule, looks) + "\n")
         sys.stdout.flush()
