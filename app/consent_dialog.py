@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Signal
+from PySide6.QtGui import QTextCursor, QTextDocument
 from PySide6.QtWidgets import QCheckBox, QHBoxLayout, QLineEdit, QTextBrowser, QWidget
 
 from app import theme
@@ -18,6 +19,18 @@ from segmentation.consent import (
     withdraw_consent,
 )
 from segmentation.study import Study
+
+
+def space_out(document: QTextDocument) -> None:
+    """Set a document's paragraphs apart: Qt sets those of Markdown close together."""
+    cursor = QTextCursor(document)
+    block = document.begin()
+    while block.isValid():
+        cursor.setPosition(block.position())
+        spaced = block.blockFormat()
+        spaced.setBottomMargin(theme.NORMAL)
+        cursor.setBlockFormat(spaced)
+        block = block.next()
 
 
 class ConsentDialog(Dialog):
@@ -42,6 +55,7 @@ class ConsentDialog(Dialog):
         self.text.setAccessibleName(self.tr("Consent"))
         self.text.document().setDocumentMargin(theme.LARGE)
         self.text.setMarkdown(self._text.markdown)
+        space_out(self.text.document())
         self.annotator = QLineEdit(annotator)
         self.suggest_button = Button(self.tr("Suggest one"), on_click=self._suggest)
         self.suggest_button.setAutoDefault(False)

@@ -17,12 +17,13 @@ class KeyButton(Button):
     """Shows a key; pressed, it takes the next one, whatever that would do elsewhere."""
 
     key_pressed = Signal(str)
+    # Before Qt's own constructor, which sends events already.
+    waiting = False
 
     def __init__(self, name: str) -> None:
         super().__init__("")
         self._name = name
         self._key = ""
-        self.waiting = False
         self.setAutoDefault(False)
         self.setFixedWidth(190)
         self.clicked.connect(lambda _=False: self.wait(not self.waiting))

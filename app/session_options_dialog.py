@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtCore import QRectF, QSettings, QSize, Qt, Signal
+from PySide6.QtCore import QCoreApplication, QRectF, QSettings, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QGuiApplication, QPainter, QPaintEvent, QPen, QScreen
 from PySide6.QtWidgets import (
     QCheckBox,
@@ -32,12 +32,25 @@ CARD_PX = (160, 600)
 def spin(low: float, high: float, value: float, *, decimals: int = 0, suffix: str = "") -> QDoubleSpinBox:
     """Return a field for a number."""
     field = QDoubleSpinBox()
-    field.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
     field.setRange(low, high)
     field.setDecimals(decimals)
     field.setSuffix(suffix)
     field.setValue(value)
     field.lineEdit().setTextMargins(8, 0, 0, 0)
+    return field
+
+
+def image_spin(high: float, value: float) -> QDoubleSpinBox:
+    """Return a field for a number of images."""
+
+    def name(number: float) -> None:
+        one = QCoreApplication.translate("SessionOptionsDialog", " image")
+        many = QCoreApplication.translate("SessionOptionsDialog", " images")
+        field.setSuffix(one if number == 1 else many)
+
+    field = spin(1, high, value)
+    field.valueChanged.connect(name)
+    name(value)
     return field
 
 
@@ -157,7 +170,9 @@ class SessionOptionsDialog(Dialog):
         self.seed = spin(0, 2**31 - 1, options.seed)
         self.seed_row = Row(self.tr("Seed"), self.seed)
         self.skip_seen = self._tick(self.tr("Leave out what the annotator has looked at"), options.skip_seen)
-        self.practice = Optional(self.tr("Begin with practice images"), spin(1, 50, options.practice_n), None)
+        self.practice = Optional(
+            self.tr("Begin with practice images"), image_spin(50, options.practice_n), None
+        )
         self.practice.field.setValue(options.practice_n)
         self.practice.tick.setChecked(options.practice)
         self.maximum = Optional(
@@ -178,17 +193,17 @@ class SessionOptionsDialog(Dialog):
     def _make_breaks(self, options: SessionOptions) -> QVBoxLayout:
         self.break_n = Optional(
             self.tr("Offer a break after"),
-            spin(1, 10_000, 50, suffix=self.tr(" images")),
+            image_spin(10_000, 50),
             options.break_every_n,
         )
         self.break_min = Optional(
-            self.tr("Offer a break after"),
+            self.tr("Or after"),
             spin(1, 240, 20, suffix=self.tr(" min")),
             options.break_every_min,
         )
         self.anchor = Optional(
             self.tr("Check the drift on an anchor every"),
-            spin(1, 1000, 1, suffix=self.tr(" images")),
+            image_spin(1000, 1),
             options.anchor_every_n,
         )
         return self._part(self.tr("Breaks and checks"), (self.break_n, self.break_min, self.anchor))

@@ -59,18 +59,6 @@ class ShortcutsDialog(QDialog):
                     ],
                 ),
                 (
-                    self.tr("Targets, where there are several"),
-                    [
-                        ("Tab", self.tr("Next target; Shift+Tab previous")),
-                        ("Ctrl+Tab", self.tr("On to the next control")),
-                    ],
-                ),
-            ],
-            [
-                (self.tr("Record"), [(shown(keymap.key(action)), title(action)) for action in ACTIONS]),
-            ],
-            [
-                (
                     self.tr("Review"),
                     [
                         ("Space", self.tr("Next image or volume")),
@@ -82,6 +70,16 @@ class ShortcutsDialog(QDialog):
                         ("R", self.tr("Reject")),
                         ("Z", self.tr("Undo the verdict")),
                         ("N", self.tr("Next image")),
+                    ],
+                ),
+            ],
+            [
+                (self.tr("Record"), [(shown(keymap.key(action)), title(action)) for action in ACTIONS]),
+                (
+                    self.tr("Targets, where there are several"),
+                    [
+                        ("Tab", self.tr("Next target; Shift+Tab previous")),
+                        ("Ctrl+Tab", self.tr("On to the next control")),
                     ],
                 ),
             ],

@@ -175,8 +175,8 @@ def main() -> None:
     )
     rules = [EnoughRule()]
     if args.search:
-        values = itertools.product((0.0, 1500.0, 3000.0, 4500.0), (0.7, 0.75, 0.8, 0.85), (0.5, 0.7), (1, 2))
-        rules += [EnoughRule(3000.0, k, 8, 1500.0, b, c, a) for k, b, c, a in values]
+        values = itertools.product((1500.0, 3000.0), (500.0, 750.0, 1000.0), (0.75, 0.8, 0.85), (0.6,), (2,))
+        rules += [EnoughRule(m, k, 8, 1500.0, b, c, a) for m, k, b, c, a in values]
     for rule in rules:
         sys.stdout.write(row(rule, looks) + "\n")
         sys.stdout.flush()
