@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -96,14 +97,12 @@ def add_images(study: Study, names: Sequence[str], **known: Any) -> None:
     from segmentation.records import StudyImage
 
     rng = np.random.default_rng(0)
+    images = []
     for name in names:
         data = cv2.imencode(".png", rng.integers(0, 255, (*SHAPE, 3)).astype(np.uint8))[1].tobytes()
         path = study.folder / "images" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
-    study.add_images(
-        [
-            StudyImage(name, f"images/{name}.png", f"{name}.png", name * 8, (*SHAPE, 3), **known)
-            for name in names
-        ]
-    )
+        digest = hashlib.sha256(data).hexdigest()
+        images.append(StudyImage(name, f"images/{name}.png", f"{name}.png", digest, (*SHAPE, 3), **known))
+    study.add_images(images)

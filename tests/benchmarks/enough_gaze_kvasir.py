@@ -10,7 +10,7 @@ import itertools
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +45,15 @@ class Look:
     sigma_px: tuple[float, float]
     viewing_ms: float
     mask: Bools
+    known: dict[int, Bools] = field(default_factory=dict)
 
     def levels(self, count: int) -> Bools:
         """Masks (2, H, W) of the highest and lowest level after so many fixations."""
+        if count not in self.known:
+            self.known[count] = self._levels(count)
+        return self.known[count]
+
+    def _levels(self, count: int) -> Bools:
         sigma = np.tile(self.sigma_px, (count, 1))
         density = dwell_density(self.xy_px[:count], self.duration_ms[:count], sigma, self.mask.shape)
         thresholds = PRESETS["degrees"].thresholds
@@ -175,8 +181,8 @@ def main() -> None:
     )
     rules = [EnoughRule()]
     if args.search:
-        values = itertools.product((1500.0, 3000.0), (500.0, 750.0, 1000.0), (0.75, 0.8, 0.85), (0.6,), (2,))
-        rules += [EnoughRule(m, k, 8, 1500.0, b, c, a) for m, k, b, c, a in values]
+        values = itertools.product((1000.0, 1250.0), (1500.0, 2000.0), (0.75, 0.8, 0.85, 0.88), (2, 3))
+        rules += [EnoughRule(3000.0, k, 8, back, b, 0.6, a) for k, back, b, a in values]
     for rule in rules:
         sys.stdout.write(row(rule, looks) + "\n")
         sys.stdout.flush()
