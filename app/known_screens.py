@@ -43,7 +43,12 @@ def known_geometry(settings: QSettings, screen: QScreen) -> ScreenGeometry:
     low, high = SIDE_MM
     if not (low <= values["width_mm"] <= high and low <= values["height_mm"] <= high):
         return told
-    return dataclasses.replace(told, **values)
+    return dataclasses.replace(
+        told,
+        width_mm=values["width_mm"],
+        height_mm=values["height_mm"],
+        viewing_distance_mm=values["viewing_distance_mm"],
+    )
 
 
 def is_measured(settings: QSettings, screen: QScreen) -> bool:

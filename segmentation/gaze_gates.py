@@ -68,7 +68,7 @@ def judge(
     if recording.simulated_from is not None and "sitting" in recording.notes:
         return []
     pauses = pauses_of(recording)
-    seen = np.isfinite(eye_positions(recording.samples, recording.eyes)).all(axis=1)
+    seen: npt.NDArray[np.bool_] = np.isfinite(eye_positions(recording.samples, recording.eyes)).all(axis=1)
     numbers: dict[tuple[str, str | None], int] = {}
     parts = []
     for placement in recording.placements:

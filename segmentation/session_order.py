@@ -266,4 +266,4 @@ def _uncertain_share(study: Study, run_id: str, key: Key) -> float:
         return 0.0
     region = probability >= UNSURE_BAND[0]
     unsure = region & (probability <= UNSURE_BAND[1])
-    return float(np.count_nonzero(unsure) / max(np.count_nonzero(region), 1))
+    return int(np.count_nonzero(unsure)) / max(int(np.count_nonzero(region)), 1)

@@ -21,6 +21,7 @@ LEFT, TOP = 640, 300
 """Where on the screen an image lies, pixel for pixel."""
 
 GOOD = Calibration(5, 0.4, 0.8, 0.1, 0.02)
+Event = tuple[str, float, dict[str, Any]]
 Shown = tuple[str, float, float]
 """Image, and from when to when it is shown, in seconds of the recording."""
 
@@ -33,7 +34,7 @@ def ns(seconds: float) -> int:
 def record_looks(
     folder: Path,
     shown: Sequence[Shown],
-    events: Sequence[tuple[str, float, dict[str, Any]]] = (),
+    events: Sequence[Event] = (),
     *,
     annotator: str = "ann",
     target: str | None = "target",

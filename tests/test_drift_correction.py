@@ -12,15 +12,15 @@ from gaze_capture.errors import UserError
 from gaze_capture.storage import sha256_of
 from segmentation.steps import correct_drift
 from segmentation.study import Study
-from tests.gaze_support import add_images, ns, record_in, record_looks
+from tests.gaze_support import Event, add_images, ns, record_in, record_looks
 
 
-def drift(moment: float, x: float, y: float) -> tuple[str, float, dict[str, object]]:
+def drift(moment: float, x: float, y: float) -> Event:
     return "drift", moment, {"x": 0.5, "y": 0.5, "offset_deg": [x, y], "distance_deg": float(np.hypot(x, y))}
 
 
 def test_offsets_change_linearly_between_checks_and_begin_anew_at_a_calibration(tmp_path: Path) -> None:
-    events = [
+    events: list[Event] = [
         ("calibration", 0.0, {"eyes": "both"}),
         drift(4.0, 1.0, -0.5),
         drift(8.0, 2.0, 0.5),

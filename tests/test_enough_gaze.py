@@ -47,7 +47,8 @@ def test_a_larger_region_takes_more_dwell() -> None:
         rng = np.random.default_rng(3)
         found = EnoughGaze(SHAPE, SIGMA, LEVELS, rule)
         while not found.amount.enough:
-            found.add(*rng.normal([320, 240], spread), 200.0)
+            x, y = rng.normal([320, 240], spread).tolist()
+            found.add(x, y, 200.0)
         return found.amount.dwell_ms
 
     assert dwell(60) > dwell(1) + 1000

@@ -12,9 +12,15 @@ from gaze_capture.recording import Calibration
 from segmentation.gaze_gates import Gates, overrule
 from segmentation.steps import detect_fixations, make_pseudomasks, simulate
 from segmentation.study import Study
-from tests.gaze_support import add_images, record_in
+from tests.gaze_support import Event, add_images, record_in
 
-BAD = {"points": 5, "mean_error_deg": 1.4, "max_error_deg": 2.0, "rms_s2s_deg": 0.1, "data_loss": 0.0}
+BAD: dict[str, Any] = {
+    "points": 5,
+    "mean_error_deg": 1.4,
+    "max_error_deg": 2.0,
+    "rms_s2s_deg": 0.1,
+    "data_loss": 0.0,
+}
 FINE = BAD | {"mean_error_deg": 0.4, "max_error_deg": 0.8}
 THREE = [("a", 1, 5), ("b", 5.5, 9.5), ("c", 10, 14)]
 
@@ -34,7 +40,7 @@ def abc(study: Study) -> Study:
 
 
 def test_good_gaze_passes_every_gate(abc: Study) -> None:
-    events = [("validation", 0.5, {"summary": FINE}), ("drift", 9.8, {"distance_deg": 0.6})]
+    events: list[Event] = [("validation", 0.5, {"summary": FINE}), ("drift", 9.8, {"distance_deg": 0.6})]
     record_in(abc, "rec-1", THREE, events)
     assert failed(abc) == {} and len(Gates(abc).states) == 3
 
@@ -62,7 +68,7 @@ def test_a_glance_is_not_enough_and_a_blink_does_no_harm(abc: Study) -> None:
 
 def test_a_pause_is_no_part_of_a_look(abc: Study) -> None:
     # Lost eyes during the pause spoil nothing; the pause itself is no time of looking.
-    events = [("pause", 2.0, {}), ("resume", 9.0, {})]
+    events: list[Event] = [("pause", 2.0, {}), ("resume", 9.0, {})]
     record_in(abc, "rec-1", [("a", 1, 12)], events, lost=[(2, 9)])
     assert failed(abc) == {}
     record_in(abc, "rec-2", [("b", 1, 10)], [("pause", 2.0, {}), ("resume", 9.8, {})])
@@ -83,7 +89,7 @@ def test_a_pause_is_no_part_of_a_look(abc: Study) -> None:
     ],
 )
 def test_what_was_measured_before_and_after_judges_the_looks_between(
-    abc: Study, events: list[tuple[str, float, dict[str, Any]]], spoilt: set[str]
+    abc: Study, events: list[Event], spoilt: set[str]
 ) -> None:
     record_in(abc, "rec-1", THREE, events)
     assert set(failed(abc)) == spoilt

@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QApplication, QLabel, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.consent_dialog import ConsentDialog
-from app.keymap import ACTIONS, DEFAULTS, Keymap, key_of
+from app.keymap import ACTIONS, DEFAULTS, Action, Keymap, key_of
 from app.keymap_dialog import KeymapDialog
 from app.known_screens import known_geometry, store_geometry
 from app.screen_trackers import geometry_of
@@ -94,22 +94,23 @@ def test_pedals_and_combinations_are_bound_by_pressing_them(
     keymap = Keymap(settings)
     dialog = KeymapDialog(parent, keymap)
     opened(qtbot, dialog)
-    for action, key, modifiers, portable in (
+    strokes: tuple[tuple[Action, Qt.Key, Qt.KeyboardModifier, str], ...] = (
         ("next", Key.Key_F13, NONE, "F13"),
         ("back", Key.Key_PageDown, NONE, "PgDown"),
         ("pause", Key.Key_Space, NONE, "Space"),
         ("found", Key.Key_Tab, Qt.KeyboardModifier.AltModifier, "Alt+Tab"),
         ("drift_check", Key.Key_Return, NONE, "Return"),
         ("next_lesion", Key.Key_F24, Qt.KeyboardModifier.ControlModifier, "Ctrl+F24"),
-    ):
-        button = dialog.buttons_of[action]  # type: ignore[index]
+    )
+    for action, key, modifiers, portable in strokes:
+        button = dialog.buttons_of[action]
         QTest.mouseClick(button, LEFT)
         assert button.waiting and "Press a key" in button.text()
         QTest.keyClick(button, Key.Key_Shift, Qt.KeyboardModifier.ShiftModifier)
         assert button.waiting, "a modifier alone is no key yet"
         QTest.keyClick(button, key, modifiers)
         assert not button.waiting and dialog.isVisible()
-        assert keymap.key(action) == portable  # type: ignore[arg-type]
+        assert keymap.key(action) == portable
     again = Keymap(settings)
     assert [again.key(action) for action in ("next", "back", "pause", "end")] == [
         "F13",
