@@ -68,7 +68,8 @@ def judge(
     if recording.simulated_from is not None and "sitting" in recording.notes:
         return []
     pauses = pauses_of(recording)
-    seen: npt.NDArray[np.bool_] = np.isfinite(eye_positions(recording.samples, recording.eyes)).all(axis=1)
+    positions = eye_positions(recording.samples, recording.eyes)
+    seen = np.isfinite(positions[:, 0]) & np.isfinite(positions[:, 1])
     numbers: dict[tuple[str, str | None], int] = {}
     parts = []
     for placement in recording.placements:
@@ -376,6 +377,13 @@ def _overrules(folder: Path) -> dict[tuple[str, str | None], str]:
                 f"{path} is damaged ({error}). Delete it, and overrule the gate again if it should be."
             ) from None
     return found
+
+
+def check_gates(folder: Path) -> None:
+    """Raise UserError unless a recording's gates and overrules, where there are any, can be read."""
+    for _ in _read_gates(folder / GATES_NAME):
+        pass
+    _overrules(folder)
 
 
 def overrule(study: Study, image_ids: Sequence[str], annotator: str) -> list[GateState]:

@@ -12,6 +12,7 @@ from gaze_capture.recording import Calibration
 from segmentation.gaze_gates import Gates, overrule
 from segmentation.steps import detect_fixations, make_pseudomasks, simulate
 from segmentation.study import Study
+from segmentation.verification import verify
 from tests.gaze_support import Event, add_images, record_in
 
 BAD: dict[str, Any] = {
@@ -170,3 +171,15 @@ def test_gates_on_the_command_line(abc: Study, capsys: pytest.CaptureFixture[str
     assert values["overruled"][0]["overruled_by"] == "Dr. A"
     assert run_command(["gates", str(abc.folder), "--overrule", "nobody"]) == 1
     assert "no image 'nobody'" in capsys.readouterr().err
+
+
+def test_damaged_gates_are_told_and_made_again(abc: Study) -> None:
+    record_in(abc, "rec-1", [("a", 1, 2.2)])
+    path = abc.recordings_folder / "rec-1" / "gates.json"
+    for text in ("{", "[]", '{"annotator": "ann", "looks": [{"image_id": "a"}]}'):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"gates\.json is damaged"):
+            Gates(abc)
+        assert [problem.file for problem in verify(abc).problems] == ["recordings/rec-1/gates.json"]
+    detect_fixations(abc, "rec-1")
+    assert set(failed(abc)) == {"a"} and verify(abc).sound
