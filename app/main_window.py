@@ -393,9 +393,10 @@ class MainWindow(QMainWindow):
 
     def show_shortcuts(self) -> None:
         """Show all keys."""
+        from app.keymap import Keymap
         from app.shortcuts import ShortcutsDialog
 
-        dialog = ShortcutsDialog(self)
+        dialog = ShortcutsDialog(self, Keymap(self.session.settings))
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()
 

@@ -6,6 +6,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDialog, QGridLayout, QHBoxLayout, QVBoxLayout, QWidget
 
 from app import theme
+from app.keymap import ACTIONS, Keymap, shown, title
 from app.layer_panel import layer_title
 from app.scene import LAYERS
 from app.widgets import box, heading, label
@@ -14,7 +15,7 @@ from app.widgets import box, heading, label
 class ShortcutsDialog(QDialog):
     """The keys of every page; Esc closes it."""
 
-    def __init__(self, parent: QWidget) -> None:
+    def __init__(self, parent: QWidget, keymap: Keymap) -> None:
         super().__init__(parent)
         self.setWindowTitle(self.tr("Shortcuts"))
         groups: list[list[tuple[str, list[tuple[str, str]]]]] = [
@@ -58,34 +59,13 @@ class ShortcutsDialog(QDialog):
                     ],
                 ),
                 (
-                    self.tr("Targets, where there are several"),
-                    [
-                        ("Tab", self.tr("Next target; Shift+Tab previous")),
-                        ("Ctrl+Tab", self.tr("On to the next control")),
-                    ],
-                ),
-            ],
-            [
-                (
-                    self.tr("Record and review"),
+                    self.tr("Review"),
                     [
                         ("Space", self.tr("Next image or volume")),
                         ("Backspace", self.tr("Back")),
                         ("0", self.tr("Nothing here")),
                         ("Q", self.tr("Unsure")),
                         ("U", self.tr("Ungradable")),
-                    ],
-                ),
-                (
-                    self.tr("Record"),
-                    [
-                        ("L", self.tr("Next lesion of the target")),
-                        ("Esc", self.tr("End the recording")),
-                    ],
-                ),
-                (
-                    self.tr("Review"),
-                    [
                         ("A", self.tr("Accept")),
                         ("R", self.tr("Reject")),
                         ("Z", self.tr("Undo the verdict")),
@@ -93,12 +73,23 @@ class ShortcutsDialog(QDialog):
                     ],
                 ),
             ],
+            [
+                (self.tr("Record"), [(shown(keymap.key(action)), title(action)) for action in ACTIONS]),
+                (
+                    self.tr("Targets, where there are several"),
+                    [
+                        ("Tab", self.tr("Next target; Shift+Tab previous")),
+                        ("Ctrl+Tab", self.tr("On to the next control")),
+                    ],
+                ),
+            ],
         ]
         notes = (
             self.tr(
-                "Recording, Space says that the target is in the image; with several targets one by one it leads to "
-                "the next target of the same image, then to the next image. In a volume 0, Q and U count for the "
-                "slice shown and lead to the next one; Space leaves the volume."
+                "Recording, the key of the next image says that the target is in the image; with several targets one "
+                "by one it leads to the next target of the same image, then to the next image. In a volume nothing "
+                "here, unsure and ungradable count for the slice shown and lead to the next one; the key of the next "
+                "image leaves the volume."
             ),
             self.tr(
                 "Reviewing, verdicts count for the current target and slice, and lead to the next slice that waits "
@@ -115,8 +106,8 @@ class ShortcutsDialog(QDialog):
         for group in groups:
             column = QVBoxLayout()
             box(column, spacing=theme.NORMAL)
-            for title, keys in group:
-                column.addWidget(heading(title))
+            for name, keys in group:
+                column.addWidget(heading(name))
                 grid = QGridLayout()
                 box(grid, spacing=theme.NORMAL)
                 grid.setColumnStretch(1, 1)

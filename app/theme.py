@@ -282,7 +282,7 @@ QComboBox QAbstractItemView {
 }
 QAbstractSpinBox QLineEdit { border: none; background: transparent; min-height: 0; padding: 0; }
 QAbstractSpinBox { min-height: 25px; padding-left: 0; }
-QSpinBox::up-button, QSpinBox::down-button { width: 0; border: none; }
+QAbstractSpinBox::up-button, QAbstractSpinBox::down-button { width: 0; border: none; }
 QCheckBox { spacing: 8px; min-height: 24px; }
 
 QListView, QTableView {

@@ -11,6 +11,7 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, write_json_atomic
+from segmentation.annotation_time import AnnotationTime, annotation_time
 from segmentation.job import RunSpec
 from segmentation.metrics import ImageMetrics, VolumeMetrics, image_metrics, volume_metrics
 from segmentation.progress import Progress, no_progress
@@ -129,9 +130,11 @@ class Evaluation(Summary):
     targets: dict[str, TargetSummary]
     """By target id."""
     annotation_seconds_per_image: float
-    """Seconds of gaze an image of the split the run learned from; NaN where it learned from no gaze."""
+    """Seconds that annotating an image of the split took that the run learned from; NaN where it learned from no
+    gaze. Looks without pauses, re-looks, and a share of calibrating; `annotation_time` lists them apart."""
     simulated_from: str | None
     """``"masks"`` or ``"saliency"`` where the gaze the run learned from was no person's."""
+    annotation_time: AnnotationTime | None = None
     per_image: dict[str, ImageMetrics] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     """Images without a prediction."""
@@ -156,9 +159,20 @@ class Evaluation(Summary):
             **super().to_json(),
             "targets": {name: summary.to_json() for name, summary in self.targets.items()},
             "annotation_seconds_per_image": seconds if math.isfinite(seconds) else None,
+            "annotation_time": self.annotation_time.to_json() if self.annotation_time is not None else None,
             "gaze": self.gaze,
             "missing_predictions": list(self.missing),
         }
+
+    @property
+    def _time_apart(self) -> str:
+        time = self.annotation_time
+        if time is None or not (time.relooks_s or time.setup_s or time.pauses_s):
+            return ""
+        return (
+            f": first looks {time.looking_s:.1f}, re-looks {time.relooks_s:.1f}, calibration {time.setup_s:.1f}; "
+            f"pauses of {time.pauses_s:.1f} s are left out"
+        )
 
     def to_text(self) -> str:
         """Return the same as a small table."""
@@ -181,7 +195,7 @@ class Evaluation(Summary):
                     f"{volumes.dice.sd:.4f}{mm if math.isfinite(volumes.hd95_mm.mean) else ''}"
                 )
         if math.isfinite(self.annotation_seconds_per_image):
-            lines.append(f"  annotation {self.annotation_seconds_per_image:.1f} s an image")
+            lines.append(f"  annotation {self.annotation_seconds_per_image:.1f} s an image{self._time_apart}")
         if self.missing:
             lines.append(f"  {len(self.missing)} images have no prediction yet and were left out.")
         return "\n".join(lines)
@@ -296,6 +310,7 @@ def evaluate(
             )
         raise UserError(f"There is nothing to measure against: no {_NOUNS[against]} for these images.")
     per_image = {item.label: item.metrics for item in found}
+    time = _annotation_time(study, spec)
     summaries: dict[str, TargetSummary] = {}
     per_volume: dict[str, VolumeMetrics] = {}
     for target_id in dict.fromkeys(item.target_id for item in found):
@@ -315,7 +330,8 @@ def evaluate(
         against=against,
         targets=summaries,
         per_volume=per_volume,
-        annotation_seconds_per_image=_annotation_seconds(study, spec),
+        annotation_seconds_per_image=time.seconds_per_image if time is not None else math.nan,
+        annotation_time=time,
         simulated_from=study.simulated_from() if spec.method != "supervised" else None,
         per_image=per_image,
         missing=tuple(missing),
@@ -385,17 +401,10 @@ def _truth(study: Study, image: StudyImage, target_id: str, against: Against) ->
     return pseudomask.masks[-1] if pseudomask is not None else None
 
 
-def _annotation_seconds(study: Study, spec: RunSpec) -> float:
-    """Mean viewing time of the images the run learned from; all looks at one image, for any target, add up."""
+def _annotation_time(study: Study, spec: RunSpec) -> AnnotationTime | None:
+    """Return what annotating the images that the run learned from took."""
     if spec.method == "supervised":
-        return math.nan
+        return None
     learned = spec.targets or tuple(target.id for target in study.targets)
-    totals = []
-    for image in study.images.values():
-        if image.split != spec.split:
-            continue
-        # Free viewing serves several targets but takes its time once.
-        looks = {id(item): item for name in learned for item in study.fixations.get((image.id, name), [])}
-        if looks:
-            totals.append(sum(item.viewing_ms for item in looks.values()) / 1000)
-    return float(np.mean(totals)) if totals else math.nan
+    images = (image.id for image in study.images.values() if image.split == spec.split)
+    return annotation_time(study, images, learned)

@@ -10,23 +10,34 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
 
 from gaze_capture.detectors import DEFAULT, Parameters
+from gaze_capture.drift_correction import (
+    CORRECTION_NAME,
+    DriftCorrection,
+    Method,
+    correction_of,
+    read_correction,
+    write_correction,
+)
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import fixations_of
 from gaze_capture.headless import RecordingResult, record_headless
 from gaze_capture.recording import UNDECIDED
 from gaze_capture.recording_codec import Recovered, needs_recovery, read_recording, recover
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, saliency, simulate_sitting
+from gaze_capture.storage import explained_os_errors
 from gaze_capture.trackers.replay import ReplayTracker
 from gaze_capture.trackers.simulated import SimulatedTracker
 from gaze_capture.trackers.tracker import Tracker
+from segmentation.annotation_time import store_times
 from segmentation.evaluation import Evaluation, evaluate
 from segmentation.explaining import ExplainResult, explain_study
+from segmentation.gaze_gates import Gates, judge_in_study
 from segmentation.gaze_import import GazeReport, import_gaze
 from segmentation.importing import ImportReport, import_images
 from segmentation.intensity import rules_for
@@ -41,6 +52,7 @@ from segmentation.targets import add_target, remove_target, rename_target
 
 __all__ = [
     "DetectReport",
+    "DriftReport",
     "Evaluation",
     "ExplainResult",
     "GazeReport",
@@ -51,6 +63,7 @@ __all__ = [
     "SimulateReport",
     "TrainResult",
     "add_target",
+    "correct_drift",
     "detect_again",
     "detect_fixations",
     "evaluate",
@@ -229,6 +242,8 @@ def detect_fixations(
 ) -> int:
     """Detect and store the fixations of one recording, or of all; return how many there are.
 
+    A drift correction that was asked for is applied to a copy; gates and times are stored beside the fixations.
+
     Raises
     ------
     UserError
@@ -240,8 +255,18 @@ def detect_fixations(
     count = 0
     for number, name in enumerate(ids):
         progress(number, len(ids), name)
-        recording = read_recording(study.recordings_folder / name)
-        found = fixations_of(recording, parameters)
+        folder = study.recordings_folder / name
+        recording = read_recording(folder)
+        correction = read_correction(folder)
+        corrected = recording if correction is None else correction.applied_to(recording)
+        found = fixations_of(corrected, parameters)
+        if correction is not None:
+            x, y = correction.mean_deg(recording)
+            applied = {"drift_correction_x_deg": round(x, 4), "drift_correction_y_deg": round(y, 4)}
+            found = [replace(item, parameters={**item.parameters, **applied}) for item in found]
+        # First, so that whoever finds the fixations finds what they are worth.
+        judge_in_study(study, recording, found)
+        store_times(study, recording)
         study.save_fixations(name, found, imported=False)
         count += sum(len(item.duration_ms) for item in found)
     progress(len(ids), len(ids), "")
@@ -303,6 +328,51 @@ def detect_again(
         fixations=count,
     )
     return DetectReport(tuple(done), count, tuple(failed))
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """What correcting the drift of a recording did."""
+
+    recording: str
+    correction: DriftCorrection | None
+    """None where it was taken away."""
+    mean_offset_deg: tuple[float, float]
+    """x to the right, y down: what is taken off gaze while images are shown, on average."""
+    fixations: int
+
+
+def correct_drift(
+    study: Study, recording_id: str, *, method: Method = "linear", remove: bool = False
+) -> DriftReport:
+    """Take the drift that a recording's drift checks found off its fixations, or no longer; raw gaze stays as it is.
+
+    Raises
+    ------
+    UserError
+        If there is no such recording, it has no drift check, or no correction to remove.
+    """
+    if recording_id not in study.recording_ids():
+        raise UserError(f"The study has no recording {recording_id!r}.")
+    folder = study.recordings_folder / recording_id
+    recording = read_recording(folder)
+    correction = None
+    if remove:
+        before = read_correction(folder)
+        if before is None:
+            raise UserError(f"The recording {recording_id} has no drift correction to remove.")
+        with explained_os_errors(folder / CORRECTION_NAME):
+            (folder / CORRECTION_NAME).unlink()
+        mean = before.mean_deg(recording)
+    else:
+        correction = correction_of(recording, method)
+        write_correction(folder, correction)
+        mean = correction.mean_deg(recording)
+    fixations = detect_fixations(study, recording_id)
+    study.audit(
+        "correct drift", recording=recording_id, method=None if remove else method, mean_offset_deg=mean
+    )
+    return DriftReport(recording_id, correction, mean, fixations)
 
 
 def record(
@@ -378,6 +448,8 @@ class PseudoMaskReport:
     """Images whose annotator said that the target is absent: they need no mask to teach."""
     undecided: int
     """Images whose annotator was unsure or called them ungradable: they teach nothing of the target."""
+    look_again: tuple[tuple[str, str], ...]
+    """(image id, reasons): their gaze is not good enough, and nobody has overruled that."""
     empty: tuple[str, ...]
     """Images whose gaze holds no fixation that counts."""
     failed: tuple[tuple[str, str], ...]
@@ -394,6 +466,8 @@ def make_pseudomasks(
     progress: Progress = no_progress,
 ) -> PseudoMaskReport:
     """Make the pseudo-masks of all images with gaze; new settings become the study's own.
+
+    Looks that a gate held back do not count, unless overruled; an image without any other waits to be looked at again.
 
     Raises
     ------
@@ -421,17 +495,22 @@ def make_pseudomasks(
         key for key, word in zip(with_gaze, words, strict=True) if word != "absent" and word not in UNDECIDED
     ]
 
+    gates = Gates(study)
+    gaze = {key: gates.usable((key[0].id, key[1].id), study.fixations[key[0].id, key[1].id]) for key in todo}
+    held = [key for key in todo if not gaze[key]]
+    reasons = gates.look_again()
+    todo = [key for key in todo if gaze[key]]
+    for image, target in held:
+        # One made before its gaze was judged, or of looks that failed, would go on teaching.
+        study.remove_pseudomask(image.id, target.id)
+
     def make(key: tuple[StudyImage, Target]) -> PseudoMask | UserError | None:
         image, target = key
         try:
             pixels = study.guide(image)
         except UserError as error:
             return error
-        fixations = [
-            item
-            for item in study.fixations[image.id, target.id]
-            if chosen is None or item.annotator in chosen
-        ]
+        fixations = [item for item in gaze[key] if chosen is None or item.annotator in chosen]
         return make_pseudomask(pixels, fixations, study.pseudomask_settings, target.id)
 
     made, empty, failed = 0, [], []
@@ -447,12 +526,15 @@ def make_pseudomasks(
             failed.append((image.id, str(result)))
     seen = {(image.id, target.id) for image, target in with_gaze}
     others = {(image.id, target.id) for image, target in keys} - seen
-    study.audit("pseudomask", made=made, settings=study.pseudomask_settings.to_json())
+    study.audit("pseudomask", made=made, look_again=len(held), settings=study.pseudomask_settings.to_json())
     return PseudoMaskReport(
         made=made,
         waiting=len(keys) - len(with_gaze),
         absent=words.count("absent"),
         undecided=sum(word in UNDECIDED for word in words),
+        look_again=tuple(
+            (image.id, "; ".join(reasons.get((image.id, target.id), ()))) for image, target in held
+        ),
         empty=tuple(empty),
         failed=tuple(failed),
         of_others=len(others & study.pseudomask_keys()) if chosen is not None else 0,

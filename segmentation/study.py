@@ -548,6 +548,12 @@ class Study:
         path = self._pseudomask_path(pseudomask.image_id, pseudomask.target_id)
         write_bytes_atomic(path, pseudomask.to_bytes(), within=self.folder)
 
+    def remove_pseudomask(self, image_id: str, target_id: str) -> None:
+        """Take a pseudo-mask away, which can be made again from gaze; nothing happens where there is none."""
+        path = self._pseudomask_path(image_id, target_id)
+        with explained_os_errors(path):
+            path.unlink(missing_ok=True)
+
     def pseudomask_keys(self) -> set[tuple[str, str]]:
         """Return (image id, target id) of all stored pseudo-masks."""
         return _keys_in(self.folder / "pseudomasks", ".npz")

@@ -15,11 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from gaze_capture.drift_correction import CORRECTION_NAME, read_correction
 from gaze_capture.errors import UserError
 from gaze_capture.fixation_table import read_fixation_table
 from gaze_capture.recording_codec import FRAMES_NAME, SUMMARY_NAME, needs_recovery, read_recording
 from gaze_capture.storage import explained, read_json, sha256_of
 from segmentation.explanation import load_explanation
+from segmentation.gaze_gates import GATES_NAME, check_gates
 from segmentation.images import decode_mask, image_shape
 from segmentation.progress import Progress, no_progress
 from segmentation.pseudomask import PseudoMask
@@ -60,6 +62,12 @@ class Verification:
         """Whether nothing is wrong."""
         return not self.problems
 
+
+_BESIDE: tuple[tuple[str, Callable[[Path], object], str], ...] = (
+    (GATES_NAME, check_gates, "Delete it, and detect the fixations again."),
+    (CORRECTION_NAME, read_correction, "Make it again: gaze-insight correct-drift STUDY RECORDING"),
+)
+"""What is kept beside a recording and read with it."""
 
 _Check = Callable[[], Iterable[Problem]]
 
@@ -370,6 +378,11 @@ class _Verifier:
         except UserError:
             yield Problem(self._name(frames), "is damaged.", RESTORE)
             return
+        for name, read, advice in _BESIDE:
+            try:
+                read(folder)
+            except UserError:
+                yield Problem(self._name(folder / name), "is damaged.", advice)
         summary = folder / SUMMARY_NAME
         try:
             noted = read_json(summary)["sha256"][FRAMES_NAME]
