@@ -1,0 +1,296 @@
+"""EyeLink recordings as text: what SR Research's edf2asc makes of an EDF file.
+
+Lines as in the "EyeLink 1000 User Manual" (chapter on the ASC file format); messages about pictures as in the
+"EyeLink Data Viewer User Manual" (Protocol for EyeLink Data to Viewer Integration). All times are milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from gaze_capture.errors import UserError
+from gaze_capture.formats.gaze_file import (
+    Eye,
+    GazeFile,
+    Known,
+    Message,
+    OwnFixations,
+    Shown,
+    assembled,
+    geometry_of,
+    missing,
+)
+from gaze_capture.formats.sample_table import first_lines, lines_of
+
+FORMAT = "eyelink-asc"
+
+_SAMPLE = re.compile(r"\d+(\.\d+)?[ \t]")
+_MESSAGE = re.compile(r"MSG\s+(\d+(?:\.\d+)?)\s+(?:(-?\d+(?:\.\d+)?)\s+(?=\D))?(.*)")
+_COORDS = re.compile(
+    r"(?:DISPLAY_COORDS|GAZE_COORDS)\s*=?\s*(-?[\d.]+)[\s,]+(-?[\d.]+)[\s,]+([\d.]+)[\s,]+([\d.]+)"
+)
+_PHYSICAL = re.compile(
+    r".*screen_phys_coords\s*=?\s*(-?[\d.]+)[\s,]+(-?[\d.]+)[\s,]+(-?[\d.]+)[\s,]+(-?[\d.]+)"
+)
+_DISTANCE = re.compile(r".*screen_distance\s*=?\s*([\d.]+)(?:[\s,]+([\d.]+))?")
+_PICTURE = re.compile(
+    r"!V IMGLOAD (FILL|TOP_LEFT|CENTER)\s+(.+?)((?:\s+-?\d+(?:\.\d+)?){4}|(?:\s+-?\d+(?:\.\d+)?){2})?\s*"
+)
+_VALIDATION = re.compile(r"!CAL VALIDATION .*?(LEFT|RIGHT)\s+\w+\s+ERROR\s+([\d.]+)\s+avg\.\s+([\d.]+)\s+max")
+_ENDS = re.compile(r"!V CLEAR\b|TRIAL_RESULT\b|TRIAL OK\b|TRIALID\b")
+
+
+@dataclass
+class _Picture:
+    name: str
+    time_ms: float
+    rect_px: tuple[float, float, float, float] | None
+    fills: bool
+    end_ms: float | None = None
+
+
+@dataclass
+class _Content:
+    """What the lines said so far."""
+
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    eyes: Literal["left", "right", "both"] | None = None
+    coordinates: str = ""
+    """GAZE, HREF or PUPIL."""
+    pupil: str = ""
+    screen: tuple[float, float, float, float] | None = None
+    size_mm: tuple[float, float] | None = None
+    distance_mm: float | None = None
+    messages: list[Message] = field(default_factory=list)
+    pictures: list[_Picture] = field(default_factory=list)
+    blocks: list[tuple[float, float]] = field(default_factory=list)
+    """Start and end in ms of the parts that were recorded."""
+    fixations: list[tuple[float, float, float, float, Eye]] = field(default_factory=list)
+    validations: dict[str, tuple[str, str]] = field(default_factory=dict)
+    changed_eyes: bool = False
+    rate_hz: float | None = None
+
+
+def sniff(path: Path) -> bool:
+    """Return whether the file begins as edf2asc writes it, or has its blocks further on."""
+    head = first_lines(path, 2000)
+    if any(line.startswith("** CONVERTED FROM") for line in head[:5]):
+        return True
+    starts = [line for line in head if re.match(r"START\s+\d+", line)]
+    return bool(starts) and any(_SAMPLE.match(line) or line.startswith("MSG") for line in head)
+
+
+def read(path: Path, known: Known) -> GazeFile:
+    """Read an ASC file; see :func:`gaze_capture.formats.gaze_file.read_gaze_file`."""
+    content = _Content()
+    for line in lines_of(path):
+        if _SAMPLE.match(line):
+            # A sample's last columns (velocity, resolution, input) depend on how it was converted; the first do not.
+            content.rows.append(tuple(line.split(maxsplit=7)[:7]))
+        elif line.startswith("MSG"):
+            _message(content, line)
+        elif line[:1].isalpha():
+            _event(content, line.split())
+    if content.coordinates not in ("", "GAZE"):
+        raise UserError(
+            f"{path} holds {content.coordinates} coordinates, which are not of the screen; convert the EDF again with "
+            "edf2asc's gaze coordinates (-sg)."
+        )
+    if not content.rows:
+        raise UserError(
+            f"{path} holds no gaze samples, only events or nothing; convert the EDF again with samples (edf2asc "
+            "without -e)."
+        )
+    eyes = content.eyes or known.eye
+    if eyes is None:
+        raise missing(path, "which eye its samples are of", "--eye left|right|both")
+    return _gaze_file(path, known, content, eyes)
+
+
+def _gaze_file(path: Path, known: Known, content: _Content, eyes: Eye) -> GazeFile:
+    notes: list[str] = []
+    width = 7 if eyes == "both" else 4
+    table = np.array(
+        [[_number(cell) for cell in row[:width]] + [np.nan] * (width - len(row)) for row in content.rows]
+    )
+    short = sum(len(row) < width for row in content.rows)
+    if short:
+        notes.append(f"{short} samples that end early lack what was cut off.")
+    px = None
+    if content.screen is not None:
+        left, top, right, bottom = content.screen
+        px = (round(right - left) + 1, round(bottom - top) + 1)
+    geometry = geometry_of(path, known, px=px, mm=content.size_mm, distance_mm=content.distance_mm)
+    origin = np.array(content.screen[:2] if content.screen else (0.0, 0.0))
+    size = np.array([geometry.width_px, geometry.height_px])
+
+    def normalised(column: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        # EyeLink counts pixels by their centres.
+        share: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = (
+            table[:, column : column + 2] - origin + 0.5
+        ) / size
+        return share
+
+    nothing = np.full((len(table), 2), np.nan)
+    first = normalised(1)
+    by_eye = {
+        "left": (first, nothing),
+        "right": (nothing, first),
+        "both": (first, normalised(4) if eyes == "both" else nothing),
+    }[eyes]
+    if content.changed_eyes:
+        notes.append("The eye that was recorded changes within the file; only what fits the first was kept.")
+    if content.pupil:
+        notes.append(
+            f"Pupil sizes are in the tracker's own units ({content.pupil.lower()}) and were left out."
+        )
+    for eye, (mean, largest) in content.validations.items():
+        notes.append(
+            f"The tracker's last validation of the {eye} eye: {mean} degrees off on average, {largest} at most."
+        )
+    fixations = sorted(content.fixations)
+    numbers = np.array([row[:4] for row in fixations]).reshape(-1, 4)
+    return assembled(
+        path,
+        format=FORMAT,
+        tracker="EyeLink file",
+        time_ns=table[:, 0] * 1e6,
+        left=by_eye[0],
+        right=by_eye[1],
+        pupil_mm=nothing,
+        geometry=geometry,
+        known=known,
+        eyes=eyes,
+        shown=_shown(content, geometry.width_px, geometry.height_px),
+        own_fixations=OwnFixations(
+            numbers[:, 0], numbers[:, 1], numbers[:, 2:] - origin + 0.5, tuple(row[4] for row in fixations)
+        ),
+        messages=content.messages,
+        notes=notes,
+        nominal_hz=content.rate_hz,
+    )
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        # A single dot is the tracker's word for a missing value.
+        return np.nan
+
+
+def _message(content: _Content, line: str) -> None:
+    match = _MESSAGE.fullmatch(line.rstrip())
+    if match is None:
+        return
+    # An offset in front of the text says by how much the message came too late.
+    time_ms = float(match[1]) - float(match[2] or 0)
+    text = match[3]
+    if not time_ms < 1e12:
+        return
+    if found := _COORDS.match(text):
+        edges = tuple(map(_number, found.groups()))
+        if edges[2] > edges[0] and edges[3] > edges[1]:
+            content.screen = edges  # type: ignore[assignment]
+    elif found := _PHYSICAL.match(text):
+        left, top, right, bottom = map(_number, found.groups())
+        if abs(right - left) > 0 and abs(bottom - top) > 0:
+            content.size_mm = (abs(right - left), abs(bottom - top))
+    elif found := _DISTANCE.match(text):
+        ends = [_number(one) for one in found.groups() if one]
+        content.distance_mm = float(np.mean(ends))
+    elif found := _PICTURE.fullmatch(text):
+        _picture(content, time_ms, found)
+    elif _ENDS.match(text):
+        _end_pictures(content, time_ms)
+    elif found := _VALIDATION.match(text):
+        content.validations[found[1].lower()] = (found[2], found[3])
+    content.messages.append(Message(int(time_ms * 1e6), text))
+
+
+def _picture(content: _Content, time_ms: float, found: re.Match[str]) -> None:
+    where, name, numbers = found.groups()
+    given = [float(number) for number in (numbers or "").split()]
+    rect = None
+    if len(given) == 4:
+        x, y, width, height = given
+        rect = (x - width / 2, y - height / 2, width, height) if where == "CENTER" else (x, y, width, height)
+    picture = _Picture(name, time_ms, rect, where == "FILL")
+    # A picture goes away under the next one that may cover it; pictures side by side stay.
+    for before in content.pictures:
+        if before.end_ms is None and _overlap(before, picture):
+            before.end_ms = time_ms
+    content.pictures.append(picture)
+
+
+def _overlap(one: _Picture, other: _Picture) -> bool:
+    if one.rect_px is None or other.rect_px is None:
+        return True
+    (x, y, width, height), (u, v, wide, high) = one.rect_px, other.rect_px
+    return x < u + wide and u < x + width and y < v + high and v < y + height
+
+
+def _end_pictures(content: _Content, time_ms: float) -> None:
+    for picture in content.pictures:
+        if picture.end_ms is None:
+            picture.end_ms = time_ms
+
+
+def _shown(content: _Content, width_px: int, height_px: int) -> list[Shown]:
+    """Return the pictures, each for as long as it stayed and was recorded."""
+    shown = []
+    for picture in content.pictures:
+        rect = (0.0, 0.0, float(width_px), float(height_px)) if picture.fills else picture.rect_px
+        end = picture.end_ms if picture.end_ms is not None else _end_of_block(content, picture.time_ms)
+        shown.append(Shown(picture.name, int(picture.time_ms * 1e6), int(end * 1e6), rect))
+    return shown
+
+
+def _end_of_block(content: _Content, time_ms: float) -> float:
+    """Return when the recording that a time lies in, or that follows it, ended; or a time after everything."""
+    return min((end for _, end in content.blocks if end >= time_ms), default=9e12)
+
+
+def _event(content: _Content, words: list[str]) -> None:
+    if not words:
+        return
+    kind = words[0]
+    if kind in ("START", "SAMPLES"):
+        named = {word.lower() for word in words[1:]} & {"left", "right"}
+        eyes: Literal["left", "right", "both"] | None = (
+            "both"
+            if len(named) == 2
+            else "left"
+            if "left" in named
+            else "right"
+            if "right" in named
+            else None
+        )
+        if eyes is not None:
+            if content.eyes not in (None, eyes):
+                content.changed_eyes = True
+            content.eyes = content.eyes or eyes
+        if kind == "SAMPLES" and len(words) > 1 and words[1] in ("GAZE", "HREF", "PUPIL"):
+            content.coordinates = words[1]
+        if kind == "SAMPLES" and "RATE" in words[:-1]:
+            content.rate_hz = _number(words[words.index("RATE") + 1])
+    elif kind == "PUPIL" and len(words) > 1:
+        content.pupil = words[1]
+    elif kind == "END" and len(words) > 1:
+        end = _number(words[1])
+        if np.isfinite(end) and end < 1e12:
+            # What is still on the screen when the recording stops is not looked at any more.
+            content.blocks.append((end, end))
+            for picture in content.pictures:
+                if picture.end_ms is None and picture.time_ms < end:
+                    picture.end_ms = end
+    elif kind == "EFIX" and len(words) >= 7:
+        start, stop, lasted, x, y = map(_number, words[2:7])
+        eye: Eye | None = {"L": "left", "R": "right"}.get(words[1])  # type: ignore[assignment]
+        if eye is not None and np.isfinite([start, stop, lasted]).all() and 0 < lasted < 1e7 and start < 1e12:
+            content.fixations.append((start, lasted, x, y, eye))
