@@ -268,7 +268,7 @@ def assembled(
     told += rate_changes(times, rate_hz)
     start, end = int(times[0]), int(times[-1])
     inside = [
-        Shown(item.name, max(item.start_ns, start), min(item.end_ns, end), item.rect_px)
+        Shown(item.name, max(item.start_ns, start), min(item.end_ns, end), _possible(item.rect_px))
         for item in shown
         if item.start_ns < end and item.end_ns > start and item.end_ns > item.start_ns
     ]
@@ -283,6 +283,15 @@ def assembled(
         messages=tuple(messages),
         notes=tuple(told),
     )
+
+
+def _possible(
+    rect_px: tuple[float, float, float, float] | None,
+) -> tuple[float, float, float, float] | None:
+    """Return a rectangle, or None where it is none that a screen could show."""
+    if rect_px is None or not np.isfinite(rect_px).all() or np.abs(rect_px).max() > 1e5:
+        return None
+    return rect_px if min(rect_px[2:]) >= 1 else None
 
 
 def _plausible(xy: Floats) -> Floats:

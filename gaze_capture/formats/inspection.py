@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gaze_capture.fixations import AdaptiveIVT, binocular_xy, detect_fixations
+from gaze_capture.fixations import binocular_xy, detect_fixations
 from gaze_capture.formats.gaze_file import Eye, GazeFile
 from gaze_capture.recording import Floats
 
@@ -36,8 +36,9 @@ class Inspection:
     """Without pauses of more than a second."""
     absent: float
     """Share of the samples that the rate asks for and the file lacks, 0..1, pauses left out."""
-    loss: dict[str, float]
-    """Share of the file's samples without a position, 0..1: of the left eye, the right one, and both at once."""
+    loss: dict[str, float | None]
+    """Share of the file's samples without a position, 0..1: of the ``left`` eye, the ``right`` one, and ``neither``
+    where no eye has one. None for an eye that has none at all."""
     detected: FixationSummary
     own: FixationSummary | None
     """None where the file has no fixations of its own; of two eyes' the ones of the eye that has more."""
@@ -46,7 +47,7 @@ class Inspection:
     """Agreement of the two: 2 x matches / (own + detected), two that share half of their joint time being a match."""
 
 
-def inspect(gaze: GazeFile, parameters: AdaptiveIVT = AdaptiveIVT()) -> Inspection:
+def inspect(gaze: GazeFile) -> Inspection:
     """Sum a gaze file up."""
     samples = gaze.samples
     time = samples["time_ns"]
@@ -59,7 +60,6 @@ def inspect(gaze: GazeFile, parameters: AdaptiveIVT = AdaptiveIVT()) -> Inspecti
     spans = detect_fixations(
         (time - time[0]) / 1e6,
         gaze.geometry.degrees_from_normalised(binocular_xy(left, right)),
-        parameters,
     )
     origin_ms = float(time[0]) / 1e6
     detected = np.stack([spans.start_ms, spans.start_ms + spans.duration_ms], axis=1)
@@ -76,9 +76,9 @@ def inspect(gaze: GazeFile, parameters: AdaptiveIVT = AdaptiveIVT()) -> Inspecti
         recorded_s=recorded_ns / 1e9,
         absent=max(0.0, 1 - steps_counted / expected) if expected > 0 else 0.0,
         loss={
-            "left": _share(~seen[0]),
-            "right": _share(~seen[1]),
-            "both": _share(~(seen[0] | seen[1])),
+            "left": _loss(seen[0]),
+            "right": _loss(seen[1]),
+            "neither": _loss(seen[0] | seen[1]),
         },
         detected=_summary(detected),
         own=None if own is None else _summary(own),
@@ -87,8 +87,8 @@ def inspect(gaze: GazeFile, parameters: AdaptiveIVT = AdaptiveIVT()) -> Inspecti
     )
 
 
-def _share(flags: npt.NDArray[np.bool_]) -> float:
-    return float(flags.mean())
+def _loss(seen: npt.NDArray[np.bool_]) -> float | None:
+    return float(1 - seen.mean()) if seen.any() else None
 
 
 def _summary(spans: Floats) -> FixationSummary:

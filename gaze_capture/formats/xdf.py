@@ -79,7 +79,8 @@ def read(path: Path, known: Known) -> GazeFile:
             )
     # A damaged file may make the library fail in any way.
     except Exception as error:
-        raise UserError(f"{path} is damaged and could not be read as XDF ({error}).") from None
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is damaged and could not be read as XDF ({reason}).") from None
     stream = _gaze_stream(path, known, [_Stream.of(stream) for stream in streams])
     messages = _messages([_Stream.of(stream) for stream in streams])
     return _gaze_file(path, known, stream, messages, notes)
