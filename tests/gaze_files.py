@@ -300,8 +300,8 @@ def xdf(
     out.append(_header(99, "Markers", "Markers", "string", 0, [("marker", "", "", "", "")]))
     for number, (_, channels) in enumerate(streams, 1):
         values: list[Any] = []
-        for _, _, kind, _, _ in channels:
-            axis = {"ScreenX": 0, "ScreenY": 1}.get(kind)
+        for label, _, kind, _, _ in channels:
+            axis = {"ScreenX": 0, "ScreenY": 1}.get(kind) if kind else "xy".index(label[-1])
             values.append(np.full(len(time), 3.4) if axis is None else share[:, axis] * scale[axis])
         table = np.stack(values, axis=1)
         for start in range(0, len(time), 30):
@@ -312,6 +312,7 @@ def xdf(
                 for row in rows
             )
             out.append(_chunk(3, content))
+            out.append(_chunk(5, bytes.fromhex("43a546dccbf5410fb30ed5467383cbe4")))
         for moment in (100.0, 101.0):
             out.append(_chunk(4, struct.pack("<Idd", number, moment, 0.0)))
     for moment, text in markers:

@@ -74,6 +74,7 @@ class _Content:
     validations: dict[str, tuple[str, str]] = field(default_factory=dict)
     changed_eyes: bool = False
     rate_hz: float | None = None
+    cut_off: bool = False
 
 
 def sniff(path: Path) -> bool:
@@ -89,7 +90,9 @@ def read(path: Path, known: Known) -> GazeFile:
     """Read an ASC file; see :func:`gaze_capture.formats.gaze_file.read_gaze_file`."""
     content = _Content()
     for line in lines_of(path):
-        if _SAMPLE.match(line):
+        if not line.endswith("\n"):
+            content.cut_off = True
+        elif _SAMPLE.match(line):
             # A sample's last columns (velocity, resolution, input) depend on how it was converted; the first do not.
             content.rows.append(tuple(line.split(maxsplit=7)[:7]))
         elif line.startswith("MSG"):
@@ -106,7 +109,11 @@ def read(path: Path, known: Known) -> GazeFile:
             f"{path} holds no gaze samples, only events or nothing; convert the EDF again with samples (edf2asc "
             "without -e)."
         )
-    eyes = content.eyes or known.eye
+    eyes = content.eyes
+    # Converted with one of two eyes, a file still says that both were recorded.
+    whole = sum(len(row) >= _width("both") for row in content.rows)
+    if eyes is None or (eyes == "both" and whole < len(content.rows) / 2):
+        eyes = known.eye
     if eyes is None:
         raise missing(path, "which eye its samples are of", "--eye left|right|both")
     return _gaze_file(path, known, content, eyes)
@@ -114,13 +121,11 @@ def read(path: Path, known: Known) -> GazeFile:
 
 def _gaze_file(path: Path, known: Known, content: _Content, eyes: Eye) -> GazeFile:
     notes: list[str] = []
-    width = 7 if eyes == "both" else 4
-    table = np.array(
-        [[_number(cell) for cell in row[:width]] + [np.nan] * (width - len(row)) for row in content.rows]
-    )
-    short = sum(len(row) < width for row in content.rows)
-    if short:
-        notes.append(f"{short} samples that end early lack what was cut off.")
+    width = _width(eyes)
+    rows = [row[:width] for row in content.rows if len(row) >= width]
+    if len(rows) < len(content.rows):
+        notes.append(f"Samples that end early, which were dropped: {len(content.rows) - len(rows)}.")
+    table = np.array([[_number(cell) for cell in row] for row in rows]).reshape(-1, width)
     px = None
     if content.screen is not None:
         left, top, right, bottom = content.screen
@@ -143,6 +148,8 @@ def _gaze_file(path: Path, known: Known, content: _Content, eyes: Eye) -> GazeFi
         "right": (nothing, first),
         "both": (first, normalised(4) if eyes == "both" else nothing),
     }[eyes]
+    if content.cut_off:
+        notes.append("The last line has no end and was left out: the file was cut off.")
     if content.changed_eyes:
         notes.append("The eye that was recorded changes within the file; only what fits the first was kept.")
     if content.pupil:
@@ -174,6 +181,11 @@ def _gaze_file(path: Path, known: Known, content: _Content, eyes: Eye) -> GazeFi
         notes=notes,
         nominal_hz=content.rate_hz,
     )
+
+
+def _width(eyes: Eye) -> int:
+    """Return a sample's least columns: its time, and of each eye x, y and pupil."""
+    return 7 if eyes == "both" else 4
 
 
 def _number(cell: str) -> float:

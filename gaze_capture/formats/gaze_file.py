@@ -155,6 +155,11 @@ def missing(path: Path, what: str, option: str) -> UserError:
     return UserError(f"{path} does not tell {what}; say it with {option}.")
 
 
+def no_samples(path: Path) -> UserError:
+    """Return the error for a file in which too little is left to be gaze."""
+    return UserError(f"{path} holds no gaze samples: fewer than two of its rows have a time.")
+
+
 def geometry_of(
     path: Path,
     known: Known,
@@ -242,13 +247,13 @@ def assembled(
     kept, words = in_order(time_ns)
     told += words
     if len(kept) < 2:
-        raise UserError(f"{path} holds no gaze samples: fewer than two of its rows have a time.")
+        raise no_samples(path)
     times = np.rint(time_ns[kept]).astype(np.int64)
     pair = [_plausible(xy[kept]) for xy in (left, right)]
     far = sum(int((np.isfinite(xy[kept]).all(axis=1) & np.isnan(kind).all(axis=1)).sum())
               for xy, kind in zip((left, right), pair, strict=True))  # fmt: skip
     if far:
-        told.append(f"{far} positions far outside the screen were taken for missing ones.")
+        told.append(f"Positions far outside the screen, which were taken for missing: {far}.")
     pupil = np.where((pupil_mm[kept] > 0) & (pupil_mm[kept] < 100), pupil_mm[kept], np.nan)
     _keep_eye(path, known, eyes, pair, pupil, told)
     if not np.isfinite(pair).any():

@@ -89,7 +89,7 @@ def read(path: Path, known: Known) -> GazeFile:
             poor = table.number("confidence") < _LEAST_CONFIDENCE
         if poor.any():
             notes.append(
-                f"{int(poor.sum())} positions of a confidence below {_LEAST_CONFIDENCE} were taken for missing."
+                f"Positions of a confidence below {_LEAST_CONFIDENCE}, which were taken for missing: {int(poor.sum())}."
             )
         xy = np.where(poor[:, np.newaxis], np.nan, xy)
     surface = re.fullmatch(r"gaze_positions_on_surface_(.+)", path.stem)

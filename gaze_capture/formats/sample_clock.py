@@ -34,12 +34,14 @@ def in_order(time_ns: Floats) -> tuple[Int64s, list[str]]:
     with np.errstate(invalid="ignore"):
         kept = np.flatnonzero(np.abs(time_ns) < _LATEST_NS)
     if len(kept) < len(time_ns):
-        notes.append(f"{len(time_ns) - len(kept)} rows without a readable time were dropped.")
+        notes.append(f"Rows without a readable time, which were dropped: {len(time_ns) - len(kept)}.")
     time = np.rint(time_ns[kept])
 
     good = ~_spikes(time)
     if not good.all():
-        notes.append(f"{int((~good).sum())} rows whose time is far off their neighbours' were dropped.")
+        notes.append(
+            f"Rows whose time is far off their neighbours', which were dropped: {int((~good).sum())}."
+        )
         kept, time = kept[good], time[good]
 
     restarts = np.flatnonzero(np.diff(time) < -_ANEW_NS) + 1
@@ -49,20 +51,20 @@ def in_order(time_ns: Floats) -> tuple[Int64s, list[str]]:
         longest = int(np.argmax(lengths))
         part = slice(borders[longest], borders[longest + 1])
         notes.append(
-            f"The clock went back {len(restarts)} times; the longest part was kept, "
-            f"{len(time) - int(lengths[longest])} samples of the others were dropped."
+            f"The clock was started anew; the longest of {len(lengths)} parts was kept. Samples of the others, which "
+            f"were dropped: {len(time) - int(lengths[longest])}."
         )
         kept, time = kept[part], time[part]
 
     late = int((np.diff(time) < 0).sum())
     if late:
-        notes.append(f"Samples were out of order at {late} places and were sorted by time.")
+        notes.append(f"Samples that came late and were put in their place: {late}.")
         order = np.argsort(time, kind="stable")
         kept, time = kept[order], time[order]
 
     first = np.concatenate([[True], np.diff(time) > 0])[: len(time)]
     if not first.all():
-        notes.append(f"{int((~first).sum())} samples at the time of the one before were dropped.")
+        notes.append(f"Samples at the time of the one before, which were dropped: {int((~first).sum())}.")
         kept, time = kept[first], time[first]
     return kept, notes + _pauses(time)
 

@@ -21,6 +21,8 @@ from gaze_capture.recording import Floats
 from gaze_capture.storage import explained_os_errors
 
 _ROWS_AT_ONCE = 20_000
+_FEWEST_ROWS = 10
+"""A recording of fewer is none."""
 _LONGEST_HEADER = 1 << 18
 """Characters; a first line beyond that belongs to no table."""
 
@@ -44,7 +46,9 @@ def encoding_of(head: bytes) -> str:
 
 
 def lines_of(path: Path) -> Iterator[str]:
-    """Yield the lines of a text in any of the usual encodings, without their ends.
+    """Yield the lines of a text in any of the usual encodings, each with a line feed at its end.
+
+    A last line without one may have been cut off anywhere, half a number included.
 
     Raises
     ------
@@ -56,13 +60,13 @@ def lines_of(path: Path) -> Iterator[str]:
             encoding = encoding_of(stream.read(1 << 16))
         with open(path, encoding=encoding, errors="replace") as text:
             while line := text.readline(_LONGEST_HEADER):
-                yield line.rstrip("\n")
+                yield line
 
 
 def first_lines(path: Path, count: int = 40) -> list[str]:
     """Return the first lines, or none where the file cannot be read as text."""
     try:
-        return list(islice(lines_of(path), count))
+        return [line.rstrip("\n") for line in islice(lines_of(path), count)]
     except (UnicodeError, UserError):
         return []
 
@@ -122,8 +126,8 @@ def read_samples(
     numbers, texts
         Which column to read as what: by name, its place in the row.
 
-    Rows that end before the last column asked for are dropped, as a file that was cut has one; a decimal comma is read
-    as a point.
+    Rows that end before the last column asked for are dropped, and so is a last row without a line's end. A decimal
+    comma is read as a point.
     """
     places = [*numbers.values(), *texts.values()]
     last = max(places)
@@ -135,10 +139,10 @@ def read_samples(
     while block := list(islice(lines, _ROWS_AT_ONCE)):
         rows = []
         for line in block:
-            if not line or line.isspace():
+            if line.isspace():
                 continue
-            cells = cells_of(line, delimiter)
-            if len(cells) > last:
+            cells = cells_of(line.rstrip("\n"), delimiter)
+            if len(cells) > last and line.endswith("\n"):
                 rows.append(cells)
             else:
                 short += 1
@@ -151,9 +155,9 @@ def read_samples(
             words[name] += [same.setdefault(cell, cell) for cell in (row[place].strip() for row in rows)]
     notes = []
     if short:
-        notes.append(f"{short} rows that end early were dropped.")
+        notes.append(f"Rows that end early, which were dropped: {short}.")
     if wrong:
-        notes.append(f"{wrong} cells are no numbers and were taken for missing.")
+        notes.append(f"Cells that are no numbers, which were taken for missing: {wrong}.")
     joined = {name: np.concatenate(parts) if parts else np.empty(0) for name, parts in columns.items()}
     return SampleTable(joined, words, notes)
 
@@ -206,7 +210,8 @@ def rows_of_one_recording(path: Path, stream: str | None, names: Sequence[str]) 
         If there are several and none was named, or the one named is not there.
     """
     # Damage makes a name of its own; what has a handful of rows beside thousands is no recording.
-    recordings = [name for name, count in Counter(names).items() if count > len(names) / 1000]
+    fewest = min(len(names), max(_FEWEST_ROWS, len(names) / 1000))
+    recordings = [name for name, count in Counter(names).items() if count >= fewest]
     if stream is not None:
         chosen = [name for name in recordings if stream in (name, name.split(" / ")[-1])]
     else:

@@ -27,6 +27,7 @@ from gaze_capture.formats.gaze_file import (
     assembled,
     geometry_of,
     missing,
+    no_samples,
 )
 from gaze_capture.formats.sample_clock import likely_unit
 from gaze_capture.formats.sample_table import (
@@ -235,6 +236,8 @@ def _ns_per(path: Path, known: Known, unit: str, time: Floats, notes: list[str])
                 return factor
     if known.time_unit:
         return NS_PER[known.time_unit]
+    if np.isfinite(time).sum() < 2:
+        raise no_samples(path)
     likely = likely_unit(time)
     if likely is None:
         raise missing(path, "the unit of its times", "--time-unit s|ms|us|ns")

@@ -35,7 +35,8 @@ from gaze_capture.storage import explained_os_errors
 FORMAT = "xdf"
 
 _MAGIC = b"XDF:"
-_STREAM_HEADER, _SAMPLES, _CLOCK_OFFSET = 2, 3, 4
+_BOUNDARY = bytes.fromhex("43a546dccbf5410fb30ed5467383cbe4")
+_FILE_HEADER, _STREAM_HEADER, _SAMPLES, _CLOCK_OFFSET, _STREAM_FOOTER = 1, 2, 3, 4, 6
 _BYTES = {"float32": 4, "double64": 8, "int8": 1, "int16": 2, "int32": 4, "int64": 8}
 _MOST_CHANNELS = 10_000
 _PIXELS = ("pixels", "pixel", "px")
@@ -65,64 +66,74 @@ def read(path: Path, known: Known) -> GazeFile:
         data = path.read_bytes()
     if not data.startswith(_MAGIC):
         raise UserError(f"{path} is no XDF file: it does not begin with 'XDF:'. Name another --format.")
-    whole = _whole_part(data)
-    notes = []
-    if whole < len(data):
-        notes.append(
-            f"The file is damaged or cut off; {len(data) - whole} bytes after its whole part were left out."
-        )
+    whole = _whole_chunks(data)
+    damage = ""
+    if len(whole) < len(data):
+        damage = f"The file is damaged or cut off; {len(data) - len(whole)} of its {len(data)} bytes were left out."
     logging.getLogger("pyxdf").setLevel(logging.CRITICAL)
     try:
         with np.errstate(all="ignore"):
-            streams, _ = pyxdf.load_xdf(
-                io.BytesIO(data[:whole]), synchronize_clocks=True, dejitter_timestamps=False
-            )
+            streams, _ = pyxdf.load_xdf(io.BytesIO(whole), synchronize_clocks=True, dejitter_timestamps=False)
     # A damaged file may make the library fail in any way.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is damaged and could not be read as XDF ({reason}).") from None
-    stream = _gaze_stream(path, known, [_Stream.of(stream) for stream in streams])
-    messages = _messages([_Stream.of(stream) for stream in streams])
-    return _gaze_file(path, known, stream, messages, notes)
+    found = [_Stream.of(stream) for stream in streams]
+    stream = _gaze_stream(path, known, found, damage)
+    return _gaze_file(path, known, stream, _messages(found), [damage] if damage else [])
 
 
-def _whole_part(data: bytes) -> int:
-    """Return how many bytes from the start are whole chunks whose sizes can be.
+def _whole_chunks(data: bytes) -> bytes:
+    """Return a file without its damaged parts: each chunk is whole and asks for no more than is in it.
 
-    The library makes room for as many samples and channels as a damaged number may say.
+    The library makes room for as many samples and channels as a damaged number may say. After damage, reading goes on
+    behind the next boundary, which recorders write every few seconds.
     """
+    parts = [_MAGIC]
     place = len(_MAGIC)
     sizes: dict[int, tuple[int, int]] = {}
     while place < len(data):
-        start = _after_number(data, place)
-        if start is None:
-            return place
-        begin, length = start
-        stop = begin + length
-        if length < 2 or stop > len(data):
-            return place
-        (tag,) = struct.unpack_from("<H", data, begin)
-        if tag in (_STREAM_HEADER, _SAMPLES, _CLOCK_OFFSET, 6):
-            if length < 6:
-                return place
-            (stream,) = struct.unpack_from("<I", data, begin + 2)
-            if tag == _STREAM_HEADER:
-                size = _sample_size(data[begin + 6 : stop])
-                if size is None or stream in sizes:
-                    return place
-                sizes[stream] = size
-            elif stream not in sizes or (tag == _CLOCK_OFFSET and length != 22):
-                return place
-            elif tag == _SAMPLES:
-                count = _after_number(data, begin + 6)
-                if count is None or count[0] > stop:
-                    return place
-                if count[1] * (1 + sizes[stream][0] * sizes[stream][1]) > stop - count[0]:
-                    return place
-        elif tag == 1 and _parsed(data[begin + 2 : stop]) is None:
-            return place
+        stop = _end_of_chunk(data, place, sizes)
+        if stop is None:
+            boundary = data.find(_BOUNDARY, place)
+            if boundary < 0:
+                break
+            place = boundary + len(_BOUNDARY)
+            continue
+        parts.append(data[place:stop])
         place = stop
-    return place
+    return b"".join(parts)
+
+
+def _end_of_chunk(data: bytes, place: int, sizes: dict[int, tuple[int, int]]) -> int | None:
+    """Return where a chunk ends, or None where it cannot be right; `sizes` learns each stream's sample."""
+    start = _after_number(data, place)
+    if start is None:
+        return None
+    begin, length = start
+    stop = begin + length
+    if length < 2 or stop > len(data):
+        return None
+    (tag,) = struct.unpack_from("<H", data, begin)
+    if tag == _FILE_HEADER:
+        return None if _parsed(data[begin + 2 : stop]) is None else stop
+    if tag not in (_STREAM_HEADER, _SAMPLES, _CLOCK_OFFSET, _STREAM_FOOTER):
+        return stop
+    if length < 6:
+        return None
+    (stream,) = struct.unpack_from("<I", data, begin + 2)
+    if tag == _STREAM_HEADER:
+        size = _sample_size(data[begin + 6 : stop])
+        if size is None or stream in sizes:
+            return None
+        sizes[stream] = size
+    elif stream not in sizes or (tag == _CLOCK_OFFSET and length != 22):
+        return None
+    elif tag == _SAMPLES:
+        count = _after_number(data, begin + 6)
+        if count is None or count[1] * (1 + sizes[stream][0] * sizes[stream][1]) > stop - count[0]:
+            return None
+    return stop
 
 
 def _after_number(data: bytes, place: int) -> tuple[int, int] | None:
@@ -219,12 +230,14 @@ def _text(node: Any, key: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _gaze_stream(path: Path, known: Known, streams: list[_Stream]) -> _Stream:
+def _gaze_stream(path: Path, known: Known, streams: list[_Stream], damage: str) -> _Stream:
     """Return the gaze stream asked for, or the only one."""
     found = [stream for stream in streams if stream.type.casefold() == "gaze" and len(stream.times)]
     if not found:
         held = ", ".join(f"{stream.name} ({stream.type})" for stream in streams) or "none"
-        raise UserError(f"{path} holds no stream of the type Gaze with samples in it; its streams: {held}.")
+        raise UserError(
+            f"{path} holds no stream of the type Gaze with samples in it; its streams: {held}. {damage}".rstrip()
+        )
     names = [stream.name for stream in found]
     names = [
         name if names.count(name) == 1 else f"{name}#{stream.id}"
