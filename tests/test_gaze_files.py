@@ -387,7 +387,7 @@ def test_rates() -> None:
     )
     (note,) = rate_changes(slower, rate_of(slower))
     assert "50 to 100 Hz" in note
-    assert [likely_unit(np.arange(9) * step) for step in (0.002, 8.3, 3333.0, 8.3e6, 300.0)] == [
+    assert [likely_unit(np.arange(9.0) * step) for step in (0.002, 8.3, 3333.0, 8.3e6, 300.0)] == [
         "s", "ms", "us", "ns", None,
     ]  # fmt: skip
 

@@ -26,9 +26,12 @@ from gaze_capture.formats.gaze_file import (
     missing,
 )
 from gaze_capture.formats.sample_table import first_lines, lines_of
+from gaze_capture.recording import Floats
 
 FORMAT = "eyelink-asc"
 
+_MOST_COLUMNS = 7
+_ROWS_AT_ONCE = 50_000
 _SAMPLE = re.compile(r"\d+(\.\d+)?[ \t]")
 _MESSAGE = re.compile(r"MSG\s+(\d+(?:\.\d+)?)\s+(?:(-?\d+(?:\.\d+)?)\s+(?=\D))?(.*)")
 _COORDS = re.compile(
@@ -58,7 +61,10 @@ class _Picture:
 class _Content:
     """What the lines said so far."""
 
-    rows: list[tuple[str, ...]] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    """Samples not yet in `tables`."""
+    tables: list[Floats] = field(default_factory=list)
+    """(N, 8): how many columns a sample has, and the first seven of them: time, x, y, pupil of one eye or of two."""
     eyes: Literal["left", "right", "both"] | None = None
     coordinates: str = ""
     """GAZE, HREF or PUPIL."""
@@ -75,6 +81,14 @@ class _Content:
     changed_eyes: bool = False
     rate_hz: float | None = None
     cut_off: bool = False
+
+    def pack(self) -> None:
+        """Turn the samples read so far into numbers."""
+        missing = [""] * _MOST_COLUMNS
+        cells = [[float(len(row)), *map(_number, (row + missing)[:_MOST_COLUMNS])] for row in self.rows]
+        if cells:
+            self.tables.append(np.array(cells))
+        self.rows = []
 
 
 def sniff(path: Path) -> bool:
@@ -94,7 +108,9 @@ def read(path: Path, known: Known) -> GazeFile:
             content.cut_off = True
         elif _SAMPLE.match(line):
             # A sample's last columns (velocity, resolution, input) depend on how it was converted; the first do not.
-            content.rows.append(tuple(line.split(maxsplit=7)[:7]))
+            content.rows.append(line.split(maxsplit=_MOST_COLUMNS)[:_MOST_COLUMNS])
+            if len(content.rows) == _ROWS_AT_ONCE:
+                content.pack()
         elif line.startswith("MSG"):
             _message(content, line)
         elif line[:1].isalpha():
@@ -104,28 +120,30 @@ def read(path: Path, known: Known) -> GazeFile:
             f"{path} holds {content.coordinates} coordinates, which are not of the screen; convert the EDF again with "
             "edf2asc's gaze coordinates (-sg)."
         )
-    if not content.rows:
+    content.pack()
+    samples = np.concatenate(content.tables) if content.tables else np.empty((0, _MOST_COLUMNS + 1))
+    if not len(samples):
         raise UserError(
             f"{path} holds no gaze samples, only events or nothing; convert the EDF again with samples (edf2asc "
             "without -e)."
         )
     eyes = content.eyes
     # Converted with one of two eyes, a file still says that both were recorded.
-    whole = sum(len(row) >= _width("both") for row in content.rows)
-    if eyes is None or (eyes == "both" and whole < len(content.rows) / 2):
+    whole = int((samples[:, 0] >= _width("both")).sum())
+    if eyes is None or (eyes == "both" and whole < len(samples) / 2):
         eyes = known.eye
     if eyes is None:
         raise missing(path, "which eye its samples are of", "--eye left|right|both")
-    return _gaze_file(path, known, content, eyes)
+    return _gaze_file(path, known, content, samples, eyes)
 
 
-def _gaze_file(path: Path, known: Known, content: _Content, eyes: Eye) -> GazeFile:
+def _gaze_file(path: Path, known: Known, content: _Content, samples: Floats, eyes: Eye) -> GazeFile:
     notes: list[str] = []
     width = _width(eyes)
-    rows = [row[:width] for row in content.rows if len(row) >= width]
-    if len(rows) < len(content.rows):
-        notes.append(f"Samples that end early, which were dropped: {len(content.rows) - len(rows)}.")
-    table = np.array([[_number(cell) for cell in row] for row in rows]).reshape(-1, width)
+    whole = samples[:, 0] >= width
+    if not whole.all():
+        notes.append(f"Samples that end early, which were dropped: {int((~whole).sum())}.")
+    table = samples[whole, 1 : width + 1]
     px = None
     if content.screen is not None:
         left, top, right, bottom = content.screen
@@ -134,11 +152,9 @@ def _gaze_file(path: Path, known: Known, content: _Content, eyes: Eye) -> GazeFi
     origin = np.array(content.screen[:2] if content.screen else (0.0, 0.0))
     size = np.array([geometry.width_px, geometry.height_px])
 
-    def normalised(column: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    def normalised(column: int) -> Floats:
         # EyeLink counts pixels by their centres.
-        share: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = (
-            table[:, column : column + 2] - origin + 0.5
-        ) / size
+        share: Floats = (table[:, column : column + 2] - origin + 0.5) / size
         return share
 
     nothing = np.full((len(table), 2), np.nan)

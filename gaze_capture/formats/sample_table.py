@@ -133,7 +133,7 @@ def read_samples(
     last = max(places)
     columns: dict[str, list[Floats]] = {name: [] for name in numbers}
     words: dict[str, list[str]] = {name: [] for name in texts}
-    same: dict[str, str] = {}
+    stripped = _Stripped()
     short = wrong = 0
     rows: list[list[str]] = []
     while block := list(islice(lines, _ROWS_AT_ONCE)):
@@ -151,8 +151,7 @@ def read_samples(
             columns[name].append(values)
             wrong += unread
         for name, place in texts.items():
-            # Few names come often: kept once, a long recording's take no room.
-            words[name] += [same.setdefault(cell, cell) for cell in (row[place].strip() for row in rows)]
+            words[name] += [stripped[row[place]] for row in rows]
     notes = []
     if short:
         notes.append(f"Rows that end early, which were dropped: {short}.")
@@ -160,6 +159,14 @@ def read_samples(
         notes.append(f"Cells that are no numbers, which were taken for missing: {wrong}.")
     joined = {name: np.concatenate(parts) if parts else np.empty(0) for name, parts in columns.items()}
     return SampleTable(joined, words, notes)
+
+
+class _Stripped(dict[str, str]):
+    """Texts without the space around them; the few names that come often are kept once and take no room."""
+
+    def __missing__(self, cell: str) -> str:
+        found = self[cell] = cell.strip()
+        return found
 
 
 def _numbers(cells: list[str]) -> tuple[Floats, int]:
