@@ -69,6 +69,7 @@ def import_samples(
     """
     progress(0, 3, file.name)
     gaze = read_gaze_file(file, format, known)
+    simulated_from = simulated_from or gaze.simulated_from
     digest = sha256_of(file)
     part = {
         "sha256": digest,

@@ -69,11 +69,13 @@ def pro_lab(
         header += [f"Eye position {eye} {axis} {mm}" for eye in ("left", "right") for axis in "XYZ"]
         header += [f"Gaze point {eye} {axis} {mm}" for eye in ("left", "right") for axis in "XY"]
     px = "(DACSpx)" if old else "[DACS px]"
+    norm = "(MCSnorm)" if old else "[MCS norm]"
     header += [
-        "Presented Stimulus name", "Presented Media name", "Presented Media width", "Presented Media height",
-        f"Presented Media position X {px}", f"Presented Media position Y {px}", "Original Media width",
-        "Original Media height", "Eye movement type", name("Gaze event duration", "ms"), "Eye movement type index",
-        name("Fixation point X", "DACS px"), name("Fixation point Y", "DACS px"),
+        f"Gaze point X {norm}", f"Gaze point Y {norm}", "Presented Stimulus name", "Presented Media name",
+        "Presented Media width", "Presented Media height", f"Presented Media position X {px}",
+        f"Presented Media position Y {px}", "Original Media width", "Original Media height", "Eye movement type",
+        name("Gaze event duration", "ms"), "Eye movement type index", name("Fixation point X", "DACS px"),
+        name("Fixation point Y", "DACS px"),
     ]  # fmt: skip
     factor = {"[ms]": 1e3, "[μs]": 1e6, "": 1e3}[unit]
     time, share = gaze()
@@ -98,6 +100,8 @@ def pro_lab(
                     at = xy / SCREEN_PX * SCREEN_MM
                     cells += [round(value, 3) for value in at.tolist()] if valid else ["", ""]
             picture = names[min(number * len(names) // len(time), len(names) - 1)]
+            inside = (share[number] * SCREEN_PX - [480, 180]) / [960, 720]
+            cells += [round(value, 4) for value in inside.tolist()] if valid else ["", ""]
             cells += [picture.split(".")[0], picture, 960, 720, 480, 180, 640, 480]
             middle = np.array(LOOKS[look]) * SCREEN_PX
             cells += ["Fixation", round(1e3 * LOOK_S), look + 1, *np.rint(middle).astype(int).tolist()]

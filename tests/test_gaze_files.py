@@ -261,6 +261,14 @@ def test_a_recording_is_chosen_from_an_export_of_several(tmp_path: Path) -> None
     assert len(read_gaze_file(file, known=Known(stream="Anna / Rec1")).samples) == 192
 
 
+@pytest.mark.parametrize("place", ["960\t540", "400\t100", "1900\t1000"])
+def test_a_picture_that_cannot_be_where_it_is_told_is_nowhere(tmp_path: Path, place: str) -> None:
+    text = pro_lab().replace("\t960\t720\t480\t180\t", f"\t960\t720\t{place}\t")
+    read = read_gaze_file(written(tmp_path / "p.tsv", text))
+    assert [item.rect_px for item in read.shown] == [None, None]
+    assert any("contradicts its screen" in note for note in read.notes)
+
+
 def test_one_eye_can_be_kept(tmp_path: Path) -> None:
     file = written(tmp_path / "p.tsv", pro_lab())
     read = read_gaze_file(file, known=Known(eye="right"))

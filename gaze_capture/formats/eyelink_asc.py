@@ -25,7 +25,7 @@ from gaze_capture.formats.gaze_file import (
     geometry_of,
     missing,
 )
-from gaze_capture.formats.sample_table import first_lines, lines_of
+from gaze_capture.formats.sample_table import LARGEST, first_lines, lines_of
 from gaze_capture.recording import Floats
 
 FORMAT = "eyelink-asc"
@@ -206,10 +206,11 @@ def _width(eyes: Eye) -> int:
 
 def _number(cell: str) -> float:
     try:
-        return float(cell)
+        value = float(cell)
     except ValueError:
         # A single dot is the tracker's word for a missing value.
         return np.nan
+    return value if abs(value) < LARGEST else np.nan
 
 
 def _message(content: _Content, line: str) -> None:

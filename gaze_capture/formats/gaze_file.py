@@ -94,6 +94,8 @@ class GazeFile:
     messages: tuple[Message, ...] = ()
     notes: tuple[str, ...] = ()
     """Sentences: what was left out, taken for granted or worked out."""
+    simulated_from: str | None = None
+    """``"masks"`` or ``"saliency"`` where the file says that no person looked."""
 
 
 class Reader(Protocol):

@@ -21,6 +21,8 @@ from gaze_capture.recording import Floats
 from gaze_capture.storage import explained_os_errors
 
 _ROWS_AT_ONCE = 20_000
+LARGEST = 1e19
+"""No time in any unit and no position is larger: what is, was damaged."""
 _FEWEST_ROWS = 10
 """A recording of fewer is none."""
 _LONGEST_HEADER = 1 << 18
@@ -172,11 +174,13 @@ class _Stripped(dict[str, str]):
 def _numbers(cells: list[str]) -> tuple[Floats, int]:
     """Return cells as numbers, NaN where empty, and how many are neither."""
     try:
-        return np.array([float(cell) if cell else math.nan for cell in cells], dtype=np.float64), 0
+        values, wrong = np.array([float(cell) if cell else math.nan for cell in cells], dtype=np.float64), 0
     except ValueError:
-        values = [_number(cell) for cell in cells]
-        wrong = sum(value is None for value in values)
-        return np.array([math.nan if value is None else value for value in values], dtype=np.float64), wrong
+        read = [_number(cell) for cell in cells]
+        wrong = sum(value is None for value in read)
+        values = np.array([math.nan if value is None else value for value in read], dtype=np.float64)
+    huge = np.abs(values) > LARGEST
+    return np.where(huge, math.nan, values), wrong + int(huge.sum())
 
 
 def _number(cell: str) -> float | None:

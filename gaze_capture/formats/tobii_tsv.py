@@ -2,7 +2,8 @@
 
 Column names as in Tobii's "Pro Lab User Manual" (Data export) and "Studio User Manual" (Data export): one name without
 the spaces and the unit is one column, whichever program and version wrote it: ``Gaze point left X``,
-``Gaze point left X [DACS px]``, ``GazePointLeftX (ADCSpx)``. The dump is the one that the I2MC toolbox came with.
+``Gaze point left X [DACS px]``, ``GazePointLeftX (ADCSpx)``. A picture's position is that of its left and top edge on
+the screen, its size the one shown. The dump is the one that the I2MC toolbox came with.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ from gaze_capture.recording import Floats
 
 FORMAT = "tobii-tsv"
 
-_SCREEN_PX = ("dacspx", "adcspx", "px", "")
+_SCREEN_PX = ("dacspx", "adcspx", "rcspx", "px", "")
 """Units of pixels on the screen; Pro Lab's early exports name none."""
-_SCREEN_MM = ("dacsmm", "adcsmm")
+_SCREEN_MM = ("dacsmm", "adcsmm", "rcsmm")
 _TEXTS = {
     "media": ("presentedmedianame", "medianame", "presentedstimulusname"),
     "kind": ("eyemovementtype", "gazeeventtype"),
@@ -81,6 +82,8 @@ _NUMBERS = {
     },
     "both_x": (("gazepointx",), _SCREEN_PX),
     "both_y": (("gazepointy",), _SCREEN_PX),
+    "both_x_share": (("gazepointx",), ("mcsnorm",)),
+    "both_y_share": (("gazepointy",), ("mcsnorm",)),
     **{
         f"{eye}_{axis}_mm": ((f"gazepoint{eye}{axis}",), _SCREEN_MM)
         for eye in ("left", "right")
@@ -220,7 +223,7 @@ def _read_export(
         geometry=geometry,
         known=known,
         eyes="both" if len(per_eye) == 4 else "combined",
-        shown=_shown(table, time_ns, samples),
+        shown=_shown(table, time_ns, samples, size, notes),
         own_fixations=_own_fixations(table, time_ns, eyes_px, samples),
         messages=_messages(table, time_ns),
         notes=notes,
@@ -327,13 +330,20 @@ def _runs(values: list[Hashable]) -> Iterator[tuple[int, int]]:
             start = place
 
 
-def _shown(table: SampleTable, time_ns: Floats, samples: npt.NDArray[np.bool_]) -> list[Shown]:
+def _shown(
+    table: SampleTable, time_ns: Floats, samples: npt.NDArray[np.bool_], size: Floats, notes: list[str]
+) -> list[Shown]:
     """Return the runs of samples that name one picture in one place."""
+    placed = _pictures_are_where_told(table, size)
+    if not placed:
+        notes.append(
+            "Where the file says its pictures were contradicts its screen or its gaze on them; it was left out."
+        )
     names = table.text("media")
     rows = _in_time(time_ns, samples)
     parts = [table.number(f"media_{part}") for part in ("x", "y", "width", "height")]
     rects: list[tuple[float, float, float, float] | None] = [
-        (x, y, width, height) if np.isfinite([x, y]).all() and width > 0 and height > 0 else None
+        (x, y, width, height) if placed and np.isfinite([x, y]).all() and width > 0 and height > 0 else None
         for x, y, width, height in np.stack(parts, axis=1)[rows].tolist()
     ]
     keys: list[Hashable] = [(names[row], rect) for row, rect in zip(rows, rects, strict=True)]
@@ -344,6 +354,19 @@ def _shown(table: SampleTable, time_ns: Floats, samples: npt.NDArray[np.bool_]) 
             end = rows[stop] if stop < len(rows) else rows[-1]
             shown.append(Shown(name, int(time_ns[rows[start]]), int(time_ns[end]), rects[start]))
     return shown
+
+
+def _pictures_are_where_told(table: SampleTable, size: Floats) -> bool:
+    """Whether pictures that begin at the place told lie on the screen, and gaze on them where the file says it is."""
+    place, extent = table.pair("media_x", "media_y"), table.pair("media_width", "media_height")
+    middle = place + extent / 2
+    told = np.isfinite(middle).all(axis=1)
+    if told.any() and float(((middle[told] < 0) | (middle[told] >= size)).any(axis=1).mean()) > 0.5:
+        return False
+    gaze = table.pair("both_x", "both_y")
+    off = np.abs(place + table.pair("both_x_share", "both_y_share") * extent - gaze)
+    off = off[np.isfinite(off).all(axis=1)]
+    return len(off) == 0 or bool((np.median(off, axis=0) < 0.02 * size).all())
 
 
 def _in_time(time_ns: Floats, samples: npt.NDArray[np.bool_]) -> list[int]:

@@ -207,7 +207,7 @@ class _Stream:
                 )
                 for channel in channels
             ),
-            np.asarray(stream["time_stamps"], dtype=np.float64),
+            _possible(np.asarray(stream["time_stamps"], dtype=np.float64)),
             stream["time_series"],
         )
 
@@ -217,6 +217,11 @@ class _Stream:
             return np.full(len(self.times), np.nan)
         values: Floats = np.asarray(self.values[:, number], dtype=np.float64)
         return values
+
+
+def _possible(seconds: Floats) -> Floats:
+    """Return times, NaN where one is none that fits into nanoseconds of 64 bits."""
+    return np.where(np.abs(seconds) < 9e9, seconds, np.nan)
 
 
 def _first(node: Any, key: str) -> Any:
@@ -377,7 +382,7 @@ def _messages(streams: list[_Stream]) -> list[Message]:
         for stream in streams
         if isinstance(stream.values, list)
         for time, row in zip(stream.times.tolist(), stream.values, strict=True)
-        if np.isfinite(time) and abs(time) < 9e9
+        if np.isfinite(time)
     ]
     return sorted(found, key=lambda message: message.time_ns)
 
