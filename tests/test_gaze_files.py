@@ -115,6 +115,8 @@ def test_pictures_are_shown_when_and_where_the_file_says(
         ("p.tsv", pro_lab(), Known(stream="Rec9"), "--stream"),
         ("p.tsv", pro_lab(), Known((1280, 1024)), "leave --screen-px away"),
         ("e.asc", eyelink(both=False), Known(eye="left"), "holds the right eye only; leave --eye away"),
+        ("e.asc", eyelink(), Known(stream="2"), "leave --stream away"),
+        ("g.csv", gazepoint(), dataclasses.replace(KNOWN, stream="2"), "leave --stream away"),
         ("g.csv", gazepoint(), dataclasses.replace(KNOWN, eye="left"), "leave --eye away"),
         ("x.xdf", xdf(streams=(("A", BINOCULAR), ("B", BINOCULAR))), KNOWN, "--stream: A, B"),
         ("x.xdf", xdf(streams=(("A", BINOCULAR), ("A", BINOCULAR))), KNOWN, "--stream: A#1, A#2"),
@@ -269,6 +271,16 @@ def test_a_picture_that_cannot_be_where_it_is_told_is_nowhere(tmp_path: Path, pl
     assert any("contradicts its screen" in note for note in read.notes)
 
 
+def test_an_export_of_one_eye_is_that_eye(tmp_path: Path) -> None:
+    text = (
+        pro_lab()
+        .replace("Gaze point X [DACS px]", "Other")
+        .replace("Gaze point right X [DACS px]", "Another")
+    )
+    read = read_gaze_file(written(tmp_path / "p.tsv", text))
+    assert inspect(read).loss["right"] is None and np.isfinite(read.samples["left_x"]).sum() > 180
+
+
 def test_one_eye_can_be_kept(tmp_path: Path) -> None:
     file = written(tmp_path / "p.tsv", pro_lab())
     read = read_gaze_file(file, known=Known(eye="right"))
@@ -299,6 +311,22 @@ def test_eyelink_pictures_side_by_side_stay_and_covered_ones_go(tmp_path: Path) 
     read = read_gaze_file(written(tmp_path / "e.asc", "\n".join(lines)))
     ends = {item.name: item.end_ns / 1e6 for item in read.shown}
     assert (ends["left.png"], ends["right.png"], ends["over.png"]) == (2300, 2800, 2800)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_eyelink_pictures_named_outside_the_recording(tmp_path: Path, before: bool) -> None:
+    text = "\n".join(line for line in eyelink().splitlines() if "IMGLOAD" not in line) + "\n"
+    for trial, start in enumerate((2000, 3800)):
+        told = start - 10 if before else start + 803
+        line = f"MSG\t{told} !V IMGLOAD FILL case_{trial}.png\n"
+        mark = f"START\t{start} " if before else f"MSG\t{start + 805} TRIAL_RESULT"
+        assert mark in text
+        text = text.replace(mark, line + mark)
+    read = read_gaze_file(written(tmp_path / "e.asc", text))
+    times = [(item.name, item.start_ns / 1e6, item.end_ns / 1e6) for item in read.shown]
+    # The last sample is the last moment that anything of it is known.
+    assert times == [("case_0.png", 2000, 2800), ("case_1.png", 3800, 4598)]
+    assert any("taken for shown all along: 2" in note for note in read.notes) != before
 
 
 def test_eyelink_converted_with_one_of_two_eyes_asks_which(tmp_path: Path) -> None:

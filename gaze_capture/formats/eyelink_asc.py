@@ -24,12 +24,15 @@ from gaze_capture.formats.gaze_file import (
     assembled,
     geometry_of,
     missing,
+    one_recording,
 )
 from gaze_capture.formats.sample_table import LARGEST, first_lines, lines_of
 from gaze_capture.recording import Floats
 
 FORMAT = "eyelink-asc"
 
+_LAST_MS = 9e12
+"""Later times do not fit into nanoseconds of 64 bits."""
 _MOST_COLUMNS = 7
 _ROWS_AT_ONCE = 50_000
 _SAMPLE = re.compile(r"\d+(\.\d+)?[ \t]")
@@ -74,8 +77,10 @@ class _Content:
     distance_mm: float | None = None
     messages: list[Message] = field(default_factory=list)
     pictures: list[_Picture] = field(default_factory=list)
-    blocks: list[tuple[float, float]] = field(default_factory=list)
+    blocks: list[list[float]] = field(default_factory=list)
     """Start and end in ms of the parts that were recorded."""
+    trials: list[list[float]] = field(default_factory=list)
+    """Start and end in ms of the trials, within which their blocks lie."""
     fixations: list[tuple[float, float, float, float, Eye]] = field(default_factory=list)
     validations: dict[str, tuple[str, str]] = field(default_factory=dict)
     changed_eyes: bool = False
@@ -102,6 +107,7 @@ def sniff(path: Path) -> bool:
 
 def read(path: Path, known: Known) -> GazeFile:
     """Read an ASC file; see :func:`gaze_capture.formats.gaze_file.read_gaze_file`."""
+    one_recording(path, known)
     content = _Content()
     for line in lines_of(path):
         if not line.endswith("\n"):
@@ -176,6 +182,7 @@ def _gaze_file(path: Path, known: Known, content: _Content, samples: Floats, eye
         notes.append(
             f"The tracker's last validation of the {eye} eye: {mean} degrees off on average, {largest} at most."
         )
+    shown = _shown(content, geometry.width_px, geometry.height_px, notes)
     fixations = sorted(content.fixations)
     numbers = np.array([row[:4] for row in fixations]).reshape(-1, 4)
     return assembled(
@@ -189,7 +196,7 @@ def _gaze_file(path: Path, known: Known, content: _Content, samples: Floats, eye
         geometry=geometry,
         known=known,
         eyes=eyes,
-        shown=_shown(content, geometry.width_px, geometry.height_px),
+        shown=shown,
         own_fixations=OwnFixations(
             numbers[:, 0], numbers[:, 1], numbers[:, 2:] - origin + 0.5, tuple(row[4] for row in fixations)
         ),
@@ -220,7 +227,7 @@ def _message(content: _Content, line: str) -> None:
     # An offset in front of the text says by how much the message came too late.
     time_ms = float(match[1]) - float(match[2] or 0)
     text = match[3]
-    if not time_ms < 1e12:
+    if not abs(time_ms) < _LAST_MS:
         return
     if found := _COORDS.match(text):
         edges = tuple(map(_number, found.groups()))
@@ -237,6 +244,10 @@ def _message(content: _Content, line: str) -> None:
         _picture(content, time_ms, found)
     elif _ENDS.match(text):
         _end_pictures(content, time_ms)
+        if text.startswith("TRIAL"):
+            _end_last(content.trials, time_ms)
+        if text.startswith("TRIALID"):
+            content.trials.append([time_ms, np.inf])
     elif found := _VALIDATION.match(text):
         content.validations[found[1].lower()] = (found[2], found[3])
     content.messages.append(Message(int(time_ms * 1e6), text))
@@ -257,6 +268,12 @@ def _picture(content: _Content, time_ms: float, found: re.Match[str]) -> None:
     content.pictures.append(picture)
 
 
+def _end_last(spans: list[list[float]], time_ms: float) -> None:
+    """Give the last span an end if it has none yet."""
+    if spans and spans[-1][1] == np.inf:
+        spans[-1][1] = time_ms
+
+
 def _overlap(one: _Picture, other: _Picture) -> bool:
     if one.rect_px is None or other.rect_px is None:
         return True
@@ -270,25 +287,44 @@ def _end_pictures(content: _Content, time_ms: float) -> None:
             picture.end_ms = time_ms
 
 
-def _shown(content: _Content, width_px: int, height_px: int) -> list[Shown]:
+def _shown(content: _Content, width_px: int, height_px: int, notes: list[str]) -> list[Shown]:
     """Return the pictures, each for as long as it stayed and was recorded."""
     shown = []
+    late = 0
     for picture in content.pictures:
         rect = (0.0, 0.0, float(width_px), float(height_px)) if picture.fills else picture.rect_px
-        end = picture.end_ms if picture.end_ms is not None else _end_of_block(content, picture.time_ms)
-        shown.append(Shown(picture.name, int(picture.time_ms * 1e6), int(end * 1e6), rect))
+        end = picture.end_ms if picture.end_ms is not None else np.inf
+        recorded = _within(content.blocks, picture.time_ms, end)
+        if recorded is None:
+            # Many programs name a trial's picture only when its recording has ended, as Data Viewer does not mind.
+            trial = next((trial for trial in content.trials if trial[0] <= picture.time_ms <= trial[1]), None)
+            recorded = None if trial is None else _within(content.blocks, trial[0], trial[1])
+            late += recorded is not None
+        if recorded is not None:
+            start, stop = (int(min(time, _LAST_MS) * 1e6) for time in recorded)
+            shown.append(Shown(picture.name, start, stop, rect))
+    if late:
+        notes.append(
+            "Pictures that were named after the recording of their trial, which were taken for shown all along: "
+            f"{late}."
+        )
     return shown
 
 
-def _end_of_block(content: _Content, time_ms: float) -> float:
-    """Return when the recording that a time lies in, or that follows it, ended; or a time after everything."""
-    return min((end for _, end in content.blocks if end >= time_ms), default=9e12)
+def _within(blocks: list[list[float]], start: float, end: float) -> tuple[float, float] | None:
+    """Return the first and the last recorded time of a span, or None where nothing of it was recorded."""
+    inside = [(max(begin, start), min(stop, end)) for begin, stop in blocks if begin < end and stop > start]
+    return (inside[0][0], inside[-1][1]) if inside else None
 
 
 def _event(content: _Content, words: list[str]) -> None:
     if not words:
         return
     kind = words[0]
+    if kind == "START" and len(words) > 1 and abs(_number(words[1])) < _LAST_MS:
+        start = _number(words[1])
+        _end_last(content.blocks, start)
+        content.blocks.append([start, np.inf])
     if kind in ("START", "SAMPLES"):
         named = {word.lower() for word in words[1:]} & {"left", "right"}
         eyes: Literal["left", "right", "both"] | None = (
@@ -312,14 +348,19 @@ def _event(content: _Content, words: list[str]) -> None:
         content.pupil = words[1]
     elif kind == "END" and len(words) > 1:
         end = _number(words[1])
-        if np.isfinite(end) and end < 1e12:
+        if np.isfinite(end):
             # What is still on the screen when the recording stops is not looked at any more.
-            content.blocks.append((end, end))
+            _end_last(content.blocks, end)
             for picture in content.pictures:
                 if picture.end_ms is None and picture.time_ms < end:
                     picture.end_ms = end
     elif kind == "EFIX" and len(words) >= 7:
         start, stop, lasted, x, y = map(_number, words[2:7])
         eye: Eye | None = {"L": "left", "R": "right"}.get(words[1])  # type: ignore[assignment]
-        if eye is not None and np.isfinite([start, stop, lasted]).all() and 0 < lasted < 1e7 and start < 1e12:
+        if (
+            eye is not None
+            and np.isfinite([start, stop, lasted]).all()
+            and 0 < lasted < 1e7
+            and start < _LAST_MS
+        ):
             content.fixations.append((start, lasted, x, y, eye))

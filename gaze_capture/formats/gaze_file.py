@@ -157,6 +157,12 @@ def missing(path: Path, what: str, option: str) -> UserError:
     return UserError(f"{path} does not tell {what}; say it with {option}.")
 
 
+def one_recording(path: Path, known: Known) -> None:
+    """Refuse to choose among the recordings of a file that holds one."""
+    if known.stream is not None:
+        raise UserError(f"{path} holds one recording, not several to choose from; leave --stream away.")
+
+
 def no_samples(path: Path) -> UserError:
     """Return the error for a file in which too little is left to be gaze."""
     return UserError(f"{path} holds no gaze samples: fewer than two of its rows have a time.")
@@ -279,6 +285,7 @@ def assembled(
         for item in shown
         if item.start_ns < end and item.end_ns > start and item.end_ns > item.start_ns
     ]
+    fixations = _that_lasted(own_fixations, told)
     return GazeFile(
         format=format,
         tracker=tracker,
@@ -286,9 +293,29 @@ def assembled(
         geometry=geometry,
         rate_hz=rate_hz,
         shown=tuple(sorted(inside, key=lambda item: item.start_ns)),
-        own_fixations=own_fixations if own_fixations is not None and len(own_fixations.start_ms) else None,
+        own_fixations=fixations,
         messages=tuple(messages),
         notes=tuple(told),
+    )
+
+
+def _that_lasted(own: OwnFixations | None, notes: list[str]) -> OwnFixations | None:
+    """Return the fixations that have a start and a duration, in order of time; None where there are none."""
+    if own is None:
+        return None
+    with np.errstate(invalid="ignore"):
+        good = np.flatnonzero(np.isfinite(own.start_ms) & (own.duration_ms > 0) & (own.duration_ms < 1e9))
+    if len(good) < len(own.start_ms):
+        lost = len(own.start_ms) - len(good)
+        notes.append(f"Fixations of the file's own without a duration, which were dropped: {lost}.")
+    if len(good) == 0:
+        return None
+    order = good[np.argsort(own.start_ms[good], kind="stable")]
+    return OwnFixations(
+        own.start_ms[order],
+        own.duration_ms[order],
+        own.xy_px[order],
+        tuple(own.eye[place] for place in order),
     )
 
 

@@ -21,6 +21,7 @@ from gaze_capture.formats.gaze_file import (
     Shown,
     assembled,
     geometry_of,
+    one_recording,
 )
 from gaze_capture.formats.sample_table import (
     SampleTable,
@@ -69,6 +70,7 @@ def read(path: Path, known: Known) -> GazeFile:
             f"{path} is no gaze export of Gazepoint: its first line lacks TIME and BPOGX, FPOGX or LPOGX. Export 'All "
             "gaze data' with all columns, or name another --format."
         )
+    one_recording(path, known)
     names, delimiter, place, factor = found
     lines = lines_of(path)
     next(lines)

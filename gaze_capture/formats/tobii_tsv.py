@@ -9,9 +9,10 @@ the screen, its size the one shown. The dump is the one that the I2MC toolbox ca
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +92,7 @@ _NUMBERS = {
     },
     **{f"{eye}_away_mm": ((f"eyeposition{eye}z", f"eyepos{eye}z"), _SCREEN_MM) for eye in ("left", "right")},
 }
+_EYES: tuple[Eye, ...] = ("left", "right")
 _SDK_COLUMNS = ("RelTimestamp", "LGazePos2dx", "LGazePos2dy", "RGazePos2dx", "RGazePos2dy")
 
 
@@ -167,8 +169,8 @@ def _read_export(
     }
     texts = {name: place for name, keys in _TEXTS.items() if (place := _place(columns, keys, ())) is not None}
     clock = next(column for column in columns if column.key == "recordingtimestamp")
-    per_eye = {"left_x", "left_y", "right_x", "right_y"} & numbers.keys()
-    if len(per_eye) < 4 and not {"both_x", "both_y"} <= numbers.keys():
+    eyes = _eyes(numbers)
+    if eyes is None:
         if any(column.key.startswith(("gazepoint", "fixationpoint")) for column in columns):
             raise UserError(
                 f"{path} gives gaze in a picture's or a camera's coordinates only; export 'Gaze point left/right X/Y' "
@@ -190,7 +192,7 @@ def _read_export(
     samples = _are_samples(table)
     time_ns = _finer(table, time_ns, samples, clock.unit, notes)
     eyes_px = [_eye_px(table, name) for name in ("left", "right")]
-    if len(per_eye) < 4:
+    if eyes == "combined":
         eyes_px = [table.pair("both_x", "both_y")] * 2
     _check_pixels(path, known, eyes_px)
     mm = distance = None
@@ -222,12 +224,20 @@ def _read_export(
         pupil_mm=table.pair("pupil_left", "pupil_right")[samples],
         geometry=geometry,
         known=known,
-        eyes="both" if len(per_eye) == 4 else "combined",
+        eyes=eyes,
         shown=_shown(table, time_ns, samples, size, notes),
         own_fixations=_own_fixations(table, time_ns, eyes_px, samples),
         messages=_messages(table, time_ns),
         notes=notes,
     )  # fmt: skip
+
+
+def _eyes(columns: Collection[str]) -> Eye | Literal["combined"] | None:
+    """Return what there are positions of; None where there are none on the screen."""
+    single: list[Eye] = [eye for eye in _EYES if {f"{eye}_x", f"{eye}_y"} <= set(columns)]
+    if {"both_x", "both_y"} <= set(columns) and len(single) < 2:
+        return "combined"
+    return "both" if len(single) == 2 else single[0] if single else None
 
 
 def _ns_per(path: Path, known: Known, unit: str, time: Floats, notes: list[str]) -> float:
