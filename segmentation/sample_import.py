@@ -156,7 +156,7 @@ def _placed(
     if without:
         raise UserError(
             f"{file} does not tell where on the screen {_listed(without)} was shown; say it with --image-rect X,Y,W,H, "
-            "or with --fit if it was in the middle and as large as the screen."
+            "or with --fit if it was in the middle and as large as it fits."
         )
     if not placements:
         raise UserError(

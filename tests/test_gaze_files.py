@@ -337,6 +337,46 @@ def test_eyelink_converted_with_one_of_two_eyes_asks_which(tmp_path: Path) -> No
     assert np.isfinite(read_gaze_file(file, known=Known(eye="left")).samples["left_x"]).sum() == 780
 
 
+@pytest.mark.parametrize("ticks", [True, False])
+def test_gazepoint_whose_seconds_start_anew_with_every_medium(tmp_path: Path, ticks: bool) -> None:
+    rows = [row.split(",") for row in gazepoint().split("\r\n") if row]
+    names = rows[0]
+    if not ticks:
+        names[4] = "UNKNOWN"
+    second = next(number for number, row in enumerate(rows) if row[1] == "case_1.png")
+    onset = float(rows[second][3])
+    for row in rows[second:]:
+        row[3] = f"{float(row[3]) - onset:.5f}"
+        row[7] = f"{float(row[7]) - onset:.5f}"
+        row[9] = str(int(row[9]) - 2)
+    text = "\n".join(",".join(row) for row in [*rows, [""]])
+    read = read_gaze_file(written(tmp_path / "g.csv", text), known=KNOWN)
+    found = inspect(read)
+    assert (found.samples, found.detected.count, found.f1) == (96, 4, 1)
+    assert [item.name for item in read.shown] == ["case_0.png", "case_1.png"]
+    assert found.duration_s == pytest.approx(1.58 if ticks else 2.58, abs=0.03)
+
+
+def test_a_recording_twice_in_one_table_is_read_once(tmp_path: Path) -> None:
+    for name, text, known in (("p.tsv", pro_lab(), Known()), ("g.csv", gazepoint(), KNOWN)):
+        header, rest = text.split("\r\n", 1)
+        whole = read_gaze_file(written(tmp_path / name, text), known=known)
+        twice = read_gaze_file(written(tmp_path / name, f"{header}\r\n{rest}{rest}"), known=known)
+        assert any("started anew" in note for note in twice.notes)
+        assert twice.samples.tobytes() == whole.samples.tobytes()
+        assert twice.shown == whole.shown
+        assert twice.own_fixations is not None and whole.own_fixations is not None
+        np.testing.assert_array_equal(twice.own_fixations.start_ms, whole.own_fixations.start_ms)
+
+
+def test_eyelink_whose_clock_starts_anew_says_what_it_cannot(tmp_path: Path) -> None:
+    text = eyelink()
+    body = text[text.index("MSG\t1980") :]
+    read = read_gaze_file(written(tmp_path / "e.asc", text + body))
+    assert len(read.samples) == 800 and not read.shown and read.own_fixations is None
+    assert any("cannot be told apart by such a clock" in note for note in read.notes)
+
+
 def test_xdf_in_pixels_and_by_labels(tmp_path: Path) -> None:
     by_type = [("a", "left", "ScreenX", "pixels", ""), ("b", "left", "ScreenY", "pixels", "")]
     by_label = [("Left gaze x", "", "", "pixels", ""), ("Left gaze y", "", "", "pixels", "")]
@@ -403,7 +443,8 @@ STEADY = np.arange(0.0, 2000.0, 10.0)
 def test_damaged_clocks_keep_the_good_part_and_say_so(
     time: np.ndarray[Any, np.dtype[np.float64]], kept: int, told: list[str]
 ) -> None:
-    rows, notes = in_order(time)
+    rows, notes, restarted = in_order(time)
+    assert restarted == any("started anew" in note for note in notes)
     ordered = time[rows]
     if any("jumps ahead" in note for note in notes) and kept == 200:
         # A last stamp that is far ahead cannot be told from a pause.

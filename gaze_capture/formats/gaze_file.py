@@ -246,14 +246,22 @@ def assembled(
     nominal_hz
         The rate that the file names; measured where it names none.
 
+    What was shown and the own fixations are left out where the clock was started anew; a reader that knows better
+    hands over one part.
+
     Raises
     ------
     UserError
         If no sample or no position is left, the eye asked for is not in the file, or what is left are no samples.
     """
     told = list(notes)
-    kept, words = in_order(time_ns)
+    kept, words, restarted = in_order(time_ns)
     told += words
+    if restarted and (shown or own_fixations is not None):
+        told.append(
+            "What was shown and the file's own fixations cannot be told apart by such a clock: left out."
+        )
+        shown, own_fixations = (), None
     if len(kept) < 2:
         raise no_samples(path)
     times = np.rint(time_ns[kept]).astype(np.int64)
@@ -295,7 +303,8 @@ def assembled(
         shown=tuple(sorted(inside, key=lambda item: item.start_ns)),
         own_fixations=fixations,
         messages=tuple(messages),
-        notes=tuple(told),
+        # A reader that put its rows in order before has told the same.
+        notes=tuple(dict.fromkeys(told)),
     )
 
 

@@ -7,6 +7,7 @@ positions are shares of the screen from its top left corner, times are seconds.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from gaze_capture.formats.gaze_file import (
     geometry_of,
     one_recording,
 )
+from gaze_capture.formats.sample_clock import continued, in_order
 from gaze_capture.formats.sample_table import (
     SampleTable,
     cells_of,
@@ -30,10 +32,14 @@ from gaze_capture.formats.sample_table import (
     first_lines,
     lines_of,
     read_samples,
+    runs_of,
+    taken,
 )
 from gaze_capture.recording import Floats
 
 FORMAT = "gazepoint-csv"
+
+_PAUSE_NS = 1e9
 
 _NUMBERS = (
     "FPOGX", "FPOGY", "FPOGS", "FPOGD", "FPOGID", "FPOGV", "BPOGX", "BPOGY", "BPOGV", "LPOGX", "LPOGY", "LPOGV",
@@ -41,20 +47,30 @@ _NUMBERS = (
 )  # fmt: skip
 
 
-def _header(path: Path) -> tuple[list[str], str, int, float] | None:
-    """Return names, delimiter, the place of the time and its unit in ns; None where this is no such export."""
+@dataclass(frozen=True)
+class _Header:
+    names: list[str]
+    delimiter: str
+    time: int | None
+    """Place of the column of seconds, which start anew with every medium in some versions' exports."""
+    ticks: int | None
+    """Place of the computer's ticks, which do not."""
+    ticks_per_s: int = 1
+
+
+def _header(path: Path) -> _Header | None:
+    """Take the first line apart; None where this is no such export."""
     line = next(iter(first_lines(path, 1)), "")
     delimiter = delimiter_of(line)
     names = [name.strip().upper() for name in cells_of(line, delimiter)]
-    if not {"BPOGX", "FPOGX", "LPOGX"} & set(names):
+    time = next((place for place, name in enumerate(names) if re.match(r"TIME\b", name)), None)
+    ticks = [(place, match) for place, name in enumerate(names)
+             if (match := re.match(r"TIMETICK\(F=(\d{3,12})\)", name))]  # fmt: skip
+    if not {"BPOGX", "FPOGX", "LPOGX"} & set(names) or (time is None and not ticks):
         return None
-    ticks = None
-    for place, name in enumerate(names):
-        if re.match(r"TIME(?!TICK)\b", name):
-            return names, delimiter, place, 1e9
-        if match := re.match(r"TIMETICK\(F=(\d{3,12})\)", name):
-            ticks = names, delimiter, place, 1e9 / int(match[1])
-    return ticks
+    if ticks:
+        return _Header(names, delimiter, time, ticks[0][0], int(ticks[0][1][1]) or 1)
+    return _Header(names, delimiter, time, None)
 
 
 def sniff(path: Path) -> bool:
@@ -71,14 +87,22 @@ def read(path: Path, known: Known) -> GazeFile:
             "gaze data' with all columns, or name another --format."
         )
     one_recording(path, known)
-    names, delimiter, place, factor = found
     lines = lines_of(path)
     next(lines)
-    numbers = {name: names.index(name) for name in _NUMBERS if name in names}
-    media = {"media": names.index("MEDIA_NAME")} if "MEDIA_NAME" in names else {}
-    table = read_samples(lines, delimiter, {"time": place, **numbers}, media)
+    places = {"time": found.time, "ticks": found.ticks}
+    numbers = {name: found.names.index(name) for name in _NUMBERS if name in found.names}
+    numbers |= {name: place for name, place in places.items() if place is not None}
+    media = {"media": found.names.index("MEDIA_NAME")} if "MEDIA_NAME" in found.names else {}
+    table = read_samples(lines, found.delimiter, numbers, media)
     notes = list(table.notes)
-    time_ns = table.number("time") * factor
+    time_ns = _clock(table, found)
+    rows, words, _ = in_order(time_ns)
+    notes += words
+    # From here on only what was kept: of a clock that was started anew, the parts share their times.
+    kept = np.zeros(table.rows, dtype=np.bool_)
+    kept[rows] = True
+    table, time_ns = taken(table, kept), time_ns[kept]
+    order: list[int] = np.argsort(time_ns, kind="stable").tolist()
     eyes: Eye | Literal["combined"] = "combined"
     if {"LPOGX", "LPOGY", "RPOGX", "RPOGY"} <= numbers.keys():
         eyes = "both"
@@ -103,8 +127,8 @@ def read(path: Path, known: Known) -> GazeFile:
         geometry=geometry,
         known=known,
         eyes=eyes,
-        shown=_shown(table, time_ns),
-        own_fixations=_own_fixations(table, geometry.width_px, geometry.height_px),
+        shown=_shown(table, time_ns, order),
+        own_fixations=_own_fixations(table, time_ns, order, geometry.width_px, geometry.height_px),
         notes=notes,
     )
 
@@ -121,35 +145,48 @@ def _pupil(table: SampleTable, name: str) -> Floats:
     return np.where(table.number(name + "V") > 0, values, np.nan) if name + "V" in table.numbers else values
 
 
-def _shown(table: SampleTable, time_ns: Floats) -> list[Shown]:
+def _clock(table: SampleTable, header: _Header) -> Floats:
+    """Return times (N,) in ns that go on from medium to medium."""
+    ticks = table.number("ticks")
+    if table.rows and np.isfinite(ticks).mean() > 0.9:
+        return ticks * (1e9 / header.ticks_per_s)
+    names = table.text("media")
+    changes = np.array(
+        [row > 0 and names[row] != names[row - 1] for row in range(len(names))], dtype=np.bool_
+    )
+    return continued(table.number("time") * 1e9, changes)
+
+
+def _shown(table: SampleTable, time_ns: Floats, order: list[int]) -> list[Shown]:
     """Return the runs of rows that name one medium; where on the screen it was the file does not tell."""
     names = table.text("media")
-    shown: list[Shown] = []
-    start: int | None = None
-    rows = np.flatnonzero(np.isfinite(time_ns) & (np.abs(time_ns) < 9e18)).tolist()
-    for number, row in enumerate(rows):
-        start = row if start is None else start
-        following = rows[number + 1] if number + 1 < len(rows) else None
-        if following is None or names[following] != names[start]:
-            if names[start]:
-                end = following if following is not None else row
-                shown.append(Shown(names[start], int(time_ns[start]), int(time_ns[end]), None))
-            start = None
+    shown = []
+    for start, stop in runs_of([names[row] for row in order]):
+        first, last = order[start], order[stop - 1]
+        if names[first]:
+            end = order[stop] if stop < len(order) else last
+            # It went away with its last row where the recording paused behind it.
+            end = end if time_ns[end] - time_ns[last] < _PAUSE_NS else last
+            shown.append(Shown(names[first], int(time_ns[first]), int(time_ns[end]), None))
     return shown
 
 
-def _own_fixations(table: SampleTable, width_px: int, height_px: int) -> OwnFixations | None:
+def _own_fixations(
+    table: SampleTable, time_ns: Floats, order: list[int], width_px: int, height_px: int
+) -> OwnFixations | None:
     """Return the fixations that FPOG follows: the last row of each number has its length and its mean."""
-    if not {"FPOGID", "FPOGS", "FPOGD", "FPOGX", "FPOGY", "FPOGV"} <= table.numbers.keys():
+    names = ("FPOGS", "FPOGD", "FPOGX", "FPOGY")
+    if not {"FPOGID", "FPOGV", *names} <= table.numbers.keys():
         return None
-    columns = np.stack(
-        [table.number(name) for name in ("FPOGID", "FPOGS", "FPOGD", "FPOGX", "FPOGY")], axis=1
-    )
-    valid = (table.number("FPOGV") > 0) & np.isfinite(columns).all(axis=1) & (columns[:, 2] > 0)
-    last = {row[0]: row for row in columns[valid].tolist()}
-    if not last:
-        return None
-    found = np.array(sorted(last.values(), key=lambda row: row[1]))
+    columns = np.stack([table.number(name) for name in names], axis=1)
+    # They begin on the clock of seconds, whichever clock the samples are on.
+    if "time" in table.numbers:
+        columns[:, 0] += time_ns / 1e9 - table.number("time")
+    numbers, media = table.number("FPOGID"), table.text("media")
+    good = (table.number("FPOGV") > 0) & np.isfinite(columns).all(axis=1) & np.isfinite(numbers)
+    rows = [row for row in order if good[row]]
+    last = [rows[stop - 1] for _, stop in runs_of([(media[row], numbers[row]) for row in rows])]
+    found = columns[last]
     both: Eye = "both"
-    positions = found[:, 3:] * [width_px, height_px]
-    return OwnFixations(found[:, 1] * 1e3, found[:, 2] * 1e3, positions, (both,) * len(found))
+    positions = found[:, 2:] * [width_px, height_px]
+    return OwnFixations(found[:, 0] * 1e3, found[:, 1] * 1e3, positions, (both,) * len(found))

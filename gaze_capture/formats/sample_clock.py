@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,19 @@ _LATEST_NS = 9e18
 _MOST_JUMPS_TOLD = 3
 
 
-def in_order(time_ns: Floats) -> tuple[Int64s, list[str]]:
-    """Return the indices of the samples to keep, strictly ascending in time, and sentences about the others.
+class Ordered(NamedTuple):
+    """The samples to keep of those in a file."""
+
+    rows: Int64s
+    """Their indices, strictly ascending in time."""
+    notes: list[str]
+    """Sentences about the others."""
+    restarted: bool
+    """Whether a part was left out whose times are also those of the part that was kept."""
+
+
+def in_order(time_ns: Floats) -> Ordered:
+    """Choose the samples to keep.
 
     Single stamps far off their neighbours are dropped; of a clock that was started anew the longest part is kept;
     samples that are late by less than a second are put in their place; of several at one time the first is kept.
@@ -66,7 +77,20 @@ def in_order(time_ns: Floats) -> tuple[Int64s, list[str]]:
     if not first.all():
         notes.append(f"Samples at the time of the one before, which were dropped: {int((~first).sum())}.")
         kept, time = kept[first], time[first]
-    return kept, notes + _pauses(time)
+    return Ordered(kept, notes + _pauses(time), len(restarts) > 0)
+
+
+def continued(time_ns: Floats, anew: npt.NDArray[np.bool_]) -> Floats:
+    """Return times (N,) of a clock that starts anew at some rows, each part a second behind the one before.
+
+    Only where time goes back at such a row: a clock that goes on is left as it is.
+    """
+    shifted = time_ns.copy()
+    for row in np.flatnonzero(anew).tolist():
+        before = shifted[:row][np.isfinite(shifted[:row])]
+        if len(before) and time_ns[row] < before[-1]:
+            shifted[row:] = time_ns[row:] + (before[-1] + _ANEW_NS - time_ns[row])
+    return shifted
 
 
 def _spikes(time: Floats) -> npt.NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -191,6 +191,15 @@ def _number(cell: str) -> float | None:
         return float(text.replace(",", ".", 1))
     except ValueError:
         return None
+
+
+def runs_of(values: Sequence[Hashable]) -> Iterator[tuple[int, int]]:
+    """Yield first place and place after the last of runs of equal values."""
+    start = 0
+    for place in range(1, len(values) + 1):
+        if place == len(values) or values[place] != values[start]:
+            yield start, place
+            start = place
 
 
 def taken(table: SampleTable, rows: npt.NDArray[np.bool_]) -> SampleTable:

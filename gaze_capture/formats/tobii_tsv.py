@@ -31,7 +31,7 @@ from gaze_capture.formats.gaze_file import (
     missing,
     no_samples,
 )
-from gaze_capture.formats.sample_clock import likely_unit
+from gaze_capture.formats.sample_clock import in_order, likely_unit
 from gaze_capture.formats.sample_table import (
     SampleTable,
     cells_of,
@@ -40,6 +40,7 @@ from gaze_capture.formats.sample_table import (
     lines_of,
     read_samples,
     rows_of_one_recording,
+    runs_of,
     taken,
 )
 from gaze_capture.formats.screen_plane import fitted_screen, screen_size_mm
@@ -191,6 +192,10 @@ def _read_export(
     time_ns = table.number("time") * _ns_per(path, known, clock.unit, table.number("time"), notes)
     samples = _are_samples(table)
     time_ns = _finer(table, time_ns, samples, clock.unit, notes)
+    rows, words, _ = in_order(time_ns[samples])
+    notes += words
+    # From here on only what was kept: of a clock that was started anew, the parts share their times.
+    samples[np.delete(np.flatnonzero(samples), rows)] = False
     eyes_px = [_eye_px(table, name) for name in ("left", "right")]
     if eyes == "combined":
         eyes_px = [table.pair("both_x", "both_y")] * 2
@@ -331,15 +336,6 @@ def _resolution(table: SampleTable) -> tuple[int, int] | None:
     return None
 
 
-def _runs(values: list[Hashable]) -> Iterator[tuple[int, int]]:
-    """Yield first place and place after the last of runs of equal values."""
-    start = 0
-    for place in range(1, len(values) + 1):
-        if place == len(values) or values[place] != values[start]:
-            yield start, place
-            start = place
-
-
 def _shown(
     table: SampleTable, time_ns: Floats, samples: npt.NDArray[np.bool_], size: Floats, notes: list[str]
 ) -> list[Shown]:
@@ -358,7 +354,7 @@ def _shown(
     ]
     keys: list[Hashable] = [(names[row], rect) for row, rect in zip(rows, rects, strict=True)]
     shown = []
-    for start, stop in _runs(keys):
+    for start, stop in runs_of(keys):
         name = names[rows[start]]
         if name:
             end = rows[stop] if stop < len(rows) else rows[-1]
@@ -381,8 +377,7 @@ def _pictures_are_where_told(table: SampleTable, size: Floats) -> bool:
 
 def _in_time(time_ns: Floats, samples: npt.NDArray[np.bool_]) -> list[int]:
     """Return the rows of samples in order of time."""
-    with np.errstate(invalid="ignore"):
-        rows = np.flatnonzero(samples & (np.abs(time_ns) < 9e18))
+    rows = np.flatnonzero(samples)
     order: list[int] = rows[np.argsort(time_ns[rows], kind="stable")].tolist()
     return order
 
@@ -399,7 +394,7 @@ def _own_fixations(
     everything = np.stack(eyes_px)
     keys: list[Hashable] = [(kinds[row].casefold(), numbers[row]) for row in rows]
     found: list[tuple[float, float, float, float]] = []
-    for start, stop in _runs(keys):
+    for start, stop in runs_of(keys):
         own = rows[start:stop]
         if kinds[own[0]].casefold() != "fixation":
             continue
