@@ -12,7 +12,7 @@ import logging
 import re
 import struct
 import xml.etree.ElementTree
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -298,7 +298,7 @@ def _gaze_file(
         eyes = "combined" if known.eye == "both" else known.eye
         sources = (unnamed if known.eye != "right" else None, unnamed if known.eye != "left" else None)
         if eyes == "combined":
-            known = Known(**{**vars(known), "eye": None})
+            known = replace(known, eye=None)
     elif unnamed:
         raise missing(path, f"which eye the stream {stream.name!r} is of", "--eye left|right|both")
     else:
