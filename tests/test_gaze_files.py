@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.formats.gaze_file import FORMATS, GazeFile, Known, read_gaze_file
 from gaze_capture.formats.inspection import event_f1, inspect
 from gaze_capture.formats.sample_clock import in_order, likely_unit, rate_changes, rate_of
+from tests.fuzzing import damaged, read_everything
 from tests.gaze_files import (
     BINOCULAR,
     KNOWN,
@@ -491,6 +493,19 @@ def test_a_cut_never_leaves_half_a_number(tmp_path: Path) -> None:
             assert len(whole.samples) * 0.5 < count < len(whole.samples)
             for field in ("time_ns", "left_x", "left_y", "right_y"):
                 np.testing.assert_array_equal(part.samples[field], whole.samples[field][:count])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_cut_and_damaged_files_are_read_or_refused_in_a_sentence(tmp_path: Path, layout: str) -> None:
+    name, content, _ = LAYOUTS[layout]
+    rng = np.random.default_rng(len(layout))
+    for number in range(24):
+        if number % 2:
+            (data,) = damaged({name: content}, rng).values()
+        else:
+            data = content[: int(rng.integers(len(content)))]
+        with contextlib.suppress(UserError):
+            read_everything(written(tmp_path / name, data))
 
 
 def test_event_f1_is_what_it_says() -> None:
