@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import commands
+from app import commands, gaze_commands
 from app.commands import Command, Outcome
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
+from gaze_capture.formats.gaze_file import FORMATS
 from gaze_capture.storage import explained
 from segmentation.export import EXPORTERS
 from segmentation.progress import Progress
@@ -158,6 +159,21 @@ class _Parameter(argparse.Action):
         setattr(namespace, self.dest, pairs)
 
 
+def _gaze_file_options(command: argparse.ArgumentParser, formats: Sequence[str]) -> None:
+    """Add the file, and what may have to be said of it."""
+    command.add_argument("file", type=Path, metavar="FILE")
+    command.add_argument("--format", default="auto", choices=formats, help="default: auto, by its content")
+    command.add_argument("--screen-px", type=_pair(int), metavar="WxH")
+    command.add_argument("--screen-mm", type=_pair(float), metavar="WxH")
+    command.add_argument("--distance-mm", type=_positive, metavar="D", help="from the eyes to the screen")
+    command.add_argument("--eye", choices=("left", "right", "both"), help="whose positions are used")
+    command.add_argument("--time-unit", choices=("s", "ms", "us", "ns"), help="of a file that does not say")
+    command.add_argument(
+        "--coordinates", choices=("px", "normalised"), help="what positions are, of a file that does not say"
+    )
+    command.add_argument("--stream", metavar="NAME", help="which of several recordings or streams")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gaze-insight",
@@ -269,9 +285,27 @@ def _parser() -> argparse.ArgumentParser:
     split.add_argument("--share", type=float, required=True, metavar="S", help="of the images, such as 0.1")
     split.add_argument("--seed", type=int, default=0, metavar="N")
 
-    gaze = add("import-gaze", commands.import_gaze, "import fixations of another program")
-    gaze.add_argument("file", type=Path, metavar="FILE")
-    gaze.add_argument("--format", default="auto", choices=("auto", "gazemedseg"))
+    gaze = add("import-gaze", gaze_commands.import_gaze, "import another program's gaze")
+    _gaze_file_options(gaze, ("auto", "gazemedseg", *FORMATS))
+    gaze.add_argument(
+        "--image", metavar="NAME", help="the one image shown, of a file that does not say which"
+    )
+    where = gaze.add_mutually_exclusive_group()
+    where.add_argument(
+        "--image-rect",
+        type=_rectangle,
+        metavar="X,Y,W,H",
+        help="where on the screen the images were, of a file that does not say, in pixels",
+    )
+    where.add_argument(
+        "--fit", action="store_true", help="they were in the screen's middle, as large as they fit"
+    )
+    gaze.add_argument(
+        "--fixations",
+        choices=("detect", "own"),
+        default="detect",
+        help="own: the file's own fixations instead of samples; default: detect",
+    )
     gaze.add_argument("--split", metavar="NAME", help="only images of this split")
     gaze.add_argument("--target", metavar="ID", help="what was looked for; default: the first target")
     gaze.add_argument("--annotator", default="imported", metavar="A", help="a pseudonym, not a name")
@@ -281,6 +315,14 @@ def _parser() -> argparse.ArgumentParser:
     gaze.add_argument(
         "--simulated-from", choices=("masks", "saliency"), help="no person looked: label the results so"
     )
+
+    inspect = add(
+        "inspect-gaze",
+        gaze_commands.inspect_gaze,
+        "say what is in another program's gaze file",
+        study=False,
+    )
+    _gaze_file_options(inspect, ("auto", *FORMATS))
 
     record = add("record", commands.record, "record gaze without a window")
     record.add_argument("--tracker", required=True, choices=("simulated", "replay"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import importlib
 import importlib.util
@@ -19,7 +20,10 @@ import nrrd
 import numpy as np
 
 from gaze_capture.errors import UserError
+from gaze_capture.formats import gazemedseg
+from gaze_capture.formats.gaze_file import read_gaze_file
 from gaze_capture.formats.gazemedseg import read_gazemedseg
+from gaze_capture.formats.inspection import inspect
 from segmentation.image_headers import capture_time, header_of, png_chunks, stripped
 from segmentation.images import decode_mask, image_shape
 from segmentation.readers.coco import read_coco
@@ -29,6 +33,7 @@ from segmentation.readers.nrrd import read_nrrd, read_nrrd_labels
 from segmentation.readers.plain import read_plain
 from segmentation.readers.video import read_video
 from segmentation.stacks import LabelMap, Refused, Stack
+from tests.gaze_files import KNOWN, every_format
 from tests.pictures import read_display
 
 Files = dict[str, bytes]
@@ -68,6 +73,7 @@ def samples(folder: Path) -> dict[str, list[Files]]:
         "video": [],
         "COCO": [{"a.json": json.dumps(_coco(mask)).encode()}],
         "gaze CSV": [{"a.csv": _gaze().encode()}],
+        **{f"gaze: {name}": [{file: data}] for name, (file, data, _) in every_format().items()},
     }
     affine = np.diag([1.5, 1.5, 4.0, 1.0])
     scratch = folder / "scratch"
@@ -281,8 +287,8 @@ def read_everything(path: Path) -> None:
         readers = [lambda: _planes([read_video(path)])]
     elif name.endswith(".json"):
         readers = [lambda: _masks(read_coco(path))]
-    elif name.endswith(".csv"):
-        readers = [lambda: read_gazemedseg(path)]
+    elif name.endswith((".csv", ".tsv", ".asc", ".xdf")):
+        readers = [lambda: read_gazemedseg(path) if gazemedseg.sniff(path) else _gaze_file(path)]
     elif name.endswith(".dcm"):
         readers = [lambda: _dicom(path)]
     refused: UserError | None = None
@@ -295,6 +301,22 @@ def read_everything(path: Path) -> None:
             refused = refused or error
     if refused is not None:
         raise refused
+
+
+def _gaze_file(path: Path) -> None:
+    gaze = read_gaze_file(path, known=KNOWN)
+    time = gaze.samples["time_ns"]
+    assert len(time) >= 2 and bool((np.diff(time) > 0).all())
+    for name in ("left_x", "left_y", "right_x", "right_y"):
+        positions = gaze.samples[name][~np.isnan(gaze.samples[name])]
+        assert bool((np.abs(positions) < 20).all())
+    assert all(time[0] <= item.start_ns < item.end_ns <= time[-1] for item in gaze.shown)
+    assert all(item.rect_px is None or min(item.rect_px[2:]) > 0 for item in gaze.shown)
+    if gaze.own_fixations is not None:
+        own = gaze.own_fixations
+        assert bool(np.isfinite([own.start_ms, own.duration_ms]).all()) and bool((own.duration_ms > 0).all())
+    assert all(note.endswith(".") and "\n" not in note for note in gaze.notes)
+    json.dumps(dataclasses.asdict(inspect(gaze)), allow_nan=False)
 
 
 def _planes(stacks: Iterable[Stack]) -> None:

@@ -31,7 +31,7 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(11)
     made = samples(tmp_path)
     names = list(made)
-    for number in range(150):
+    for number in range(240):
         choices = made[names[number % len(names)]]
         damage = deeply_damaged if number % 2 else damaged
         files = damage(choices[int(rng.integers(len(choices)))], rng)

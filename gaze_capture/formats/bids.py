@@ -38,9 +38,10 @@ from gaze_capture.formats.bids_screen import (
     origin_of,
     screen_of,
 )
+from gaze_capture.formats.gaze_file import GazeFile, Known, Message, OwnFixations, Shown
 from gaze_capture.recording import Floats, Samples, ScreenGeometry, pack_samples
 
-__all__ = ["BidsFixations", "BidsGaze", "BidsScreen", "BidsShown", "read_bids", "recordings", "sniff"]
+__all__ = ["BidsFixations", "BidsGaze", "BidsScreen", "BidsShown", "read", "read_bids", "recordings", "sniff"]
 
 REQUIRED = ("timestamp", "x_coordinate", "y_coordinate")
 
@@ -543,3 +544,31 @@ def _fixations_of(
     both = eye.which == "cyclopean" or "mean of the valid eyes" in str(meta.get("Description", ""))
     which: Eye = "both" if both else "left" if eye.which == "left" else "right"
     return BidsFixations(start, duration, xy_px, (which,) * len(start))
+
+
+def read(path: Path, known: Known) -> GazeFile:
+    """Read one recording as :func:`gaze_capture.formats.gaze_file.read_gaze_file` hands it on."""
+    found = read_bids(
+        path,
+        BidsScreen(known.screen_px, known.screen_mm, known.distance_mm),
+        time_unit=known.time_unit,
+        coordinates=known.coordinates,
+        eye=known.eye,
+        recording=known.stream,
+    )
+    own = found.fixations
+    first_ms = float(found.samples["time_ns"][0]) / 1e6 if len(found.samples) else 0.0
+    return GazeFile(
+        format="bids",
+        tracker=found.tracker,
+        samples=found.samples,
+        geometry=found.geometry,
+        rate_hz=found.rate_hz,
+        shown=tuple(Shown(item.name, item.start_ns, item.end_ns, item.rect_px) for item in found.shown),
+        own_fixations=None
+        if own is None
+        else OwnFixations(own.start_ms + first_ms, own.duration_ms, own.xy_px, own.eye),
+        messages=tuple(Message(time_ns, text) for time_ns, text in found.messages),
+        notes=found.notes,
+        simulated_from=found.simulated_from,
+    )

@@ -60,6 +60,15 @@ class _Rows:
     shape: tuple[int, int] | None
 
 
+def sniff(path: Path) -> bool:
+    """Return whether the first line names a column of this format; never raises for what is in it."""
+    try:
+        with open(path, "rb") as stream:
+            return b"CURRENT_FIX_X" in stream.readline(1 << 16)
+    except OSError:
+        return False
+
+
 def read_gazemedseg(path: Path) -> GazeMedSegTable:
     """Read a table of fixations; comma, semicolon or tab, any line ending, with or without a BOM.
 
