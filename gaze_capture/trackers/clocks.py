@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 
 import numpy as np
 
@@ -61,15 +62,22 @@ class EnvelopeClock:
         return offset + round(slope * (device_ns - at_ns))
 
     def _jumped(self, device_ns: int, difference: int) -> bool:
-        last_device_ns = self._buckets[-1][1]
-        if difference < self.offset_ns(device_ns) - JUMP_NS or device_ns < last_device_ns - BUCKET_NS:
+        if device_ns < self._buckets[-1][1] - BUCKET_NS:
+            return True
+        # While little was seen, all of it may have been late: what comes earlier is then only better.
+        if len(self._buckets) >= 4 and difference < self.offset_ns(device_ns) - JUMP_NS:
             return True
         # A network may be late for a while, but not with everything in two seconds.
         number = device_ns // BUCKET_NS
         recent = [bucket for bucket in self._buckets if number - bucket[0] <= 4]
         earlier = len(self._buckets) - len(recent)
         late = [late_by - self.offset_ns(at) > JUMP_NS for _, at, late_by in recent]
-        return earlier > 0 and len(recent) >= 4 and all(late) and difference - self.offset_ns(device_ns) > JUMP_NS
+        return (
+            earlier > 0
+            and len(recent) >= 4
+            and all(late)
+            and difference - self.offset_ns(device_ns) > JUMP_NS
+        )
 
     def _fit(self) -> None:
         at_ns = np.array([at for _, at, _ in self._buckets], dtype=np.float64)
@@ -86,7 +94,7 @@ class EnvelopeClock:
         slope, anchor = 0.0, int(np.argmin(y))
         if x[-1] - x[0] > 10 * BUCKET_NS:
             mean = x.mean()
-            for left, right in zip(hull[:-1], hull[1:], strict=True):
+            for left, right in pairwise(hull):
                 if x[left] <= mean <= x[right]:
                     slope, anchor = (y[right] - y[left]) / (x[right] - x[left]), left
             if abs(slope) > STEEPEST:
@@ -134,20 +142,27 @@ class RateMeter:
     def __init__(self) -> None:
         self._intervals: list[Int64s] = []
         self._spanned_ns = 0
+        self._last_ns: int | None = None
 
     def see(self, device_ns: Int64s) -> float | None:
-        """Take in ascending device times (N) that follow one another; return the rate when enough were seen."""
-        intervals = np.diff(device_ns)
+        """Take in ascending device times (N >= 1), later than those before; return the rate once enough were seen."""
+        first_ns = device_ns[0] if self._last_ns is None else self._last_ns
+        self._last_ns = int(device_ns[-1])
+        intervals = np.diff(np.concatenate([[first_ns], device_ns]))
+        intervals = intervals[intervals > 0]
         self._intervals.append(intervals)
         self._spanned_ns += int(intervals.sum())
         if self._spanned_ns < 2_000_000_000 or sum(map(len, self._intervals)) < 10:
             return None
         joined = np.concatenate(self._intervals)
-        self.forget()
-        # Two in a row are rarely both late, and a clock that ticks in milliseconds evens out.
-        return 1e9 / float(np.mean(joined[np.abs(joined - np.median(joined)) <= 0.5 * np.median(joined)]))
-
-    def forget(self) -> None:
-        """Begin anew."""
         self._intervals.clear()
         self._spanned_ns = 0
+        # Gaps are no intervals; the mean of the others evens out a clock that ticks in milliseconds.
+        median = np.median(joined)
+        return 1e9 / float(np.mean(joined[np.abs(joined - median) <= 0.5 * median]))
+
+    def forget(self) -> None:
+        """Begin anew, after a gap or a jump of the clock."""
+        self._intervals.clear()
+        self._spanned_ns = 0
+        self._last_ns = None
