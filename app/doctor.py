@@ -47,6 +47,7 @@ def examine() -> list[Finding]:
         _qt_version(),
         _graphics(),
         _tobii(),
+        _lsl(),
         _display(),
     ]
     free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
@@ -94,11 +95,26 @@ def _graphics() -> Finding:
 
 
 def _tobii() -> Finding:
-    version = _version("tobii-research")
-    if version:
-        return Finding("Tobii SDK", True, version)
+    own, embedded = _version("tobii-research"), _version("tittapy")
+    if own or embedded:
+        names = [
+            f"{name} {version}"
+            for name, version in (("tobii-research", own), ("tittapy", embedded))
+            if version
+        ]
+        return Finding("Tobii SDK", True, ", ".join(names))
     return Finding(
-        "Tobii SDK", True, "not installed: its wheels exist for Python 3.10 on Linux and Windows only"
+        "Tobii SDK",
+        True,
+        "not installed: tobii-research has wheels for Python 3.10 on Linux and Windows only, "
+        "tittapy brings it to newer ones",
+    )
+
+
+def _lsl() -> Finding:
+    version = _version("pylsl")
+    return Finding(
+        "LSL", True, f"pylsl {version}" if version else "not installed; get it with: pip install pylsl"
     )
 
 

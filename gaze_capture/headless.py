@@ -99,8 +99,8 @@ def record_headless(
         raise UserError(f"A recording must last longer than 0 s, not {seconds:g}.")
     told: queue.SimpleQueue[TrackerEvent] = queue.SimpleQueue()
     unwatch = tracker.watch(told.put)
-    tracker.open()
     try:
+        tracker.open()
         with RecordingWriter(folder, header_of(tracker, folder.name, annotator)) as writer:
             intake = _Intake(writer, seconds)
             rates = _Rates(tracker)

@@ -269,10 +269,6 @@ class LslTracker(DeliveringTracker):
                     self._measure_clock(0.0)
             if pause_s:
                 self._closing.wait(pause_s)
-        if self._backward:
-            self.tell(
-                "note", f"{self._backward} samples out of order were left out.", out_of_order=self._backward
-            )
 
     def _clock_after_a_gap(self, now: float) -> float:
         with contextlib.suppress(TimeoutError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 
@@ -11,6 +12,10 @@ from gaze_capture.recording import Samples
 from gaze_capture.trackers.lsl import host_ahead_ns, pylsl
 from gaze_capture.trackers.lsl_layout import PUBLISHED, STREAM_TYPE, describe
 from gaze_capture.trackers.tracker import EyePositions, Tracker
+
+
+def _id(*words: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(("gaze-insight", *words, socket.gethostname())).lower())
 
 
 class GazeOutlet:
@@ -82,8 +87,7 @@ class MarkerOutlet:
     def __init__(self, name: str) -> None:
         lsl = pylsl()
         self._ahead_ns, _ = host_ahead_ns(lsl)
-        source_id = f"gaze-insight-markers-{name}-{socket.gethostname()}".replace(" ", "-")
-        info = lsl.StreamInfo(name, "Markers", 1, lsl.IRREGULAR_RATE, lsl.cf_string, source_id)
+        info = lsl.StreamInfo(name, "Markers", 1, lsl.IRREGULAR_RATE, lsl.cf_string, _id("markers", name))
         info.desc().append_child("channels").append_child("channel").append_child_value("label", "event")
         self._outlet = lsl.StreamOutlet(info)
 
