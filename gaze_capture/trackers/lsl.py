@@ -46,6 +46,11 @@ def pylsl() -> Any:
         ) from None
 
 
+def _unreachable() -> tuple[type[Exception], ...]:
+    """Return what the library raises when a stream does not answer, or is gone and cannot be recovered."""
+    return TimeoutError, importlib.import_module("pylsl.util").LostError
+
+
 def _quieten() -> None:
     """Keep liblsl from writing of every connection on stderr, unless someone has configured it."""
     files = ("lsl_api.cfg", "~/lsl_api/lsl_api.cfg", "/etc/lsl_api/lsl_api.cfg")
@@ -180,11 +185,10 @@ class LslTracker(DeliveringTracker):
         return self._label
 
     def _connected_to(self, info: Any) -> tuple[Any, Layout]:
-        lsl = pylsl()
-        inlet = lsl.StreamInlet(info, max_buflen=360, recover=bool(info.source_id()))
+        inlet = pylsl().StreamInlet(info, max_buflen=360, recover=bool(info.source_id()))
         try:
             return inlet, Layout(inlet.info(5.0).as_xml(), self._screen, self._min_confidence)
-        except (TimeoutError, lsl.LostError):
+        except _unreachable():
             raise UserError(f"The LSL stream {info.name()!r} does not answer: restart its sender.") from None
 
     def _connect(self) -> None:
@@ -193,7 +197,7 @@ class LslTracker(DeliveringTracker):
             self._measure_clock(5.0)
             if not self._nominal:
                 self._measure_rate()
-        except (TimeoutError, pylsl().LostError):
+        except _unreachable():
             raise UserError(f"The LSL stream {self._label} does not answer: restart its sender.") from None
 
     def _measure_rate(self) -> None:
@@ -248,7 +252,7 @@ class LslTracker(DeliveringTracker):
         while not self._closing.is_set():
             try:
                 values, stamps = self._inlet.pull_chunk(0.1, 1024, min_samples=1, as_numpy=True)
-            except pylsl().LostError:
+            except _unreachable():
                 self._reconnect()
                 heard = time.monotonic()
                 continue
@@ -288,7 +292,7 @@ class LslTracker(DeliveringTracker):
             try:
                 self._inlet, layout = self._connected_to(info)
                 self._inlet.open_stream(2.0)
-            except (UserError, TimeoutError, pylsl().LostError):
+            except (UserError, *_unreachable()):
                 self._closing.wait(0.5)
                 continue
             if layout.geometry != self.geometry:
