@@ -312,6 +312,59 @@ def test_a_tracker_that_falls_silent_is_told(tmp_path: Path, monkeypatch: pytest
     assert len(read_recording(tmp_path / "r").time_ns) == 5
 
 
+def test_a_recording_goes_on_when_its_tracker_comes_back(tmp_path: Path) -> None:
+    told: list[str] = []
+    with GazepointServer(rate_hz=100) as server:
+        tracker = GazepointTracker(DESK_SCREEN, server.address)
+        timers = [threading.Timer(1.5, server.stop), threading.Timer(2.5, server.restart)]
+        for timer in timers:
+            timer.start()
+        result = record_headless(
+            tmp_path / "r", tracker, "anna", 5.0, progress=lambda done, total, label: told.append(label)
+        )
+    recording = read_recording(tmp_path / "r")
+    assert 450 <= result.expected <= 501
+    assert 200 < result.stored == result.received == len(recording.time_ns) < 480
+    assert [event.kind for event in recording.events] == ["connection", "connection", "clock"]
+    assert [event.values.get("state") for event in recording.events] == ["lost", "restored", None]
+    assert "Gazepoint GP3HD (123456789)" in recording.events[0].values["text"]
+    assert recording.events[2].values["jumped_s"] < -900
+    assert (np.diff(recording.time_ns) > 0).all()
+    assert "lost, waiting for it" in told
+
+
+def test_a_tracker_that_does_not_come_back_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaze_capture.headless.RETURN_S", 0.5)
+    with GazepointServer() as server:
+        tracker = GazepointTracker(DESK_SCREEN, server.address)
+        threading.Timer(1.2, server.stop).start()
+        with pytest.raises(UserError, match="did not come back"):
+            record_headless(tmp_path / "r", tracker, "anna", 60)
+    assert tracker.ended
+    assert read_recording(tmp_path / "r").events[-1].values["state"] == "lost"
+
+
+class SlowingTracker(MouseTracker):
+    """Halves its rate after a second, as trackers do that are told to."""
+
+    def _due(self, elapsed_ns: int) -> int | None:
+        return int(min(elapsed_ns, 1e9) * 200 / 1e9 + max(0, elapsed_ns - 1e9) * 100 / 1e9) + 1
+
+    def _time_ns(self, first: int, stop: int) -> Any:
+        number = np.arange(first, stop)
+        elapsed = np.where(number <= 200, number * 5_000_000, 1_000_000_000 + (number - 200) * 10_000_000)
+        if first <= 200 < stop:
+            self.tell("rate", "It measures 100 times a second.", rate_hz=100.0)
+        return self._start_ns + elapsed
+
+
+def test_samples_are_expected_at_the_rate_of_their_time(tmp_path: Path) -> None:
+    result = record_headless(tmp_path / "r", SlowingTracker(DESK_SCREEN, 200), "anna", 2.0)
+    assert result.stored == result.received == 300
+    assert 300 <= result.expected <= 306
+    assert [event.kind for event in read_recording(tmp_path / "r").events] == ["rate"]
+
+
 @pytest.mark.parametrize(
     ("attempt", "told"),
     [
