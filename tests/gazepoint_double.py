@@ -118,11 +118,11 @@ class GazepointServer:
         if what in self.refuse:
             self._send(connection, lock, f'<NACK ID="{what}" />\r\n')
             return
-        told: dict[str, object] = dict(values)
+        told: dict[str, object] = {**values}
         if what == "PRODUCT_ID":
-            told = {"VALUE": "GP3HD", "BUS": "USB3"} | (
-                {"RATE": f"{self.rate_hz:g}"} if self.tell_rate else {}
-            )
+            told = {"VALUE": "GP3HD", "BUS": "USB3"}
+            if self.tell_rate:
+                told["RATE"] = f"{self.rate_hz:g}"
         elif what == "SERIAL_ID":
             told = {"VALUE": "123456789"}
         elif what == "SCREEN_SIZE":

@@ -65,7 +65,7 @@ def assert_equal_to_sent(samples: Samples, server: GazepointServer) -> None:
         ):
             records = [sent[time] for time in times]
             wanted = [float(item[word]) if item[valid] == "1" else np.nan for item in records]
-            np.testing.assert_array_equal(samples[name], np.float32(wanted))
+            np.testing.assert_array_equal(samples[name], np.array(wanted, np.float32))
 
 
 @pytest.mark.parametrize(

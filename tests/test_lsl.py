@@ -111,10 +111,10 @@ def test_pixels_radii_confidence_and_missing_eyes() -> None:
             (90, 960, 540, -32768, -32768, nan, 30),
         ],
     )
-    np.testing.assert_array_equal(samples["left_x"], np.float32([0.5, nan, nan, 0.5]))
-    np.testing.assert_array_equal(samples["left_y"], np.float32([0.5, nan, nan, 0.5]))
-    np.testing.assert_array_equal(samples["right_x"], np.float32([0.25, nan, 0.25, nan]))
-    np.testing.assert_array_equal(samples["pupil_left"], np.float32([3, 3, nan, nan]))
+    np.testing.assert_array_equal(samples["left_x"], np.array([0.5, nan, nan, 0.5], np.float32))
+    np.testing.assert_array_equal(samples["left_y"], np.array([0.5, nan, nan, 0.5], np.float32))
+    np.testing.assert_array_equal(samples["right_x"], np.array([0.25, nan, 0.25, nan], np.float32))
+    np.testing.assert_array_equal(samples["pupil_left"], np.array([3, 3, nan, nan], np.float32))
     assert np.isnan(samples["pupil_right"]).all()
 
 
@@ -232,12 +232,16 @@ def test_a_search_can_be_stopped_and_survives_a_kind_that_fails(monkeypatch: pyt
     def broken(seconds: float) -> Any:
         raise OSError("no driver")
 
+    def slow(seconds: float) -> Any:
+        time.sleep(5)
+        return []
+
     monkeypatch.setitem(discover.__globals__["FINDERS"], "tobii", broken)
     notes: list[str] = []
     assert list(discover(0.1, note=notes.append, kinds=("tobii",))) == []
     assert notes == ["tobii trackers could not be searched for: no driver"]
     stop = threading.Event()
-    monkeypatch.setitem(discover.__globals__["FINDERS"], "tobii", lambda seconds: time.sleep(5) or [])
+    monkeypatch.setitem(discover.__globals__["FINDERS"], "tobii", slow)
     threading.Timer(0.2, stop.set).start()
     assert list(discover(60.0, stop, kinds=("tobii",))) == []
 

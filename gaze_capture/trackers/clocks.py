@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from gaze_capture.recording import Int64s
+from gaze_capture.recording import Floats, Int64s
 
 BUCKET_NS = 500_000_000
 BUCKETS = 60
@@ -104,7 +104,7 @@ class EnvelopeClock:
         self.uncertainty_ns = round(float(np.quantile(np.abs(above), 0.9))) + 100_000
 
 
-def _right_turn(x: np.ndarray, y: np.ndarray, a: int, b: int, c: int) -> bool:  # type: ignore[type-arg]
+def _right_turn(x: Floats, y: Floats, a: int, b: int, c: int) -> bool:
     return bool((x[b] - x[a]) * (y[c] - y[a]) - (y[b] - y[a]) * (x[c] - x[a]) <= 0)
 
 

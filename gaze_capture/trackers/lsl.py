@@ -65,7 +65,10 @@ def host_ahead_ns(lsl: Any) -> tuple[int, int]:
     """Return by how much the host's monotonic clock is ahead of LSL's on this machine, and within how much that is."""
     best: tuple[int, int] | None = None
     for _ in range(20):
-        before = time.monotonic_ns()
+        # Some systems' clocks stand still for 16 ms; just after it moved, it is right.
+        old = before = time.monotonic_ns()
+        while before == old:
+            before = time.monotonic_ns()
         read = round(lsl.local_clock() * 1e9)
         after = time.monotonic_ns()
         if before <= read <= after:
@@ -292,7 +295,7 @@ class LslTracker(DeliveringTracker):
             try:
                 self._inlet, layout = self._connected_to(info)
                 self._inlet.open_stream(2.0)
-            except (UserError, *_unreachable()):
+            except (UserError, OSError, RuntimeError):
                 self._closing.wait(0.5)
                 continue
             if layout.geometry != self.geometry:

@@ -105,9 +105,9 @@ class Layout:
         serial = root.findtext("desc/acquisition/serial_number") or ""
         self.label = " ".join(word for word in (*made, serial and f"({serial})") if word)
 
-    def read(self, values: npt.NDArray[np.floating[Any]]) -> Gaze:
+    def read(self, sent: npt.NDArray[np.number[Any]]) -> Gaze:
         """Return the gaze in the values (N, channels) of a stream."""
-        values = values.astype(np.float64)
+        values: Floats = sent.astype(np.float64)
         left, right = ("both", "both") if self.one_for_both else ("left", "right")
         pupil = np.stack([self._pupil("left", values), self._pupil("right", values)], axis=1)
         left_mm, right_mm = self._position("left", values), self._position("right", values)
@@ -132,7 +132,7 @@ class Layout:
         if pair[0].unit in PIXELS:
             xy = xy / [self.geometry.width_px, self.geometry.height_px]
         confidence = self._of("confidence", eye) or self._of("confidence", "both")
-        valid = (np.abs(xy - 0.5) <= FARTHEST).all(axis=1)
+        valid: npt.NDArray[np.bool_] = np.all(np.abs(xy - 0.5) <= FARTHEST, axis=1)
         if confidence is not None:
             scale = 100.0 if confidence.unit in ("percent", "%") else 1.0
             valid &= values[:, confidence.index] >= self._min_confidence * scale

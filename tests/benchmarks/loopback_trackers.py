@@ -86,7 +86,7 @@ def gazepoint(folder: Path, seconds: float, rate_hz: float = 150.0) -> Loopback:
         [float(item[word]) if item[flag] == "1" else np.nan for word, flag in words] for item in records
     ]
     due = dict(zip(sent_ns.tolist(), server.sent_at_ns, strict=False))
-    return _compared(folder, received, tap, sent_ns, np.float32(values), due)
+    return _compared(folder, received, tap, sent_ns, np.array(values, dtype=np.float32), due)
 
 
 def _compared(
