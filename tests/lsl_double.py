@@ -47,9 +47,11 @@ class LslSender:
         source_id: str | None = None,
         kind: str = "Gaze",
         running: bool = True,
+        ahead_s: float = 0.0,
     ) -> None:
         self.lsl: Any = importlib.import_module("pylsl")
         self.rate_hz = rate_hz
+        self.ahead_s = ahead_s
         self.name = f"test {next(_numbers)}"
         self.source_id = f"test-{uuid.uuid4().hex[:8]}" if source_id is None else source_id
         info = self.lsl.StreamInfo(
@@ -92,7 +94,7 @@ class LslSender:
             due = int((self.lsl.local_clock() - begin) * self.rate_hz) + 1
             if due > done:
                 block = rng.random((due - done, self._channels), dtype=np.float32) + np.float32(0.01)
-                times = begin + np.arange(done, due) / self.rate_hz
+                times = begin + np.arange(done, due) / self.rate_hz + self.ahead_s
                 done = due
                 if not self.pausing.is_set():
                     blocks.append(block)

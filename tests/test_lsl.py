@@ -174,6 +174,18 @@ def test_a_stream_that_sends_at_another_rate_than_it_says_is_told() -> None:
         assert seen.tracker.rate_hz == pytest.approx(60, rel=0.05)
 
 
+@pytest.mark.parametrize("ahead_s", [1.7e9, -1000.0])
+def test_a_sender_with_a_clock_of_its_own_is_timed_by_its_arrivals(ahead_s: float) -> None:
+    with LslSender(100.0, ahead_s=ahead_s) as sender, Watched(LslTracker(sender.source_id)) as seen:
+        wait_until(lambda: seen.count > 150)
+        assert seen.kinds() == ["note"]
+        # When it was due, as far as that can be known.
+        late_ns = seen.samples["time_ns"] - (seen.samples["device_time_ns"] - round(ahead_s * 1e9))
+        assert 0 <= np.median(late_ns[50:]) < 50_000_000
+        assert seen.tracker.clock is not None
+        assert seen.tracker.clock.offset_ns == pytest.approx(-ahead_s * 1e9, abs=50_000_000)
+
+
 def test_a_pause_is_told_and_nothing_after_it_is_lost() -> None:
     with LslSender(100.0) as sender, Watched(LslTracker(sender.source_id)) as seen:
         wait_until(lambda: seen.count > 20)
@@ -217,7 +229,7 @@ def test_streams_are_found_and_chosen() -> None:
         assert other.source_id not in found
         assert "120 Hz" in found[two.source_id].label
         with pytest.raises(UserError, match="several") as caught:
-            LslTracker()
+            open_tracker("lsl")
         assert one.source_id in str(caught.value)
         assert two.source_id in str(caught.value)
         assert found[two.source_id] in list(discover(1.0, kinds=("lsl",)))

@@ -120,6 +120,11 @@ class HostTimes:
         self._last_device_ns = 0
         self._last_host_ns = 0
 
+    @property
+    def used(self) -> bool:
+        """Whether any time was asked for."""
+        return self._offset_ns is not None
+
     def of(self, device_ns: Int64s, offset_ns: int, arrival_ns: int) -> Int64s:
         """Return the host times of samples (N >= 1) with ascending device times, by the offset as it is known now."""
         last_device_ns = int(device_ns[-1])

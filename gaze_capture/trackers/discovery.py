@@ -120,7 +120,7 @@ def open_tracker(
     if kind == "mouse":
         return MouseTracker(known.geometry("The mouse"), rate_hz or 60.0)
     if kind == "lsl":
-        return LslTracker(address, known, rate_hz)
+        return LslTracker(address or _only("lsl").address, known, rate_hz)
     if kind == "gazepoint":
         return GazepointTracker(known, address or DEFAULT_ADDRESS, rate_hz)
     if kind != "tobii":
@@ -132,10 +132,9 @@ def open_tracker(
 
 def _tobii(address: str | None, known: KnownScreen, rate_hz: float | None) -> Tracker:
     module = _tobii_module()
-    if address is None:
-        address = _only("tobii").address
     if known.px is None:
         raise UserError("A Tobii tracker does not tell the screen's size in pixels (--screen-px): give it.")
+    address = address or _only("tobii").address
     tracker: Tracker = module.TobiiTracker(geometry_px=known.px, address=address, rate_hz=rate_hz)
     return tracker
 

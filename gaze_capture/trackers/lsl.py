@@ -16,7 +16,7 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Floats, Int64s, ScreenGeometry, pack_samples
-from gaze_capture.trackers.clocks import JUMP_NS, HostTimes, RateMeter
+from gaze_capture.trackers.clocks import JUMP_NS, EnvelopeClock, HostTimes, RateMeter
 from gaze_capture.trackers.delivery import DeliveringTracker
 from gaze_capture.trackers.lsl_layout import STREAM_TYPE, Gaze, Layout
 from gaze_capture.trackers.screen import KnownScreen
@@ -26,6 +26,8 @@ SEARCH_S = 2.0
 CLOCK_EVERY_S = 5.0
 SILENT_S = 1.5
 """A stream that sends nothing for so long, or for ten of its intervals, is lost."""
+FOREIGN_NS = 5_000_000_000
+"""Time stamps that are farther than this from their arrival are not of LSL's clock, whatever the sender thinks."""
 
 
 @cache
@@ -106,23 +108,14 @@ def _label(info: Any) -> str:
     return f"{info.name()} on {info.hostname()}, {f'{rate:g} Hz' if rate > 0 else 'irregular rate'}"
 
 
-def _resolve(address: str | None, seconds: float) -> Any | None:
-    """Return the stream of an address as soon as it answers, or the only one there is; None without one."""
-    lsl = pylsl()
-    if address is None:
-        found = find_lsl(seconds)
-        if len(found) > 1:
-            listed = "; ".join(f"{item.address} ({item.label})" for item in found)
-            raise UserError(f"There are several LSL gaze streams: choose one by its address out of {listed}.")
-        if not found:
-            return None
-        address = found[0].address
+def _resolve(address: str, seconds: float) -> Any | None:
+    """Return the stream of an address as soon as it answers; None if none does."""
     quote = '"' if "'" in address else "'"
     if quote in address:
         raise UserError(f"An LSL stream's address cannot have both kinds of quotes: {address}")
     same = " or ".join(f"{name}={quote}{address}{quote}" for name in ("source_id", "uid", "name"))
     kinds = f"type='{STREAM_TYPE}' or type='{STREAM_TYPE.lower()}'"
-    streams = lsl.resolve_bypred(f"({kinds}) and ({same})", 1, seconds)
+    streams = pylsl().resolve_bypred(f"({kinds}) and ({same})", 1, seconds)
     return streams[0] if streams else None
 
 
@@ -134,7 +127,7 @@ class LslTracker(DeliveringTracker):
     Parameters
     ----------
     address
-        The stream's source id, uid or name; may be left out where there is but one.
+        The stream's source id, uid or name.
     screen
         What the caller knows of the screen, for what the stream does not tell.
     rate_hz
@@ -145,7 +138,7 @@ class LslTracker(DeliveringTracker):
     Raises
     ------
     UserError
-        If there is no such stream, there are several, its channels cannot be told, or the screen is not known.
+        If there is no such stream, its channels cannot be told, or the screen is not known.
 
     Attributes
     ----------
@@ -157,7 +150,7 @@ class LslTracker(DeliveringTracker):
 
     def __init__(
         self,
-        address: str | None = None,
+        address: str,
         screen: ScreenGeometry | KnownScreen | None = None,
         rate_hz: float | None = None,
         *,
@@ -166,8 +159,9 @@ class LslTracker(DeliveringTracker):
     ) -> None:
         info = _resolve(address, search_s)
         if info is None:
-            told = f"No LSL gaze stream {address!r}" if address else "No LSL gaze stream"
-            raise UserError(f"{told} answers on this network: start its sender, then try again.")
+            raise UserError(
+                f"No LSL gaze stream {address!r} answers on this network: start its sender, then try again."
+            )
         self._min_confidence = min_confidence
         self._screen = KnownScreen.of(screen)
         self._inlet, self._layout = self._connected_to(info)
@@ -179,6 +173,7 @@ class LslTracker(DeliveringTracker):
         self._address = info.source_id() or info.name()
         self._thread = threading.Thread(target=self._run, name="lsl tracker", daemon=True)
         self._times, self._rate = HostTimes(), RateMeter()
+        self._envelope: EnvelopeClock | None = None
         self._newest_ns = self._begin_ns = 0
         self.out_of_order = 0
 
@@ -222,6 +217,8 @@ class LslTracker(DeliveringTracker):
 
     def _measure_clock(self, timeout_s: float) -> None:
         """Measure the sender's clock; raises TimeoutError if it does not answer."""
+        if self._envelope is not None:
+            return
         # pylsl's own time_correction() does not tell the uncertainty.
         library = importlib.import_module("pylsl.lib").lib
         correction = library.lsl_time_correction_ex
@@ -243,8 +240,7 @@ class LslTracker(DeliveringTracker):
         before = self.clock
         self.clock = measured
         if before is not None and abs(measured.offset_ns - before.offset_ns) > JUMP_NS:
-            seconds = (measured.offset_ns - before.offset_ns) / 1e9
-            self.tell("clock", f"The clock of {self._label} jumped by {-seconds:.3f} s.", jumped_s=-seconds)
+            self._tell_jump((before.offset_ns - measured.offset_ns) / 1e9)
 
     def _run(self) -> None:
         if self._layout.one_for_both:
@@ -315,8 +311,8 @@ class LslTracker(DeliveringTracker):
             return
         self._newest_ns = int(device_ns[-1])
         self._follow_rate(device_ns)
-        assert self.clock is not None
-        time_ns = self._times.of(device_ns, self.clock.offset_ns, time.monotonic_ns())
+        arrival_ns = time.monotonic_ns()
+        time_ns = self._times.of(device_ns, self._offset_ns(device_ns, arrival_ns), arrival_ns)
         fresh = time_ns >= self._begin_ns
         if not fresh.any():
             return
@@ -325,6 +321,28 @@ class LslTracker(DeliveringTracker):
         self.deliver(
             pack_samples(time_ns[fresh], device_ns[fresh], gaze.left_xy, gaze.right_xy, gaze.pupil_mm)
         )
+
+    def _offset_ns(self, device_ns: Int64s, arrival_ns: int) -> int:
+        """Return host minus sender time; by the arrivals where the time stamps are not of LSL's clock."""
+        assert self.clock is not None
+        last_ns = int(device_ns[-1])
+        if not self._times.used and abs(last_ns + self.clock.offset_ns - arrival_ns) > FOREIGN_NS:
+            self._envelope = EnvelopeClock()
+            self.tell(
+                "note", f"{self._label} has a clock of its own; times are found from when its samples arrive."
+            )
+        if self._envelope is None:
+            return self.clock.offset_ns
+        for stamp_ns in device_ns.tolist():
+            before_ns = self._envelope.offset_ns(stamp_ns)
+            if not self._envelope.see(stamp_ns, arrival_ns):
+                self._tell_jump((before_ns - arrival_ns + stamp_ns) / 1e9)
+        offset_ns = self._envelope.offset_ns(last_ns)
+        self.clock = ClockOffset(offset_ns, self._envelope.uncertainty_ns, arrival_ns)
+        return offset_ns
+
+    def _tell_jump(self, seconds: float) -> None:
+        self.tell("clock", f"The clock of {self._label} jumped by {seconds:.3f} s.", jumped_s=seconds)
 
     def _restarted(self, device_ns: Int64s) -> int:
         """Return the newest device time so far, or nothing where the clock began anew."""
