@@ -131,8 +131,8 @@ class _Rates:
         self._tracker = tracker
         self._periods = [(0, tracker.rate_hz)]
 
-    def changed(self, time_ns: int, rate_hz: float) -> None:
-        self._periods.append((time_ns, rate_hz))
+    def changed(self, event: TrackerEvent) -> None:
+        self._periods.append((event.time_ns, event.values.get("rate_hz", self._tracker.rate_hz)))
 
     def expected(self, first_ns: int, seconds: float) -> int:
         """Return how many samples should come within some seconds from the first on."""
@@ -149,8 +149,8 @@ def _store_told(writer: RecordingWriter, rates: _Rates, told: queue.SimpleQueue[
     restored = None
     while not told.empty():
         event = told.get_nowait()
-        if event.kind == "rate" and "rate_hz" in event.values:
-            rates.changed(event.time_ns, event.values["rate_hz"])
+        if event.kind == "rate":
+            rates.changed(event)
         elif event.kind in ("lost", "restored"):
             restored = event.kind == "restored"
         # A failure is kept by the writer and told by the thread that waits.

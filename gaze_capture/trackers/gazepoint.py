@@ -36,6 +36,9 @@ SETTLE_S = 0.8
 """The eyes get so long to reach a calibration target ..."""
 COLLECT_S = 1.0
 """... and are measured on it for so long."""
+FARTHEST_M = 5.0
+LATEST_S = 1e9
+"""A device time beyond this is garbage."""
 GIVE_UP_S = 15.0
 """Calibration has failed when the server tells of no further target for so long."""
 
@@ -306,7 +309,7 @@ class GazepointTracker(DeliveringTracker):
         seconds = record.number("TIME")
         if seconds is None and self._tick_hz > 0 and (ticks := record.number("TIME_TICK")) is not None:
             seconds = ticks / self._tick_hz
-        return None if seconds is None or not math.isfinite(seconds) else round(seconds * 1e9)
+        return None if seconds is None or not abs(seconds) < LATEST_S else round(seconds * 1e9)
 
     def _hand_on(self, taken: list[tuple[int, Message]], offset_ns: int) -> None:
         if not taken:
@@ -337,7 +340,13 @@ class GazepointTracker(DeliveringTracker):
     def _eye_mm(self, record: Message, side: str) -> Millimetres | None:
         """Return an eye's place; the camera is taken to look straight ahead from the middle of the lower edge."""
         x, y, z = (record.number(f"{side}EYE{axis}") for axis in "XYZ")
-        if x is None or y is None or not z or z <= 0 or record.values.get(f"{side}PUPILV", "1") == "0":
+        if (
+            x is None
+            or y is None
+            or z is None
+            or not 0 < z < FARTHEST_M
+            or record.values.get(f"{side}PUPILV", "1") == "0"
+        ):
             return None
         return x * 1000, y * 1000 - self.geometry.height_mm / 2, z * 1000
 

@@ -26,6 +26,8 @@ SEARCH_S = 2.0
 CLOCK_EVERY_S = 5.0
 SILENT_S = 1.5
 """A stream that sends nothing for so long, or for ten of its intervals, is lost."""
+LATEST_S = 9e9
+"""A time stamp beyond this, or none, is garbage."""
 FOREIGN_NS = 5_000_000_000
 """Time stamps that are farther than this from their arrival are not of LSL's clock, whatever the sender thinks."""
 
@@ -302,7 +304,10 @@ class LslTracker(DeliveringTracker):
             return
 
     def _take(self, values: Floats, stamps: Floats) -> None:
-        device_ns = np.round(stamps * 1e9).astype(np.int64)
+        sane = np.abs(stamps) < LATEST_S
+        device_ns, values = np.round(stamps[sane] * 1e9).astype(np.int64), values[sane]
+        if not len(device_ns):
+            return
         newest = np.maximum.accumulate(np.concatenate([[self._restarted(device_ns)], device_ns]))
         ascending = device_ns > newest[:-1]
         self._tell_misplaced(int(len(device_ns) - ascending.sum()))

@@ -47,11 +47,6 @@ class GazeOutlet:
         self.sent = 0
         self._unsubscribe = tracker.subscribe(self._push)
 
-    @property
-    def heard(self) -> bool:
-        """Whether someone listens."""
-        return self._outlet is not None and bool(self._outlet.have_consumers())
-
     def _push(self, block: Samples) -> None:
         values = np.full((len(block), len(PUBLISHED)), np.nan, dtype=np.float32)
         half = len(PUBLISHED) // 2

@@ -6,6 +6,7 @@ Latency is from the moment a sample was due at its sender until the tracker hand
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -117,6 +118,8 @@ def _compared(
 
 def main() -> None:
     """Run both and print a table."""
+    # Nothing leaves the machine.
+    os.environ.setdefault("LSLAPICFG", str(Path(__file__).parents[1] / "lsl_api.cfg"))
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     write = sys.stdout.write
     write(
