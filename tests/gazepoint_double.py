@@ -20,6 +20,8 @@ class GazepointServer:
 
     rate_hz: float = 150.0
     tell_rate: bool = True
+    told_hz: float | None = None
+    """Told instead of the true rate."""
     refuse: tuple[str, ...] = ()
     """Answered with NACK."""
     shred: bool = False
@@ -44,6 +46,7 @@ class GazepointServer:
         self.random = random.Random(0)
         self.clock_ahead_s = 1000.0
         self.hanging = False
+        self.inject: list[str] = []
         self._closing = threading.Event()
         self._sockets: list[socket.socket] = []
         self._listen(0)
@@ -122,7 +125,7 @@ class GazepointServer:
         if what == "PRODUCT_ID":
             told = {"VALUE": "GP3HD", "BUS": "USB3"}
             if self.tell_rate:
-                told["RATE"] = f"{self.rate_hz:g}"
+                told["RATE"] = f"{self.told_hz or self.rate_hz:g}"
         elif what == "SERIAL_ID":
             told = {"VALUE": "123456789"}
         elif what == "SCREEN_SIZE":
@@ -156,6 +159,8 @@ class GazepointServer:
                     time.sleep(left)
                 if self.hanging or (self.drop_every and number % self.drop_every == 0):
                     continue
+                while self.inject:
+                    self._send(connection, lock, self.inject.pop(0))
                 record = self._record(due + self.clock_ahead_s)
                 line = _line("REC", record)
                 if self.swap_every and number % self.swap_every == 0:

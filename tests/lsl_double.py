@@ -47,6 +47,7 @@ class LslSender:
         source_id: str | None = None,
         kind: str = "Gaze",
         running: bool = True,
+        format: str = "cf_float32",
         ahead_s: float = 0.0,
     ) -> None:
         self.lsl: Any = importlib.import_module("pylsl")
@@ -59,7 +60,7 @@ class LslSender:
             kind,
             len(channels),
             rate_hz if nominal_hz is None else nominal_hz,
-            self.lsl.cf_float32,
+            getattr(self.lsl, format),
             self.source_id,
         )
         described = info.desc().append_child("channels")
@@ -83,7 +84,7 @@ class LslSender:
             self._thread.start()
 
     def push(self, values: Any, stamps: Sequence[float]) -> None:
-        self.outlet.push_chunk(np.asarray(values, np.float32), list(stamps))
+        self.outlet.push_chunk(np.asarray(values), list(stamps))
 
     def _run(self) -> None:
         rng = np.random.default_rng(0)

@@ -165,6 +165,31 @@ def test_a_rate_that_is_not_told_is_measured() -> None:
         server.rate_hz = 150.0
 
 
+def test_another_rate_than_the_told_one_is_told() -> None:
+    with GazepointServer(150.0, told_hz=60.0) as server, Watched(server) as seen:
+        assert seen.tracker.rate_hz == 60.0
+        seen.wait_told("rate")
+        assert seen.tracker.rate_hz == pytest.approx(150, rel=0.1)
+        assert seen.events[0].values == {"rate_hz": seen.tracker.rate_hz}
+
+
+def test_records_that_make_no_sense_are_passed_over() -> None:
+    with GazepointServer() as server, Watched(server) as seen:
+        seen.wait_for(20)
+        server.inject += [
+            '<REC TIME="nan" LPOGX="0.5" LPOGY="0.5" LPOGV="1" />\r\n',
+            '<REC TIME="1e300" LPOGX="0.5" />\r\n',
+            '<REC TIME="soon" />\r\n',
+            "<REC />\r\n",
+            '<CAL ID="CALIB_START_PT" PT="x" />\r\n',
+            '<ACK />\r\n<NACK ID="NOBODY_ASKED" />\r\n',
+        ]
+        seen.wait_for(60)
+        assert server.inject == []
+        seen.tracker.close()
+        assert_equal_to_sent(seen.samples, server)
+
+
 def test_a_server_with_only_the_best_point_of_gaze_gives_it_to_both_eyes() -> None:
     with (
         GazepointServer(refuse=("ENABLE_SEND_POG_LEFT", "ENABLE_SEND_POG_RIGHT")) as server,

@@ -60,8 +60,8 @@ def past_stamps(sender: LslSender, order: Iterable[int]) -> list[float]:
 
 def received(channels: Sequence[Words], rows: Sequence[Sequence[float]], **options: Any) -> Samples:
     """Return what a tracker makes of values of channels."""
-    with LslSender(60.0, channels, running=False) as sender:
-        with Watched(LslTracker(sender.source_id, **options)) as seen:
+    with LslSender(60.0, channels, running=False, **options) as sender:
+        with Watched(LslTracker(sender.source_id)) as seen:
             sender.push(rows, past_stamps(sender, range(len(rows))))
             wait_until(lambda: seen.count >= len(rows))
             return seen.samples
@@ -142,6 +142,26 @@ def test_channels_that_cannot_be_told_are_refused_and_listed(channels: Sequence[
         with pytest.raises(UserError, match="no channels of type ScreenX") as caught:
             LslTracker(sender.source_id)
         assert all(words[0] in str(caught.value) for words in channels)
+
+
+def test_texts_are_refused_and_whole_numbers_are_not() -> None:
+    with LslSender(60.0, format="cf_string", running=False) as sender:
+        with pytest.raises(UserError, match="texts"):
+            LslTracker(sender.source_id)
+    pixels = [("x", "both", "ScreenX", "pixels"), ("y", "both", "ScreenY", "pixels")]
+    assert received(pixels, [(960, 540)], format="cf_int16")["left_x"][0] == 0.5
+
+
+def test_time_stamps_that_make_no_sense_are_passed_over() -> None:
+    with LslSender(60.0, running=False) as sender, Watched(LslTracker(sender.source_id)) as seen:
+        stamps = past_stamps(sender, range(4))
+        for stamp in (stamps[0], float("nan"), stamps[1], float("inf"), -1e300, stamps[2]):
+            sender.push([[0.5] * 6], [stamp])
+        wait_until(lambda: seen.count >= 3)
+        sender.push([[0.5] * 6], [stamps[3]])
+        wait_until(lambda: seen.count >= 4)
+        assert seen.count == 4
+        assert seen.events == []
 
 
 def test_the_screen_is_the_streams_or_else_the_callers() -> None:

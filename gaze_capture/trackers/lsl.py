@@ -185,6 +185,8 @@ class LslTracker(DeliveringTracker):
         return self._label
 
     def _connected_to(self, info: Any) -> tuple[Any, Layout]:
+        if info.channel_format() == pylsl().cf_string:
+            raise UserError(f"The LSL stream {info.name()!r} sends texts, not gaze: choose another stream.")
         inlet = pylsl().StreamInlet(info, max_buflen=360, recover=bool(info.source_id()))
         try:
             return inlet, Layout(inlet.info(5.0).as_xml(), self._screen, self._min_confidence)
