@@ -73,6 +73,12 @@ def test_a_gazepoint_tracker_is_recorded_by_its_address(study: Study) -> None:
     assert "start Gazepoint Control" in refused(*arguments)
 
 
+def test_the_doctor_names_the_libraries_of_trackers() -> None:
+    found = values("doctor")
+    assert found["LSL"]["text"].startswith("pylsl 1.")
+    assert found["Tobii SDK"]["ok"]
+
+
 def test_trackers_that_are_not_there_are_told(study: Study) -> None:
     assert (
         "tracker" in refused("record", study.folder, "--tracker", "tobii", "--screen-px", "100x100").lower()

@@ -205,6 +205,13 @@ def test_a_sender_with_a_clock_of_its_own_is_timed_by_its_arrivals(ahead_s: floa
         assert 0 <= np.median(late_ns[50:]) < 200_000_000
         assert seen.tracker.clock is not None
         assert seen.tracker.clock.offset_ns == pytest.approx(-ahead_s * 1e9, abs=200_000_000)
+        # It starts anew.
+        sender.ahead_s -= 500
+        before = seen.count
+        wait_until(lambda: seen.count > before + 50)
+        assert seen.kinds() == ["note", "clock"]
+        assert seen.events[1].values["jumped_s"] == pytest.approx(-500, abs=0.5)
+        assert (np.diff(seen.samples["time_ns"]) > 0).all()
 
 
 def test_a_pause_is_told_and_nothing_after_it_is_lost() -> None:
@@ -277,6 +284,10 @@ def test_a_search_can_be_stopped_and_survives_a_kind_that_fails(monkeypatch: pyt
     monkeypatch.setitem(discover.__globals__["FINDERS"], "tobii", slow)
     threading.Timer(0.2, stop.set).start()
     assert list(discover(60.0, stop, kinds=("tobii",))) == []
+    monkeypatch.setitem(discover.__globals__, "LATE_S", 0.1)
+    notes.clear()
+    assert list(discover(0.1, note=notes.append, kinds=("tobii",))) == []
+    assert "does not come to an end" in notes[0]
 
 
 def test_what_is_published_is_read_back_completely() -> None:

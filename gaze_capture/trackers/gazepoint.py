@@ -131,7 +131,7 @@ class GazepointTracker(DeliveringTracker):
         self._newest_ns: int | None = None
         self._begin_ns: int | None = None
         self.out_of_order = self._backward_now = 0
-        self._clock_told_at = 0.0
+        self._clock_at_s = 0.0
         self._answers: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._asking = threading.Lock()
         self._calibrating: queue.SimpleQueue[Message] | None = None
@@ -250,7 +250,6 @@ class GazepointTracker(DeliveringTracker):
         self._connection = connection
         # The server may have started anew, and its clock with it; EnvelopeClock sees to that.
         self._rate.forget()
-        self.tell("restored", f"{self._label} sends again.")
 
     def _read(self, connection: Connection) -> None:
         heard = time.monotonic()
@@ -265,6 +264,8 @@ class GazepointTracker(DeliveringTracker):
                     calibrating.put(message)
             if records:
                 heard = now
+                if not self._connected:
+                    self.tell("restored", f"{self._label} sends again.")
                 self._take(records)
             elif now - heard > max(SILENT_S, 10 / self.rate_hz):
                 raise TimeoutError("it sends nothing")
@@ -316,8 +317,8 @@ class GazepointTracker(DeliveringTracker):
             return
         device_ns = np.array([device for device, _ in taken], dtype=np.int64)
         now_ns = time.monotonic_ns()
-        if now_ns / 1e9 - self._clock_told_at > CLOCK_EVERY_S or self.clock is None:
-            self._clock_told_at = now_ns / 1e9
+        if now_ns / 1e9 - self._clock_at_s > CLOCK_EVERY_S or self.clock is None:
+            self._clock_at_s = now_ns / 1e9
             self.clock = ClockOffset(offset_ns, self._envelope.uncertainty_ns, now_ns)
         measured = self._rate.see(device_ns)
         if measured is not None and abs(measured / self.rate_hz - 1) > 0.1:

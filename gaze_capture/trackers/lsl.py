@@ -354,6 +354,9 @@ class LslTracker(DeliveringTracker):
     def _restarted(self, device_ns: Int64s) -> int:
         """Return the newest device time so far, or nothing where the clock began anew."""
         if self._newest_ns and device_ns[0] < self._newest_ns - 1_000_000_000:
+            if self._envelope is not None:
+                self._rate.forget()
+                return int(device_ns[0]) - 1
             with contextlib.suppress(TimeoutError):
                 self._measure_clock(1.0)
             if (
