@@ -325,10 +325,26 @@ def _parser() -> argparse.ArgumentParser:
     _gaze_file_options(inspect, ("auto", *FORMATS))
 
     record = add("record", commands.record, "record gaze without a window")
-    record.add_argument("--tracker", required=True, choices=("simulated", "replay"))
-    record.add_argument("--rate", type=_positive, default=None, metavar="HZ")
+    record.add_argument(
+        "--tracker", required=True, choices=("simulated", "replay", "tobii", "lsl", "gazepoint")
+    )
     record.add_argument("--seconds", type=_positive, metavar="S", help="default: 10, or the whole replay")
     record.add_argument("--annotator", default="headless", metavar="A")
+
+    add("trackers", commands.trackers, "list the eye trackers that can be reached from here", study=False)
+
+    bridge = add("bridge", commands.bridge, "publish a tracker's gaze as an LSL stream", study=False)
+    bridge.add_argument("kind", choices=("tobii", "gazepoint", "lsl", "simulated"), metavar="KIND")
+    bridge.add_argument("--name", metavar="N", help="of the stream; default: the tracker's")
+    bridge.add_argument("--seconds", type=_positive, metavar="S", help="default: until Ctrl-C")
+    for command in (record, bridge):
+        command.add_argument("--rate", type=_positive, metavar="HZ", help="where the tracker offers several")
+        command.add_argument("--address", metavar="A", help="as 'trackers' lists it; default: the only one")
+        command.add_argument(
+            "--screen-px", type=_pair(int), metavar="WxH", help="what the tracker does not tell of its screen"
+        )
+        command.add_argument("--screen-mm", type=_pair(float), metavar="WxH")
+        command.add_argument("--distance-mm", type=_positive, metavar="D", help="the eyes' from the screen")
 
     add("recover", commands.recover, "finish recordings that a crash cut off")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from segmentation.study import Study
 
 if TYPE_CHECKING:
     from gaze_capture.detectors import Parameters
+    from gaze_capture.trackers.screen import KnownScreen
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,8 @@ def record(args: argparse.Namespace, progress: Progress) -> Outcome:
     result = record(
         study,
         args.tracker,
+        address=args.address,
+        screen=_screen(args),
         rate_hz=args.rate,
         seconds=args.seconds,
         annotator=args.annotator,
@@ -274,6 +278,46 @@ def record(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome(
         values,
         f"Recorded {result.recording}: {result.stored} of {result.expected} samples expected are stored.",
+    )
+
+
+def _screen(args: argparse.Namespace) -> KnownScreen:
+    from gaze_capture.trackers.screen import KnownScreen
+
+    return KnownScreen(args.screen_px, args.screen_mm, args.distance_mm)
+
+
+def trackers(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight trackers``."""
+    from gaze_capture.trackers.discovery import discover
+
+    notes: list[str] = []
+    found = sorted(discover(note=notes.append), key=lambda item: (item.kind, item.label, item.address))
+    width = max((len(item.kind) for item in found), default=0)
+    lines = [
+        *(["No eye tracker is found."] if not found else []),
+        *(f"{item.kind:<{width}}  {item.label}  --address {shlex.quote(item.address)}" for item in found),
+        *notes,
+    ]
+    return Outcome(
+        {"trackers": [dataclasses.asdict(item) for item in found], "notes": notes}, "\n".join(lines)
+    )
+
+
+def bridge(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight bridge``."""
+    from gaze_capture.trackers.bridge import bridge
+    from gaze_capture.trackers.discovery import open_tracker
+
+    def say(text: str) -> None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    tracker = open_tracker(args.kind, args.address, _screen(args), args.rate)
+    result = bridge(tracker, args.name, args.seconds, say)
+    return Outcome(
+        dataclasses.asdict(result),
+        f"Published {counted(result.sent, 'sample')} in {result.seconds:.1f} s as {result.stream!r}.",
     )
 
 

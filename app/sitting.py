@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gaze_capture.errors import UserError
-from gaze_capture.headless import header_of
+from gaze_capture.headless import header_of, store_event
 from gaze_capture.recording import EventKind, Floats, Placement, Presence, Recording, Samples, ScreenGeometry
 from gaze_capture.recording_codec import RecordingCounts, RecordingWriter
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, look_at, saliency
@@ -66,14 +66,8 @@ class Sitting:
         self._queue.put(block)
 
     def _on_event(self, event: TrackerEvent) -> None:
-        values = {**event.values, "text": event.text}
-        kind: EventKind
-        if event.kind == "lost" or event.kind == "restored":
-            kind, values["state"] = "connection", event.kind
-        else:
-            kind = event.kind
         with contextlib.suppress(UserError, RuntimeError):
-            self._writer.add_event(kind, event.time_ns, values)
+            store_event(self._writer, event)
 
     @property
     def failure(self) -> UserError | None:

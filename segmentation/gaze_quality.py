@@ -18,6 +18,7 @@ from gaze_capture.quality import Validation
 from gaze_capture.recording import Placement, Recording, eye_positions
 from gaze_capture.recording_codec import read_recording
 from gaze_capture.spans import Bools
+from segmentation.gaze_gates import Gates
 from segmentation.progress import Progress, no_progress
 from segmentation.study import Study
 
@@ -197,7 +198,12 @@ Held = dict[tuple[str, str, str | None], tuple[tuple[str, ...], str | None]]
 
 
 def _held_back(study: Study) -> Held:
-    return {}
+    found: Held = {}
+    for state in Gates(study).states:
+        if state.gate.reasons:
+            key = (state.recording, state.gate.image_id, state.gate.target_id)
+            found[key] = (state.gate.reasons, state.overruled_by)
+    return found
 
 
 def _looks_of(recording: Recording, items: Sequence[Fixations], held: Held) -> list[LookQuality]:

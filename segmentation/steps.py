@@ -27,12 +27,13 @@ from gaze_capture.drift_correction import (
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import fixations_of
 from gaze_capture.headless import RecordingResult, record_headless
-from gaze_capture.recording import UNDECIDED
+from gaze_capture.recording import UNDECIDED, ScreenGeometry
 from gaze_capture.recording_codec import Recovered, needs_recovery, read_recording, recover
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, saliency, simulate_sitting
 from gaze_capture.storage import explained_os_errors
+from gaze_capture.trackers.discovery import open_tracker
 from gaze_capture.trackers.replay import ReplayTracker
-from gaze_capture.trackers.simulated import SimulatedTracker
+from gaze_capture.trackers.screen import KnownScreen
 from gaze_capture.trackers.tracker import Tracker
 from segmentation.annotation_time import store_times
 from segmentation.evaluation import Evaluation, evaluate
@@ -379,14 +380,22 @@ def record(
     study: Study,
     tracker: str,
     *,
+    address: str | None = None,
+    screen: ScreenGeometry | KnownScreen | None = None,
     rate_hz: float | None = None,
     seconds: float | None = None,
     annotator: str = "headless",
     progress: Progress = no_progress,
 ) -> RecordingResult:
-    """Record a tracker's gaze without a window or images: ``simulated``, or ``replay`` of the latest recording.
+    """Record a tracker's gaze without a window or images.
 
     Ends after some seconds; by default a replay at its end, anything else after ten.
+
+    Parameters
+    ----------
+    tracker
+        ``replay`` of the latest recording, or a kind that
+        :func:`~gaze_capture.trackers.discovery.open_tracker` knows; so are `address`, `screen` and `rate_hz`.
 
     Raises
     ------
@@ -394,16 +403,14 @@ def record(
         If there is no such tracker, nothing to replay, or the disk refuses.
     """
     source: Tracker
-    if tracker == "simulated":
-        source = SimulatedTracker(rate_hz=rate_hz or 120.0)
-        seconds = 10.0 if seconds is None else seconds
-    elif tracker == "replay":
+    if tracker == "replay":
         ids = study.recording_ids()
         if not ids:
             raise UserError("The study has no recording to replay yet; record or simulate gaze first.")
         source = ReplayTracker(read_recording(study.recordings_folder / ids[-1]))
     else:
-        raise UserError(f"There is no tracker {tracker!r} here; choose simulated or replay.")
+        source = open_tracker(tracker, address, screen, rate_hz)
+        seconds = 10.0 if seconds is None else seconds
     recording_id = new_id("rec-")
     folder = study.new_recording_folder(recording_id)
     result = record_headless(folder, source, annotator, seconds, progress=progress)

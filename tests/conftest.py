@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["LSLAPICFG"] = str(Path(__file__).with_name("lsl_api.cfg"))
 
 import numpy as np
 import pytest
