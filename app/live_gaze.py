@@ -13,6 +13,7 @@ from app.scene import Marks
 from app.sitting import image_xy
 from gaze_capture.online import LiveFixations, OneEuro
 from gaze_capture.recording import Placement, Samples, ScreenGeometry, eye_positions
+from segmentation.enough_gaze import EnoughGaze, GazeAmount
 
 SPAN_S = 2.0
 """Rate and loss are those of so many seconds."""
@@ -28,6 +29,8 @@ class LiveGaze:
         self._px_per_deg = 20.0
         """Image pixels a degree: of the placement when the image came; a zoom changes it no more."""
         self._before_ms = 0.0
+        self._amount: EnoughGaze | None = None
+        self._counted = 0
         self._arrivals: deque[tuple[float, int, int, int]] = deque()
 
     @property
@@ -56,9 +59,19 @@ class LiveGaze:
         """Follow a new placement: of another image or slice (`image`), of another look altogether (`look`)."""
         self._filter.reset()
         if image or look:
+            self._amount, self._counted = None, 0
             self._px_per_deg = 1 / placement.degrees_per_image_px(geometry)
             self._before_ms = 0.0 if look else self.look_ms
             self._fixations = LiveFixations()
+
+    def expect(self, amount: EnoughGaze) -> None:
+        """Judge by this whether the image shown has had enough gaze."""
+        self._amount, self._counted = amount, 0
+
+    @property
+    def amount(self) -> GazeAmount | None:
+        """How much gaze the image shown has had; None where nobody asked."""
+        return self._amount.amount if self._amount is not None else None
 
     def count(self, samples: Samples) -> None:
         """Take samples into account for rate and loss alone."""
@@ -80,9 +93,19 @@ class LiveGaze:
         time_ms = samples["time_ns"] / 1e6
         self._fixations.add(time_ms, points)
         dot = self._filter.follow(time_ms, points)
+        self._add_up()
         if self._panel.show_gaze.isChecked():
             shown = None if dot is None else (dot[0] * self._px_per_deg, dot[1] * self._px_per_deg)
             self._canvas.set_live(shown, self.marks)
+
+    def _add_up(self) -> None:
+        if self._amount is not None:
+            ended_deg, ended_ms = self._fixations.ended(self._counted)
+            for (x, y), duration_ms in zip(
+                (ended_deg * self._px_per_deg).tolist(), ended_ms.tolist(), strict=True
+            ):
+                self._amount.add(x, y, duration_ms)
+            self._counted += len(ended_ms)
 
     def show_meters(self, seconds: float) -> tuple[float, float] | None:
         """Show eyes and amount on the panel; return rate in Hz and loss in percent, None before there are any."""
@@ -93,5 +116,5 @@ class LiveGaze:
         total = max(1, sum(item[1] for item in self._arrivals))
         left, right = (100 * sum(item[eye] for item in self._arrivals) / total for eye in (2, 3))
         self._panel.show_eyes(left, right)
-        self._panel.show_amount(self.look_ms, len(self._fixations), seconds)
+        self._panel.show_amount(self.look_ms, len(self._fixations), seconds, self.amount)
         return count / span, abs(100 - max(left, right))

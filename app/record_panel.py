@@ -20,6 +20,7 @@ from app import theme
 from app.targets_bar import LookFor
 from app.widgets import Button, box, heading, label, line, scrolled, set_role
 from gaze_capture.recording import Presence
+from segmentation.enough_gaze import GazeAmount
 
 EXPECTED_GAZE_MS = 9000.0
 """An image gets about 9 s of gaze in the published sets."""
@@ -293,14 +294,20 @@ class RecordPanel(QFrame):
             bar.setValue(round(percent))
             text.setText(f"{percent:.0f} %")
 
-    def show_amount(self, gaze_ms: float, fixations: int, seconds: float) -> None:
-        """Show how much gaze the image has had, and how long the sitting has lasted."""
-        self.enough.setValue(min(100, round(100 * gaze_ms / EXPECTED_GAZE_MS)))
+    def show_amount(self, gaze_ms: float, fixations: int, seconds: float, amount: GazeAmount | None) -> None:
+        """Show how much gaze the image has had, whether it is enough, and how long the sitting has lasted."""
+        share = amount.progress if amount is not None else gaze_ms / EXPECTED_GAZE_MS
+        self.enough.setValue(min(100, round(100 * share)))
+        # Grey until it is enough.
+        set_role(self.enough, "filling" if amount is not None and not amount.enough else "thin")
         self.enough_text.setText(self.tr("{s:.1f} s").format(s=gaze_ms / 1000))
         minutes, rest = divmod(int(seconds), 60)
+        enough = (
+            self.tr("enough gaze") if amount is not None and amount.enough else self.tr("more gaze helps")
+        )
         self.numbers.setText(
-            self.tr("{n} fixations on this image\nsitting {minutes}:{seconds:02d}").format(
-                n=fixations, minutes=minutes, seconds=rest
+            self.tr("{n} fixations on this image, {enough}\nsitting {minutes}:{seconds:02d}").format(
+                n=fixations, enough=enough, minutes=minutes, seconds=rest
             )
         )
 

@@ -12,11 +12,14 @@ from PySide6.QtCore import QObject, Qt, Signal
 from app.canvas import Canvas
 from app.live_gaze import LiveGaze
 from app.practice import PracticeImage
+from app.scene import Scene
 from app.simulated_looks import SimulatedLooks
 from app.sitting import Sitting
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Placement, Presence
 from gaze_capture.trackers.simulated import SimulatedTracker
+from segmentation.enough_gaze import EnoughGaze
+from segmentation.pseudomask import PRESETS, sigma_px
 from segmentation.study import Study
 
 LEVEL_AFTER_NS = 200_000_000
@@ -42,6 +45,8 @@ class Recorder(QObject):
     """Nothing can be stored any more; the sitting must be ended."""
     look_over = Signal(object)
     """The synthetic clinician has seen enough, and says a Presence or None."""
+    enough = Signal()
+    """The image shown has had enough gaze; told once a look."""
     trouble = Signal(str)
     """What is wrong with the tracker, in a sentence; empty once it is well again."""
 
@@ -57,6 +62,9 @@ class Recorder(QObject):
         self._look_ends: float | None = None
         self._look_presence: Presence | None = None
         self._in_trouble = False
+        self._told_enough = False
+        self.accuracy_deg: float | None = None
+        """As last validated; None where nothing was."""
         self._looks = SimulatedLooks(self)
         self._looks.drawn.connect(self._on_look, Qt.ConnectionType.QueuedConnection)
         self._looks.failed.connect(self.failed, Qt.ConnectionType.QueuedConnection)
@@ -111,12 +119,28 @@ class Recorder(QObject):
         self.placement = placement = sitting.placement
         assert placement is not None
         self.live.place(placement, sitting.tracker.geometry, image=new == "image", look=new == "look")
+        if new != "view":
+            self._expect(placement, scene)
         moved = before is None or not np.array_equal(before.image_from_screen, placement.image_from_screen)
         if new == "view" and not moved:
             return
         self._look_ends = self._look_presence = None
         if isinstance(sitting.tracker, SimulatedTracker) and self._study is not None:
             self._looks.draw(self._study, sitting.tracker, placement, sum(sitting.recording_id.encode()))
+
+    def _expect(self, placement: Placement, scene: Scene) -> None:
+        """Have the gaze on an image judged as its pseudo-mask will be made."""
+        sitting, study = self.sitting, self._study
+        if sitting is None or study is None:
+            return
+        settings = study.pseudomask_settings
+        preset = PRESETS[settings.sigma]
+        height, width = scene.image.shape[:2]
+        degrees = placement.degrees_per_image_px(sitting.tracker.geometry)
+        sigma = sigma_px(preset, settings, degrees, self.accuracy_deg, (height, width))
+        thresholds = settings.thresholds or preset.thresholds
+        self.live.expect(EnoughGaze((height, width), sigma, thresholds))
+        self._told_enough = False
 
     def practise(self, image: PracticeImage) -> None:
         """Follow the gaze on a practice image, which the participant sees now, and store no placement of it."""
@@ -193,6 +217,10 @@ class Recorder(QObject):
         if moved or (relevelled and settled):
             # Zoomed, panned, seen by another window, or the program's window moved: the same image, not as before.
             self._show("view")
+        amount = self.live.amount
+        if amount is not None and amount.enough and not self._told_enough:
+            self._told_enough = True
+            self.enough.emit()
         if self._look_ends is not None and time.monotonic() > self._look_ends:
             self._look_ends = None
             self.look_over.emit(self._look_presence)

@@ -331,8 +331,9 @@ QProgressBar {
     background: $raised; border: none; border-radius: 3px; min-height: 6px; max-height: 6px; color: transparent;
 }
 QProgressBar::chunk { background: $accent; border-radius: 3px; }
-QProgressBar[role="thin"] { min-height: 4px; max-height: 4px; border-radius: 2px; }
+QProgressBar[role="thin"], QProgressBar[role="filling"] { min-height: 4px; max-height: 4px; border-radius: 2px; }
 QProgressBar[role="thin"]::chunk { border-radius: 2px; }
+QProgressBar[role="filling"]::chunk { border-radius: 2px; background: $muted; }
 QSlider::groove:horizontal { background: $border; height: 4px; border-radius: 2px; }
 QSlider::sub-page:horizontal { background: $slider; height: 4px; border-radius: 2px; }
 QSlider::handle:horizontal { background: $muted; width: 12px; height: 12px; margin: -4px 0; border-radius: 6px; }

@@ -178,3 +178,8 @@ class LiveFixations:
         current = self._current()
         values = np.array([*self._ended, *([current] if current else [])], dtype=np.float64).reshape(-1, 3)
         return values[:, :2], values[:, 2]
+
+    def ended(self, after: int = 0) -> tuple[Floats, Floats]:
+        """Return places (F, 2) in degrees and durations (F,) in ms of those that have ended, but for the first few."""
+        values = np.array(self._ended[after:], dtype=np.float64).reshape(-1, 3)
+        return values[:, :2], values[:, 2]

@@ -431,12 +431,15 @@ def make_pseudomask(
             ]
         )
         sigma_parts.append(
-            np.tile(_sigma_px(preset, settings, item, (height, width)), (int(counts.sum()), 1))
+            np.tile(
+                sigma_px(preset, settings, item.degrees_per_px, item.accuracy_deg, (height, width)),
+                (int(counts.sum()), 1),
+            )
         )
     xy_px = np.concatenate(xy_parts) if xy_parts else np.empty((0, 2))
     if not len(xy_px):
         return None
-    duration_ms, sigma_px = np.concatenate(duration_parts), np.concatenate(sigma_parts)
+    duration_ms, sigmas_px = np.concatenate(duration_parts), np.concatenate(sigma_parts)
     lesion = np.concatenate(lesion_parts).astype(np.int64)
     weights = _weights(annotator_parts, duration_ms) if settings.pool == "mean" else {}
     weight = np.array([weights[name] for name in annotator_parts]) if weights else None
@@ -445,11 +448,11 @@ def make_pseudomask(
         # What the annotator told apart stays apart; only the rest is grouped by place.
         free = lesion == NO_LESION
         if free.any():
-            found = clusters_of(xy_px[free], dwelt_ms[free], sigma_px[free], (height, width))
+            found = clusters_of(xy_px[free], dwelt_ms[free], sigmas_px[free], (height, width))
             lesion[free] = np.where(found == NO_LESION, NO_LESION, found + lesion.max() + 1)
     elif settings.lesions == "together":
         lesion[:] = NO_LESION
-    heatmap = lesion_heatmap(xy_px, dwelt_ms, sigma_px, (height, width), lesion)
+    heatmap = lesion_heatmap(xy_px, dwelt_ms, sigmas_px, (height, width), lesion)
     preset = PRESETS[preset_name]
     thresholds = settings.thresholds
     if thresholds is None:
@@ -468,7 +471,7 @@ def make_pseudomask(
         sources=tuple(dict.fromkeys(item.source for item in fixations)),
         xy_px=xy_px,
         duration_ms=duration_ms,
-        sigma_px=sigma_px,
+        sigma_px=sigmas_px,
         degrees_per_px=float(np.mean(known_degrees)) if len(known_degrees) == len(fixations) else None,
         heatmap=refined,
         thresholds=tuple(thresholds),
@@ -497,14 +500,21 @@ def _instances(fixations: Fixations, counts: npt.NDArray[np.bool_]) -> list[int 
     return list(fixations.instance[counts].tolist())
 
 
-def _sigma_px(
-    preset: SigmaPreset, settings: PseudoMaskSettings, fixations: Fixations, shape: tuple[int, int]
+def sigma_px(
+    preset: SigmaPreset,
+    settings: PseudoMaskSettings,
+    degrees_per_px: float | None,
+    accuracy_deg: float | None,
+    shape: tuple[int, int],
 ) -> tuple[float, float]:
+    """Return the kernel's width along x and y in pixels of an image (H, W).
+
+    `degrees_per_px` must be known for a preset in degrees; `accuracy_deg` is None where nothing was validated.
+    """
     height, width = shape
     if preset.sigma_fraction is not None:
         return preset.sigma_fraction * width, preset.sigma_fraction * height
-    assert preset.sigma_deg is not None and fixations.degrees_per_px is not None
+    assert preset.sigma_deg is not None and degrees_per_px is not None
     # An eye that is measured worse was less surely where the tracker says.
-    sigma_deg = math.hypot(settings.sigma_deg or preset.sigma_deg, fixations.accuracy_deg or 0.0)
-    sigma_px = sigma_deg / fixations.degrees_per_px
-    return sigma_px, sigma_px
+    sigma_deg = math.hypot(settings.sigma_deg or preset.sigma_deg, accuracy_deg or 0.0)
+    return sigma_deg / degrees_per_px, sigma_deg / degrees_per_px
