@@ -18,9 +18,14 @@ SIDE_MM = (100.0, 3000.0)
 DISTANCE_MM = (200.0, 2000.0)
 
 
+def name_of(screen: QScreen) -> str:
+    """Return what a screen is called; never empty."""
+    return screen.name() or "screen"
+
+
 def screen_named(name: str) -> QScreen | None:
     """Return a screen by its name, or None where it is not connected."""
-    return next((screen for screen in QGuiApplication.screens() if screen.name() == name), None)
+    return next((screen for screen in QGuiApplication.screens() if name_of(screen) == name), None)
 
 
 def _group(screen: QScreen) -> str:

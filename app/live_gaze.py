@@ -64,6 +64,13 @@ class LiveGaze:
             self._before_ms = 0.0 if look else self.look_ms
             self._fixations = LiveFixations()
 
+    @property
+    def seen(self) -> tuple[float, float]:
+        """Share of the last samples, 0..1, in which the left and the right eye were seen."""
+        total = sum(item[1] for item in self._arrivals)
+        left, right = (sum(item[eye] for item in self._arrivals) / max(1, total) for eye in (2, 3))
+        return left, right
+
     def expect(self, amount: EnoughGaze) -> None:
         """Judge by this whether the image shown has had enough gaze."""
         self._amount, self._counted = amount, 0
@@ -113,8 +120,7 @@ class LiveGaze:
             return None
         span = max(self._arrivals[-1][0] - self._arrivals[0][0], 1e-3)
         count = sum(item[1] for item in list(self._arrivals)[1:])
-        total = max(1, sum(item[1] for item in self._arrivals))
-        left, right = (100 * sum(item[eye] for item in self._arrivals) / total for eye in (2, 3))
+        left, right = (100 * share for share in self.seen)
         self._panel.show_eyes(left, right)
         self._panel.show_amount(self.look_ms, len(self._fixations), seconds, self.amount)
         return count / span, abs(100 - max(left, right))

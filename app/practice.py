@@ -1,4 +1,4 @@
-"""Practice before the first image: two made-up pictures, each with a word on how it went."""
+"""Practice before the first image: made-up pictures, each with a word on how it went."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, look_at
 from gaze_capture.synthetic_eye import Script
 from segmentation.phantoms import Phantom, make_phantom
 
-IMAGES = 2
 SIZE_PX = 512
 FIRST_SEED = 11
 
@@ -46,7 +45,7 @@ class PracticeLook:
 
 
 class PracticeImage:
-    """One of the two pictures, the same for everyone."""
+    """A made-up picture; each number is the same one for everyone."""
 
     def __init__(self, number: int) -> None:
         self._phantom: Phantom = make_phantom(FIRST_SEED + number, "polyp", SIZE_PX, absent_share=0.0)

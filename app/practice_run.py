@@ -6,7 +6,7 @@ import time
 
 from PySide6.QtCore import QObject, Signal
 
-from app.practice import IMAGES, PracticeImage, PracticeLook
+from app.practice import PracticeImage, PracticeLook
 from app.recorder import Recorder
 from app.stage import Stage
 
@@ -19,12 +19,13 @@ class PracticeRun(QObject):
     def __init__(self, recorder: Recorder, stage: Stage, parent: QObject) -> None:
         super().__init__(parent)
         self._recorder, self._stage = recorder, stage
-        self._number = -1
+        self._images, self._number = 0, -1
         self._image: PracticeImage | None = None
         self._judged = False
 
-    def start(self) -> None:
-        """Show the first image."""
+    def start(self, images: int) -> None:
+        """Show the first of so many images."""
+        self._images = images
         self._number = -1
         self._note(True)
         self._next()
@@ -50,7 +51,7 @@ class PracticeRun(QObject):
 
     def _next(self) -> None:
         self._number += 1
-        if self._number >= IMAGES:
+        if self._number >= self._images:
             self._end()
             return
         self._judged = False
@@ -59,7 +60,7 @@ class PracticeRun(QObject):
         self._stage.say(
             self.tr(
                 "Practice {n} of {all}: find the round bulge and look all over it, then press Space."
-            ).format(n=self._number + 1, all=IMAGES)
+            ).format(n=self._number + 1, all=self._images)
         )
         self._recorder.practise(self._image)
 

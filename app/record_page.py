@@ -8,13 +8,15 @@ from collections.abc import Callable
 from platformdirs import user_data_path
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent, QMouseEvent
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QApplication, QHBoxLayout, QVBoxLayout, QWidget
 
 from app.canvas import Canvas
 from app.canvas_frame import NO_MARKS, CanvasFrame
 from app.centre import Centre
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList
+from app.keymap import Action, Keymap
+from app.known_screens import known_geometry, screen_named
 from app.latest import NO_FLICKER_MS, Latest
 from app.live_gaze import LiveGaze
 from app.page import Page
@@ -27,17 +29,20 @@ from app.replay_bar import ReplayBar
 from app.replaying import Replaying
 from app.saving import saving
 from app.scene import SceneCache, bare, with_changes
-from app.screen_trackers import geometry_of, tracker_of
 from app.session import Session
+from app.session_plan import SessionPlan
 from app.sitting import Sitting, save
 from app.stage import Stage
 from app.targets_bar import beside
 from app.texts import short_name
-from app.volumes import entries, marks_of
+from app.tracker_choice import TrackerChoice
+from app.volumes import entries, entry_of, marks_of
 from app.widgets import box
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Placement, Presence
 from gaze_capture.trackers.mouse import MouseTracker
+from segmentation.consent import has_consented
+from segmentation.session_options import SessionOptions, load_options
 from segmentation.study import Study
 
 TICK_MS = 16
@@ -61,6 +66,9 @@ class RecordPage(Page):
         self._cache: SceneCache | None = None
         self._cached_study: Study | None = None
         self._saving = False
+        self._picked: str | None = None
+        """The image that someone chose in the list, and wants to begin with."""
+        self.plan: SessionPlan | None = None
         self._known = NOTHING_KNOWN
         self._facts = Latest(self)
         self._facts.answered.connect(self._learn)
@@ -76,13 +84,18 @@ class RecordPage(Page):
             "unsure": self.tr("Unsure"),
             "ungradable": self.tr("Ungradable"),
         }
+        self.keymap = Keymap(session.settings, self)
         self.panel = RecordPanel()
+        self.panel.set_keymap(self.keymap)
+        self.trackers = TrackerChoice(self.panel, self)
+        self.trackers.told.connect(self.error)
         self.panel.annotator_named.connect(self.session.set_annotator)
         self.panel.tracker_chosen.connect(self._show_tracker_choice)
         self.panel.start_wanted.connect(self.start)
         self.panel.end_wanted.connect(self.end)
         self.panel.left.connect(lambda word: self.go(1) if word is None else self.say(word))
         self.panel.lesion_wanted.connect(self.next_lesion)
+        self.panel.options_wanted.connect(self.change_options)
         self.panel.found_wanted.connect(self.found)
         self.panel.look_for.target_chosen.connect(self.look_for)
         self.panel.look_for.together_wanted.connect(lambda _: self._change_look())
@@ -98,6 +111,7 @@ class RecordPage(Page):
         self.recorder = Recorder(LiveGaze(self.canvas, self.panel), self)
         self.recorder.failed.connect(self._fail)
         self.recorder.look_over.connect(self._look_over)
+        self.recorder.enough.connect(self._enough)
         self.recorder.trouble.connect(lambda text: self.panel.show_hint(text, "danger" if text else "muted"))
         self.replay_bar = ReplayBar()
         self.replaying = Replaying(self.recorder.live, self.replay_bar, self)
@@ -127,7 +141,7 @@ class RecordPage(Page):
         middle.addWidget(self.replay_bar)
         layout.addLayout(middle, 1)
         layout.addWidget(self.panel)
-        self.list.chosen.connect(self.session.set_image)
+        self.list.chosen.connect(self._pick)
         self.setFocusProxy(self.canvas)
         self._show_tracker_choice()
 
@@ -187,7 +201,8 @@ class RecordPage(Page):
 
     def _list_images(self, study: Study) -> None:
         target = self.session.target_id
-        self.list.set_rows([gaze_row(self._known, entry, target, self._words) for entry in entries(study)])
+        listed = self.plan.entries if self.plan is not None else entries(study)
+        self.list.set_rows([gaze_row(self._known, entry, target, self._words) for entry in listed])
 
     def _list_recordings(self, study: Study) -> None:
         self.panel.recordings.clear()
@@ -282,50 +297,131 @@ class RecordPage(Page):
 
     # A sitting
 
+    def _pick(self, image_id: str) -> None:
+        self._picked = image_id
+        self.session.set_image(image_id)
+
+    def change_options(self) -> None:
+        """Ask how this study's sessions are held."""
+        from app.session_options_dialog import SessionOptionsDialog
+
+        study = self.session.study
+        if study is not None:
+            dialog = SessionOptionsDialog(self, study, self.session.settings)
+            dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+            dialog.open()
+
     def start(self) -> None:
-        """Begin a sitting, or a replay."""
+        """Begin a sitting, or a replay; whoever is measured for the first time in this study is asked first."""
         study = self.session.study
         if study is None or self.busy or not self.panel.start_button.isEnabled():
             return
-        kind = self.panel.tracker.currentData()
+        annotator = self.panel.annotator.text().strip() or self.session.annotator
+        self.session.set_annotator(annotator)
         try:
-            if kind == "replay":
+            if self.trackers.kind == "replay":
                 self.replaying.start(study, self.panel.recordings.currentData())
+                self._begun(replay=True)
+                return
+            # A pointer is no gaze, and a rehearsal with a simulated eye measures nobody.
+            asked = self.trackers.is_device or self.panel.calibrate.isChecked()
+            if asked and not has_consented(study, annotator):
+                self._ask_consent(study, annotator)
             else:
-                self._start_sitting(study, kind)
+                self._start_sitting(study, annotator)
         except UserError as error:
             self.error.emit(str(error), "")
+
+    def _ask_consent(self, study: Study, annotator: str) -> None:
+        from app.consent_dialog import ConsentDialog
+
+        def given(name: str) -> None:
+            self.session.set_annotator(name)
+            self.panel.annotator.setText(name)
+            self.start()
+
+        dialog = ConsentDialog(self, study, annotator)
+        dialog.given.connect(given)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
+
+    def _start_sitting(self, study: Study, annotator: str) -> None:
+        options = load_options(study)
+        screen = screen_named(options.participant_screen) if options.participant_screen else None
+        if options.participant_screen and screen is None:
+            raise UserError(
+                f"The display {options.participant_screen} is not connected: plug it in, or choose another in the "
+                "session options."
+            )
+        if not self._make_plan(study, annotator, options):
             return
+        shown_on = screen or self.canvas.screen()
+        make = self.trackers.maker(
+            study,
+            self.session.target_id,
+            known_geometry(self.session.settings, shown_on),
+            float(self.panel.rate.value()),
+        )
+        calibrate = self.panel.calibrate.isChecked()
+        beginning = Beginning(
+            make,
+            study,
+            annotator,
+            self.session.target_id,
+            screen=screen,
+            calibrate=calibrate,
+            practice=options.practice_n if options.practice else 0,
+            anchor_every=(options.anchor_every_n or 0) if calibrate else 0,
+            store_folder=user_data_path("gaze-insight", appauthor=False) / "calibrations",
+        )
+        self._begun(replay=False)
+        if self.trackers.is_device:
+            self.panel.show_hint(self.tr("Connecting to the tracker…"))
+            self.flow.start(beginning)
+        else:
+            # These are there at once.
+            tracker = make()
+            tracker.open()
+            self.flow.begin_with(beginning, tracker)
+
+    def _make_plan(self, study: Study, annotator: str, options: SessionOptions) -> bool:
+        """Plan the sitting and go to where it begins; False where everything is done."""
+        look_for = self.panel.look_for
+        together = look_for.is_together(study.targets)
+        order: list[str | None] = [None] if together else list(look_for.order(study.targets))
+        if not order:
+            order = [self.session.target_id]
+        plan = SessionPlan(study, annotator, options, order)
+        current = self.session.image_id
+        if current is not None and self._picked == current:
+            plan.include(entry_of(study, current))
+        elif plan.empty:
+            self.panel.show_hint(
+                self.tr(
+                    "All images have been looked at. Choose one in the list to look at it again, or change what is "
+                    "left out in the session options."
+                ),
+                "warning",
+            )
+            return False
+        self.plan = plan
+        listed = {name for entry in plan.entries for name in entry.slices}
+        if current not in listed or (options.order != "as-is" and self._picked != current):
+            first = plan.entries[0]
+            self.session.image_id = first.image.id
+            target_id = plan.first_target(first, order)
+            if target_id is not None:
+                self.session.target_id = target_id
+        self._list_images(study)
+        return True
+
+    def _begun(self, *, replay: bool) -> None:
         self.list.setEnabled(False)
-        self.panel.show_running(True, replay=kind == "replay")
+        self.panel.show_running(True, replay=replay)
         self.recorder.live.begin()
         self.panel.show_hint("")
         self._timer.start()
         self.canvas.setFocus()
-
-    def _start_sitting(self, study: Study, kind: str) -> None:
-        tracker = tracker_of(
-            kind,
-            study,
-            self.session.target_id,
-            geometry_of(self.canvas.screen()),
-            float(self.panel.rate.value()),
-        )
-        annotator = self.panel.annotator.text().strip() or self.session.annotator
-        self.session.set_annotator(annotator)
-        beginning = Beginning(
-            lambda: tracker,
-            study,
-            annotator,
-            self.session.target_id,
-            screen=self.panel.screen_chosen(),
-            calibrate=self.panel.calibrate.isChecked(),
-            practice=self.panel.practice.isChecked(),
-            store_folder=user_data_path("gaze-insight", appauthor=False) / "calibrations",
-        )
-        # These are there at once.
-        tracker.open()
-        self.flow.begin_with(beginning, tracker)
 
     # In the middle of one
 
@@ -374,10 +470,28 @@ class RecordPage(Page):
         self.session.image_id = image_id or self.session.image_id
         self._show_image()
         self.recorder.show("look")
+        if self.plan is not None:
+            self.plan.shown()
+            self._tell_why(sitting)
+
+    def _tell_why(self, sitting: Sitting | None) -> None:
+        """Say why an image is shown again."""
+        plan, image_id = self.plan, self.session.image_id
+        item = plan.item(image_id, sitting.target_id) if plan and sitting and image_id else None
+        if sitting is not None and item is not None and item.again:
+            self.recorder.guarded(
+                lambda: sitting.note("look_again", {"image_id": item.image_id, "target_id": item.target_id})
+            )
+            reasons = "; ".join(item.reasons)
+            self.panel.show_hint(self.tr("Look again: {reasons}.").format(reasons=reasons), "warning")
 
     def _fail(self, text: str) -> None:
         self.error.emit(text, "")
         self.end()
+
+    def _enough(self) -> None:
+        if self.plan is not None and self.plan.options.sound:
+            QApplication.beep()
 
     def _look_over(self, presence: Presence | None) -> None:
         if self.panel.by_itself.isChecked():
@@ -393,6 +507,9 @@ class RecordPage(Page):
         # It may have ended in this very tick.
         if self.sitting is not None:
             self._show_meters(self.sitting.tracker.name, self.sitting.seconds)
+            self.panel.eye_box.show_eyes(self.sitting.tracker.eyes, *self.recorder.live.seen)
+            if self.plan is not None and self.plan.time_is_up and self.flow.phase == "images":
+                self.go(1)
 
     def _show_replayed(self, placement: Placement) -> None:
         study = self.session.study
@@ -473,8 +590,22 @@ class RecordPage(Page):
                 return
             image_id, self.session.target_id = following
             self._show_look(image_id)
+            if step > 0:
+                self._between()
 
         self.recorder.guarded(move)
+
+    def _between(self) -> None:
+        """Offer a break, or check the drift, where one is due before the image that was just shown is looked at."""
+        plan = self.plan
+        if plan is None or self.flow.phase != "images":
+            return
+        plan.looked()
+        if plan.break_due:
+            plan.rested()
+            self.flow.offer_break()
+        elif self.flow.anchor_due():
+            self.flow.check_drift()
 
     def end(self) -> None:
         """End the sitting or the replay; fixations are detected and stored in a thread."""
@@ -482,6 +613,7 @@ class RecordPage(Page):
         sitting, study = self.recorder.release(), self.session.study
         self.replaying.end()
         self.flow.end()
+        self.plan = self._picked = None
         self.canvas.set_live(None, None)
         self.list.setEnabled(True)
         self.panel.show_running(False)
@@ -514,8 +646,7 @@ class RecordPage(Page):
         """Take keys before the canvas does while someone is recorded; pass the pointer on that stands in for eyes."""
         tracker = self.sitting.tracker if self.sitting is not None else None
         if tracker is not None and event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent):
-            tab = event.key() in (Qt.Key.Key_Tab, Qt.Key.Key_Backtab)
-            return not tab and self._handle_in_sitting(event)
+            return self._handle_in_sitting(event)
         if event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent):
             return self.replaying.handle_key(event)
         if isinstance(tracker, MouseTracker) and isinstance(watched, Canvas) and watched is self.stage.seen:
@@ -527,40 +658,42 @@ class RecordPage(Page):
                 tracker.leave()
         return super().eventFilter(watched, event)
 
-    def _actions(self) -> dict[int, Callable[[], None]]:
-        """Return what keys do in the middle of a sitting."""
-        key = Qt.Key
-        return {
-            key.Key_Space: lambda: self.go(1),
-            key.Key_Backspace: lambda: self.go(-1),
-            key.Key_0: lambda: self.say("absent"),
-            key.Key_Q: lambda: self.say("unsure"),
-            key.Key_U: lambda: self.say("ungradable"),
-            key.Key_F: self.found,
-            key.Key_L: self.next_lesion,
-            key.Key_P: self.flow.pause_or_resume,
-            key.Key_D: self.flow.check_drift,
-            key.Key_Escape: self.end,
+    def _act(self, action: Action) -> None:
+        """Do what a key means in the middle of a sitting."""
+        acts: dict[Action, Callable[[], None]] = {
+            "next": lambda: self.go(1),
+            "back": lambda: self.go(-1),
+            "nothing": lambda: self.say("absent"),
+            "unsure": lambda: self.say("unsure"),
+            "ungradable": lambda: self.say("ungradable"),
+            "found": self.found,
+            "next_lesion": self.next_lesion,
+            "next_target": lambda: self.next_target(1),
+            "previous_target": lambda: self.next_target(-1),
+            "pause": self.flow.pause_or_resume,
+            "drift_check": self.flow.check_drift,
+            "end": self.end,
         }
+        acts[action]()
 
     def _handle_in_sitting(self, event: QKeyEvent) -> bool:
         """Act on a key in the middle of a sitting; returns whether it was taken."""
-        key, plain = event.key(), not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
-        act = self._actions().get(key) if plain else None
-        if self.flow.phase != "images":
-            if plain and key == Qt.Key.Key_Space:
-                if not event.isAutoRepeat():
-                    self.flow.space()
+        action = self.keymap.action_of(event)
+        if action in ("next_target", "previous_target") and not self.canvas.takes_tab:
+            # There is but one target: Tab goes on to the next control.
+            return False
+        if action is not None:
+            if event.isAutoRepeat():
                 return True
-            if key not in (Qt.Key.Key_P, Qt.Key.Key_D, Qt.Key.Key_Escape):
-                act = None
-        if act is not None:
-            if not event.isAutoRepeat():
-                act()
+            if self.flow.phase == "images" or action in ("pause", "drift_check", "end"):
+                self._act(action)
+            elif action == "next":
+                self.flow.space()
             return True
         if self.flow.phase == "images" and self.frame.slices.handle_key(event):
             return True
-        if key in VIEW_KEYS and plain:
+        plain = not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+        if event.key() in VIEW_KEYS and plain:
             return self.stage.seen.handle_key(event)
         # No letter may leave the page, or toggle a layer, in the middle of a recording.
         return plain and bool(event.text())

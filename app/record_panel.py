@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QGuiApplication, QScreen
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -17,8 +16,11 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
+from app.eye_box import EyeBox
+from app.keymap import Action, Keymap, shown
+from app.screen_trackers import VIEWING_DISTANCE_MM
 from app.targets_bar import LookFor
-from app.widgets import Button, box, heading, label, line, scrolled, set_role
+from app.widgets import Button, IconButton, box, heading, label, line, scrolled, set_role
 from gaze_capture.recording import Presence
 from segmentation.enough_gaze import GazeAmount
 
@@ -39,11 +41,17 @@ class RecordPanel(QFrame):
     found_wanted = Signal()
     pause_wanted = Signal()
     drift_wanted = Signal()
+    options_wanted = Signal()
+    keys_wanted = Signal()
+    search_wanted = Signal()
 
     def __init__(self) -> None:
         super().__init__()
         self.setObjectName("panelRight")
         self.setFixedWidth(324)
+        self._keymap: Keymap | None = None
+        self._flow = (False, False)
+        self._phase = "images"
         outer = QVBoxLayout(self)
         box(outer, spacing=0)
         body = QWidget()
@@ -61,11 +69,6 @@ class RecordPanel(QFrame):
         self.rate.setValue(120)
         self.rate.setSuffix(" Hz")
         self.rate.lineEdit().setTextMargins(8, 0, 0, 0)
-        self.display = QComboBox()
-        self.display.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.display.setToolTip(self.tr("Where the annotator sees the images"))
-        self.display_label = label(self.tr("Display"), "muted")
-        self.list_screens()
         self.annotator = QLineEdit()
         self.annotator.editingFinished.connect(lambda: self.annotator_named.emit(self.annotator.text()))
         self.about = label("", "muted", wrap=True)
@@ -80,16 +83,21 @@ class RecordPanel(QFrame):
             label(self.tr("Recording"), "muted"),
             label(self.tr("Rate"), "muted"),
         )
+        self.search_button = IconButton(
+            "magnifying-glass",
+            self.tr("Search for eye trackers on this computer and its network"),
+            on_click=self.search_wanted.emit,
+        )
         rows = (
             (label(self.tr("Tracker"), "muted"), self.tracker),
             (self.recording_label, self.recordings),
             (self.rate_label, self.rate),
-            (self.display_label, self.display),
             (label(self.tr("Annotator"), "muted"), self.annotator),
         )
         for row, (name, widget) in enumerate(rows):
             grid.addWidget(name, row, 0)
-            grid.addWidget(widget, row, 1)
+            grid.addWidget(widget, row, 1, 1, 1 if row == 0 else 2)
+        grid.addWidget(self.search_button, 0, 2)
         self.look_for = LookFor()
         column.addWidget(self.look_for)
         self._setup_title = heading(self.tr("Setup"))
@@ -100,10 +108,18 @@ class RecordPanel(QFrame):
         column.addWidget(self.by_itself)
         self.calibrate = QCheckBox(self.tr("Calibrate and validate first"))
         column.addWidget(self.calibrate)
-        self.practice = QCheckBox(self.tr("Two practice images first"))
-        column.addWidget(self.practice)
+        self.options_button = Button(
+            self.tr("Session options…"), "sliders-horizontal", "", self.options_wanted.emit
+        )
+        self.options_button.setToolTip(self.tr("Order, time limits, breaks, drift checks, display, sound"))
+        column.addWidget(self.options_button)
         column.addSpacing(theme.WIDE)
+        self.eye_box = EyeBox(VIEWING_DISTANCE_MM)
+        self.eye_box.setMinimumSize(200, 132)
+        self.eye_box.setFixedHeight(132)
+        self.eye_box.hide()
         column.addWidget(heading(self.tr("Now")))
+        column.addWidget(self.eye_box)
         meters = QGridLayout()
         box(meters, spacing=theme.NORMAL)
         meters.setColumnStretch(1, 1)
@@ -146,20 +162,14 @@ class RecordPanel(QFrame):
         box(grid, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.LARGE), spacing=theme.NORMAL)
         self.start_button = Button(self.tr("Start"), "record", "primary", self.start_wanted.emit)
         self.end_button = Button(self.tr("End"), "stop", "", self.end_wanted.emit)
-        self.end_button.setToolTip(self.tr("End the sitting (Esc)"))
         self.next_button = Button("", "arrow-right", "primary", lambda: self.left.emit(None))
         self.nothing_button = self._word(self.tr("Nothing here"), "absent")
         self.unsure_button = self._word(self.tr("Unsure"), "unsure")
         self.ungradable_button = self._word(self.tr("Ungradable"), "ungradable")
         self.lesion_button = Button(self.tr("Next lesion"), "plus", "", self.lesion_wanted.emit)
-        self.lesion_button.setToolTip(
-            self.tr("Another lesion of the same target is looked at from now on; stay on the image (L)")
-        )
         self.found_button = Button(self.tr("Found"), "crosshair", "", self.found_wanted.emit)
-        self.found_button.setToolTip(self.tr("The search is over; what follows is looking all over it (F)"))
         self.pause_button = Button(self.tr("Pause"), "pause", "", self.pause_wanted.emit)
         self.drift_button = Button(self.tr("Drift"), "target", "", self.drift_wanted.emit)
-        self.drift_button.setToolTip(self.tr("See how far the gaze has drifted (D)"))
         grid.addWidget(self.start_button, 0, 0, 1, 6)
         grid.addWidget(self.next_button, 1, 0, 1, 6)
         grid.addWidget(self.nothing_button, 2, 0, 1, 2)
@@ -185,40 +195,25 @@ class RecordPanel(QFrame):
         for button in (self.end_button, *self._while_recording):
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             button.hide()
-        self.show_flow(several=False, volume=False)
+        self.show_flow(False, False)
         self.show_phase("images")
         return controls
 
     def _word(self, text: str, presence: Presence) -> Button:
         return Button(text, role="word", on_click=lambda: self.left.emit(presence))
 
-    def screen_chosen(self) -> QScreen | None:
-        """Return the display that shows the images and nothing else; None: this window shows them."""
-        name = self.display.currentData()
-        return next((screen for screen in QGuiApplication.screens() if screen.name() == name), None)
-
-    def list_screens(self) -> None:
-        """Offer the displays that are plugged in now."""
-        chosen = self.display.currentData()
-        self.display.clear()
-        self.display.addItem(self.tr("In this window"), None)
-        for screen in QGuiApplication.screens():
-            size = screen.geometry().size() * screen.devicePixelRatio()
-            text = self.tr("Full screen: {name}, {w} × {h}")
-            self.display.addItem(
-                text.format(name=screen.name() or self.tr("display"), w=size.width(), h=size.height()),
-                screen.name(),
-            )
-        self.display.setCurrentIndex(max(0, self.display.findData(chosen)))
-
     def show_phase(self, phase: str) -> None:
         """Say on the button whether it pauses or goes on, and leave only what counts now."""
+        self._phase = phase
         paused = phase == "paused"
         self.pause_button.setText(self.tr("Go on") if paused else self.tr("Pause"))
         self.pause_button.set_icon("play" if paused else "pause")
-        self.pause_button.setToolTip(
-            self.tr("Show the image again (P)") if paused else self.tr("Hide the image for a while (P)")
+        tip = (
+            self.tr("Show the image again ({key})")
+            if paused
+            else self.tr("Hide the image for a while ({key})")
         )
+        self.pause_button.setToolTip(tip.format(key=self._key("pause")))
         for button in self._while_recording:
             button.setEnabled(
                 phase == "images" or (paused and button in (self.pause_button, self.drift_button))
@@ -227,35 +222,60 @@ class RecordPanel(QFrame):
             self.next_button.setEnabled(True)
             self.next_button.setText(self.tr("Go on"))
 
-    def show_flow(self, *, several: bool, volume: bool) -> None:
+    def show_flow(self, several: bool, volume: bool) -> None:
         """Say on the buttons where they lead: to the next target, slice, image or volume."""
+        self._flow = (several, volume)
         if several:
             self.next_button.setText(self.tr("Next target"))
         else:
             self.next_button.setText(self.tr("Next volume") if volume else self.tr("Next image"))
         if volume:
             place, onward = self.tr("in this slice"), self.tr("go on to the next slice")
-            self.next_button.setToolTip(self.tr("Leave the volume, or go to its next target (Space)"))
+            tip = self.tr("Leave the volume, or go to its next target ({key})")
         else:
             place, onward = self.tr("in this image"), self.tr("go on")
-            self.next_button.setToolTip(self.tr("The target is in this image; go on (Space)"))
-        tips = (
-            (self.nothing_button, self.tr("The target is not {place}; {onward} (0)")),
-            (self.unsure_button, self.tr("Whether the target is {place} cannot be said; {onward} (Q)")),
-            (self.ungradable_button, self.tr("What is {place} cannot be judged; {onward} (U)")),
+            tip = self.tr("The target is in this image; go on ({key})")
+        tips: tuple[tuple[Button, str, Action], ...] = (
+            (self.next_button, tip, "next"),
+            (self.nothing_button, self.tr("The target is not {place}; {onward} ({key})"), "nothing"),
+            (
+                self.unsure_button,
+                self.tr("Whether the target is {place} cannot be said; {onward} ({key})"),
+                "unsure",
+            ),
+            (
+                self.ungradable_button,
+                self.tr("What is {place} cannot be judged; {onward} ({key})"),
+                "ungradable",
+            ),
+            (
+                self.lesion_button,
+                self.tr(
+                    "Another lesion of the same target is looked at from now on; stay on the image ({key})"
+                ),
+                "next_lesion",
+            ),
+            (
+                self.found_button,
+                self.tr("The search is over; what follows is looking all over it ({key})"),
+                "found",
+            ),
+            (self.drift_button, self.tr("See how far the gaze has drifted ({key})"), "drift_check"),
+            (self.end_button, self.tr("End the sitting ({key})"), "end"),
         )
-        for button, tip in tips:
-            button.setToolTip(tip.format(place=place, onward=onward))
+        for button, text, action in tips:
+            button.setToolTip(text.format(place=place, onward=onward, key=self._key(action)))
 
     def show_choice(self, *, ready: bool) -> None:
         """Show what belongs to the chosen tracker; `ready`: whether anything can be recorded or shown."""
-        kind = self.tracker.currentData()
+        data = self.tracker.currentData()
+        kind = data if isinstance(data, str) else "device"
         self.recordings.setVisible(kind == "replay")
         self.recording_label.setVisible(kind == "replay")
-        self.rate.setVisible(kind != "replay")
-        self.rate_label.setVisible(kind != "replay")
+        self.rate.setVisible(kind in ("simulated", "mouse"))
+        self.rate_label.setVisible(kind in ("simulated", "mouse"))
         self.by_itself.setVisible(kind == "simulated")
-        for widget in (self.practice, self.calibrate, self.display, self.display_label):
+        for widget in (self.calibrate, self.options_button):
             widget.setVisible(kind != "replay")
         texts = {
             "simulated": self.tr(
@@ -263,6 +283,9 @@ class RecordPanel(QFrame):
                 "stands out. Everything made of it is marked as simulated."
             ),
             "mouse": self.tr("The pointer stands in for the eyes: rest it where you look."),
+            "device": self.tr(
+                "Gaze is measured by this tracker. Before the first image it is calibrated and validated."
+            ),
             "replay": self.tr(
                 "Shows a recording of this study again, as it was made. Nothing new is stored."
             ),
@@ -275,11 +298,12 @@ class RecordPanel(QFrame):
         """Show the buttons of a sitting, or of before and after one."""
         for widget in (self._setup_title, self.setup, self.about):
             widget.setVisible(not on)
+        self.eye_box.setVisible(on and not replay)
         self.start_button.setVisible(not on)
         self.end_button.setVisible(on)
         for button in self._while_recording:
             button.setVisible(on and not replay)
-        for widget in (self.practice, self.calibrate):
+        for widget in (self.calibrate, self.options_button):
             widget.setVisible(not on and self.tracker.currentData() != "replay")
         if not on:
             self.show_phase("images")
@@ -311,6 +335,11 @@ class RecordPanel(QFrame):
             )
         )
 
+    def show_searching(self, on: bool) -> None:
+        """Show that trackers are being searched for."""
+        self.search_button.setEnabled(not on)
+        self.show_hint(self.tr("Searching for eye trackers…") if on else "")
+
     def show_hint(self, text: str, role: str = "muted") -> None:
         """Show a line below the meters."""
         self.hint.setText(text)
@@ -320,7 +349,27 @@ class RecordPanel(QFrame):
         """Say which keys will count, or why there is nothing to start."""
         if self.tracker.currentData() == "replay" and self.recordings.count() == 0:
             self.show_hint(self.tr("The study has no recording yet."), "warning")
-        else:
-            self.show_hint(
-                self.tr("Space next · Backspace back · 0 nothing here · Q unsure · U ungradable · Esc end")
+        elif self._keymap is not None:
+            key = {action: shown(self._keymap.key(action)) for action in _TOLD}
+            text = self.tr(
+                "{next} next · {back} back · {nothing} nothing here · {unsure} unsure · {ungradable} ungradable · "
+                "{pause} pause · {end} end"
             )
+            self.show_hint(text.format(**key))
+
+    def set_keymap(self, keymap: Keymap) -> None:
+        """Name these keys from now on, as they are and will be."""
+        self._keymap = keymap
+        keymap.changed.connect(self._name_keys)
+        self._name_keys()
+
+    def _name_keys(self) -> None:
+        self.show_flow(*self._flow)
+        self.show_phase(self._phase)
+        self.show_keys()
+
+    def _key(self, action: Action) -> str:
+        return shown(self._keymap.key(action)) if self._keymap is not None else ""
+
+
+_TOLD: tuple[Action, ...] = ("next", "back", "nothing", "unsure", "ungradable", "pause", "end")

@@ -39,7 +39,8 @@ class Beginning:
     screen: QScreen | None = None
     """The display that the images will be shown on alone; None: the program's window."""
     calibrate: bool = False
-    practice: bool = False
+    practice: int = 0
+    """So many practice images come first."""
     anchor_every: int = 0
     """After so many images the drift is checked; 0: only when asked for."""
     store_folder: Path | None = None
@@ -85,8 +86,6 @@ class RecordingFlow(QObject):
     def start(self, beginning: Beginning) -> None:
         """Connect, off the window's thread: some trackers take seconds."""
         self._beginning = beginning
-        self.validation = None
-        self._since_anchor = 0
         self._enter("connecting")
 
         def work(_: StepProgress) -> Tracker:
@@ -115,6 +114,8 @@ class RecordingFlow(QObject):
     def begin_with(self, beginning: Beginning, tracker: Tracker) -> None:
         """Go on with an open tracker; everything it measures is recorded from here on."""
         self._beginning = beginning
+        self.validation = self._recorder.accuracy_deg = None
+        self._since_anchor = 0
         try:
             sitting = Sitting(beginning.study, tracker, beginning.annotator, beginning.target_id)
         except UserError as error:
@@ -150,6 +151,7 @@ class RecordingFlow(QObject):
             return
         if outcome.validation is not None:
             self.validation = outcome.validation
+            self._recorder.accuracy_deg = outcome.validation.mean_error_deg
         if outcome.remark:
             self.told.emit(outcome.remark, "")
         if outcome.accepted:
@@ -164,7 +166,7 @@ class RecordingFlow(QObject):
             self._resume()
         elif beginning is not None and beginning.practice:
             self._enter("practice")
-            self._practice.start()
+            self._practice.start(beginning.practice)
         else:
             self._begin_images()
 
@@ -198,6 +200,15 @@ class RecordingFlow(QObject):
         elif self.phase == "paused":
             self._recorder.resume()
             self._resume()
+
+    def offer_break(self) -> None:
+        """Pause, and say why."""
+        if self.phase == "images":
+            self.pause_or_resume()
+            self._stage.cover(
+                self.tr("Time for a break"),
+                self.tr("Look away and rest your eyes. Space goes on as soon as you like."),
+            )
 
     def _interrupt(self, phase: Phase) -> None:
         """Let gaze fall on nothing while something else is looked at."""

@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.dialogs import Dialog, Row, narrow
-from app.known_screens import CARD_MM, is_measured, known_geometry, screen_named, store_geometry
+from app.known_screens import CARD_MM, is_measured, known_geometry, name_of, screen_named, store_geometry
 from app.widgets import Fold, box, heading, label
 from gaze_capture.errors import UserError
 from segmentation.session_options import SessionOptions, load_options, save_options
@@ -210,10 +210,11 @@ class SessionOptionsDialog(Dialog):
 
     def _make_participant(self, options: SessionOptions) -> QVBoxLayout:
         self.screen_choice = narrow(QComboBox())
-        self.screen_choice.addItem(self.tr("The screen of this window"), "")
+        self.screen_choice.addItem(self.tr("In the program's window"), "")
         for screen in QGuiApplication.screens():
-            size = screen.geometry().size()
-            self.screen_choice.addItem(f"{screen.name()}, {size.width()} × {size.height()}", screen.name())
+            size, name = screen.geometry().size() * screen.devicePixelRatio(), name_of(screen)
+            text = self.tr("All of {name}, {w} × {h}")
+            self.screen_choice.addItem(text.format(name=name, w=size.width(), h=size.height()), name)
         if options.participant_screen and screen_named(options.participant_screen) is None:
             text = self.tr("{name}, not connected").format(name=options.participant_screen)
             self.screen_choice.addItem(text, options.participant_screen)
@@ -310,7 +311,9 @@ class SessionOptionsDialog(Dialog):
         if screen is None:
             self.screen_row.set_hint(self.tr("Connect it before a session, or choose another."), "warning")
             return
-        self.screen_row.set_hint(self.tr("Where the images are shown, without anything beside them."))
+        alone = self.tr("The images are shown there, without anything beside them.")
+        inside = self.tr("The images are shown beside the operator's controls.")
+        self.screen_row.set_hint(alone if self.screen_choice.currentData() else inside)
         geometry = known_geometry(self._settings, screen)
         self.width_mm.setValue(geometry.width_mm)
         self.height_mm.setValue(geometry.height_mm)

@@ -38,16 +38,16 @@ class SessionOptions:
     """A break is offered after so many minutes; whichever comes first counts."""
     dwell_to_advance_s: float | None = None
     """The next image comes by itself once gaze has rested for so long on the mark that asks for it."""
-    anchor_every_n: int | None = 1
-    """An anchor to look at, which checks the drift, is shown before every n-th image."""
+    anchor_every_n: int | None = 10
+    """In a sitting that was calibrated, an anchor that checks the drift is shown after every n-th image."""
     practice: bool = False
     """Begin with images whose gaze does not count."""
-    practice_n: int = 3
+    practice_n: int = 2
     voice_notes: bool = False
     sound: bool = False
     """A soft tone when the image changes and when there is enough gaze."""
     participant_screen: str = ""
-    """Name of the screen the participant looks at; empty: the one the window is on."""
+    """The screen that shows the participant the images and nothing else; empty: the program's window shows them."""
     show_gaze: bool = False
     """Whether the participant sees where gaze falls. It drags the eye along."""
     skip_seen: bool = True

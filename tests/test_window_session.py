@@ -5,18 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 
 from app.calibrate_view import CalibrateView
+from app.consent_dialog import ConsentDialog
 from app.drift_view import DriftView
+from app.known_screens import name_of
 from app.main_window import MainWindow
 from app.record_page import RecordPage
 from gaze_capture.recording import ScreenGeometry
 from gaze_capture.recording_codec import read_recording
 from gaze_capture.trackers.simulated import SimulatedTracker
+from segmentation.session_options import SessionOptions, save_options
 from segmentation.study import Study
 from tests.window_support import fill, open_window
 
@@ -53,7 +56,7 @@ def test_practice_says_how_it_went_and_belongs_to_no_image(
 ) -> None:
     page = page_of(window)
     page.panel.rate.setValue(250)
-    QTest.mouseClick(page.panel.practice, Qt.MouseButton.LeftButton)
+    save_options(study, SessionOptions(practice=True))
     recording_id = start(page)
     said = page.stage._lines[0]
     for number in (1, 2):
@@ -128,13 +131,21 @@ def test_a_whole_session_on_a_display_of_its_own(
             rate_hz, geometry, seed=5, bias_deg=(1.5, -1.0), residual_deg=[(1.4, 0.3)], simulated_from="masks"
         )
 
-    monkeypatch.setattr("app.record_page.tracker_of", askew)
+    monkeypatch.setattr("app.tracker_choice.tracker_of", askew)
     page = page_of(window)
     page.panel.rate.setValue(250)
-    for box in (page.panel.calibrate, page.panel.practice):
-        QTest.mouseClick(box, Qt.MouseButton.LeftButton)
-    page.panel.display.setCurrentIndex(1)
-    recording_id = start(page)
+    QTest.mouseClick(page.panel.calibrate, Qt.MouseButton.LeftButton)
+    save_options(study, SessionOptions(practice=True, participant_screen=name_of(window.screen())))
+    QTest.mouseClick(page.panel.start_button, Qt.MouseButton.LeftButton)
+    [consent] = window.findChildren(ConsentDialog)
+    assert page.sitting is None, "nobody is recorded before they agreed"
+    QTest.mouseClick(consent.suggest_button, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(
+        consent.agree_tick, Qt.MouseButton.LeftButton, pos=QPoint(8, consent.agree_tick.height() // 2)
+    )
+    QTest.mouseClick(consent.agree_button, Qt.MouseButton.LeftButton)
+    assert page.sitting is not None
+    recording_id = page.sitting.recording_id
     verdicts = []
     await_phase(page, "calibrating", qtbot)
     view = page._centre.currentWidget()

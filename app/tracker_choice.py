@@ -1,0 +1,91 @@
+"""Which tracker is used: the ones that need no device, and those that a search found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtCore import QObject, Signal
+
+from app.jobs import StepProgress, Task
+from app.record_panel import RecordPanel
+from app.screen_trackers import tracker_of
+from gaze_capture.recording import ScreenGeometry
+from gaze_capture.trackers.tracker import Found, Tracker
+from segmentation.study import Study
+
+DEVICE_FREE = ("simulated", "mouse", "replay")
+
+
+class TrackerChoice(QObject):
+    """Fills the panel's list of trackers; searching may open sockets, so it happens only when asked for."""
+
+    told = Signal(str, str)
+    """A sentence, and details."""
+
+    def __init__(self, panel: RecordPanel, parent: QObject) -> None:
+        super().__init__(parent)
+        self._panel = panel
+        self._task: Task | None = None
+        panel.search_wanted.connect(self.search)
+
+    @property
+    def kind(self) -> str:
+        """``simulated``, ``mouse`` or ``replay``, or the kind of a device that was found."""
+        data = self._panel.tracker.currentData()
+        return data.kind if isinstance(data, Found) else str(data)
+
+    @property
+    def is_device(self) -> bool:
+        """Whether a person's eyes are measured."""
+        return isinstance(self._panel.tracker.currentData(), Found)
+
+    def search(self) -> None:
+        """Look for devices, off the window's thread."""
+        if self._task is not None:
+            return
+        notes: list[str] = []
+
+        def work(_: StepProgress) -> list[Found]:
+            from gaze_capture.trackers.discovery import discover
+
+            return list(discover(note=notes.append))
+
+        self._panel.show_searching(True)
+        self._task = task = Task(work, self.tr("Searching for trackers"), self)
+        task.succeeded.connect(lambda found: self._show(found, notes))
+        task.failed.connect(self.told)
+        task.ended.connect(self._over)
+        task.start()
+
+    def _over(self) -> None:
+        self._task = None
+        self._panel.show_searching(False)
+
+    def _show(self, found: list[Found], notes: list[str]) -> None:
+        box = self._panel.tracker
+        for index in reversed(range(box.count())):
+            if isinstance(box.itemData(index), Found):
+                box.removeItem(index)
+        for item in found:
+            box.addItem(item.label, item)
+        if found:
+            box.setCurrentIndex(box.count() - len(found))
+        else:
+            told = [self.tr("No eye tracker was found: check cables and power, then search again."), *notes]
+            self.told.emit(told[0], "\n".join(told[1:]))
+
+    def maker(
+        self, study: Study, target_id: str, geometry: ScreenGeometry, rate_hz: float
+    ) -> Callable[[], Tracker]:
+        """Return what makes the chosen tracker; for a device it may take seconds and fail."""
+        data = self._panel.tracker.currentData()
+        if isinstance(data, Found):
+
+            def connect() -> Tracker:
+                from gaze_capture.trackers.discovery import open_tracker
+
+                return open_tracker(data, screen=geometry)
+
+            return connect
+        kind = str(data)
+        return lambda: tracker_of(kind, study, target_id, geometry, rate_hz)
