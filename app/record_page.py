@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from platformdirs import user_data_path
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent, QMouseEvent
 from PySide6.QtWidgets import QApplication, QHBoxLayout, QVBoxLayout, QWidget
@@ -16,7 +15,6 @@ from app.centre import Centre
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList
 from app.keymap import Action, Keymap
-from app.known_screens import known_geometry, screen_named
 from app.latest import NO_FLICKER_MS, Latest
 from app.live_gaze import LiveGaze
 from app.page import Page
@@ -32,17 +30,16 @@ from app.scene import SceneCache, bare, with_changes
 from app.session import Session
 from app.session_plan import SessionPlan
 from app.sitting import Sitting, save
+from app.sitting_start import SittingStart
 from app.stage import Stage
 from app.targets_bar import beside
 from app.texts import short_name
 from app.tracker_choice import TrackerChoice
-from app.volumes import entries, entry_of, marks_of
+from app.volumes import entries, marks_of
 from app.widgets import box
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Placement, Presence
 from gaze_capture.trackers.mouse import MouseTracker
-from segmentation.consent import has_consented
-from segmentation.session_options import SessionOptions, load_options
 from segmentation.study import Study
 
 TICK_MS = 16
@@ -89,6 +86,9 @@ class RecordPage(Page):
         self.panel.set_keymap(self.keymap)
         self.trackers = TrackerChoice(self.panel, self)
         self.trackers.told.connect(self.error)
+        self._starting = SittingStart(session, self.panel, self.trackers, self)
+        self._starting.ready.connect(self._start_sitting)
+        self._starting.consented.connect(self._consented)
         self.panel.annotator_named.connect(self.session.set_annotator)
         self.panel.tracker_chosen.connect(self._show_tracker_choice)
         self.panel.start_wanted.connect(self.start)
@@ -312,7 +312,7 @@ class RecordPage(Page):
             dialog.open()
 
     def start(self) -> None:
-        """Begin a sitting, or a replay; whoever is measured for the first time in this study is asked first."""
+        """Begin a sitting, or a replay."""
         study = self.session.study
         if study is None or self.busy or not self.panel.start_button.isEnabled():
             return
@@ -322,98 +322,28 @@ class RecordPage(Page):
             if self.trackers.kind == "replay":
                 self.replaying.start(study, self.panel.recordings.currentData())
                 self._begun(replay=True)
-                return
-            # A pointer is no gaze, and a rehearsal with a simulated eye measures nobody.
-            asked = self.trackers.is_device or self.panel.calibrate.isChecked()
-            if asked and not has_consented(study, annotator):
-                self._ask_consent(study, annotator)
             else:
-                self._start_sitting(study, annotator)
+                self._starting.start(study, annotator, self._picked)
         except UserError as error:
             self.error.emit(str(error), "")
 
-    def _ask_consent(self, study: Study, annotator: str) -> None:
-        from app.consent_dialog import ConsentDialog
-
-        def given(name: str) -> None:
-            self.session.set_annotator(name)
-            self.panel.annotator.setText(name)
-            self.start()
-
-        dialog = ConsentDialog(self, study, annotator)
-        dialog.given.connect(given)
-        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.open()
-
-    def _start_sitting(self, study: Study, annotator: str) -> None:
-        options = load_options(study)
-        screen = screen_named(options.participant_screen) if options.participant_screen else None
-        if options.participant_screen and screen is None:
-            raise UserError(
-                f"The display {options.participant_screen} is not connected: plug it in, or choose another in the "
-                "session options."
-            )
-        if not self._make_plan(study, annotator, options):
-            return
-        shown_on = screen or self.canvas.screen()
-        make = self.trackers.maker(
-            study,
-            self.session.target_id,
-            known_geometry(self.session.settings, shown_on),
-            float(self.panel.rate.value()),
-        )
-        calibrate = self.panel.calibrate.isChecked()
-        beginning = Beginning(
-            make,
-            study,
-            annotator,
-            self.session.target_id,
-            screen=screen,
-            calibrate=calibrate,
-            practice=options.practice_n if options.practice else 0,
-            anchor_every=(options.anchor_every_n or 0) if calibrate else 0,
-            store_folder=user_data_path("gaze-insight", appauthor=False) / "calibrations",
-        )
+    def _start_sitting(self, beginning: Beginning, plan: SessionPlan) -> None:
+        self.plan = plan
+        self.session.image_id, self.session.target_id = plan.image_id, beginning.target_id
+        self._list_images(beginning.study)
         self._begun(replay=False)
         if self.trackers.is_device:
             self.panel.show_hint(self.tr("Connecting to the tracker…"))
             self.flow.start(beginning)
-        else:
-            # These are there at once.
-            tracker = make()
-            tracker.open()
-            self.flow.begin_with(beginning, tracker)
+            return
+        # These are there at once.
+        tracker = beginning.make_tracker()
+        tracker.open()
+        self.flow.begin_with(beginning, tracker)
 
-    def _make_plan(self, study: Study, annotator: str, options: SessionOptions) -> bool:
-        """Plan the sitting and go to where it begins; False where everything is done."""
-        look_for = self.panel.look_for
-        together = look_for.is_together(study.targets)
-        order: list[str | None] = [None] if together else list(look_for.order(study.targets))
-        if not order:
-            order = [self.session.target_id]
-        plan = SessionPlan(study, annotator, options, order)
-        current = self.session.image_id
-        if current is not None and self._picked == current:
-            plan.include(entry_of(study, current))
-        elif plan.empty:
-            self.panel.show_hint(
-                self.tr(
-                    "All images have been looked at. Choose one in the list to look at it again, or change what is "
-                    "left out in the session options."
-                ),
-                "warning",
-            )
-            return False
-        self.plan = plan
-        listed = {name for entry in plan.entries for name in entry.slices}
-        if current not in listed or (options.order != "as-is" and self._picked != current):
-            first = plan.entries[0]
-            self.session.image_id = first.image.id
-            target_id = plan.first_target(first, order)
-            if target_id is not None:
-                self.session.target_id = target_id
-        self._list_images(study)
-        return True
+    def _consented(self, annotator: str) -> None:
+        self.panel.annotator.setText(annotator)
+        self.start()
 
     def _begun(self, *, replay: bool) -> None:
         self.list.setEnabled(False)

@@ -34,6 +34,11 @@ class SessionPlan:
             {by_slice[item.image_id].image.id: by_slice[item.image_id] for item in items}.values()
         )
         """Images and volumes, each once."""
+        first = self.entries[0] if self.entries else None
+        self.image_id = first.image.id if first is not None else ""
+        """Where it begins."""
+        self.target_id = self._first_target(first, target_ids) if first is not None else None
+        """What is looked for first; None while viewing freely."""
         self._shown_s = self._break_s = time.monotonic()
         self._since_break = 0
 
@@ -47,7 +52,16 @@ class SessionPlan:
         if all(other.image.id != entry.image.id for other in self.entries):
             self.entries.insert(0, entry)
 
-    def first_target(self, entry: Entry, order: Sequence[str | None]) -> str | None:
+    def holds(self, image_id: str | None) -> bool:
+        """Whether an image, or the volume it is a slice of, is planned."""
+        return any(image_id in entry.slices for entry in self.entries)
+
+    def begin_at(self, image_id: str | None, target_id: str | None) -> None:
+        """Begin with an image that is planned."""
+        if image_id is not None:
+            self.image_id, self.target_id = image_id, target_id
+
+    def _first_target(self, entry: Entry, order: Sequence[str | None]) -> str | None:
         """Return which target an entry's looks begin with: the first that is not done."""
         for target_id in order:
             if any((name, target_id) in self._items for name in entry.slices):

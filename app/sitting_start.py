@@ -1,0 +1,120 @@
+"""What stands before a sitting: consent, a display, the plan of images, and how the tracker is made."""
+
+from __future__ import annotations
+
+from platformdirs import user_data_path
+from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtWidgets import QWidget
+
+from app.known_screens import known_geometry, screen_named
+from app.record_panel import RecordPanel
+from app.recording_flow import Beginning
+from app.session import Session
+from app.session_plan import SessionPlan
+from app.tracker_choice import TrackerChoice
+from app.volumes import entry_of
+from gaze_capture.errors import UserError
+from segmentation.consent import has_consented
+from segmentation.session_options import SessionOptions, load_options
+from segmentation.study import Study
+
+
+class SittingStart(QObject):
+    """Works out how a sitting begins; whoever is measured for the first time in a study is asked first."""
+
+    ready = Signal(object, object)
+    """The Beginning and the SessionPlan."""
+    consented = Signal(str)
+    """The id under which someone agreed; start again with it."""
+
+    def __init__(
+        self, session: Session, panel: RecordPanel, trackers: TrackerChoice, parent: QWidget
+    ) -> None:
+        super().__init__(parent)
+        self._session, self._panel, self._trackers, self._over = session, panel, trackers, parent
+
+    def start(self, study: Study, annotator: str, picked: str | None) -> None:
+        """Ask for consent where it is missing, else tell how to begin.
+
+        Parameters
+        ----------
+        picked
+            The image that someone chose to begin with, looked at before or not.
+
+        Raises
+        ------
+        UserError
+            If the display is not connected, or consent, options or the study's gaze cannot be read.
+        """
+        # A pointer is no gaze, and a simulated eye is nobody's; rehearsing a whole session includes the question.
+        measured = self._trackers.is_device or self._panel.calibrate.isChecked()
+        if measured and not has_consented(study, annotator):
+            self._ask_consent(study, annotator)
+            return
+        options = load_options(study)
+        screen = screen_named(options.participant_screen) if options.participant_screen else None
+        if options.participant_screen and screen is None:
+            raise UserError(
+                f"The display {options.participant_screen} is not connected: plug it in, or choose another in the "
+                "session options."
+            )
+        plan = self._plan(study, annotator, options, picked)
+        if plan is None:
+            return
+        target_id = plan.target_id or self._session.target_id
+        shown_on = screen or self._over.screen()
+        calibrate = self._panel.calibrate.isChecked()
+        beginning = Beginning(
+            self._trackers.maker(
+                study,
+                target_id,
+                known_geometry(self._session.settings, shown_on),
+                float(self._panel.rate.value()),
+            ),
+            study,
+            annotator,
+            target_id,
+            screen=screen,
+            calibrate=calibrate,
+            practice=options.practice_n if options.practice else 0,
+            anchor_every=(options.anchor_every_n or 0) if calibrate else 0,
+            store_folder=user_data_path("gaze-insight", appauthor=False) / "calibrations",
+        )
+        self.ready.emit(beginning, plan)
+
+    def _ask_consent(self, study: Study, annotator: str) -> None:
+        from app.consent_dialog import ConsentDialog
+
+        def given(name: str) -> None:
+            self._session.set_annotator(name)
+            self.consented.emit(name)
+
+        dialog = ConsentDialog(self._over, study, annotator)
+        dialog.given.connect(given)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
+
+    def _plan(
+        self, study: Study, annotator: str, options: SessionOptions, picked: str | None
+    ) -> SessionPlan | None:
+        """Plan the sitting; None where everything is done, which is told."""
+        look_for, current = self._panel.look_for, self._session.image_id
+        order: list[str | None] = list(look_for.order(study.targets)) or [self._session.target_id]
+        if look_for.is_together(study.targets):
+            order = [None]
+        plan = SessionPlan(study, annotator, options, order)
+        if current is not None and picked == current:
+            plan.include(entry_of(study, current))
+            plan.begin_at(current, self._session.target_id)
+        elif plan.empty:
+            self._panel.show_hint(
+                self.tr(
+                    "All images have been looked at. Choose one in the list to look at it again, or change what is "
+                    "left out in the session options."
+                ),
+                "warning",
+            )
+            return None
+        elif options.order == "as-is" and plan.holds(current):
+            plan.begin_at(current, self._session.target_id)
+        return plan
