@@ -92,6 +92,18 @@ class CalibrationOutcome:
     """One sentence for the operator."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """A tracker that a search found."""
+
+    kind: str
+    """As in :attr:`Tracker.name`."""
+    label: str
+    """Which one it is, for people."""
+    address: str
+    """What tells it from others of its kind."""
+
+
 class Calibrator(Protocol):
     """A device's own calibration. All calls may take seconds: never on the window's thread.
 
