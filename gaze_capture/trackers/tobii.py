@@ -311,7 +311,8 @@ class TobiiTracker(DeliveringTracker):
                 notice=kind,
             )
         elif kind in _NOTES:
-            self._tell("note", f"{label} reports {_NOTES[kind]}: {value}.", notice=kind, value=value)
+            what = f": {value}" if value else ""
+            self._tell("note", f"{label} reports {_NOTES[kind]}{what}.", notice=kind, value=value)
 
     def _rate_changed(self, rate_hz: float) -> None:
         if rate_hz != self.rate_hz:
@@ -337,7 +338,7 @@ class TobiiTracker(DeliveringTracker):
 _NOTES: dict[NoticeKind, str] = {
     "faults": "a fault",
     "warnings": "a warning",
-    "overflow": "that data were lost on the way, in its stream",
+    "overflow": "that data were lost on the way",
     "error": "an error",
 }
 

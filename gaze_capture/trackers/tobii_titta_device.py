@@ -167,15 +167,22 @@ class TittaDevice:
 
     def leave(self) -> None:
         """Leave calibration mode."""
-        # Leaving waits, with everything else, for a step that never ends.
-        if not self._silent:
-            with self._asked("leave its calibration"):
-                self._tracker.leave_calibration_mode()
-                self._drain()
+        if self._silent:
+            # Leaving would wait, with everything else, for a step that never ends.
+            return
+        with self._asked("leave its calibration"):
+            # Once the package's own work has ended, only force reaches the device, and does not tell how it went.
+            self._tracker.leave_calibration_mode(force=not self._tracker.is_in_calibration_mode())
+            last = self._drain()
+            if last is not None:
+                self._checked(last)
 
-    def _drain(self) -> None:
-        while self._tracker.calibration_retrieve_result() is not None:
-            pass
+    def _drain(self) -> dict[str, Any] | None:
+        """Take the answers that are left, and return the last."""
+        last = None
+        while (answer := self._tracker.calibration_retrieve_result()) is not None:
+            last = answer
+        return last
 
     def _answer(self) -> dict[str, Any]:
         deadline = time.monotonic() + CALIBRATION_TIMEOUT_S
