@@ -1,4 +1,7 @@
-"""What all tests share: no display, no hub, settings of their own, and the shared data where it is at hand."""
+"""What all tests share: no display, no hub, settings of their own, and the shared data where it is at hand.
+
+Imports nothing that gaze_capture does not need: its tests run without the rest.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ from pathlib import Path
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
-from segmentation.images import encode_mask
-from segmentation.study import Study
+if TYPE_CHECKING:
+    from segmentation.study import Study
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +32,8 @@ def shared_data() -> Path:
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     """Return a new, empty study."""
+    from segmentation.study import Study
+
     return Study.create(tmp_path / "study")
 
 
@@ -34,6 +41,8 @@ def study(tmp_path: Path) -> Study:
 def image_folder(tmp_path: Path) -> Path:
     """Return a folder of six small images with a bright disc each, and `masks/` beside `images/`."""
     import cv2
+
+    from segmentation.images import encode_mask
 
     rng = np.random.default_rng(0)
     folder = tmp_path / "raw"

@@ -231,20 +231,24 @@ class Hardware:
 
     def _run(self) -> None:
         self.sdk_thread = threading.get_ident()
-        due_us, next_sync = 0.0, 0.0
+        due_us, first_us, number, next_sync = 0, 0, 0, 0.0
+        rate_hz = self.rate_hz
         while not self._off.wait(0.002):
             while not self._notices.empty():
                 kind, values = self._notices.get()
                 self._pass_on("notification", {"system_time_stamp": self.system_us(), "kind": kind, **values})
             now = self.system_us()
             if not self.plugged or not self.streams.get("gaze"):
-                due_us = 0.0
+                due_us = 0
             else:
-                due_us = due_us or float(now)
+                if not due_us or rate_hz != self.rate_hz:
+                    due_us, number, rate_hz = due_us or now, 0, self.rate_hz
+                    first_us = due_us
                 while due_us <= now:
-                    self._pass_on("gaze", self._gaze(int(due_us)))
+                    self._pass_on("gaze", self._gaze(due_us))
                     self.delivered += 1
-                    due_us += 1e6 / self.rate_hz
+                    number += 1
+                    due_us = first_us + round(number * 1e6 / rate_hz)
             if self.plugged and time.monotonic() >= next_sync:
                 next_sync = time.monotonic() + self.sync_every_s
                 half = self.round_trip_us // 2
