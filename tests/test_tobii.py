@@ -51,7 +51,7 @@ class Desk:
         module = (research_module if self.package == "tobii_research" else titta_module)(*devices)
         # An entry of None makes the import fail.
         for name in PACKAGES:
-            self._patch.setitem(sys.modules, name, module if name == self.package else None)  # type: ignore[arg-type]
+            self._patch.setitem(sys.modules, name, module if name == self.package else None)
 
     def tracker(self, rate_hz: float | None = None, **hardware: Any) -> tuple[TobiiTracker, Hardware]:
         device = Hardware(**hardware)
@@ -665,7 +665,6 @@ def test_nothing_is_left_subscribed(desk: Desk) -> None:
     tracker, device = desk.tracker()
     with tracker:
         tracker.subscribe(lambda block: None)
-    # Titta's wrapper listens to notifications by itself for as long as it lives.
     assert all(not callbacks for callbacks in device.streams.values())
 
 
@@ -678,7 +677,8 @@ def test_nothing_is_left_subscribed(desk: Desk) -> None:
         ("connect", "se_connection_failed", "cannot be reached; check its cable and power"),
         ("connect", "se_not_available", "cannot be reached"),
         ("connect", "saved_license_failed_to_apply", "licence"),
-        ("connect", "se_internal", "refused"),
+        ("connect", "se_internal", "cannot be reached"),
+        ("frequency", "se_calibration_busy", "the tracker refused; close other programs"),
         ("display area", "display_area_not_valid", "Eye Tracker Manager"),
         ("display area", "se_not_supported", "does not support"),
         ("frequency", "se_insufficient_license", "licence does not allow it; ask Tobii"),
@@ -768,7 +768,7 @@ def test_titta_searches_in_another_process(tmp_path: Path, monkeypatch: pytest.M
     found = {"model": "Tobii Pro Fusion", "serial_number": "TPFC2-1", "address": "tet-tcp://169.254.1.2"}
     script = tmp_path / "TittaPy_v2.py"
     script.write_text(f"def find_all_eye_trackers():\n    return [{found!r}]\n")
-    monkeypatch.setitem(sys.modules, "tobii_research", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tobii_research", None)
     monkeypatch.setitem(sys.modules, "TittaPy_v2", ModuleType("TittaPy_v2"))
     monkeypatch.syspath_prepend(tmp_path)
     assert find_tobii() == [Found("tobii", "Tobii Pro Fusion TPFC2-1", "tet-tcp://169.254.1.2")]
@@ -779,7 +779,7 @@ def test_titta_searches_in_another_process(tmp_path: Path, monkeypatch: pytest.M
 
 def test_without_tobiis_software(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in PACKAGES:
-        monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match="install it with: pip install"):
         find_tobii()
     with pytest.raises(UserError, match="install it with: pip install"):

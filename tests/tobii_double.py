@@ -103,7 +103,7 @@ class Hardware:
         return (float(place[0]), float(place[1]), float(place[2]))
 
     @property
-    def screen_centre(self) -> np.ndarray[Any, Any]:
+    def screen_centre(self) -> Any:
         return (np.array(self.corners["top_right"]) + np.array(self.corners["bottom_left"])) / 2
 
     def switch_off(self) -> None:
@@ -365,7 +365,7 @@ def research_module(*devices: Hardware, search_s: float = 0.0) -> ModuleType:
     }
 
     class EyeTracker:
-        def __init__(self, address):  # type: ignore[no-untyped-def]
+        def __init__(self, address: Any) -> None:
             if type(address) is not str:
                 raise ValueError("An EyeTracker must be initialized with a URI.")
             found = [device for device in devices if device.address == address]
@@ -397,36 +397,36 @@ def research_module(*devices: Hardware, search_s: float = 0.0) -> ModuleType:
         def device_capabilities(self) -> tuple[str, ...]:
             return tuple(f"capability_{name}" for name in self._hardware.capabilities)
 
-        def get_all_gaze_output_frequencies(self):  # type: ignore[no-untyped-def]
+        def get_all_gaze_output_frequencies(self) -> Any:
             with statuses_raised():
                 self._hardware.ask("frequencies")
             return self._hardware.rates_hz
 
-        def get_gaze_output_frequency(self):  # type: ignore[no-untyped-def]
+        def get_gaze_output_frequency(self) -> Any:
             with statuses_raised():
                 self._hardware.ask("frequency")
             return self._hardware.rate_hz
 
-        def set_gaze_output_frequency(self, gaze_output_frequency):  # type: ignore[no-untyped-def]
+        def set_gaze_output_frequency(self, gaze_output_frequency: Any) -> Any:
             with statuses_raised():
                 self._hardware.set_frequency(float(gaze_output_frequency))
 
-        def get_display_area(self):  # type: ignore[no-untyped-def]
+        def get_display_area(self) -> Any:
             with statuses_raised():
                 self._hardware.ask("display area")
             return DisplayArea(self._hardware.corners)
 
-        def retrieve_calibration_data(self):  # type: ignore[no-untyped-def]
+        def retrieve_calibration_data(self) -> Any:
             with statuses_raised():
                 return self._hardware.retrieve()
 
-        def apply_calibration_data(self, calibration_data):  # type: ignore[no-untyped-def]
+        def apply_calibration_data(self, calibration_data: Any) -> Any:
             if not isinstance(calibration_data, bytes):
                 raise ValueError("Calibration data must be applied with a bytes object.")
             with statuses_raised():
                 self._hardware.apply(calibration_data)
 
-        def subscribe_to(self, subscription_type, callback, as_dictionary=False):  # type: ignore[no-untyped-def]
+        def subscribe_to(self, subscription_type: Any, callback: Any, as_dictionary: Any = False) -> Any:
             if not callable(callback) or subscription_type not in notices | streams.keys():
                 raise ValueError("An invalid parameter has been sent to the API. 'invalid_parameter'")
             with self._lock, statuses_raised():
@@ -450,7 +450,7 @@ def research_module(*devices: Hardware, search_s: float = 0.0) -> ModuleType:
                 if callback in self._subscriptions.get(subscription_type, {}):
                     callback(data)
 
-        def unsubscribe_from(self, subscription_type, callback=None):  # type: ignore[no-untyped-def]
+        def unsubscribe_from(self, subscription_type: Any, callback: Any = None) -> Any:
             with self._lock:
                 mine = self._subscriptions.get(subscription_type, {})
                 for each in list(mine) if callback is None else [callback]:
@@ -460,7 +460,7 @@ def research_module(*devices: Hardware, search_s: float = 0.0) -> ModuleType:
                         )
 
     class DisplayArea:
-        def __init__(self, display_area):  # type: ignore[no-untyped-def]
+        def __init__(self, display_area: Any) -> None:
             self._corners = {
                 name: tuple(map(float, display_area[name]))
                 for name in ("bottom_left", "top_left", "top_right")
@@ -479,41 +479,41 @@ def research_module(*devices: Hardware, search_s: float = 0.0) -> ModuleType:
             return self._corners["top_right"]
 
     class CalibrationEyeData:
-        def __init__(self, position_on_display_area, validity):  # type: ignore[no-untyped-def]
+        def __init__(self, position_on_display_area: Any, validity: Any) -> None:
             self.position_on_display_area = position_on_display_area
             names = {-1: "invalid_and_not_used", 0: "valid_but_not_used", 1: "valid_and_used"}
             self.validity = f"validity_{names[validity]}"
 
     class CalibrationSample:
-        def __init__(self, left_eye, right_eye):  # type: ignore[no-untyped-def]
+        def __init__(self, left_eye: Any, right_eye: Any) -> None:
             self.left_eye, self.right_eye = left_eye, right_eye
 
     class CalibrationPoint:
-        def __init__(self, position_on_display_area, calibration_samples):  # type: ignore[no-untyped-def]
+        def __init__(self, position_on_display_area: Any, calibration_samples: Any) -> None:
             self.position_on_display_area = position_on_display_area
             self.calibration_samples = calibration_samples
 
     class CalibrationResult:
-        def __init__(self, status, calibration_points):  # type: ignore[no-untyped-def]
+        def __init__(self, status: Any, calibration_points: Any) -> None:
             self.status, self.calibration_points = status, calibration_points
 
     class ScreenBasedCalibration:
-        _needs = ("can_do_screen_based_calibration",)
+        _needs: tuple[str, ...] = ("can_do_screen_based_calibration",)
         _monocular = False
 
-        def __init__(self, eyetracker):  # type: ignore[no-untyped-def]
+        def __init__(self, eyetracker: Any) -> None:
             if not isinstance(eyetracker, EyeTracker):
                 raise ValueError("A ScreenBasedCalibration object must be initialized with an EyeTracker.")
             if not set(self._needs) <= set(eyetracker._hardware.capabilities):
                 raise ValueError("A ScreenBasedCalibration object needs a tracker that supports it.")
             self._hardware = eyetracker._hardware
 
-        def enter_calibration_mode(self):  # type: ignore[no-untyped-def]
+        def enter_calibration_mode(self) -> Any:
             with statuses_raised():
                 self._hardware.enter()
                 self._hardware.entered_monocular = self._monocular
 
-        def leave_calibration_mode(self):  # type: ignore[no-untyped-def]
+        def leave_calibration_mode(self) -> Any:
             with statuses_raised():
                 self._hardware.leave()
 
@@ -530,14 +530,14 @@ def research_module(*devices: Hardware, search_s: float = 0.0) -> ModuleType:
         def _success(self, eyes: frozenset[str]) -> str:
             return "calibration_status_success" + ("" if eyes == BOTH else f"_{next(iter(eyes))}_eye")
 
-        def collect_data(self, x, y):  # type: ignore[no-untyped-def]
+        def collect_data(self, x: Any, y: Any) -> Any:
             return self._collect(x, y, BOTH)
 
-        def discard_data(self, x, y):  # type: ignore[no-untyped-def]
+        def discard_data(self, x: Any, y: Any) -> Any:
             with statuses_raised():
                 self._hardware.discard(float(x), float(y), BOTH)
 
-        def compute_and_apply(self):  # type: ignore[no-untyped-def]
+        def compute_and_apply(self) -> Any:
             with statuses_raised():
                 try:
                     eyes, points = self._hardware.compute()
@@ -574,22 +574,22 @@ def research_module(*devices: Hardware, search_s: float = 0.0) -> ModuleType:
             side = eye.removeprefix("selected_eye_")
             return BOTH if side == "both" else frozenset({side})
 
-        def collect_data(self, x, y, eye_to_calibrate):  # type: ignore[no-untyped-def]
+        def collect_data(self, x: Any, y: Any, eye_to_calibrate: Any) -> Any:  # type: ignore[override]
             return self._collect(x, y, self._selected(eye_to_calibrate))
 
-        def discard_data(self, x, y, eye_to_calibrate):  # type: ignore[no-untyped-def]
+        def discard_data(self, x: Any, y: Any, eye_to_calibrate: Any) -> Any:  # type: ignore[override]
             with statuses_raised():
                 self._hardware.discard(float(x), float(y), self._selected(eye_to_calibrate))
 
     searched = threading.Event()
 
-    def find_all_eyetrackers():  # type: ignore[no-untyped-def]
+    def find_all_eyetrackers() -> Any:
         if not searched.is_set():
             time.sleep(search_s)
             searched.set()
         return tuple(EyeTracker(device.address) for device in devices if device.plugged)
 
-    def get_system_time_stamp():  # type: ignore[no-untyped-def]
+    def get_system_time_stamp() -> Any:
         return devices[0].system_us()
 
     for each in (
@@ -597,7 +597,8 @@ def research_module(*devices: Hardware, search_s: float = 0.0) -> ModuleType:
         ScreenBasedCalibration, ScreenBasedMonocularCalibration, find_all_eyetrackers, get_system_time_stamp,
     ):  # fmt: skip
         setattr(module, each.__name__, each)
-    return module
+    made: ModuleType = module
+    return made
 
 
 # Titta's wrapper
@@ -635,7 +636,7 @@ def titta_module(*devices: Hardware) -> ModuleType:
             ) from None
 
     class EyeTracker:
-        def __init__(self, address):  # type: ignore[no-untyped-def]
+        def __init__(self, address: Any) -> None:
             if not isinstance(address, str):
                 raise TypeError("__init__(): incompatible constructor arguments.")
             found = [device for device in devices if device.address == address]
@@ -694,14 +695,14 @@ def titta_module(*devices: Hardware) -> ModuleType:
 
         # Streams
 
-        def start(self, stream, initial_buffer_size=None, as_gif=None):  # type: ignore[no-untyped-def]
+        def start(self, stream: Any, initial_buffer_size: Any = None, as_gif: Any = None) -> Any:
             if stream not in self._recording:
                 with errors(f"Cannot start recording {stream} stream"):
                     self._hardware.subscribe(stream, self._buffers[stream].append)
                 self._recording.add(stream)
             return True
 
-        def stop(self, stream, clear_buffer=None):  # type: ignore[no-untyped-def]
+        def stop(self, stream: Any, clear_buffer: Any = None) -> Any:
             if stream in self._recording:
                 self._hardware.unsubscribe(stream, self._buffers[stream].append)
                 self._recording.discard(stream)
@@ -709,14 +710,14 @@ def titta_module(*devices: Hardware) -> ModuleType:
                 self._buffers[stream].clear()
             return True
 
-        def consume_N(self, stream, N_samples=None, side=None):  # type: ignore[no-untyped-def]
+        def consume_N(self, stream: Any, N_samples: Any = None, side: Any = None) -> Any:
             rows = self._buffers[stream][:]
             del self._buffers[stream][: len(rows)]
             return {"gaze": _gaze_columns, "time_sync": _sync_columns, "notification": notices}[stream](rows)
 
         # Calibration: all work is done by a thread
 
-        def enter_calibration_mode(self, do_monocular):  # type: ignore[no-untyped-def]
+        def enter_calibration_mode(self, do_monocular: Any) -> Any:
             if self._worker is not None:
                 return False
             self._monocular = do_monocular
@@ -726,12 +727,12 @@ def titta_module(*devices: Hardware) -> ModuleType:
             self._hardware.entered_monocular = do_monocular
             return True
 
-        def is_in_calibration_mode(self, issue_error_if_not_=None):  # type: ignore[no-untyped-def]
+        def is_in_calibration_mode(self, issue_error_if_not_: Any = None) -> Any:
             if issue_error_if_not_ and self._worker is None:
                 raise RuntimeError("Titta::cpp::isInCalibrationMode: you have not entered calibration mode")
             return self._worker is not None
 
-        def leave_calibration_mode(self, force=None):  # type: ignore[no-untyped-def]
+        def leave_calibration_mode(self, force: Any = None) -> Any:
             if force:
                 try:
                     self._hardware.leave()
@@ -795,24 +796,24 @@ def titta_module(*devices: Hardware) -> ModuleType:
                 raise RuntimeError("Titta::cpp::calibrationCollectData: unknown eye. Expected left or right.")
             return frozenset({eye or "left"}) if self._monocular else BOTH
 
-        def calibration_collect_data(self, coordinates, eye=None):  # type: ignore[no-untyped-def]
+        def calibration_collect_data(self, coordinates: Any, eye: Any = None) -> Any:
             self._queue("collect_data", self._hardware.collect, *coordinates, self._selected(eye))
 
-        def calibration_discard_data(self, coordinates, eye=None):  # type: ignore[no-untyped-def]
+        def calibration_discard_data(self, coordinates: Any, eye: Any = None) -> Any:
             self._queue("discard_data", self._hardware.discard, *coordinates, self._selected(eye))
 
-        def calibration_compute_and_apply(self):  # type: ignore[no-untyped-def]
+        def calibration_compute_and_apply(self) -> Any:
             self._queue("compute", self._hardware.compute)
 
-        def calibration_get_data(self):  # type: ignore[no-untyped-def]
+        def calibration_get_data(self) -> Any:
             self._queue("retrieve", self._hardware.retrieve)
 
-        def calibration_apply_data(self, cal_data):  # type: ignore[no-untyped-def]
+        def calibration_apply_data(self, cal_data: Any) -> Any:
             if not all(isinstance(value, int) for value in cal_data):
                 raise TypeError("calibration_apply_data(): incompatible function arguments.")
             self._queue("apply", self._hardware.apply, bytes(cal_data))
 
-        def calibration_retrieve_result(self):  # type: ignore[no-untyped-def]
+        def calibration_retrieve_result(self) -> Any:
             return None if self._results.empty() else self._results.get()
 
     def notices(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -824,19 +825,20 @@ def titta_module(*devices: Hardware) -> ModuleType:
             "errors_or_warnings": [row.get("faults", row.get("warnings")) for row in rows],
         }
 
-    def find_all_eye_trackers():  # type: ignore[no-untyped-def]
+    def find_all_eye_trackers() -> Any:
         return [
             {"model": device.model, "serial_number": device.serial, "address": device.address}
             for device in devices
             if device.plugged
         ]
 
-    def get_system_timestamp():  # type: ignore[no-untyped-def]
+    def get_system_timestamp() -> Any:
         return devices[0].system_us()
 
     for each in (EyeTracker, find_all_eye_trackers, get_system_timestamp):
         setattr(module, each.__name__, each)
-    return module
+    made: ModuleType = module
+    return made
 
 
 def _gaze_columns(rows: list[dict[str, Any]]) -> dict[str, Any]:

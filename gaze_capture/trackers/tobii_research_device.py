@@ -38,13 +38,19 @@ def failure_of(error: Exception) -> Failure:
     return _FAILURES.get(type(error).__name__, "refused")
 
 
+def _failure_to_connect(error: Exception) -> Failure:
+    # Where nothing is, the SDK tells of an internal error.
+    failure = failure_of(error)
+    return "unreachable" if failure == "refused" else failure
+
+
 class ResearchDevice:
     """A tracker through ``tobii_research``, which calls back on threads of its own."""
 
     def __init__(self, module: Any, address: str) -> None:
         self._sdk = module
         self.label = f"The Tobii at {address}"
-        with self._asked("be connected to"):
+        with asked(_failure_to_connect, self.label, "be connected to"):
             self._tracker = module.EyeTracker(address)
         self.label = f"{self._tracker.model} {self._tracker.serial_number}".strip()
         can = self._tracker.device_capabilities

@@ -38,6 +38,12 @@ _FAILURES: dict[int, Failure] = {
 }  # fmt: skip
 
 
+def _failure_to_connect(error: Exception) -> Failure:
+    # Where nothing is, the SDK tells of an internal error.
+    failure = _failure_of(error)
+    return "unreachable" if failure == "refused" else failure
+
+
 def _failure_of(error: Exception) -> Failure:
     code = re.search(r"Error code: (\d+)", str(error))
     return _FAILURES.get(int(code.group(1)), "refused") if code else "refused"
@@ -49,7 +55,7 @@ class TittaDevice:
     def __init__(self, module: Any, address: str) -> None:
         self._sdk = module
         self.label = f"The Tobii at {address}"
-        with self._asked("be connected to"):
+        with asked(_failure_to_connect, self.label, "be connected to"):
             self._tracker = module.EyeTracker(address)
             self.label = f"{self._tracker.model} {self._tracker.serial_number}".strip()
             can = self._tracker.capabilities
@@ -282,11 +288,13 @@ def _of_columns(data: dict[str, Any]) -> tuple[Samples, Floats]:
         stacked = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
         return np.where(np.asarray(valid, dtype=bool)[:, np.newaxis], stacked, np.nan)
 
-    sides, pupils, origins = [], [], []
+    gazes: list[Floats] = []
+    pupils: list[Floats] = []
+    origins: list[Floats] = []
     for side in SIDES:
         gaze, origin = f"{side}_gaze_point", f"{side}_gaze_origin"
         names = (f"{gaze}_on_display_area_x", f"{gaze}_on_display_area_y")
-        sides.append(masked(data[f"{gaze}_valid"], *(data[name] for name in names)))
+        gazes.append(masked(data[f"{gaze}_valid"], *(data[name] for name in names)))
         pupils.append(masked(data[f"{side}_pupil_valid"], data[f"{side}_pupil_diameter"]))
         last = slice(-1, None)
         axes = (data[f"{origin}_in_user_coordinates_{axis}"][last] for axis in "xyz")
@@ -294,4 +302,6 @@ def _of_columns(data: dict[str, Any]) -> tuple[Samples, Floats]:
     system_ns, device_ns = (
         np.asarray(data[name], dtype=np.int64) * 1000 for name in ("system_time_stamp", "device_time_stamp")
     )
-    return pack_samples(system_ns, device_ns, *sides, np.concatenate(pupils, axis=1)), np.stack(origins)
+    return pack_samples(system_ns, device_ns, gazes[0], gazes[1], np.concatenate(pupils, axis=1)), np.stack(
+        origins
+    )
