@@ -151,8 +151,10 @@ def test_where_the_eyes_look_and_are(desk: Desk) -> None:
     np.testing.assert_allclose(eyes.right_mm, (32, 20, 650), atol=1e-3)
 
 
-def test_an_eye_that_is_not_seen_is_invalid(desk: Desk) -> None:
+@pytest.mark.parametrize("stale", [False, True])
+def test_an_eye_that_is_not_seen_is_invalid(desk: Desk, stale: bool) -> None:
     tracker, device = desk.tracker()
+    device.stale = stale
     device.seen = lambda number: RIGHT
     seen = Collector()
     with tracker:

@@ -75,6 +75,8 @@ class Hardware:
         self.round_trip_us = 400
         self.sync_every_s = 0.05
         self.seen: Callable[[int], frozenset[str]] = lambda number: BOTH
+        self.stale = False
+        """Whether what is invalid holds numbers, and not NaN."""
         self.refuse: dict[str, str] = {}
         """Operation -> status with which it is refused from now on."""
         self.plugged = True
@@ -279,15 +281,16 @@ class Hardware:
         for side, x in (("left", -32.0), ("right", 32.0)):
             eye = self.screen_centre + np.array([x, 20.0, EYE_DISTANCE_MM]) @ self.axes.T
             valid = side in seen
-            origin = tuple(eye.tolist()) if valid else NAN3
+            told = valid or self.stale
+            origin = tuple(eye.tolist()) if told else NAN3
             data |= {
-                f"{side}_gaze_point_on_display_area": (0.25, 0.75 + x / 1000) if valid else NAN2,
-                f"{side}_gaze_point_in_user_coordinate_system": (0.0, 0.0, 0.0) if valid else NAN3,
+                f"{side}_gaze_point_on_display_area": (0.25, 0.75 + x / 1000) if told else NAN2,
+                f"{side}_gaze_point_in_user_coordinate_system": (0.0, 0.0, 0.0) if told else NAN3,
                 f"{side}_gaze_point_validity": int(valid),
-                f"{side}_pupil_diameter": 3.25 if valid else float("nan"),
+                f"{side}_pupil_diameter": 3.25 if told else float("nan"),
                 f"{side}_pupil_validity": int(valid),
                 f"{side}_gaze_origin_in_user_coordinate_system": origin,
-                f"{side}_gaze_origin_in_trackbox_coordinate_system": (0.5, 0.5, 0.5) if valid else NAN3,
+                f"{side}_gaze_origin_in_trackbox_coordinate_system": (0.5, 0.5, 0.5) if told else NAN3,
                 f"{side}_gaze_origin_validity": int(valid),
             }
         return data
