@@ -536,6 +536,9 @@ def test_calibration_mode_is_left_when_something_goes_wrong(desk: Desk) -> None:
     def broken(x: float, y: float) -> None:
         device.refuse["collect"] = "se_calibration_busy"
 
+    def no_window(x: float, y: float) -> None:
+        raise ZeroDivisionError
+
     with tracker:
         calibrator = tracker.calibrator
         assert calibrator is not None
@@ -546,6 +549,10 @@ def test_calibration_mode_is_left_when_something_goes_wrong(desk: Desk) -> None:
         with pytest.raises(UserError, match="begin it anew"):
             calibrator.compute()
         device.refuse.clear()
+        calibrator.begin()
+        with pytest.raises(ZeroDivisionError):
+            calibrator.collect(FIVE, no_window, threading.Event())
+        assert not device.calibrating
         assert calibrate(tracker).eyes == "both"
 
 

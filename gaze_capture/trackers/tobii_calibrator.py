@@ -55,22 +55,27 @@ class TobiiCalibrator:
 
     def collect(self, points: Sequence[Point], show: ShowTarget, stop: threading.Event) -> None:
         """Show each target in turn and have the device collect data, twice where it did not see the eyes at first."""
-        for x, y in points:
-            point = (float(x), float(y))
-            with self._ready():
-                if self._collected.pop(point, False):
-                    self._device.discard(point, self._eye)
-            show(x, y)
-            if stop.wait(SETTLE_S):
-                return
-            with self._ready():
-                seen = self._device.collect(point, self._eye)
-            if not seen and stop.is_set():
-                return
+        try:
+            for x, y in points:
+                if stop.is_set():
+                    return
+                self._collect((float(x), float(y)), show, stop)
+        except BaseException:
+            self.end()
+            raise
+
+    def _collect(self, point: Point, show: ShowTarget, stop: threading.Event) -> None:
+        with self._ready():
+            if self._collected.pop(point, False):
+                self._device.discard(point, self._eye)
+        show(*point)
+        if stop.wait(SETTLE_S):
+            return
+        with self._ready():
+            seen = self._device.collect(point, self._eye)
+        if seen or not stop.is_set():
             with self._ready():
                 self._collected[point] = seen or self._device.collect(point, self._eye)
-            if stop.is_set():
-                return
 
     def compute(self) -> CalibrationOutcome:
         """Compute the calibration from all collected points, and use it from now on."""
