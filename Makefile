@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= gaze-insight-demo
 HEADLESS := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(findstring Darwin,$(shell uname -s)),,--headless)
 
-.PHONY: demo test lint types contracts system benchmarks bundle clean
+.PHONY: demo test test-310 lint types contracts system benchmarks bundle clean
 
 demo: $(VENV)/installed
 	-@$(BIN)/python installer/system_libraries.py
@@ -13,6 +13,10 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed system lint types contracts
 	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest
+
+# gaze_capture alone, without torch and Qt, beside Tobii's own package; says so where there is no Python 3.10.
+test-310:
+	"$(PYTHON)" installer/test_python310.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

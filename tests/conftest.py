@@ -1,4 +1,7 @@
-"""What all tests share: no display, no hub, settings of their own, and the shared data where it is at hand."""
+"""What all tests share: no display, no hub, settings of their own, and the shared data where it is at hand.
+
+Imports nothing that gaze_capture does not need: its tests run without the rest.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["LSLAPICFG"] = str(Path(__file__).with_name("lsl_api.cfg"))
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
-from segmentation.images import encode_mask
-from segmentation.study import Study
+if TYPE_CHECKING:
+    from segmentation.study import Study
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +33,8 @@ def shared_data() -> Path:
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     """Return a new, empty study."""
+    from segmentation.study import Study
+
     return Study.create(tmp_path / "study")
 
 
@@ -35,6 +42,8 @@ def study(tmp_path: Path) -> Study:
 def image_folder(tmp_path: Path) -> Path:
     """Return a folder of six small images with a bright disc each, and `masks/` beside `images/`."""
     import cv2
+
+    from segmentation.images import encode_mask
 
     rng = np.random.default_rng(0)
     folder = tmp_path / "raw"
