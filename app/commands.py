@@ -28,12 +28,13 @@ class Outcome:
 Command = Callable[[argparse.Namespace, Progress], Outcome]
 
 
-def _counted(count: int, one: str, many: str | None = None) -> str:
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun."""
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-def _named(label: str, items: Sequence[str], most: int = 10) -> list[str]:
-    """Lines that name skipped items, the first ones in full and the rest as a count."""
+def named(label: str, items: Sequence[str], most: int = 10) -> list[str]:
+    """Return lines that name skipped items, the first ones in full and the rest as a count."""
     if not items:
         return []
     rest = [f"  ... and {len(items) - most} more"] if len(items) > most else []
@@ -75,16 +76,16 @@ def import_images(args: argparse.Namespace, progress: Progress) -> Outcome:
         options=options,
         progress=progress,
     )
-    volumes = f" ({_counted(report.volumes, 'volume')})" if report.volumes else ""
-    masks = f", {_counted(report.masks, 'true mask')}" if args.masks else ""
+    volumes = f" ({counted(report.volumes, 'volume')})" if report.volumes else ""
+    masks = f", {counted(report.masks, 'true mask')}" if args.masks else ""
     lines = [
-        f"Imported {_counted(len(report.imported), 'image')}{volumes}{masks} into the split {args.split!r}.",
-        *_named("Already in the study, by content", report.duplicates),
-        *_named("Left out", _sentences(report.skipped)),
-        *_named("Please note", _sentences(report.notes)),
+        f"Imported {counted(len(report.imported), 'image')}{volumes}{masks} into the split {args.split!r}.",
+        *named("Already in the study, by content", report.duplicates),
+        *named("Left out", _sentences(report.skipped)),
+        *named("Please note", _sentences(report.notes)),
     ]
     if report.burned_in:
-        lines += _named("Text is likely in the pixels, and may name a patient", report.burned_in)
+        lines += named("Text is likely in the pixels, and may name a patient", report.burned_in)
         lines.append(f"Look at them, then: gaze-insight blank {args.study} --rect X,Y,WIDTH,HEIGHT IMAGE...")
     values = {
         "imported": len(report.imported),
@@ -115,10 +116,10 @@ def import_dataset(args: argparse.Namespace, progress: Progress) -> Outcome:
     lines = []
     for split, report in reports:
         lines.append(
-            f"{split}: {_counted(len(report.imported), 'image')}, {_counted(report.masks, 'true mask')}, "
+            f"{split}: {counted(len(report.imported), 'image')}, {counted(report.masks, 'true mask')}, "
             f"{len(report.duplicates)} there already."
         )
-        lines += _named("Left out", _sentences(report.skipped))
+        lines += named("Left out", _sentences(report.skipped))
     values = {
         split: {
             "imported": len(report.imported),
@@ -162,8 +163,8 @@ def import_masks(args: argparse.Namespace, progress: Progress) -> Outcome:
         progress=progress,
     )
     lines = [
-        f"Stored {_counted(report.masks, 'true mask')} for {_counted(report.images, 'image')}.",
-        *_named("Left out", _sentences(report.skipped)),
+        f"Stored {counted(report.masks, 'true mask')} for {counted(report.images, 'image')}.",
+        *named("Left out", _sentences(report.skipped)),
     ]
     values = {
         "masks": report.masks,
@@ -181,16 +182,14 @@ def blank(args: argparse.Namespace, progress: Progress) -> Outcome:
     if args.find:
         changed = find_text(study, progress=progress)
         text = "\n".join(
-            _named("Text is likely in the pixels of", changed) or ["No text was found; that is no proof."]
+            named("Text is likely in the pixels of", changed) or ["No text was found; that is no proof."]
         )
     elif args.rect:
         changed = blank(study, args.images, args.rect, progress=progress)
-        text = (
-            f"Blanked {_counted(len(changed), 'image')}; the pixels under the rectangles are gone for good."
-        )
+        text = f"Blanked {counted(len(changed), 'image')}; the pixels under the rectangles are gone for good."
     else:
         changed = mark_clean(study, args.images)
-        text = f"Marked {_counted(len(changed), 'image')} as looked at: no text that names a patient."
+        text = f"Marked {counted(len(changed), 'image')} as looked at: no text that names a patient."
     return Outcome({"images": changed}, text)
 
 
@@ -210,21 +209,21 @@ def suggest_groups(args: argparse.Namespace, progress: Progress) -> Outcome:
     leaks = grouping.leaks(study)
     found = sum(map(len, suggestion.groups))
     lines = [
-        f"Compared {_counted(suggestion.compared, 'image')}: {found} of them show "
-        f"{_counted(len(suggestion.groups), 'scene')} more than once.",
-        *_named("They belong together", [", ".join(group) for group in suggestion.groups], 40),
-        *_named("Could not be read", [reason for _, reason in suggestion.failed]),
+        f"Compared {counted(suggestion.compared, 'image')}: {found} of them show "
+        f"{counted(len(suggestion.groups), 'scene')} more than once.",
+        *named("They belong together", [", ".join(group) for group in suggestion.groups], 40),
+        *named("Could not be read", [reason for _, reason in suggestion.failed]),
     ]
     if sheet is not None:
         lines.append(f"Wrote {sheet}; look at it before you trust the groups.")
     if args.apply:
-        lines.append(f"{_counted(changed, 'image')} changed group.")
+        lines.append(f"{counted(changed, 'image')} changed group.")
     elif suggestion.groups:
         lines.append("Nothing was changed; --apply makes them groups of the study.")
     if args.mend_splits:
-        lines.append(f"{_counted(moved, 'image')} changed split.")
+        lines.append(f"{counted(moved, 'image')} changed split.")
     if leaks:
-        lines += _named(
+        lines += named(
             "Groups in more than one split (--mend-splits brings each into one)",
             [f"{leak.group}: {', '.join(leak.splits)}" for leak in leaks],
         )
@@ -245,7 +244,7 @@ def split(args: argparse.Namespace, progress: Progress) -> Outcome:
     report = split_study(Study.open(args.study), args.share, args.name, args.seed)
     return Outcome(
         dataclasses.asdict(report),
-        f"Moved {_counted(report.images, 'image')} in {_counted(report.groups, 'group')} from train to "
+        f"Moved {counted(report.images, 'image')} in {counted(report.groups, 'group')} from train to "
         f"{report.name} ({report.share:.0%}); {report.left} stay in train.",
     )
 
@@ -267,14 +266,12 @@ def import_gaze(args: argparse.Namespace, progress: Progress) -> Outcome:
         progress=progress,
     )
     again = " It was imported before and has been replaced." if report.already_there else ""
-    lines = [
-        f"Imported {_counted(report.fixations, 'fixation')} on {_counted(report.images, 'image')}.{again}"
-    ]
+    lines = [f"Imported {counted(report.fixations, 'fixation')} on {counted(report.images, 'image')}.{again}"]
     if report.outside_image:
         lines.append(f"{report.outside_image} lie outside their image and will not count in heatmaps.")
     if report.dropped:
         lines.append(f"{report.dropped} rows without a duration were dropped.")
-    lines += _named("Images named in the file but not in the study", report.unknown_images)
+    lines += named("Images named in the file but not in the study", report.unknown_images)
     return Outcome(dataclasses.asdict(report), "\n".join(lines))
 
 
@@ -316,12 +313,12 @@ def recover(args: argparse.Namespace, progress: Progress) -> Outcome:
         "failed": [{"recording": name, "reason": reason} for name, reason in report.failed],
     }
     lines = [
-        f"Finished {_counted(len(report.recovered), 'recording')} that had been cut off.",
+        f"Finished {counted(len(report.recovered), 'recording')} that had been cut off.",
         *(
             f"  {item.recording}: {item.stored} samples kept, {item.lost_bytes} torn bytes set aside"
             for item in report.recovered
         ),
-        *_named("Left as they are", [reason for _, reason in report.failed]),
+        *named("Left as they are", [reason for _, reason in report.failed]),
     ]
     return Outcome(values, "\n".join(lines))
 
@@ -337,7 +334,7 @@ def fixations(args: argparse.Namespace, progress: Progress) -> Outcome:
     write_fixation_csv(args.out, rows)
     return Outcome(
         {"fixations": len(rows), "out": str(args.out)},
-        f"Found {_counted(len(rows), 'fixation')}; written to {args.out}.",
+        f"Found {counted(len(rows), 'fixation')}; written to {args.out}.",
     )
 
 
@@ -356,11 +353,11 @@ def simulate(args: argparse.Namespace, progress: Progress) -> Outcome:
         progress=progress,
     )
     text = (
-        f"Simulated {_counted(report.images, 'look')} at images in {_counted(len(report.recordings), 'sitting')}, "
+        f"Simulated {counted(report.images, 'look')} at images in {counted(len(report.recordings), 'sitting')}, "
         f"{report.from_masks} of them from their true masks. Results made of it are simulated, not a person's."
     )
     if report.without_mask:
-        text += f"\n{_counted(report.without_mask, 'look')} left out for want of a true mask."
+        text += f"\n{counted(report.without_mask, 'look')} left out for want of a true mask."
     return Outcome(dataclasses.asdict(report), text)
 
 
@@ -415,132 +412,21 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
     settings = dataclasses.replace(study.pseudomask_settings, **changes)
     report = make_pseudomasks(study, settings=settings, split=args.split, progress=progress)
     lines = [
-        f"Made {_counted(report.made, 'pseudo-mask')}; {_counted(report.waiting, 'image')} without gaze wait."
+        f"Made {counted(report.made, 'pseudo-mask')}; {counted(report.waiting, 'image')} without gaze wait."
     ]
     if report.absent:
-        lines.append(f"{_counted(report.absent, 'image')} marked absent need none.")
+        lines.append(f"{counted(report.absent, 'image')} marked absent need none.")
     if report.undecided:
-        lines.append(f"{_counted(report.undecided, 'image')} marked unsure or ungradable teach nothing.")
+        lines.append(f"{counted(report.undecided, 'image')} marked unsure or ungradable teach nothing.")
     if report.look_again:
-        count = _counted(len(report.look_again), "image")
+        count = counted(len(report.look_again), "image")
         lines += [
-            *_named(
-                f"{count} to be looked at again", [f"{image}: {why}" for image, why in report.look_again]
-            ),
+            *named(f"{count} to be looked at again", [f"{image}: {why}" for image, why in report.look_again]),
             f"Their gaze was left out; see: gaze-insight gates {args.study}",
         ]
-    lines += _named("Without a fixation that counts", report.empty)
-    lines += _named("Left out", [f"{image}: {reason}" for image, reason in report.failed])
+    lines += named("Without a fixation that counts", report.empty)
+    lines += named("Left out", [f"{image}: {reason}" for image, reason in report.failed])
     return Outcome({**dataclasses.asdict(report), "settings": settings.to_json()}, "\n".join(lines))
-
-
-def times(args: argparse.Namespace, progress: Progress) -> Outcome:
-    """``gaze-insight times``."""
-    from segmentation.annotation_time import study_times, times_json
-
-    found = study_times(Study.open(args.study), progress)
-    parts = list(found[0].parts())
-    rows = [["recording", "annotator", "images", "total", *parts, "s an image"]]
-    for one in found:
-        each = (one.looking_s + one.relooks_s + one.setup_s) / one.images if one.images else float("nan")
-        seconds = [one.total_s, *one.parts().values(), each]
-        rows.append([one.recording, one.annotator, str(one.images), *(f"{value:.1f}" for value in seconds)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    lines.append(
-        "In seconds. An image's are its looks and re-looks, without pauses, and its share of calibrating."
-    )
-    return Outcome({"recordings": [times_json(one) for one in found]}, "\n".join(lines))
-
-
-def gates(args: argparse.Namespace, progress: Progress) -> Outcome:
-    """``gaze-insight gates``."""
-    import getpass
-
-    from segmentation.gaze_gates import Gates, overrule
-
-    study = Study.open(args.study)
-    overruled = []
-    if args.overrule:
-        overruled = overrule(study, args.overrule, args.annotator or getpass.getuser())
-    states = Gates(study).states
-    failed = [state for state in states if state.gate.result != "ok"]
-    lines = [f"{len(states) - len(failed)} of {_counted(len(states), 'look')} have good enough gaze."]
-    if not states:
-        lines = ["No gaze was judged yet: that happens when a recording ends. Imported gaze passes as it is."]
-    lines += [
-        f"  {state.gate.image_id} ({state.recording}): "
-        + (f"overruled by {state.overruled_by}: " if state.overruled_by else "look again: ")
-        + "; ".join(state.gate.reasons)
-        for state in failed
-    ]
-    if overruled:
-        lines.append(f"Next: gaze-insight pseudomask {args.study}")
-    values = {
-        "looks": len(states),
-        "ok": len(states) - len(failed),
-        "look_again": [state.to_json() for state in failed if not state.passes],
-        "overruled": [state.to_json() for state in failed if state.passes],
-    }
-    return Outcome(values, "\n".join(lines))
-
-
-def correct_drift(args: argparse.Namespace, progress: Progress) -> Outcome:
-    """``gaze-insight correct-drift``."""
-    from segmentation.steps import correct_drift
-
-    report = correct_drift(Study.open(args.study), args.recording, method=args.method, remove=args.remove)
-    x, y = report.mean_offset_deg
-    where = (
-        f"{abs(x):.2f}° to the {'right' if x >= 0 else 'left'} and {abs(y):.2f}° {'down' if y >= 0 else 'up'}"
-    )
-    if report.correction is None:
-        text = (
-            f"Took the correction of {report.recording} away: it had moved gaze that lay {where} on average."
-        )
-    else:
-        text = (
-            f"Corrected {report.recording} by {_counted(report.correction.checks, 'drift check')}: gaze lay {where} "
-            "on average while images were shown. The raw gaze is as it was."
-        )
-    values = {
-        "recording": report.recording,
-        "method": None if report.correction is None else report.correction.method,
-        "checks": 0 if report.correction is None else report.correction.checks,
-        "mean_offset_deg": [round(x, 4), round(y, 4)],
-        "fixations": report.fixations,
-    }
-    return Outcome(values, f"{text}\nNext: gaze-insight pseudomask {args.study}")
-
-
-def erase_annotator(args: argparse.Namespace, progress: Progress) -> Outcome:
-    """``gaze-insight erase-annotator``."""
-    from segmentation.consent import erase_annotator
-
-    found = erase_annotator(Study.open(args.study), args.annotator, really=args.yes)
-    what = ", ".join(
-        (
-            _counted(len(found.recordings), "recording"),
-            _counted(len(found.imports), "import") + " of gaze",
-            _counted(found.pseudomasks, "pseudo-mask"),
-            _counted(found.explanations, "explanation"),
-            _counted(found.reviews, "file") + " of reviews",
-        )
-    )
-    lines = [
-        f"Erased what was stored of {found.annotator}: {what}."
-        if args.yes
-        else f"This would erase of {found.annotator}: {what}. Nothing was erased; add --yes to do so."
-    ]
-    if found.runs:
-        lines.append(
-            f"{_counted(len(found.runs), 'run')} may have learned from it and stay; delete runs/ for that."
-        )
-    lines += _named("Recordings that cannot be read stay, whosever they are", found.unreadable)
-    lines.append("Exports, backups and lines of audit.jsonl are not touched.")
-    return Outcome({"erased": args.yes, **found.to_json()}, "\n".join(lines))
 
 
 def explain(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -565,7 +451,7 @@ def explain(args: argparse.Namespace, progress: Progress) -> Outcome:
     }
     failed = [f"{image}: {reason}" for image, reason in result.failed]
     return Outcome(
-        values, "\n".join([f"Explained {_counted(result.done, 'image')}.", *_named("Failed", failed)])
+        values, "\n".join([f"Explained {counted(result.done, 'image')}.", *named("Failed", failed)])
     )
 
 
@@ -620,7 +506,7 @@ def predict(args: argparse.Namespace, progress: Progress) -> Outcome:
     )
     return Outcome(
         dataclasses.asdict(result),
-        f"The student of {result.run} predicted {_counted(result.images, 'image')} in {result.seconds:.1f} s.",
+        f"The student of {result.run} predicted {counted(result.images, 'image')} in {result.seconds:.1f} s.",
     )
 
 
@@ -665,7 +551,7 @@ def verify(args: argparse.Namespace, progress: Progress) -> Outcome:
     count = len(found.problems)
     lines = [
         f"Checked {counts or 'an empty study'}.",
-        *(["Everything is sound."] if found.sound else [f"Found {_counted(count, 'problem')}:"]),
+        *(["Everything is sound."] if found.sound else [f"Found {counted(count, 'problem')}:"]),
         *(f"  {problem.sentence}" for problem in found.problems),
     ]
     return Outcome(dict(to_json(found)), "\n".join(lines), 0 if found.sound else 1)
