@@ -102,6 +102,7 @@ def erase_annotator(args: argparse.Namespace, progress: Progress) -> Outcome:
             counted(found.pseudomasks, "pseudo-mask"),
             counted(found.explanations, "explanation"),
             counted(found.reviews, "file") + " of reviews",
+            counted(found.overrules, "overruled gate"),
         )
     )
     lines = [

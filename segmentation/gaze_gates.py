@@ -20,7 +20,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
 from gaze_capture.quality import DATA_LOSS, MAX_ERROR_DEG, MEAN_ERROR_DEG
 from gaze_capture.recording import Calibration, Placement, Recording, RecordingEvent, eye_positions
-from gaze_capture.session_times import RecordedLook, Span, looks_of, overlap_ns, pauses_of
+from gaze_capture.session_times import RecordedLook, Span, looks_of, overlap_ns, pauses_of, practice_of
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
 from segmentation.gaze_index import BRIEF_MS, FEW_INSIDE, FEW_SHARE, Key
 from segmentation.records import SCHEMA, safe_name, utc_now
@@ -67,7 +67,7 @@ def judge(
     """
     if recording.simulated_from is not None and "sitting" in recording.notes:
         return []
-    pauses = pauses_of(recording)
+    pauses, practice = pauses_of(recording), practice_of(recording)
     positions = eye_positions(recording.samples, recording.eyes)
     seen = np.isfinite(positions[:, 0]) & np.isfinite(positions[:, 1])
     numbers: dict[tuple[str, str | None], int] = {}
@@ -86,6 +86,7 @@ def judge(
             *_samples(recording, seen, placements, pauses),
             *_connection(recording, look),
             *_amount(placements, own, pauses, shape_of),
+            *(["it was for practice"] if any(a <= look.start_ns < b for a, b in practice) else []),
         )
         for image_id in dict.fromkeys(placement.image_id for placement in placements):
             gates.append(
@@ -186,6 +187,7 @@ def _samples(
 
 
 def _connection(recording: Recording, look: RecordedLook) -> Iterator[str]:
+    """Judge by ``connection`` events, whose ``state`` is ``lost`` or ``restored``."""
     lost = any(
         event.kind == "connection"
         and event.values.get("state") == "lost"
