@@ -211,7 +211,7 @@ class Erasure:
 
 
 def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
-    """Erase an annotator's recordings, imported looks, reviews, overrules, consent, and the pseudo-masks made of their gaze.
+    """Erase an annotator's recordings, imported looks, reviews, overrules, consent, and pseudo-masks of their gaze.
 
     Pseudo-masks of several annotators go as a whole and can be made again from the others' gaze. Lines of the audit
     log stay, and one says that this was done.

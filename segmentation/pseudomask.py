@@ -388,9 +388,8 @@ def make_pseudomask(
     told_apart: dict[tuple[str, int], int] = {}
     preset_name = settings.sigma
     for item in fixations:
-        preset = PRESETS[settings.sigma]
-        if preset.sigma_deg is not None and item.degrees_per_px is None:
-            preset_name, preset = WITHOUT_GEOMETRY, PRESETS[WITHOUT_GEOMETRY]
+        if preset_of(settings, item.degrees_per_px) != settings.sigma:
+            preset_name = WITHOUT_GEOMETRY
         counts = (
             (item.duration_ms >= settings.minimum_duration_ms)
             & (item.start_ms >= 0)
@@ -406,23 +405,22 @@ def make_pseudomask(
                 for number in _instances(item, counts)
             ]
         )
-        sigma_parts.append(
-            np.tile(_sigma_px(preset, settings, item, (height, width)), (int(counts.sum()), 1))
-        )
+        sigma_px = kernel_px(settings, (height, width), item.degrees_per_px, item.accuracy_deg)
+        sigma_parts.append(np.tile(sigma_px, (int(counts.sum()), 1)))
     xy_px = np.concatenate(xy_parts) if xy_parts else np.empty((0, 2))
     if not len(xy_px):
         return None
-    duration_ms, sigma_px = np.concatenate(duration_parts), np.concatenate(sigma_parts)
+    duration_ms, sigmas_px = np.concatenate(duration_parts), np.concatenate(sigma_parts)
     lesion = np.concatenate(lesion_parts).astype(np.int64)
     if settings.lesions == "clusters":
         # What the annotator told apart stays apart; only the rest is grouped by place.
         free = lesion == NO_LESION
         if free.any():
-            found = clusters_of(xy_px[free], duration_ms[free], sigma_px[free], (height, width))
+            found = clusters_of(xy_px[free], duration_ms[free], sigmas_px[free], (height, width))
             lesion[free] = np.where(found == NO_LESION, NO_LESION, found + lesion.max() + 1)
     elif settings.lesions == "together":
         lesion[:] = NO_LESION
-    heatmap = lesion_heatmap(xy_px, duration_ms, sigma_px, (height, width), lesion)
+    heatmap = lesion_heatmap(xy_px, duration_ms, sigmas_px, (height, width), lesion)
     preset = PRESETS[preset_name]
     thresholds = settings.thresholds
     if thresholds is None:
@@ -436,7 +434,7 @@ def make_pseudomask(
         sources=tuple(dict.fromkeys(item.source for item in fixations)),
         xy_px=xy_px,
         duration_ms=duration_ms,
-        sigma_px=sigma_px,
+        sigma_px=sigmas_px,
         degrees_per_px=float(np.mean(known_degrees)) if len(known_degrees) == len(fixations) else None,
         heatmap=refined,
         thresholds=tuple(thresholds),
@@ -453,14 +451,31 @@ def _instances(fixations: Fixations, counts: npt.NDArray[np.bool_]) -> list[int 
     return list(fixations.instance[counts].tolist())
 
 
-def _sigma_px(
-    preset: SigmaPreset, settings: PseudoMaskSettings, fixations: Fixations, shape: tuple[int, int]
+def preset_of(settings: PseudoMaskSettings, degrees_per_px: float | None) -> str:
+    """Return the key of the preset that holds for gaze of a geometry, or of none."""
+    if PRESETS[settings.sigma].sigma_deg is not None and degrees_per_px is None:
+        return WITHOUT_GEOMETRY
+    return settings.sigma
+
+
+def kernel_px(
+    settings: PseudoMaskSettings,
+    shape: tuple[int, int],
+    degrees_per_px: float | None,
+    accuracy_deg: float | None,
 ) -> tuple[float, float]:
+    """Return the kernel's width along x and y in pixels of an image (H, W).
+
+    Parameters
+    ----------
+    degrees_per_px : that one image pixel covered; None where unknown
+    accuracy_deg : validated mean error of the sitting; None where unknown
+    """
     height, width = shape
+    preset = PRESETS[preset_of(settings, degrees_per_px)]
     if preset.sigma_fraction is not None:
         return preset.sigma_fraction * width, preset.sigma_fraction * height
-    assert preset.sigma_deg is not None and fixations.degrees_per_px is not None
+    assert preset.sigma_deg is not None and degrees_per_px is not None
     # An eye that is measured worse was less surely where the tracker says.
-    sigma_deg = math.hypot(settings.sigma_deg or preset.sigma_deg, fixations.accuracy_deg or 0.0)
-    sigma_px = sigma_deg / fixations.degrees_per_px
+    sigma_px = math.hypot(settings.sigma_deg or preset.sigma_deg, accuracy_deg or 0.0) / degrees_per_px
     return sigma_px, sigma_px
