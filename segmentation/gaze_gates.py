@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,17 @@ EDGE_GAP_S = 1.0
 """The same at a look's start and end, where a tracker may start late."""
 
 Result = Literal["ok", "look again"]
+
+
+class _Sourced(Protocol):
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def target_id(self) -> str | None: ...
+
+
+_Gaze = TypeVar("_Gaze", bound=_Sourced)
 
 
 @dataclass(frozen=True)
@@ -310,8 +321,8 @@ class Gates:
         # Free viewing counts for every target.
         return [(gate.image_id, name) for name in ((gate.target_id,) if gate.target_id else self._targets)]
 
-    def usable(self, key: Key, fixations: Sequence[Fixations]) -> list[Fixations]:
-        """Return those of a key's fixations, as the study gives them, that may be learned from."""
+    def usable(self, key: Key, gaze: Sequence[_Gaze]) -> list[_Gaze]:
+        """Return those of a key's fixations, or of its looks, as the study gives them, that may be learned from."""
         barred = {
             (state.recording, state.gate.target_id, part)
             for state in self._by_key.get(key, ())
@@ -319,10 +330,10 @@ class Gates:
             for part in state.gate.parts
         }
         if not barred:
-            return list(fixations)
+            return list(gaze)
         counts: dict[tuple[str, str | None], int] = {}
         kept = []
-        for item in fixations:
+        for item in gaze:
             number = counts.get((item.source, item.target_id), 0)
             counts[item.source, item.target_id] = number + 1
             if (item.source, item.target_id, number) not in barred:

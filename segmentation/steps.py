@@ -341,6 +341,10 @@ class PseudoMaskReport:
     """(image id, reason)"""
 
 
+def _ids(key: tuple[StudyImage, Target]) -> tuple[str, str]:
+    return key[0].id, key[1].id
+
+
 def make_pseudomasks(
     study: Study,
     *,
@@ -370,10 +374,10 @@ def make_pseudomasks(
     ]
 
     gates = Gates(study)
-    gaze = {key: gates.usable((key[0].id, key[1].id), study.fixations[key[0].id, key[1].id]) for key in todo}
-    held = [key for key in todo if not gaze[key]]
+    held = [key for key in todo if not gates.usable(_ids(key), study.looks[_ids(key)])]
     reasons = gates.look_again()
-    todo = [key for key in todo if gaze[key]]
+    barred = {_ids(key) for key in held}
+    todo = [key for key in todo if _ids(key) not in barred]
     for image, target in held:
         # One made before its gaze was judged, or of looks that failed, would go on teaching.
         study.remove_pseudomask(image.id, target.id)
@@ -384,7 +388,9 @@ def make_pseudomasks(
             pixels = study.guide(image)
         except UserError as error:
             return error
-        return make_pseudomask(pixels, gaze[key], study.pseudomask_settings, target.id)
+        return make_pseudomask(
+            pixels, gates.usable(_ids(key), study.fixations[_ids(key)]), study.pseudomask_settings, target.id
+        )
 
     made, empty, failed = 0, [], []
     for (image, _), result in _in_threads(make, todo, lambda key: key[0].id, progress):
