@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import commands, gaze_commands
+from app import commands, gaze_commands, session_commands
 from app.commands import Command, Outcome
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
@@ -348,22 +348,26 @@ def _parser() -> argparse.ArgumentParser:
 
     add("recover", commands.recover, "finish recordings that a crash cut off")
 
-    add("times", commands.times, "say where the time of each recording went")
+    add("times", session_commands.times, "say where the time of each recording went")
 
-    gates = add("gates", commands.gates, "list the images whose gaze is not good enough, and why")
+    gates = add("gates", session_commands.gates, "list the images whose gaze is not good enough, and why")
     gates.add_argument(
         "--overrule", nargs="+", metavar="IMAGE", help="let the gaze of these images count all the same"
     )
     gates.add_argument("--annotator", metavar="A", help="who overrules; default: the user's name")
 
     drift = add(
-        "correct-drift", commands.correct_drift, "take the drift that drift checks found off the fixations"
+        "correct-drift",
+        session_commands.correct_drift,
+        "take the drift that drift checks found off the fixations",
     )
     drift.add_argument("recording", metavar="RECORDING")
     drift.add_argument("--method", choices=("linear", "constant"), default="linear")
     drift.add_argument("--remove", action="store_true", help="take the correction away again")
 
-    erase = add("erase-annotator", commands.erase_annotator, "erase all that is stored of an annotator")
+    erase = add(
+        "erase-annotator", session_commands.erase_annotator, "erase all that is stored of an annotator"
+    )
     erase.add_argument("annotator", metavar="ID")
     erase.add_argument("--yes", action="store_true", help="erase; without it, only say what would be")
 

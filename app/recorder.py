@@ -18,8 +18,7 @@ from app.sitting import Sitting
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Placement, Presence
 from gaze_capture.trackers.simulated import SimulatedTracker
-from segmentation.enough_gaze import EnoughGaze
-from segmentation.pseudomask import PRESETS, sigma_px
+from segmentation.enough_gaze import meter_for
 from segmentation.study import Study
 
 LEVEL_AFTER_NS = 200_000_000
@@ -133,13 +132,9 @@ class Recorder(QObject):
         sitting, study = self.sitting, self._study
         if sitting is None or study is None:
             return
-        settings = study.pseudomask_settings
-        preset = PRESETS[settings.sigma]
         height, width = scene.image.shape[:2]
         degrees = placement.degrees_per_image_px(sitting.tracker.geometry)
-        sigma = sigma_px(preset, settings, degrees, self.accuracy_deg, (height, width))
-        thresholds = settings.thresholds or preset.thresholds
-        self.live.expect(EnoughGaze((height, width), sigma, thresholds))
+        self.live.expect(meter_for(study.pseudomask_settings, (height, width), degrees, self.accuracy_deg))
         self._told_enough = False
 
     def practise(self, image: PracticeImage) -> None:

@@ -54,7 +54,7 @@ def image_spin(high: float, value: float) -> QDoubleSpinBox:
     return field
 
 
-class Optional(QWidget):
+class OptionalNumber(QWidget):
     """A rule that may be off: a box to tick, and its number."""
 
     def __init__(self, text: str, field: QDoubleSpinBox, value: float | None) -> None:
@@ -170,17 +170,17 @@ class SessionOptionsDialog(Dialog):
         self.seed = spin(0, 2**31 - 1, options.seed)
         self.seed_row = Row(self.tr("Seed"), self.seed)
         self.skip_seen = self._tick(self.tr("Leave out what the annotator has looked at"), options.skip_seen)
-        self.practice = Optional(
+        self.practice = OptionalNumber(
             self.tr("Begin with practice images"), image_spin(50, options.practice_n), None
         )
         self.practice.field.setValue(options.practice_n)
         self.practice.tick.setChecked(options.practice)
-        self.maximum = Optional(
+        self.maximum = OptionalNumber(
             self.tr("Longest time for an image"),
             spin(1, 600, 30, suffix=self.tr(" s")),
             options.maximum_image_s,
         )
-        self.dwell = Optional(
+        self.dwell = OptionalNumber(
             self.tr("Go on by resting gaze on a mark"),
             spin(0.3, 5, 1.0, decimals=1, suffix=self.tr(" s")),
             options.dwell_to_advance_s,
@@ -191,17 +191,17 @@ class SessionOptionsDialog(Dialog):
         )
 
     def _make_breaks(self, options: SessionOptions) -> QVBoxLayout:
-        self.break_n = Optional(
+        self.break_n = OptionalNumber(
             self.tr("Offer a break after"),
             image_spin(10_000, 50),
             options.break_every_n,
         )
-        self.break_min = Optional(
+        self.break_min = OptionalNumber(
             self.tr("Or after"),
             spin(1, 240, 20, suffix=self.tr(" min")),
             options.break_every_min,
         )
-        self.anchor = Optional(
+        self.anchor = OptionalNumber(
             self.tr("Check the drift on an anchor every"),
             image_spin(1000, 1),
             options.anchor_every_n,

@@ -148,6 +148,11 @@ def pauses_of(recording: Recording) -> list[Span]:
     return _switched(recording, "pause", "resume")
 
 
+def practice_of(recording: Recording) -> list[Span]:
+    """Return when the annotator only practised."""
+    return _switched(recording, "practice", "practice")
+
+
 def _switched(recording: Recording, on: str, off: str) -> list[Span]:
     spans: list[Span] = []
     since: int | None = None
@@ -187,7 +192,7 @@ def times_of(recording: Recording, unit_of: Callable[[str], str] = lambda image_
     unit_of : names the volume of a slice, so that scrolling back to it is not a look of its own
     """
     start, end = _span_of(recording)
-    pauses, practice = pauses_of(recording), _switched(recording, "practice", "practice")
+    pauses, practice = pauses_of(recording), practice_of(recording)
     shown: list[Span] = []
     looks: list[LookTime] = []
     seen: set[tuple[str, str | None]] = set()

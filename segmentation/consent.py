@@ -182,6 +182,9 @@ class Erasure:
     pseudomasks: int
     explanations: int
     reviews: int
+    """Files of reviews."""
+    overrules: int
+    """Gates that they overruled, in anyone's recordings: those hold again."""
     consent: bool
     runs: tuple[str, ...]
     """Runs of the study: their models may have learned from this gaze, and stay."""
@@ -191,7 +194,14 @@ class Erasure:
     @property
     def anything(self) -> bool:
         """Whether there is anything to erase."""
-        return bool(self.recordings or self.imports or self.pseudomasks or self.reviews or self.consent)
+        return bool(
+            self.recordings
+            or self.imports
+            or self.pseudomasks
+            or self.reviews
+            or self.overrules
+            or self.consent
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``erase-annotator --json`` prints."""
@@ -201,7 +211,7 @@ class Erasure:
 
 
 def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
-    """Erase an annotator's recordings, imported looks, reviews, consent, and the pseudo-masks made of their gaze.
+    """Erase an annotator's recordings, imported looks, reviews, overrules, consent, and pseudo-masks of their gaze.
 
     Pseudo-masks of several annotators go as a whole and can be made again from the others' gaze. Lines of the audit
     log stay, and one says that this was done.
@@ -233,6 +243,11 @@ def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
         study.explanation_path(*key) for key in pseudomasks if study.explanation_path(*key).exists()
     ]
     reviews = _reviews_of(study, annotator)
+    overrules = [
+        path
+        for path in sorted(study.recordings_folder.glob("*/overruled/*.json"))
+        if path.parents[1].name not in recordings and _annotator_in(path) == annotator
+    ]
     consent = _path(study, annotator)
     own_consent = consent.exists() and any(entry.annotator == annotator for entry in _entries(consent))
     result = Erasure(
@@ -242,6 +257,7 @@ def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
         pseudomasks=len(pseudomasks),
         explanations=len(explanations),
         reviews=len(reviews),
+        overrules=len(overrules),
         consent=own_consent,
         runs=tuple(study.run_ids()),
         unreadable=tuple(unreadable),
@@ -257,7 +273,7 @@ def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
             _erase_looks(study, folder, annotator)
         for key in pseudomasks:
             study.remove_pseudomask(*key)
-        for path in [*explanations, *reviews]:
+        for path in [*explanations, *reviews, *overrules]:
             path.unlink(missing_ok=True)
         if own_consent:
             consent.unlink()
@@ -291,11 +307,15 @@ def _erase_looks(study: Study, folder: Path, annotator: str) -> None:
         shutil.rmtree(folder)
 
 
+def _annotator_in(path: Path) -> str | None:
+    values = read_json(path)
+    return values.get("annotator") if isinstance(values, dict) else None
+
+
 def _reviews_of(study: Study, annotator: str) -> list[Path]:
     found: list[Path] = []
     for path in sorted((study.folder / "reviews").glob("*/*.json")):
-        values = read_json(path)
-        if isinstance(values, dict) and values.get("annotator") == annotator:
+        if _annotator_in(path) == annotator:
             found += [
                 path,
                 *(other for ending in (".png", ".withdrawn") if (other := path.with_suffix(ending)).exists()),

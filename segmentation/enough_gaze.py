@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segmentation.pseudomask import TRUNCATE, Floats
+from segmentation.pseudomask import PRESETS, TRUNCATE, Floats, PseudoMaskSettings, kernel_px, preset_of
 
 GRID = 96
 """Longer side of the coarse grid."""
@@ -136,6 +136,26 @@ class EnoughGaze:
             core_iou,
         )
         return self.amount
+
+
+def meter_for(
+    settings: PseudoMaskSettings,
+    shape: tuple[int, int],
+    degrees_per_px: float | None,
+    accuracy_deg: float | None = None,
+    rule: EnoughRule = EnoughRule(),
+) -> EnoughGaze:
+    """Return a meter for an image (H, W) with the kernel and the plain heatmap's levels of a study.
+
+    Parameters
+    ----------
+    degrees_per_px : that one image pixel covers where it is shown, as `Placement.degrees_per_image_px` tells
+    accuracy_deg : validated mean error of the sitting; None where unknown
+    """
+    thresholds = PRESETS[preset_of(settings, degrees_per_px)].thresholds
+    if settings.thresholds is not None and settings.refine == "none":
+        thresholds = settings.thresholds
+    return EnoughGaze(shape, kernel_px(settings, shape, degrees_per_px, accuracy_deg), thresholds, rule)
 
 
 def _kernel(centres: Floats, place: float, sigma: float) -> Floats:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
 from gaze_capture.quality import DATA_LOSS, MAX_ERROR_DEG, MEAN_ERROR_DEG
 from gaze_capture.recording import Calibration, Placement, Recording, RecordingEvent, eye_positions
-from gaze_capture.session_times import RecordedLook, Span, looks_of, overlap_ns, pauses_of
+from gaze_capture.session_times import RecordedLook, Span, looks_of, overlap_ns, pauses_of, practice_of
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
 from segmentation.gaze_index import BRIEF_MS, FEW_INSIDE, FEW_SHARE, Key
 from segmentation.records import SCHEMA, safe_name, utc_now
@@ -36,6 +36,17 @@ EDGE_GAP_S = 1.0
 """The same at a look's start and end, where a tracker may start late."""
 
 Result = Literal["ok", "look again"]
+
+
+class _Sourced(Protocol):
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def target_id(self) -> str | None: ...
+
+
+_Gaze = TypeVar("_Gaze", bound=_Sourced)
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ def judge(
     """
     if recording.simulated_from is not None and "sitting" in recording.notes:
         return []
-    pauses = pauses_of(recording)
+    pauses, practice = pauses_of(recording), practice_of(recording)
     positions = eye_positions(recording.samples, recording.eyes)
     seen = np.isfinite(positions[:, 0]) & np.isfinite(positions[:, 1])
     numbers: dict[tuple[str, str | None], int] = {}
@@ -86,6 +97,7 @@ def judge(
             *_samples(recording, seen, placements, pauses),
             *_connection(recording, look),
             *_amount(placements, own, pauses, shape_of),
+            *(["it was for practice"] if any(a <= look.start_ns < b for a, b in practice) else []),
         )
         for image_id in dict.fromkeys(placement.image_id for placement in placements):
             gates.append(
@@ -186,6 +198,7 @@ def _samples(
 
 
 def _connection(recording: Recording, look: RecordedLook) -> Iterator[str]:
+    """Judge by ``connection`` events, whose ``state`` is ``lost`` or ``restored``."""
     lost = any(
         event.kind == "connection"
         and event.values.get("state") == "lost"
@@ -308,8 +321,8 @@ class Gates:
         # Free viewing counts for every target.
         return [(gate.image_id, name) for name in ((gate.target_id,) if gate.target_id else self._targets)]
 
-    def usable(self, key: Key, fixations: Sequence[Fixations]) -> list[Fixations]:
-        """Return those of a key's fixations, as the study gives them, that may be learned from."""
+    def usable(self, key: Key, gaze: Sequence[_Gaze]) -> list[_Gaze]:
+        """Return those of a key's fixations, or of its looks, as the study gives them, that may be learned from."""
         barred = {
             (state.recording, state.gate.target_id, part)
             for state in self._by_key.get(key, ())
@@ -317,10 +330,10 @@ class Gates:
             for part in state.gate.parts
         }
         if not barred:
-            return list(fixations)
+            return list(gaze)
         counts: dict[tuple[str, str | None], int] = {}
         kept = []
-        for item in fixations:
+        for item in gaze:
             number = counts.get((item.source, item.target_id), 0)
             counts[item.source, item.target_id] = number + 1
             if (item.source, item.target_id, number) not in barred:

@@ -411,9 +411,8 @@ def make_pseudomask(
     told_apart: dict[tuple[str, int], int] = {}
     preset_name = settings.sigma
     for item in fixations:
-        preset = PRESETS[settings.sigma]
-        if preset.sigma_deg is not None and item.degrees_per_px is None:
-            preset_name, preset = WITHOUT_GEOMETRY, PRESETS[WITHOUT_GEOMETRY]
+        if preset_of(settings, item.degrees_per_px) != settings.sigma:
+            preset_name = WITHOUT_GEOMETRY
         counts = (
             (item.duration_ms >= settings.minimum_duration_ms)
             & (item.start_ms >= 0)
@@ -430,12 +429,8 @@ def make_pseudomask(
                 for number in _instances(item, counts)
             ]
         )
-        sigma_parts.append(
-            np.tile(
-                sigma_px(preset, settings, item.degrees_per_px, item.accuracy_deg, (height, width)),
-                (int(counts.sum()), 1),
-            )
-        )
+        sigma_px = kernel_px(settings, (height, width), item.degrees_per_px, item.accuracy_deg)
+        sigma_parts.append(np.tile(sigma_px, (int(counts.sum()), 1)))
     xy_px = np.concatenate(xy_parts) if xy_parts else np.empty((0, 2))
     if not len(xy_px):
         return None
@@ -500,21 +495,31 @@ def _instances(fixations: Fixations, counts: npt.NDArray[np.bool_]) -> list[int 
     return list(fixations.instance[counts].tolist())
 
 
-def sigma_px(
-    preset: SigmaPreset,
+def preset_of(settings: PseudoMaskSettings, degrees_per_px: float | None) -> str:
+    """Return the key of the preset that holds for gaze of a geometry, or of none."""
+    if PRESETS[settings.sigma].sigma_deg is not None and degrees_per_px is None:
+        return WITHOUT_GEOMETRY
+    return settings.sigma
+
+
+def kernel_px(
     settings: PseudoMaskSettings,
+    shape: tuple[int, int],
     degrees_per_px: float | None,
     accuracy_deg: float | None,
-    shape: tuple[int, int],
 ) -> tuple[float, float]:
     """Return the kernel's width along x and y in pixels of an image (H, W).
 
-    `degrees_per_px` must be known for a preset in degrees; `accuracy_deg` is None where nothing was validated.
+    Parameters
+    ----------
+    degrees_per_px : that one image pixel covered; None where unknown
+    accuracy_deg : validated mean error of the sitting; None where unknown
     """
     height, width = shape
+    preset = PRESETS[preset_of(settings, degrees_per_px)]
     if preset.sigma_fraction is not None:
         return preset.sigma_fraction * width, preset.sigma_fraction * height
     assert preset.sigma_deg is not None and degrees_per_px is not None
     # An eye that is measured worse was less surely where the tracker says.
-    sigma_deg = math.hypot(settings.sigma_deg or preset.sigma_deg, accuracy_deg or 0.0)
-    return sigma_deg / degrees_per_px, sigma_deg / degrees_per_px
+    sigma_px = math.hypot(settings.sigma_deg or preset.sigma_deg, accuracy_deg or 0.0) / degrees_per_px
+    return sigma_px, sigma_px

@@ -16,21 +16,13 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from gaze_capture.detectors import DEFAULT, Parameters
-from gaze_capture.drift_correction import (
-    CORRECTION_NAME,
-    DriftCorrection,
-    Method,
-    correction_of,
-    read_correction,
-    write_correction,
-)
+from gaze_capture.drift_correction import read_correction
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import fixations_of
 from gaze_capture.headless import RecordingResult, record_headless
 from gaze_capture.recording import UNDECIDED, ScreenGeometry
 from gaze_capture.recording_codec import Recovered, needs_recovery, read_recording, recover
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, saliency, simulate_sitting
-from gaze_capture.storage import explained_os_errors
 from gaze_capture.trackers.discovery import open_tracker
 from gaze_capture.trackers.replay import ReplayTracker
 from gaze_capture.trackers.screen import KnownScreen
@@ -53,7 +45,6 @@ from segmentation.targets import add_target, remove_target, rename_target
 
 __all__ = [
     "DetectReport",
-    "DriftReport",
     "Evaluation",
     "ExplainResult",
     "GazeReport",
@@ -64,7 +55,6 @@ __all__ = [
     "SimulateReport",
     "TrainResult",
     "add_target",
-    "correct_drift",
     "detect_again",
     "detect_fixations",
     "evaluate",
@@ -331,51 +321,6 @@ def detect_again(
     return DetectReport(tuple(done), count, tuple(failed))
 
 
-@dataclass(frozen=True)
-class DriftReport:
-    """What correcting the drift of a recording did."""
-
-    recording: str
-    correction: DriftCorrection | None
-    """None where it was taken away."""
-    mean_offset_deg: tuple[float, float]
-    """x to the right, y down: what is taken off gaze while images are shown, on average."""
-    fixations: int
-
-
-def correct_drift(
-    study: Study, recording_id: str, *, method: Method = "linear", remove: bool = False
-) -> DriftReport:
-    """Take the drift that a recording's drift checks found off its fixations, or no longer; raw gaze stays as it is.
-
-    Raises
-    ------
-    UserError
-        If there is no such recording, it has no drift check, or no correction to remove.
-    """
-    if recording_id not in study.recording_ids():
-        raise UserError(f"The study has no recording {recording_id!r}.")
-    folder = study.recordings_folder / recording_id
-    recording = read_recording(folder)
-    correction = None
-    if remove:
-        before = read_correction(folder)
-        if before is None:
-            raise UserError(f"The recording {recording_id} has no drift correction to remove.")
-        with explained_os_errors(folder / CORRECTION_NAME):
-            (folder / CORRECTION_NAME).unlink()
-        mean = before.mean_deg(recording)
-    else:
-        correction = correction_of(recording, method)
-        write_correction(folder, correction)
-        mean = correction.mean_deg(recording)
-    fixations = detect_fixations(study, recording_id)
-    study.audit(
-        "correct drift", recording=recording_id, method=None if remove else method, mean_offset_deg=mean
-    )
-    return DriftReport(recording_id, correction, mean, fixations)
-
-
 def record(
     study: Study,
     tracker: str,
@@ -465,6 +410,10 @@ class PseudoMaskReport:
     """Images without gaze of the annotators chosen that keep the pseudo-mask they had."""
 
 
+def _ids(key: tuple[StudyImage, Target]) -> tuple[str, str]:
+    return key[0].id, key[1].id
+
+
 def make_pseudomasks(
     study: Study,
     *,
@@ -503,10 +452,10 @@ def make_pseudomasks(
     ]
 
     gates = Gates(study)
-    gaze = {key: gates.usable((key[0].id, key[1].id), study.fixations[key[0].id, key[1].id]) for key in todo}
-    held = [key for key in todo if not gaze[key]]
+    held = [key for key in todo if not gates.usable(_ids(key), study.looks[_ids(key)])]
     reasons = gates.look_again()
-    todo = [key for key in todo if gaze[key]]
+    barred = {_ids(key) for key in held}
+    todo = [key for key in todo if _ids(key) not in barred]
     for image, target in held:
         # One made before its gaze was judged, or of looks that failed, would go on teaching.
         study.remove_pseudomask(image.id, target.id)
@@ -517,7 +466,11 @@ def make_pseudomasks(
             pixels = study.guide(image)
         except UserError as error:
             return error
-        fixations = [item for item in gaze[key] if chosen is None or item.annotator in chosen]
+        fixations = [
+            item
+            for item in gates.usable(_ids(key), study.fixations[_ids(key)])
+            if chosen is None or item.annotator in chosen
+        ]
         return make_pseudomask(pixels, fixations, study.pseudomask_settings, target.id)
 
     made, empty, failed = 0, [], []

@@ -20,6 +20,7 @@ from segmentation.consent import (
     suggested_id,
     withdraw_consent,
 )
+from segmentation.gaze_gates import overrule
 from segmentation.records import utc_now
 from segmentation.steps import make_pseudomasks
 from segmentation.study import Review, Study
@@ -84,10 +85,10 @@ def test_suggested_ids_are_pseudonyms() -> None:
 @pytest.fixture
 def two(study: Study) -> Study:
     """Return a study in which ann and ben have recorded, imported, reviewed and agreed."""
-    add_images(study, ["a", "b"])
+    add_images(study, ["a", "b", "c"])
     for name in ("ann", "ben"):
         give_consent(study, name)
-        record_in(study, f"rec-{name}", [("a" if name == "ann" else "b", 1, 6)], annotator=name)
+        record_in(study, f"rec-{name}", [("a" if name == "ann" else "b", 1, 6), ("c", 7, 8)], annotator=name)
         study.add_review(
             Review("a", "target", name, "pseudomask", "accepted", "present", 1.0, utc_now()),
             np.ones((480, 640), bool),
@@ -102,6 +103,7 @@ def two(study: Study) -> Study:
         Fixations("b", "target", name, "import-1", detector="imported", **alike) for name in ("ann", "ben")
     ]
     study.save_fixations("import-1", both, imported=True)
+    overrule(study, ["c"], "ann")
     make_pseudomasks(study)
     return study
 
@@ -116,12 +118,8 @@ def files_that_name(study: Study, annotator: str) -> set[str]:
 
 def test_erasing_leaves_nothing_of_one_annotator_and_all_of_the_other(two: Study) -> None:
     told = erase_annotator(two, "ann", really=False)
-    assert (told.recordings, told.imports, told.pseudomasks, told.reviews) == (
-        ("rec-ann",),
-        ("import-1",),
-        2,
-        2,
-    )
+    assert (told.recordings, told.imports) == (("rec-ann",), ("import-1",))
+    assert (told.pseudomasks, told.reviews, told.overrules) == (3, 2, 1)
     assert "recordings/rec-ann/gaze.frames" in files_that_name(two, "ann"), "it was only told"
     erase_annotator(two, "ann", really=True)
     assert files_that_name(two, '"ann"') == set()
@@ -131,7 +129,8 @@ def test_erasing_leaves_nothing_of_one_annotator_and_all_of_the_other(two: Study
     assert [item.annotator for item in again.fixations["b", "target"]] == ["ben", "ben"]
     assert [review.annotator for review in again.reviews("a", "target")] == ["ben"]
     assert has_consented(again, "ben") and not has_consented(again, "ann")
-    assert make_pseudomasks(again).made == 1
+    made = make_pseudomasks(again)
+    assert made.made == 1 and [image for image, _ in made.look_again] == ["c"], "ann's overrule is gone"
     assert verify(again).sound
     assert (
         json.loads((two.folder / "audit.jsonl").read_text().splitlines()[-2])["action"] == "erase annotator"

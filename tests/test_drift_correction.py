@@ -10,7 +10,7 @@ from app.cli import run_command
 from gaze_capture.drift_correction import correction_of, read_correction, write_correction
 from gaze_capture.errors import UserError
 from gaze_capture.storage import sha256_of
-from segmentation.steps import correct_drift
+from segmentation.drift import correct_drift
 from segmentation.study import Study
 from tests.gaze_support import Event, add_images, ns, record_in, record_looks
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segmentation.enough_gaze import EnoughGaze, EnoughRule
-from segmentation.pseudomask import dwell_density, normalise
+from gaze_capture.fixations import Fixations
+from segmentation.enough_gaze import EnoughGaze, EnoughRule, meter_for
+from segmentation.pseudomask import PseudoMaskSettings, dwell_density, make_pseudomask, normalise
 
 SHAPE, SIGMA, LEVELS = (480, 640), (40.0, 40.0), (0.4, 0.25)
 RULE = EnoughRule(
@@ -80,3 +81,23 @@ def test_the_coarse_map_is_the_heatmap_of_pseudomasks(shape: tuple[int, int], si
     x = np.rint(found._columns).astype(int).clip(0, width - 1)
     coarse = normalise(found._density)
     assert np.abs(coarse - whole[np.ix_(y, x)]).mean() < 0.03
+
+
+def test_a_studys_meter_has_the_masks_that_its_pseudomasks_have() -> None:
+    rng = np.random.default_rng(2)
+    xy = rng.normal([300, 220], 50, (15, 2))
+    duration = rng.uniform(150, 500, 15)
+    for degrees, accuracy in ((0.04, 0.6), (None, None)):
+        gaze = Fixations(
+            "a", "target", "ann", "rec", np.cumsum(duration), duration, xy, np.zeros(15), "test",
+            degrees_per_px=degrees, accuracy_deg=accuracy,
+        )  # fmt: skip
+        settings = PseudoMaskSettings(refine="none")
+        made = make_pseudomask(np.zeros((*SHAPE, 3), np.float32), [gaze], settings, "target")
+        assert made is not None
+        found = meter_for(settings, SHAPE, degrees, accuracy)
+        for (x, y), length in zip(xy.tolist(), duration.tolist(), strict=True):
+            found.add(x, y, length)
+        core, broad = found._past[-1][1:]
+        assert core.mean() == pytest.approx(made.masks[0].mean(), rel=0.05)
+        assert broad.mean() == pytest.approx(made.masks[-1].mean(), rel=0.05)

@@ -87,6 +87,7 @@ def test_a_pause_is_no_part_of_a_look(abc: Study) -> None:
         ([("validation", 0.5, {"summary": None})], {"a", "b", "c"}),
         ([("connection", 6.0, {"state": "lost"}), ("connection", 6.2, {"state": "restored"})], {"b"}),
         ([("connection", 9.7, {"state": "lost"})], set()),
+        ([("practice", 0.5, {"on": True}), ("practice", 5.2, {"on": False})], {"a"}),
     ],
 )
 def test_what_was_measured_before_and_after_judges_the_looks_between(

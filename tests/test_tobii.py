@@ -97,11 +97,11 @@ def looked(x: float, y: float) -> None:
 
 
 def test_the_contract(desk: Desk) -> None:
-    contract.test_the_contract_of_every_tracker(lambda: desk.tracker(300.0)[0])
+    contract.test_the_contract_of_every_tracker(desk.tracker(300.0)[0])
 
 
 def test_a_recording_without_a_window(desk: Desk, tmp_path: Path) -> None:
-    contract.test_every_tracker_records_headless_and_loses_nothing(lambda: desk.tracker(300.0)[0], tmp_path)
+    contract.test_every_tracker_records_headless_and_loses_nothing(desk.tracker(300.0)[0], tmp_path)
 
 
 # Samples

@@ -24,8 +24,8 @@ from segmentation.images import decode_mask
 from segmentation.pseudomask import (
     PRESETS,
     PseudoMaskSettings,
-    _sigma_px,
     dwell_density,
+    kernel_px,
     levels_of,
     normalise,
 )
@@ -100,7 +100,7 @@ def look_of(item: Fixations, mask: Bools) -> Look:
         & (np.rint(item.xy_px) >= 0).all(axis=1)
         & (np.rint(item.xy_px) <= [width - 1, height - 1]).all(axis=1)
     )
-    sigma = _sigma_px(PRESETS["degrees"], settings, item, (height, width))
+    sigma = kernel_px(settings, (height, width), item.degrees_per_px, item.accuracy_deg)
     return Look(item.xy_px[own], item.start_ms[own], item.duration_ms[own], sigma, item.viewing_ms, mask)
 
 
