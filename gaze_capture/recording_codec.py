@@ -13,6 +13,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -94,6 +95,35 @@ class Recovered:
     """Bytes of the torn tail, which are kept aside in gaze.tail."""
 
 
+@dataclass(frozen=True)
+class WriterLatency:
+    """How long blocks of samples waited for the operating system, in whole ms."""
+
+    p50: int
+    p99: int
+    max: int
+
+
+class _Latencies:
+    """Counts latencies by the millisecond, in constant memory."""
+
+    _LONGEST_MS = 10_000
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(self._LONGEST_MS + 1, dtype=np.int64)
+
+    def add(self, since_ns: Sequence[int], now_ns: int) -> None:
+        ms = (now_ns - np.array(since_ns, dtype=np.int64)) // 1_000_000
+        np.add.at(self._counts, np.clip(ms, 0, self._LONGEST_MS), 1)
+
+    def found(self) -> WriterLatency | None:
+        below = np.cumsum(self._counts)
+        if not below[-1]:
+            return None
+        p50, p99, longest = (int(np.searchsorted(below, share * below[-1])) for share in (0.5, 0.99, 1.0))
+        return WriterLatency(p50, p99, longest)
+
+
 class RecordingWriter:
     """Writes one recording; callers only enqueue, a thread of its own owns the disk.
 
@@ -112,6 +142,8 @@ class RecordingWriter:
         self.header = header
         self._path = folder / FRAMES_NAME
         self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        self._handed_over_ns: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._latency = _Latencies()
         self._failure: UserError | None = None
         self._counts: RecordingCounts | None = None
         self._received = 0
@@ -153,6 +185,11 @@ class RecordingWriter:
         """Samples handed to the operating system so far."""
         return self._stored
 
+    @property
+    def latency(self) -> WriterLatency | None:
+        """How long blocks of samples took from :meth:`add_samples` to the operating system; None before the first."""
+        return self._latency.found()
+
     def add_samples(self, samples: Samples) -> None:
         """Enqueue samples (N,) of dtype :data:`SAMPLE`, later than all before. Never waits for the disk."""
         self._check_open()
@@ -164,6 +201,7 @@ class RecordingWriter:
             self._first_ns = int(samples["time_ns"][0])
         self._last_ns = int(samples["time_ns"][-1])
         self._received += len(samples)
+        self._handed_over_ns.put(time.monotonic_ns())
         self._queue.put((_SAMPLES, samples.tobytes()))
 
     def start_placement(self, placement: Placement) -> int:
@@ -232,7 +270,13 @@ class RecordingWriter:
             os.close(self._descriptor)
         self._check()
         _write_summary(
-            self.folder, self.header, self._counts, self._first_ns, self._last_ns, self._placements
+            self.folder,
+            self.header,
+            self._counts,
+            self._first_ns,
+            self._last_ns,
+            self._placements,
+            writer_latency_ms=asdict(self.latency) if self.latency else None,
         )
         return self._counts
 
@@ -278,6 +322,8 @@ class RecordingWriter:
                 with explained_os_errors(self._path):
                     self._append(data)
                 self._stored += rows
+                blocks = sum(entry is not None and entry[0] == _SAMPLES for entry in entries)
+                self._latency.add([self._handed_over_ns.get() for _ in range(blocks)], time.monotonic_ns())
         except Exception as error:
             told = (
                 error

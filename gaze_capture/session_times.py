@@ -6,7 +6,8 @@ The events that tell the parts apart, as whoever records should store them (valu
   placements it is rest.
 - ``found``: the annotator has found the target in the image shown; before it they searched, after it they examined.
 - ``look_again``: the next or current placement shows an image whose earlier look was not good enough.
-- ``practice`` with ``on`` (true or false; true where missing): looks that begin in between are for practice only.
+- ``practice`` with ``on`` (true or false; true where missing): looks that begin in between are for practice only, and
+  so is the time on practice images, which are none of the study and have no placements.
 - ``calibration``, ``validation``, ``drift``, ``instruction``: stored when it *ends*. What passed since the last
   placement, or the event before, was spent on it; ``seconds`` says how long it took where that is not so, as for a
   calibration before the recording began.
@@ -71,6 +72,8 @@ class SessionTimes:
     instructions_s: float
     rest_s: float
     """Pauses while no image was shown."""
+    practice_images_s: float
+    """On practice images, which are none of the study."""
     between_s: float
     """Neither an image nor anything else known was shown."""
 
@@ -86,8 +89,8 @@ class SessionTimes:
 
     @property
     def practice_s(self) -> float:
-        """Looks that only practised."""
-        return sum(look.viewing_s for look in self.looks if look.practice)
+        """On practice images, and looks that only practised."""
+        return self.practice_images_s + sum(look.viewing_s for look in self.looks if look.practice)
 
     @property
     def pauses_s(self) -> float:
@@ -222,7 +225,9 @@ def times_of(recording: Recording, unit_of: Callable[[str], str] = lambda image_
             for image_id, own in spans.items()
         ]
         previous_end = look.end_ns
-    parts, before_ns = _without_images(recording.events, _gaps(start, end, shown), pauses, start)
+    gaps = _gaps(start, end, shown)
+    on_practice_images = [span for span in practice if not overlap_ns(span, shown)]
+    parts, before_ns = _without_images(recording.events, gaps, pauses, on_practice_images, start)
     return SessionTimes(
         recording=recording.id,
         annotator=recording.annotator,
@@ -233,6 +238,7 @@ def times_of(recording: Recording, unit_of: Callable[[str], str] = lambda image_
         drift_s=parts["drift"] / 1e9,
         instructions_s=parts["instruction"] / 1e9,
         rest_s=parts["rest"] / 1e9,
+        practice_images_s=parts["practice"] / 1e9,
         between_s=parts["between"] / 1e9,
     )
 
@@ -275,17 +281,22 @@ def _gaps(start: int, end: int, shown: Sequence[Span]) -> Iterator[Span]:
 
 
 def _without_images(
-    events: Sequence[RecordingEvent], gaps: Iterator[Span], pauses: Sequence[Span], start: int
+    events: Sequence[RecordingEvent],
+    gaps: Iterator[Span],
+    pauses: Sequence[Span],
+    practice: Sequence[Span],
+    start: int,
 ) -> tuple[dict[str, int], int]:
     """Share the time without an image out among what happened in it; return ns by part, and ns before the start."""
-    parts = dict.fromkeys((*_ENDING_KINDS, "rest", "between"), 0)
+    parts = dict.fromkeys((*_ENDING_KINDS, "rest", "practice", "between"), 0)
     before_ns = 0
     ordered = sorted((event for event in events if event.kind in _ENDING_KINDS), key=lambda one: one.time_ns)
 
     def spend(part: str, span: Span) -> None:
-        resting = overlap_ns(span, pauses)
+        resting, practising = overlap_ns(span, pauses), overlap_ns(span, practice)
         parts["rest"] += resting
-        parts[part] += span[1] - span[0] - resting
+        parts["practice"] += practising
+        parts[part] += span[1] - span[0] - resting - practising
 
     for event in ordered:
         # What ended as the recording began, a calibration first of all, took its time before.

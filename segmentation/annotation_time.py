@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from gaze_capture.errors import UserError
@@ -18,15 +18,7 @@ from segmentation.study import Study
 
 TIMES_NAME = "times.json"
 
-_PARTS = (
-    "total_s",
-    "calibration_s",
-    "validation_s",
-    "drift_s",
-    "instructions_s",
-    "rest_s",
-    "between_s",
-)
+_PARTS = tuple(field.name for field in fields(SessionTimes) if field.name.endswith("_s"))
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ def stored_times(study: Study, recording_id: str) -> SessionTimes | None:
             recording=values["recording"],
             annotator=values["annotator"],
             looks=looks,
-            **{name: float(values[name]) for name in _PARTS},
+            **{name: float(values.get(name, 0.0)) for name in _PARTS},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}). Delete it; it is made again when needed.") from None

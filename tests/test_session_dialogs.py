@@ -15,7 +15,7 @@ from pytestqt.qtbot import QtBot
 from app.consent_dialog import ConsentDialog
 from app.keymap import ACTIONS, DEFAULTS, Action, Keymap, key_of
 from app.keymap_dialog import KeymapDialog
-from app.known_screens import known_geometry, store_geometry
+from app.known_screens import known_geometry, name_of, store_geometry
 from app.screen_trackers import geometry_of
 from app.session_options_dialog import SessionOptionsDialog
 from gaze_capture.errors import UserError
@@ -329,7 +329,7 @@ def test_screens_to_choose_from_and_one_that_is_gone(
     assert dialog.screen_choice.currentText() == "HDMI-9, not connected"
     assert "Connect it" in dialog.screen_row.hint.text() and not dialog.width_mm.isEnabled()
     names = [dialog.screen_choice.itemData(row) for row in range(dialog.screen_choice.count())]
-    assert names == ["", *(screen.name() for screen in QGuiApplication.screens()), "HDMI-9"]
+    assert names == ["", *map(name_of, QGuiApplication.screens()), "HDMI-9"]
     dialog.screen_choice.setCurrentIndex(1)
     assert dialog.width_mm.isEnabled()
     dialog.close()

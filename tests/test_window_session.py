@@ -18,6 +18,7 @@ from app.main_window import MainWindow
 from app.record_page import RecordPage
 from gaze_capture.recording import ScreenGeometry
 from gaze_capture.recording_codec import read_recording
+from gaze_capture.session_times import times_of
 from gaze_capture.trackers.simulated import SimulatedTracker
 from segmentation.session_options import SessionOptions, save_options
 from segmentation.study import Study
@@ -211,6 +212,11 @@ def test_a_whole_session_on_a_display_of_its_own(
     assert shown[:2] == [(ids[0], None), (ids[0], "present")]
     assert recording.placements[1].image_from_screen == pytest.approx(zoomed)
     assert (ids[1], "absent") in shown
+    parts = times_of(recording).parts()
+    assert parts["calibration"] > 3 and parts["validation"] > 3 and parts["drift"] > 0.5
+    assert parts["practice"] > 1 and parts["rest"] > 0
+    assert sum(parts.values()) == pytest.approx(times_of(recording).total_s)
+    assert times_of(recording).looks[0].search_s is not None, "F told the search from the sweep"
     screen = display_size(window)
     x, y, width, height = first.viewport_px
     assert (x, y) == (0, 0) and (width, height) == screen, "the image had the display to itself"
