@@ -73,6 +73,12 @@ def resident_mib(pid: int) -> float:
     raise ProcessLookupError(pid)
 
 
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Run the soak and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -109,10 +115,7 @@ def main() -> None:
                 if time.monotonic() - told > 60:
                     told = time.monotonic()
                     sizes = [path.stat().st_size for path in study.recordings_folder.glob("*/gaze.frames")]
-                    print(
-                        f"{(told - begun) / 60:5.1f} min: {memory[-1]:.0f} MiB, {max(sizes) / 1e6:.1f} MB",
-                        flush=True,
-                    )
+                    say(f"{(told - begun) / 60:5.1f} min: {memory[-1]:.0f} MiB, {max(sizes) / 1e6:.1f} MB")
                 time.sleep(2)
             output, _ = recorder.communicate()
         stopped.set()
@@ -126,20 +129,18 @@ def main() -> None:
         summary = read_json(folder / "recording.json")
         intervals = np.diff(recording.time_ns)
         nominal = 1e9 / args.rate
-        print(
-            f"minutes                 {args.minutes:g} at {args.rate:g} Hz, {sum(trainings)} trainings begun"
-        )
-        print(f"samples expected        {counts['expected']}")
-        print(f"samples received        {counts['received']}")
-        print(f"samples on disk         {len(recording.time_ns)}")
-        print(f"gaps > 1.5 intervals    {int((intervals > 1.5 * nominal).sum())}")
-        print(f"longest interval        {intervals.max() / 1e6:.2f} ms")
-        print(f"writer latency          {summary['writer_latency_ms']} ms")
+        say(f"minutes                 {args.minutes:g} at {args.rate:g} Hz, {sum(trainings)} trainings begun")
+        say(f"samples expected        {counts['expected']}")
+        say(f"samples received        {counts['received']}")
+        say(f"samples on disk         {len(recording.time_ns)}")
+        say(f"gaps > 1.5 intervals    {int((intervals > 1.5 * nominal).sum())}")
+        say(f"longest interval        {intervals.max() / 1e6:.2f} ms")
+        say(f"writer latency          {summary['writer_latency_ms']} ms")
         settled = memory[min(len(memory) - 1, 15)]
-        print(
+        say(
             f"memory after 30 s, max  {settled:.0f}, {max(memory):.0f} MiB, while recording {memory[-5]:.0f} MiB"
         )
-        print(
+        say(
             f"closing                 {time.monotonic() - begun - args.minutes * 60:.1f} s with start and checks"
         )
 
