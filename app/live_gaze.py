@@ -31,6 +31,7 @@ class LiveGaze:
         self._before_ms = 0.0
         self._amount: EnoughGaze | None = None
         self._counted = 0
+        self._dot: tuple[float, float] | None = None
         self._arrivals: deque[tuple[float, int, int, int]] = deque()
 
     @property
@@ -49,6 +50,11 @@ class LiveGaze:
         xy_deg, duration_ms = self._fixations.fixations()
         return Marks(xy_deg * self._px_per_deg, duration_ms)
 
+    @property
+    def dot(self) -> tuple[float, float] | None:
+        """Where gaze lies on the image shown, in its pixels; None where no eye is seen."""
+        return self._dot
+
     def begin(self) -> None:
         """Begin anew, with a sitting."""
         self._arrivals.clear()
@@ -58,6 +64,7 @@ class LiveGaze:
     ) -> None:
         """Follow a new placement: of another image or slice (`image`), of another look altogether (`look`)."""
         self._filter.reset()
+        self._dot = None
         if image or look:
             self._amount, self._counted = None, 0
             self._px_per_deg = 1 / placement.degrees_per_image_px(geometry)
@@ -100,10 +107,10 @@ class LiveGaze:
         time_ms = samples["time_ns"] / 1e6
         self._fixations.add(time_ms, points)
         dot = self._filter.follow(time_ms, points)
+        self._dot = None if dot is None else (dot[0] * self._px_per_deg, dot[1] * self._px_per_deg)
         self._add_up()
         if self._panel.show_gaze.isChecked():
-            shown = None if dot is None else (dot[0] * self._px_per_deg, dot[1] * self._px_per_deg)
-            self._canvas.set_live(shown, self.marks)
+            self._canvas.set_live(self._dot, self.marks)
 
     def _add_up(self) -> None:
         if self._amount is not None:

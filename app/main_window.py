@@ -229,6 +229,7 @@ class MainWindow(QMainWindow):
             made.task_wanted.connect(self.start_task)
             made.error.connect(self.banner.show_error)
             made.notice.connect(self.banner.show_notice)
+            made.hush.connect(self.banner.hide)
             made.page_wanted.connect(self.show_page)
             self.pages[name] = made
             self.stack.addWidget(made)

@@ -18,6 +18,8 @@ class Page(QWidget):
     error = Signal(str, str)
     """A sentence, and details."""
     notice = Signal(str)
+    hush = Signal()
+    """Whatever message is shown would be in the way."""
     page_wanted = Signal(str)
     """Name of another page."""
 

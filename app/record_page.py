@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QApplication, QHBoxLayout, QVBoxLayout, QWidget
 from app.canvas import Canvas
 from app.canvas_frame import NO_MARKS, CanvasFrame
 from app.centre import Centre
+from app.dwell_mark import DwellMark
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList
 from app.keymap import Action, Keymap
@@ -66,6 +67,7 @@ class RecordPage(Page):
         self._picked: str | None = None
         """The image that someone chose in the list, and wants to begin with."""
         self.plan: SessionPlan | None = None
+        self._mark: DwellMark | None = None
         self._known = NOTHING_KNOWN
         self._facts = Latest(self)
         self._facts.answered.connect(self._learn)
@@ -346,6 +348,7 @@ class RecordPage(Page):
         self.start()
 
     def _begun(self, *, replay: bool) -> None:
+        self.hush.emit()
         self.list.setEnabled(False)
         self.panel.show_running(True, replay=replay)
         self.recorder.live.begin()
@@ -403,6 +406,14 @@ class RecordPage(Page):
         if self.plan is not None:
             self.plan.shown()
             self._tell_why(sitting)
+            self._place_mark(self.plan.options.dwell_to_advance_s)
+
+    def _place_mark(self, dwell_s: float | None) -> None:
+        """Show the mark that leads on by gaze, where it is wanted."""
+        if dwell_s is not None and self._mark is None and self.sitting is not None:
+            self._mark = DwellMark(self.stage.seen, dwell_s)
+        if self._mark is not None:
+            self._mark.restart()
 
     def _tell_why(self, sitting: Sitting | None) -> None:
         """Say why an image is shown again."""
@@ -438,8 +449,17 @@ class RecordPage(Page):
         if self.sitting is not None:
             self._show_meters(self.sitting.tracker.name, self.sitting.seconds)
             self.panel.eye_box.show_eyes(self.sitting.tracker.eyes, *self.recorder.live.seen)
-            if self.plan is not None and self.plan.time_is_up and self.flow.phase == "images":
+            if self.flow.phase == "images" and self._goes_on_by_itself():
                 self.go(1)
+
+    def _goes_on_by_itself(self) -> bool:
+        """Whether the longest time is over, or gaze has rested on the mark that asks for the next image."""
+        if self.plan is not None and self.plan.time_is_up:
+            return True
+        dot, mark = self.recorder.live.dot, self._mark
+        return mark is not None and mark.follow(
+            None if dot is None else self.stage.seen.widget_from_image(*dot)
+        )
 
     def _show_replayed(self, placement: Placement) -> None:
         study = self.session.study
@@ -542,6 +562,10 @@ class RecordPage(Page):
         self._timer.stop()
         sitting, study = self.recorder.release(), self.session.study
         self.replaying.end()
+        mark, self._mark = self._mark, None
+        if mark is not None:
+            # Before its canvas, which may be gone with the display.
+            mark.deleteLater()
         self.flow.end()
         self.plan = self._picked = None
         self.canvas.set_live(None, None)

@@ -227,3 +227,61 @@ def test_a_whole_session_on_a_display_of_its_own(
 def display_size(window: MainWindow) -> tuple[int, int]:
     size = window.screen().geometry().size() * window.screen().devicePixelRatio()
     return size.width(), size.height()
+
+
+def test_an_image_is_left_when_its_time_is_up_or_gaze_rests_on_the_mark(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    page = page_of(window)
+    ids = list(study.images)
+    save_options(study, SessionOptions(maximum_image_s=1.0))
+    page.panel.tracker.setCurrentIndex(page.panel.tracker.findData("mouse"))
+    start(page)
+    qtbot.waitUntil(lambda: window.session.image_id == ids[1], timeout=5000)
+    finish(page, qtbot)
+
+    save_options(study, SessionOptions(dwell_to_advance_s=0.4))
+    window.session.set_image(ids[0])
+    start(page)
+    shown = window.session.image_id
+    mark = page._mark
+    assert mark is not None and mark.isVisible()
+    middle = page.canvas.rect().center()
+    QTest.mouseMove(page.canvas, middle)
+    qtbot.wait(1200)
+    assert window.session.image_id == shown
+    corner = mark.geometry().center()
+    for step in range(8):
+        QTest.mouseMove(page.canvas, corner + QPoint(step % 2, 0))
+        qtbot.wait(40)
+    qtbot.waitUntil(lambda: window.session.image_id != shown, timeout=5000)
+    following = window.session.image_id
+    qtbot.wait(1500)
+    assert window.session.image_id == following, "gaze must have left the mark before it counts again"
+    finish(page, qtbot)
+
+
+def test_a_break_is_offered_and_a_session_goes_on_where_it_stopped(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    page = page_of(window)
+    ids = list(study.images)
+    save_options(study, SessionOptions(break_every_n=1))
+    start(page)
+    qtbot.wait(1700)
+    press(page.canvas, Qt.Key.Key_Space)
+    assert "break" in page.stage.words and window.session.image_id == ids[1]
+    press(page.canvas, Qt.Key.Key_Space)
+    assert page.stage.words == "" and window.session.image_id == ids[1]
+    finish(page, qtbot)
+    # The second was hardly looked at: it comes again, and says why; the first one is done.
+    save_options(study, SessionOptions())
+    window.session.set_image(ids[0])
+    start(page)
+    assert window.session.image_id == ids[1]
+    assert "Look again" in page.panel.hint.text()
+    listed = [row.image_id for row in page.list.model.rows]
+    assert ids[0] not in listed and listed[0] == ids[1]
+    finish(page, qtbot)
+    again = read_recording(study.recordings_folder / study.recording_ids()[-1])
+    assert [event.kind for event in again.events if event.kind == "look_again"] == ["look_again"]
