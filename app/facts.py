@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gaze_capture.fixation_table import Look
 from gaze_capture.recording import Presence
+from segmentation.gaze_gates import Gates
 from segmentation.study import Review, Study
 
 Key = tuple[str, str]
@@ -21,6 +22,8 @@ class Facts:
     """The latest word on presence."""
     reviews: dict[Key, Review] = field(default_factory=dict)
     """The latest of each."""
+    again: frozenset[Key] = frozenset()
+    """Those whose latest gaze is not good enough to learn from."""
     masked: set[Key] = field(default_factory=set)
     """Those with a pseudo-mask, or a prediction of the run asked for."""
 
@@ -33,4 +36,10 @@ def gather(study: Study, run_id: str | None = None) -> Facts:
     # The images too, so that the window's thread finds them read.
     assert study.images is not None
     predictions = study.prediction_keys(run_id) if run_id else set()
-    return Facts(study.looks, study.presences(), study.reviewed(), predictions | study.pseudomask_keys())
+    return Facts(
+        study.looks,
+        study.presences(),
+        study.reviewed(),
+        frozenset(Gates(study).look_again()),
+        predictions | study.pseudomask_keys(),
+    )

@@ -78,6 +78,7 @@ class RecordPage(Page):
         self._words = {
             "none": self.tr("No gaze"),
             "gaze": self.tr("Gaze"),
+            "again": self.tr("Look again"),
             "present": self.tr("Present"),
             "absent": self.tr("Nothing here"),
             "unsure": self.tr("Unsure"),

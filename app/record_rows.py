@@ -11,7 +11,7 @@ from app.facts import Facts
 from app.volumes import Entry, common_state
 from segmentation.gaze_index import look_quality
 
-ORDER = ("gaze", "unsure", "ungradable", "absent", "none")
+ORDER = ("again", "gaze", "unsure", "ungradable", "absent", "none")
 """The first of these that a slice is in stands for its volume."""
 
 
@@ -19,7 +19,7 @@ def gaze_row(facts: Facts, entry: Entry, target_id: str, words: Mapping[str, str
     """Return the row of an image or volume, by the gaze on a target; `words` names the states."""
     states = [_state(facts, image_id, target_id) for image_id in entry.slices]
     state, _ = common_state(states, ORDER)
-    token = "muted" if state == "none" else "accent"
+    token = {"none": "muted", "again": "warning"}.get(state, "accent")
     image = entry.image
     if entry.is_volume:
         looked = len(states) - states.count("none")
@@ -40,5 +40,7 @@ def _state(facts: Facts, image_id: str, target_id: str) -> str:
     looks = facts.looks.get((image_id, target_id), ())
     if not looks:
         return "none"
+    if (image_id, target_id) in facts.again:
+        return "again"
     presence = looks[-1].presence
     return presence if presence in ("absent", "unsure", "ungradable") else "gaze"

@@ -85,7 +85,7 @@ def test_sitting_with_the_simulated_tracker_by_keys(window: MainWindow, study: S
     assert len(fixations.duration_ms) >= 1 and fixations.presence == "present"
     assert study.presence(ids[1], "target") == "absent"
     state = page.list.model.index(page.list.model.row_of(ids[0])).data(Qt.ItemDataRole.AccessibleTextRole)
-    assert state == "case_0.png, Gaze"
+    assert state == "case_0.png, Look again", "so short a look is not learned from"
 
 
 def test_pointer_rests_become_fixations_where_it_rested(
