@@ -24,7 +24,7 @@ GRID = 96
 class EnoughRule:
     """When gaze is enough.
 
-    Chosen on gaze simulated from every eighth training mask of Kvasir-SEG, see docs/adr/0020. The simulated eye works
+    Chosen on gaze simulated from every eighth training mask of Kvasir-SEG, see docs/adr/0011. The simulated eye works
     its way outwards until its last fixation, so that masks grow to the end; the rule errs on the side of more gaze.
     """
 
