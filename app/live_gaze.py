@@ -24,6 +24,8 @@ class LiveGaze:
 
     def __init__(self, canvas: Canvas, panel: RecordPanel) -> None:
         self._canvas, self._panel = canvas, panel
+        self.mirror: Canvas | None = None
+        """The participant's canvas, where they are to see their own gaze; it drags the eye along."""
         self._fixations = LiveFixations()
         self._filter = OneEuro()
         self._px_per_deg = 20.0
@@ -57,6 +59,7 @@ class LiveGaze:
 
     def begin(self) -> None:
         """Begin anew, with a sitting."""
+        self.mirror = None
         self._arrivals.clear()
 
     def place(
@@ -111,6 +114,8 @@ class LiveGaze:
         self._add_up()
         if self._panel.show_gaze.isChecked():
             self._canvas.set_live(self._dot, self.marks)
+        if self.mirror is not None:
+            self.mirror.set_live(self._dot, None)
 
     def _add_up(self) -> None:
         if self._amount is not None:

@@ -6,6 +6,7 @@ import time
 
 from PySide6.QtCore import QObject, Signal
 
+from app.keymap import Keymap, shown
 from app.practice import PracticeImage, PracticeLook
 from app.recorder import Recorder
 from app.stage import Stage
@@ -16,8 +17,9 @@ class PracticeRun(QObject):
 
     done = Signal()
 
-    def __init__(self, recorder: Recorder, stage: Stage, parent: QObject) -> None:
+    def __init__(self, recorder: Recorder, stage: Stage, keymap: Keymap, parent: QObject) -> None:
         super().__init__(parent)
+        self._keymap = keymap
         self._recorder, self._stage = recorder, stage
         self._images, self._number = 0, -1
         self._image: PracticeImage | None = None
@@ -59,8 +61,8 @@ class PracticeRun(QObject):
         self._show(self._image, answered=False)
         self._stage.say(
             self.tr(
-                "Practice {n} of {all}: find the round bulge and look all over it, then press Space."
-            ).format(n=self._number + 1, all=self._images)
+                "Practice {n} of {all}: find the round bulge and look all over it, then press {key}."
+            ).format(n=self._number + 1, all=self._images, key=self._key)
         )
         self._recorder.practise(self._image)
 
@@ -81,7 +83,12 @@ class PracticeRun(QObject):
             advice = self.tr("Look a little longer: let your eyes wander over all of it, edge included.")
         else:
             advice = self.tr("Just so on every image.")
-        return f"{measured} {advice} {self.tr('Space goes on.')}"
+        onward = self.tr("{key} goes on.").format(key=self._key)
+        return f"{measured} {advice} {onward}"
+
+    @property
+    def _key(self) -> str:
+        return shown(self._keymap.key("next"))
 
     def _end(self) -> None:
         self._image = None

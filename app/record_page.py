@@ -119,7 +119,7 @@ class RecordPage(Page):
         self.replay_bar = ReplayBar()
         self.replaying = Replaying(self.recorder.live, self.replay_bar, self)
         self.replaying.shown.connect(self._show_replayed)
-        self.flow = RecordingFlow(self.recorder, self.stage, self)
+        self.flow = RecordingFlow(self.recorder, self.stage, self.keymap, self)
         self.flow.phase_changed.connect(self._show_phase)
         self.flow.begun.connect(lambda: self._show_look(None))
         self.flow.resumed.connect(self._take_up)
@@ -407,6 +407,8 @@ class RecordPage(Page):
         if self.plan is not None:
             self.plan.shown()
             self._tell_why(sitting)
+            shown = self.stage.seen if self.plan.options.show_gaze else None
+            self.recorder.live.mirror = shown if shown is not self.canvas else None
             self._place_mark(self.plan.options.dwell_to_advance_s)
 
     def _place_mark(self, dwell_s: float | None) -> None:
@@ -449,7 +451,8 @@ class RecordPage(Page):
         # It may have ended in this very tick.
         if self.sitting is not None:
             self._show_meters(self.sitting.tracker.name, self.sitting.seconds)
-            self.panel.eye_box.show_eyes(self.sitting.tracker.eyes, *self.recorder.live.seen)
+            eyes, geometry = self.sitting.tracker.eyes, self.sitting.tracker.geometry
+            self.panel.show_distance(eyes.distance_mm if eyes else None, geometry.viewing_distance_mm)
             if self.flow.phase == "images" and self._goes_on_by_itself():
                 self.go(1)
 

@@ -16,9 +16,8 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.eye_box import EyeBox
+from app.eye_box import GAUGE_MM, GOOD_MM
 from app.keymap import Action, Keymap, shown
-from app.screen_trackers import VIEWING_DISTANCE_MM
 from app.targets_bar import LookFor
 from app.widgets import Button, IconButton, box, heading, label, line, scrolled, set_role
 from gaze_capture.recording import Presence
@@ -114,21 +113,19 @@ class RecordPanel(QFrame):
         self.options_button.setToolTip(self.tr("Order, time limits, breaks, drift checks, display, sound"))
         column.addWidget(self.options_button)
         column.addSpacing(theme.WIDE)
-        self.eye_box = EyeBox(VIEWING_DISTANCE_MM)
-        self.eye_box.setMinimumSize(200, 132)
-        self.eye_box.setFixedHeight(132)
-        self.eye_box.hide()
         column.addWidget(heading(self.tr("Now")))
-        column.addWidget(self.eye_box)
         meters = QGridLayout()
         box(meters, spacing=theme.NORMAL)
         meters.setColumnStretch(1, 1)
-        self.left_eye, self.right_eye, self.enough = (self._meter() for _ in range(3))
-        self.left_text, self.right_text, self.enough_text = (label("–", "muted") for _ in range(3))
+        self.left_eye, self.right_eye, self.distance, self.enough = (self._meter() for _ in range(4))
+        self.left_text, self.right_text, self.distance_text, self.enough_text = (
+            label("–", "muted") for _ in range(4)
+        )
         for row, (title, bar, text) in enumerate(
             (
                 (self.tr("Left eye"), self.left_eye, self.left_text),
                 (self.tr("Right eye"), self.right_eye, self.right_text),
+                (self.tr("Distance"), self.distance, self.distance_text),
                 (self.tr("Gaze"), self.enough, self.enough_text),
             )
         ):
@@ -298,7 +295,6 @@ class RecordPanel(QFrame):
         """Show the buttons of a sitting, or of before and after one."""
         for widget in (self._setup_title, self.setup, self.about):
             widget.setVisible(not on)
-        self.eye_box.setVisible(on and not replay)
         self.start_button.setVisible(not on)
         self.end_button.setVisible(on)
         for button in self._while_recording:
@@ -317,6 +313,17 @@ class RecordPanel(QFrame):
         for bar, text, percent in eyes:
             bar.setValue(round(percent))
             text.setText(f"{percent:.0f} %")
+
+    def show_distance(self, distance_mm: float | None, expected_mm: float) -> None:
+        """Show how far the eyes are; the bar is half full where they should be."""
+        if distance_mm is None:
+            self.distance.setValue(0)
+            self.distance_text.setText("–")
+            return
+        off_mm = distance_mm - expected_mm
+        self.distance.setValue(round(min(max(50 + 50 * off_mm / GAUGE_MM, 2), 100)))
+        self.distance_text.setText(self.tr("{cm:.0f} cm").format(cm=distance_mm / 10))
+        set_role(self.distance_text, "muted" if abs(off_mm) <= GOOD_MM else "warning")
 
     def show_amount(self, gaze_ms: float, fixations: int, seconds: float, amount: GazeAmount | None) -> None:
         """Show how much gaze the image has had, whether it is enough, and how long the sitting has lasted."""

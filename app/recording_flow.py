@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QWidget
 from app.calibrate_view import CalibrateView, CalibrationSession
 from app.drift_view import DriftResult, DriftView
 from app.jobs import StepProgress, Task
+from app.keymap import Keymap, shown
 from app.practice_run import PracticeRun
 from app.recorder import Recorder
 from app.sitting import Sitting
@@ -62,8 +63,9 @@ class RecordingFlow(QObject):
     given_up = Signal()
     """The sitting ends before, or in the middle of, its images."""
 
-    def __init__(self, recorder: Recorder, stage: Stage, parent: QObject) -> None:
+    def __init__(self, recorder: Recorder, stage: Stage, keymap: Keymap, parent: QObject) -> None:
         super().__init__(parent)
+        self._keymap = keymap
         self.phase: Phase = "idle"
         self.validation: Validation | None = None
         """The last one of this sitting."""
@@ -72,7 +74,7 @@ class RecordingFlow(QObject):
         self._task: Task | None = None
         self._view: CalibrateView | DriftView | None = None
         self._since_anchor = 0
-        self._practice = PracticeRun(recorder, stage, self)
+        self._practice = PracticeRun(recorder, stage, keymap, self)
         self._practice.done.connect(self._begin_images)
         stage.display_lost.connect(self._on_display_lost)
 
@@ -196,10 +198,15 @@ class RecordingFlow(QObject):
         if self.phase == "images":
             self._recorder.pause()
             self._enter("paused")
-            self._stage.cover(self.tr("Paused"), self.tr("Nothing is recorded on the image. P goes on."))
+            self._stage.cover(
+                self.tr("Paused"), self._with_key(self.tr("Nothing is recorded on the image. {key} goes on."))
+            )
         elif self.phase == "paused":
             self._recorder.resume()
             self._resume()
+
+    def _with_key(self, text: str) -> str:
+        return text.format(key=shown(self._keymap.key("next")))
 
     def offer_break(self) -> None:
         """Pause, and say why."""
@@ -207,7 +214,7 @@ class RecordingFlow(QObject):
             self.pause_or_resume()
             self._stage.cover(
                 self.tr("Time for a break"),
-                self.tr("Look away and rest your eyes. Space goes on as soon as you like."),
+                self._with_key(self.tr("Look away and rest your eyes. {key} goes on as soon as you like.")),
             )
 
     def _interrupt(self, phase: Phase) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
@@ -22,26 +23,10 @@ from PySide6.QtCore import QSettings
 from PySide6.QtGui import QPaintEvent
 
 from gaze_capture.recording import Placement, Samples, ScreenGeometry
-from segmentation.phantoms import write_phantoms
+from gaze_capture.storage import read_json
 from segmentation.study import Study
 from tests.benchmarks.bench_window import spin
-
-PHANTOMS = 40
-
-
-def run(*arguments: object) -> None:
-    """Run a command of the program."""
-    subprocess.run([sys.executable, "-m", "app", *map(str, arguments)], check=True, capture_output=True)
-
-
-def make_study(folder: Path) -> Study:
-    """Make a study that can be recorded and trained on."""
-    write_phantoms(folder / "phantoms", PHANTOMS)
-    run("new", folder / "study")
-    run("import-images", folder / "study", folder / "phantoms/images", "--masks", folder / "phantoms/masks")
-    for command in ("simulate", "pseudomask", "explain"):
-        run(command, folder / "study")
-    return Study.open(folder / "study")
+from tests.benchmarks.soak import phantom_study, train_until
 
 
 class Probe:
@@ -86,8 +71,8 @@ class Probe:
         self._waiting_ns = []
 
 
-def measured(study: Study, folder: Path, rate_hz: float, seconds: float) -> Probe:
-    """Record for a while in a window."""
+def measured(study: Study, folder: Path, rate_hz: float, seconds: float) -> tuple[Probe, dict[str, Any]]:
+    """Record for a while in a window; return what was noted, and the recording's summary."""
     from app import theme
     from app.main_window import MainWindow, make_application
     from app.record_page import RecordPage
@@ -107,8 +92,14 @@ def measured(study: Study, folder: Path, rate_hz: float, seconds: float) -> Prob
     spin(1000)
     probe = Probe(page)
     spin(round(seconds * 1000))
+    sitting = page.sitting
+    if sitting is None:
+        sys.exit("the sitting ended before the time was over: ask for more images")
+    page.end()
+    while page._saving:
+        spin(50)
     window.close()
-    return probe
+    return probe, read_json(study.recordings_folder / sitting.recording_id / "recording.json")
 
 
 def main() -> None:
@@ -116,35 +107,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=120.0)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--images", type=int, default=60, help="phantoms to look at and to train on")
+    parser.add_argument("--only-training", action="store_true", help="leave out the measurement without one")
     arguments = parser.parse_args()
     write = sys.stdout.write
     write(f"{arguments.rate:g} Hz, {arguments.seconds:g} s each; ms\n")
     write(
-        f"{'':<10}{'gaze to pixel p50':>20}{'p95':>8}{'p99':>8}{'tick interval p99':>20}{'tick work p99':>16}\n"
+        f"{'':<10}{'gaze to pixel p50':>18}{'p95':>7}{'p99':>7}{'tick interval p99':>19}{'tick work p99':>15}"
+        f"{'expected':>11}{'received':>10}{'on disk':>10}  writer latency\n"
     )
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
-        study = make_study(folder)
-        for name in ("alone", "training"):
-            training = None
+        study = phantom_study(folder, arguments.images)
+        for name in ("training",) if arguments.only_training else ("alone", "training"):
+            stopped = threading.Event()
+            trainer = threading.Thread(target=train_until, args=(stopped, study))
             if name == "training":
-                training = subprocess.Popen(
-                    [sys.executable, "-m", "app", "train", str(study.folder), "--preset", "phantom"],
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
+                trainer.start()
                 time.sleep(20)
-            probe = measured(study, folder, arguments.rate, arguments.seconds)
-            if training is not None:
-                if training.poll() is not None:
-                    write("the training ended before the measurement did\n")
-                training.terminate()
-                training.wait()
+            try:
+                probe, summary = measured(study, folder, arguments.rate, arguments.seconds)
+            finally:
+                stopped.set()
+                if name == "training":
+                    trainer.join()
             late = np.percentile(probe.latencies_ms, [50, 95, 99])
             beat = np.percentile(np.diff(probe.ticks) * 1e3, 99)
+            counts = summary["samples"]
             write(
-                f"{name:<10}{late[0]:>20.1f}{late[1]:>8.1f}{late[2]:>8.1f}{beat:>20.1f}"
-                f"{np.percentile(probe.lasts, 99):>16.1f}\n"
+                f"{name:<10}{late[0]:>18.1f}{late[1]:>7.1f}{late[2]:>7.1f}{beat:>19.1f}"
+                f"{np.percentile(probe.lasts, 99):>15.1f}{counts['expected']:>11}{counts['received']:>10}"
+                f"{counts['stored']:>10}  {summary['writer_latency_ms']}\n"
             )
 
 
