@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gaze_capture.errors import UserError
-from gaze_capture.headless import header_of, store_event
+from gaze_capture.headless import Rates, header_of, store_event
 from gaze_capture.recording import EventKind, Floats, Placement, Presence, Recording, Samples, ScreenGeometry
 from gaze_capture.recording_codec import RecordingCounts, RecordingWriter
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, look_at, saliency
@@ -19,6 +19,9 @@ from gaze_capture.synthetic_eye import Script
 from gaze_capture.trackers.tracker import ClockOffset, Tracker, TrackerEvent
 from segmentation.records import new_id
 from segmentation.study import Study
+
+LATE_S = 0.5
+"""Trackers may deliver this late."""
 
 
 class Sitting:
@@ -47,6 +50,9 @@ class Sitting:
         self._placement: Placement | None = None
         self._number = -1
         self._started_s = self._arrival_s = time.monotonic()
+        self._first_ns: int | None = None
+        self._last_ns = 0
+        self._rates = Rates(tracker)
         self._clock: ClockOffset | None = None
         self._distance_mm = 0.0
         header = header_of(tracker, self.recording_id, annotator)
@@ -63,9 +69,14 @@ class Sitting:
         with contextlib.suppress(UserError):
             self._writer.add_samples(block)
         self._arrival_s = time.monotonic()
+        if self._first_ns is None:
+            self._first_ns = int(block["time_ns"][0])
+        self._last_ns = int(block["time_ns"][-1])
         self._queue.put(block)
 
     def _on_event(self, event: TrackerEvent) -> None:
+        if event.kind == "rate":
+            self._rates.changed(event)
         with contextlib.suppress(UserError, RuntimeError):
             store_event(self._writer, event)
 
@@ -202,11 +213,20 @@ class Sitting:
         """
         self._unsubscribe()
         self._unwatch()
-        seconds = self.seconds
+        expected = self._expected()
         self.tracker.close()
         with contextlib.suppress(UserError):
             self.leave(None)
-        return self._writer.close(self.tracker.expected(seconds))
+        return self._writer.close(expected)
+
+    def _expected(self) -> int:
+        """Return how many samples should have come by now, as the tracker's own times and rates tell."""
+        if self._first_ns is None:
+            return self.tracker.expected(self.seconds)
+        # What is on its way is not lost; a tracker that has been silent for longer has lost what it did not send.
+        silent_s = self.silent_s if self.silent_s > LATE_S else 0.0
+        lasted_s = (self._last_ns - self._first_ns) / 1e9 + silent_s
+        return self._rates.expected(self._first_ns, lasted_s + 0.5 / self.tracker.rate_hz)
 
 
 def save(sitting: Sitting, study: Study) -> int:

@@ -103,7 +103,7 @@ def record_headless(
         tracker.open()
         with RecordingWriter(folder, header_of(tracker, folder.name, annotator)) as writer:
             intake = _Intake(writer, seconds)
-            rates = _Rates(tracker)
+            rates = Rates(tracker)
             unsubscribe = tracker.subscribe(intake.receive)
             try:
                 _wait(tracker, writer, intake, rates, told, seconds, progress)
@@ -124,7 +124,7 @@ def record_headless(
     return RecordingResult(folder.name, counts.expected, counts.received, counts.stored)
 
 
-class _Rates:
+class Rates:
     """The tracker's sampling rate, period by period."""
 
     def __init__(self, tracker: Tracker) -> None:
@@ -132,6 +132,7 @@ class _Rates:
         self._periods = [(0, tracker.rate_hz)]
 
     def changed(self, event: TrackerEvent) -> None:
+        """Note that the rate is another one from an event of the kind ``rate`` on."""
         self._periods.append((event.time_ns, event.values.get("rate_hz", self._tracker.rate_hz)))
 
     def expected(self, first_ns: int, seconds: float) -> int:
@@ -144,7 +145,7 @@ class _Rates:
         return math.ceil(float(lasted @ [rate for _, rate in self._periods]) - 1e-9)
 
 
-def _store_told(writer: RecordingWriter, rates: _Rates, told: queue.SimpleQueue[TrackerEvent]) -> bool | None:
+def _store_told(writer: RecordingWriter, rates: Rates, told: queue.SimpleQueue[TrackerEvent]) -> bool | None:
     """Store what was told since; return whether the connection was restored (True) or lost (False) last, if told."""
     restored = None
     while not told.empty():
@@ -195,7 +196,7 @@ def _wait(
     tracker: Tracker,
     writer: RecordingWriter,
     intake: _Intake,
-    rates: _Rates,
+    rates: Rates,
     told: queue.SimpleQueue[TrackerEvent],
     seconds: float | None,
     progress: Callable[[int, int, str], None] | None,
