@@ -117,7 +117,7 @@ def _spans(time_ns: Int64s, degrees: Floats, length_s: float) -> _Spans:
     # The last span is whole if the sample after its last one would lie beyond it.
     whole = (stop < len(time_ns)) | (time_ns[-1:] + interval_ns >= time_ns + length_ns)
     start, stop = start[whole], stop[whole]
-    valid: npt.NDArray[np.bool_] = np.isfinite(degrees).all(axis=1)
+    valid: npt.NDArray[np.bool_] = np.isfinite(degrees[:, 0]) & np.isfinite(degrees[:, 1])
     known = np.where(valid[:, np.newaxis], degrees, 0.0)
 
     def total(values: Floats) -> Floats:

@@ -13,7 +13,8 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from app import theme
-from app.calibrate_view import CalibrateView, CalibrationSession
+from app.calibrate_view import CalibrateView
+from app.calibration_session import CalibrationSession
 from app.drift_view import DriftResult, DriftView
 from app.participant_window import ParticipantWindow
 from gaze_capture.calibration import Timing
