@@ -235,7 +235,11 @@ class CalibratePanel(QFrame):
         else:
             keys = self.tr("Space or R recalibrates · V validates again · Esc cancels")
         if not self._calibrates:
-            keys = self.tr("V validates again · Esc cancels")
+            keys = (
+                self.tr("Space or V validates again · Esc cancels")
+                if bad
+                else self.tr("Space accepts · V validates again · Esc cancels")
+            )
         self._show(
             self._validation_step,
             verdict_sign(validation.verdict),

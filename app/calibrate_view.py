@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ from PySide6.QtGui import QCloseEvent, QKeyEvent
 from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QWidget
 
 from app.calibrate_panel import Action, CalibratePanel
+from app.calibration_session import CalibrationSession
 from app.calibrator_calls import CalibratorCalls
 from app.eye_box import EyeBox
 from app.gaze_feed import GazeFeed
@@ -31,7 +31,7 @@ from gaze_capture.calibration import (
 )
 from gaze_capture.errors import UserError
 from gaze_capture.quality import Validation
-from gaze_capture.recording import Calibration, Eyes, RecordingEvent, eye_positions
+from gaze_capture.recording import Eyes, RecordingEvent
 from gaze_capture.saved_calibration import SavedCalibration, save_calibration, saved_calibration
 from gaze_capture.trackers.mouse import MouseTracker
 from gaze_capture.trackers.simulated import SimulatedTracker
@@ -41,27 +41,6 @@ TICK_MS = 16
 SILENCE_S = 2.0
 
 State = Literal["position", "calibrating", "leaving", "calibrated", "validating", "result", "over"]
-
-
-@dataclass(frozen=True)
-class CalibrationSession:
-    """What came of a calibration, for the recording that follows."""
-
-    events: tuple[RecordingEvent, ...]
-    """Every calibration and validation, in order."""
-    validation: Validation | None
-    """The last one."""
-    eyes: Eyes
-    points: int
-    """Targets of the calibration in use; 0 where the tracker was not calibrated from here."""
-    accepted: bool
-    remark: str = ""
-    """What went wrong beside it, for the operator: one sentence."""
-
-    @property
-    def calibration(self) -> Calibration | None:
-        """What the recording's header keeps of it; None where nothing was measured."""
-        return self.validation.summary(self.points) if self.validation is not None else None
 
 
 class CalibrateView(QWidget):
@@ -441,7 +420,7 @@ class CalibrateView(QWidget):
             for eye_box in (self.eye_box, self._mirror):
                 eye_box.show_eyes(tracker.eyes, *feed.seen)
         elif self.state in ("calibrating", "validating"):
-            self.plan.show_gaze(self._gaze_now())
+            self.plan.show_gaze(feed.gaze(self._wanted))
             if problem := self._tracker_problem():
                 self._fail(problem)
                 return
@@ -452,12 +431,6 @@ class CalibrateView(QWidget):
             validator.advance(time.monotonic_ns())
             if validator.current != before:
                 self._next_target(validator)
-
-    def _gaze_now(self) -> Point | None:
-        if len(self._feed.recent) == 0:
-            return None
-        x, y = eye_positions(self._feed.recent[-1:], self._wanted)[0]
-        return (float(x), float(y)) if np.isfinite(x) and np.isfinite(y) else None
 
     def _tracker_problem(self) -> str:
         tracker = self._tracker

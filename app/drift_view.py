@@ -185,7 +185,7 @@ class DriftView(QWidget):
         """Take the samples that came; measure once there are enough."""
         samples = self._feed.drain()
         if self.state in ("looking", "collecting"):
-            self._show_gaze()
+            self.plan.show_gaze(self._feed.gaze(self._eyes))
             if self._tracker.ended or not self._tracker.connected:
                 self.problem.setText(self.tr("The tracker is gone: check its cable and power."))
         if self.state != "collecting":
@@ -201,12 +201,6 @@ class DriftView(QWidget):
             self._look(str(error))
             return
         self._show_result(check)
-
-    def _show_gaze(self) -> None:
-        if len(self._feed.recent) == 0:
-            return
-        x, y = eye_positions(self._feed.recent[-1:], self._eyes)[0]
-        self.plan.show_gaze((float(x), float(y)) if np.isfinite([x, y]).all() else None)
 
     def _show_result(self, check: DriftCheck) -> None:
         self._check = check

@@ -13,10 +13,13 @@ from gaze_capture.trackers.tracker import EyePositions, Millimetres
 
 GOOD_MM = 50.0
 """So far from the distance that the geometry assumes, gaze in degrees stays right within 8 %."""
+HALF_EYES_MM = 32.0
 GAUGE_MM = 250.0
 """The gauge shows so far on either side."""
 HALF_WIDTH_MM, HALF_HEIGHT_MM = 190.0, 130.0
 """How much of the space before the screen the box shows; trackers see about as much."""
+ASIDE_MM = 80.0
+"""So far from the screen's middle, eyes are near the edge of what most trackers see."""
 LEAST_SEEN = 0.5
 
 
@@ -58,7 +61,21 @@ class EyeBox(QWidget):
         distance = self._eyes.distance_mm if self._eyes is not None else None
         if not self._told:
             return max(self._seen) > LEAST_SEEN
-        return distance is not None and abs(distance - self._expected_mm) <= GOOD_MM
+        near = distance is not None and abs(distance - self._expected_mm) <= GOOD_MM
+        return near and abs(self._aside_mm) <= ASIDE_MM
+
+    @property
+    def _aside_mm(self) -> float:
+        """How far to the right of the screen's middle the head is."""
+        eyes = self._eyes
+        if eyes is None or (eyes.left_mm is None and eyes.right_mm is None):
+            return 0.0
+        left, right = (
+            None if place is None else place[0] + HALF_EYES_MM * side
+            for place, side in ((eyes.left_mm, 1), (eyes.right_mm, -1))
+        )
+        seen = [x for x in (left, right) if x is not None]
+        return sum(seen) / len(seen)
 
     def show_eyes(self, eyes: EyePositions | None, left_seen: float, right_seen: float) -> None:
         """Show where the eyes are, and in what share of the last samples (0..1) each was seen."""
@@ -80,6 +97,9 @@ class EyeBox(QWidget):
             if off > 0:
                 return self.tr("Come {n} cm closer.").format(n=centimetres)
             return self.tr("Move {n} cm back.").format(n=centimetres)
+        if abs(aside := self._aside_mm) > ASIDE_MM:
+            words = self.tr("Move {n} cm to the left.") if aside > 0 else self.tr("Move {n} cm to the right.")
+            return words.format(n=round(abs(aside) / 10))
         if min(left, right) < LEAST_SEEN:
             side = self.tr("left") if left < right else self.tr("right")
             return self.tr(
@@ -139,7 +159,7 @@ class EyeBox(QWidget):
         names = (self.tr("Left"), self.tr("Right"))
         places = (None, None) if self._eyes is None else (self._eyes.left_mm, self._eyes.right_mm)
         for side, (name, place, seen) in enumerate(zip(names, places, self._seen, strict=True)):
-            centre, radius = self._eye_at(area, side, place)
+            centre, radius = self._eye_at(area, side, place or _beside(places[1 - side], side))
             visible = seen >= LEAST_SEEN and (place is not None or not self._told)
             painter.setPen(
                 QPen(
@@ -172,7 +192,9 @@ class EyeBox(QWidget):
     def _eye_at(self, area: QRectF, side: int, place: Millimetres | None) -> tuple[QPointF, float]:
         """Return an eye's centre and half width in the box; where it is not known, where it should be."""
         scale = area.width() / (2 * HALF_WIDTH_MM)
-        x, y, z = place if place is not None else ((-32.0, 32.0)[side], 0.0, self._expected_mm)
+        x, y, z = (
+            place if place is not None else ((-HALF_EYES_MM, HALF_EYES_MM)[side], 0.0, self._expected_mm)
+        )
         nearness = min(1.5, max(0.6, self._expected_mm / max(z, 1.0)))
         radius = 22 * scale * nearness
         # Real eyes are 64 mm apart: drawn larger than they are, they still must not touch.
@@ -223,3 +245,10 @@ class EyeBox(QWidget):
         painter.drawText(
             QRectF(start + 28, area.top(), width + 4, 22), Qt.AlignmentFlag.AlignVCenter, self._advice
         )
+
+
+def _beside(other: Millimetres | None, side: int) -> Millimetres | None:
+    """Return where the left (0) or right (1) eye should be, from where the other one is."""
+    if other is None:
+        return None
+    return other[0] + 2 * HALF_EYES_MM * (-1, 1)[side], other[1], other[2]

@@ -8,8 +8,8 @@ import time
 
 import numpy as np
 
-from gaze_capture.recording import SAMPLE, Samples
-from gaze_capture.trackers.tracker import Tracker
+from gaze_capture.recording import SAMPLE, Eyes, Samples, eye_positions
+from gaze_capture.trackers.tracker import Point, Tracker
 
 RECENT_NS = 1_000_000_000
 
@@ -18,7 +18,6 @@ class GazeFeed:
     """Subscribes to an open tracker until :meth:`close`; the tracker's thread only enqueues."""
 
     def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
         self._queue: queue.SimpleQueue[Samples] = queue.SimpleQueue()
         self._recent: Samples = np.empty(0, SAMPLE)
         self._last_arrival = time.monotonic()
@@ -50,6 +49,13 @@ class GazeFeed:
             return 0.0, 0.0
         left, right = (float(np.isfinite(self._recent[name]).mean()) for name in ("left_x", "right_x"))
         return left, right
+
+    def gaze(self, eyes: Eyes) -> Point | None:
+        """Return where the eyes looked last, normalised to the screen; None while they are not seen."""
+        if len(self._recent) == 0:
+            return None
+        x, y = eye_positions(self._recent[-1:], eyes)[0]
+        return (float(x), float(y)) if np.isfinite([x, y]).all() else None
 
     @property
     def silent_s(self) -> float:

@@ -92,7 +92,7 @@ class ParticipantWindow(QWidget):
 
     def covers(self, other: QWidget) -> bool:
         """Whether the window, when shown, hides another: both are on one screen."""
-        return other.screen() is self._on
+        return other.screen() == self._on
 
     def present(self) -> None:
         """Fill the screen, above everything, and take the keys where there is no other screen to work on."""
@@ -120,12 +120,12 @@ class ParticipantWindow(QWidget):
         self.setGeometry(self._on.geometry())
 
     def _screen_removed(self, screen: QScreen) -> None:
-        if screen is not self._on:
+        if screen != self._on:
             return
-        # The name tells them apart: Qt may hand out the removed one as the primary for a moment.
-        left = [other for other in QGuiApplication.screens() if other is not screen]
+        # Qt may still name the removed one as the primary.
+        left = [other for other in QGuiApplication.screens() if other != screen]
         primary = QGuiApplication.primaryScreen()
-        self._on = left[0] if left and primary is screen else primary
+        self._on = left[0] if left and primary == screen else primary
         self._geometry = None
         self._place()
         self.display_lost.emit()
