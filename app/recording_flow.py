@@ -11,7 +11,8 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QScreen
 from PySide6.QtWidgets import QWidget
 
-from app.calibrate_view import CalibrateView, CalibrationSession
+from app.calibrate_view import CalibrateView
+from app.calibration_session import CalibrationSession
 from app.drift_view import DriftResult, DriftView
 from app.jobs import StepProgress, Task
 from app.keymap import Keymap, shown
