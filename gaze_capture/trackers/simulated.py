@@ -26,6 +26,8 @@ SETTLE_S = 0.55
 """The eyes get so long to reach a calibration target ..."""
 COLLECT_S = 0.5
 """... and rest on it for so long."""
+PATIENCE_S = 1.0
+"""Samples may come so late."""
 
 HALF_EYE_DISTANCE_MM = 32.0
 
@@ -191,7 +193,7 @@ class SimulatedCalibrator:
             # By the samples' own time: on a busy machine they may come late.
             since_ns = time.monotonic_ns()
             end = self._tracker.subscribe(blocks.append)
-            stopped = stop.wait(COLLECT_S)
+            stopped = _wait_for(blocks, since_ns + round(COLLECT_S * 1e9), stop)
             end()
             if stopped:
                 return
@@ -252,3 +254,14 @@ def _mean_deg(samples: Samples, eyes: Eyes, geometry: ScreenGeometry) -> Floats 
     xy = eye_positions(samples, eyes)
     xy = xy[np.isfinite(xy).all(axis=1)]
     return geometry.degrees_from_normalised(xy.mean(axis=0)) if len(xy) else None
+
+
+def _wait_for(blocks: list[Samples], until_ns: int, stop: threading.Event) -> bool:
+    """Wait until samples of some time have come, or it is long past; return whether `stop` was set meanwhile."""
+    deadline_ns = until_ns + round(PATIENCE_S * 1e9)
+    while not blocks or int(blocks[-1]["time_ns"][-1]) < until_ns:
+        if stop.wait(0.005):
+            return True
+        if time.monotonic_ns() > deadline_ns:
+            break
+    return False
