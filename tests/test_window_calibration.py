@@ -39,7 +39,7 @@ OpenView = Callable[..., CalibrateView]
 
 @pytest.fixture(autouse=True)
 def quick_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simulated, "SETTLE_S", 0.14)
+    monkeypatch.setattr(simulated, "SETTLE_S", 0.25)
     monkeypatch.setattr(simulated, "COLLECT_S", 0.25)
 
 
