@@ -42,9 +42,8 @@ def write_archive(folder: Path) -> None:
         If the recording is not finished or not what was recorded, pyarrow is missing, or the disk refuses; the
         recording is as it was, and recording.json says why if it can be written.
     """
-    summary = _summary(folder)
+    summary = check_frames(folder)
     try:
-        _check_frames(folder, summary)
         _write_parquet(folder, read_recording(folder))
         with explained_os_errors(folder / ARCHIVE_NAME):
             summary["sha256"][ARCHIVE_NAME] = sha256_of(folder / ARCHIVE_NAME)
@@ -58,10 +57,21 @@ def write_archive(folder: Path) -> None:
 
 
 def needs_archive(folder: Path) -> bool:
-    """Return whether a finished recording has no gaze.parquet, or one that is not what was archived."""
+    """Return whether a finished recording has no gaze.parquet, or one that is not what was archived.
+
+    What ``simulate`` drew has none and needs none: it is no measurement, and drawn again in no time.
+
+    Raises
+    ------
+    UserError
+        If recording.json is damaged, or a file cannot be read.
+    """
     if not (folder / SUMMARY_NAME).exists():
         return False
-    noted = _summary(folder)["sha256"].get(ARCHIVE_NAME)
+    summary = _summary(folder)
+    noted = summary["sha256"].get(ARCHIVE_NAME)
+    if noted is None and summary.get("simulated_from") and "sitting" in (summary.get("notes") or {}):
+        return False
     path = folder / ARCHIVE_NAME
     with explained_os_errors(path):
         return noted is None or not path.exists() or sha256_of(path) != noted
@@ -71,15 +81,27 @@ def _summary(folder: Path) -> dict[str, Any]:
     path = folder / SUMMARY_NAME
     summary: dict[str, Any] = read_json(path)
     if not isinstance(summary, dict) or FRAMES_NAME not in (summary.get("sha256") or {}):
-        raise UserError(f"{path} is damaged: it does not tell the hash of {FRAMES_NAME}. Restore it from a backup.")
+        raise UserError(
+            f"{path} is damaged: it does not tell the hash of {FRAMES_NAME}. Restore it from a backup."
+        )
     return summary
 
 
-def _check_frames(folder: Path, summary: dict[str, Any]) -> None:
-    path = folder / FRAMES_NAME
+def check_frames(folder: Path) -> dict[str, Any]:
+    """Check a finished recording's gaze.frames against its hash; return what recording.json says.
+
+    Raises
+    ------
+    UserError
+        If it is not what was recorded, or either file cannot be read.
+    """
+    summary, path = _summary(folder), folder / FRAMES_NAME
     with explained_os_errors(path):
         if sha256_of(path) != summary["sha256"][FRAMES_NAME]:
-            raise UserError(f"{path} is not what was recorded: it has another hash. Restore it from a backup.")
+            raise UserError(
+                f"{path} is not what was recorded: it has another hash. Restore it from a backup."
+            )
+    return summary
 
 
 def _write_parquet(folder: Path, recording: Recording) -> None:
