@@ -267,7 +267,7 @@ def certify(recording: Recording, summary: dict[str, Any]) -> Certificate:
     """Return the certificate of a recording, `summary` being what its recording.json says."""
     times = recording.time_ns
     seconds = float(times[-1] - times[0]) / 1e9 if len(times) > 1 else 0.0
-    valid = ~np.isnan(eye_positions(recording.samples, recording.eyes)).any(axis=1)
+    valid = np.isfinite(eye_positions(recording.samples, recording.eyes)[:, 0])
     nominal_ns = _nominal_intervals(recording)
     jumps = _jumps(recording, nominal_ns)
     recovered = summary.get("recovered")
@@ -370,8 +370,9 @@ def _connection(recording: Recording) -> Connection:
         elif since is not None:
             lost_ns += event.time_ns - since
             since = None
-    if since is not None and len(recording.time_ns):
-        lost_ns += max(0, max(int(recording.time_ns[-1]), recording.events[-1].time_ns) - since)
+    if since is not None:
+        ends = [event.time_ns for event in recording.events] + recording.time_ns[-1:].tolist()
+        lost_ns += max(ends) - since
     return Connection(losses, round(lost_ns / 1e9, 3))
 
 
