@@ -365,6 +365,14 @@ def _parser() -> argparse.ArgumentParser:
     drift.add_argument("--method", choices=("linear", "constant"), default="linear")
     drift.add_argument("--remove", action="store_true", help="take the correction away again")
 
+    certificate = add(
+        "certificate",
+        session_commands.certificate,
+        "say what a recording is worth: samples lost, clocks, accuracy, hashes; exits with 1 if its files changed",
+    )
+    certificate.add_argument("recording", metavar="RECORDING")
+    certificate.add_argument("--to", type=Path, metavar="FILE.html", help="write it as a page")
+
     erase = add(
         "erase-annotator", session_commands.erase_annotator, "erase all that is stored of an annotator"
     )

@@ -331,6 +331,7 @@ def recover(args: argparse.Namespace, progress: Progress) -> Outcome:
             {"recording": item.recording, "stored": item.stored, "last_time_ns": item.last_time_ns}
             for item in report.recovered
         ],
+        "archived": list(report.archived),
         "failed": [{"recording": name, "reason": reason} for name, reason in report.failed],
     }
     lines = [
@@ -338,6 +339,11 @@ def recover(args: argparse.Namespace, progress: Progress) -> Outcome:
         *(
             f"  {item.recording}: {item.stored} samples kept, {item.lost_bytes} torn bytes set aside"
             for item in report.recovered
+        ),
+        *(
+            [f"Archived {counted(len(report.archived), 'recording')} as gaze.parquet, with a certificate."]
+            if report.archived
+            else []
         ),
         *named("Left as they are", [reason for _, reason in report.failed]),
     ]

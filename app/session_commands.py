@@ -1,10 +1,12 @@
-"""What the commands about recording sessions do: their time, their gates, their drift, and erasing an annotator."""
+"""What the commands about recording sessions do: their time, gates, drift and certificates, and erasing."""
 
 from __future__ import annotations
 
 import argparse
 
 from app.commands import Outcome, counted, named
+from gaze_capture.errors import UserError
+from gaze_capture.recording_codec import needs_recovery
 from segmentation.progress import Progress
 from segmentation.study import Study
 
@@ -88,6 +90,58 @@ def correct_drift(args: argparse.Namespace, progress: Progress) -> Outcome:
         "fixations": report.fixations,
     }
     return Outcome(values, f"{text}\nNext: gaze-insight pseudomask {args.study}")
+
+
+def certificate(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight certificate``."""
+    from gaze_capture.certificate import certificate_of, changed_files
+    from gaze_capture.storage import write_bytes_atomic
+    from segmentation.certificate_page import certificate_html
+
+    study = Study.open(args.study)
+    ids = study.recording_ids()
+    if args.recording not in ids:
+        known = ", ".join(ids) or "none"
+        raise UserError(f"{study.folder} has no recording {args.recording!r}; it has {known}.")
+    folder = study.recordings_folder / args.recording
+    if needs_recovery(folder):
+        raise UserError(
+            f"{folder} was cut off before its end. Finish it with: gaze-insight recover {args.study}"
+        )
+    one = certificate_of(folder)
+    changed = changed_files(folder, one)
+    if args.to is not None:
+        write_bytes_atomic(args.to, certificate_html(one, changed).encode())
+    samples, gaps, clocks = one.samples, one.gaps, one.clocks
+    expected = "an unknown number" if samples["expected"] is None else samples["expected"]
+    lines = [
+        f"{one.recording}: {one.tracker}, {one.duration_s:.1f} s"
+        + (f", simulated from {one.simulated_from}: no person looked" if one.simulated_from else ""),
+        f"  samples     {samples['stored']} stored of {samples['received']} received and {expected} expected",
+        f"  rate        {_told(one.effective_hz, '{:.2f} Hz')} valid of {_told(one.nominal_hz, '{:.4g} Hz')} nominal",
+        f"  gaps        {gaps.count}, longest {gaps.longest_ms:.1f} ms, {gaps.total_ms:.1f} ms in all",
+        f"  data loss   left {_told(one.data_loss.left, '{:.1%}')}, right {_told(one.data_loss.right, '{:.1%}')}, "
+        f"gaze {_told(one.data_loss.gaze, '{:.1%}')}",
+        f"  clocks      drift {_told(clocks.drift_ppm, '{:+.2f} ppm')}, {counted(len(clocks.jumps), 'jump')}",
+        f"  connection  lost {counted(one.connection.losses, 'time')}, {one.connection.lost_s:.1f} s",
+        f"  accuracy    {counted(len(one.calibrations), 'calibration')}, "
+        f"{counted(len(one.validations), 'validation')}"
+        + (f", the last {_told(one.validations[-1].mean_error_deg, '{:.2f}°')}" if one.validations else "")
+        + f", {counted(len(one.drift_checks), 'drift check')}",
+        *(f"  sha256      {digest} {name}" for name, digest in one.sha256.items()),
+    ]
+    if one.recovered is not None:
+        lines.append(f"  recovered   {one.recovered['lost_bytes']} torn bytes were set aside")
+    if one.archive_failed is not None:
+        lines.append(f"  no archive  {one.archive_failed}")
+    lines += [f"{name} is not what was certified: it has another hash, or is missing." for name in changed]
+    if args.to is not None:
+        lines.append(f"Wrote {args.to}.")
+    return Outcome({**one.to_json(), "changed": changed}, "\n".join(lines), 1 if changed else 0)
+
+
+def _told(value: float | None, form: str) -> str:
+    return "unknown" if value is None else form.format(value)
 
 
 def erase_annotator(args: argparse.Namespace, progress: Progress) -> Outcome:

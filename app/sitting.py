@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gaze_capture.certificate import conclude
 from gaze_capture.errors import UserError
 from gaze_capture.headless import Rates, header_of, store_event
 from gaze_capture.recording import EventKind, Floats, Placement, Presence, Recording, Samples, ScreenGeometry
@@ -230,7 +231,7 @@ class Sitting:
 
 
 def save(sitting: Sitting, study: Study) -> int:
-    """End a sitting, detect and store its fixations; return how many there are.
+    """End a sitting, archive and certify it, detect and store its fixations; return how many there are.
 
     Raises
     ------
@@ -238,6 +239,7 @@ def save(sitting: Sitting, study: Study) -> int:
         If writing failed; what was stored before is intact.
     """
     sitting.finish()
+    conclude(study.recordings_folder / sitting.recording_id)
     from segmentation import steps
 
     return steps.detect_fixations(study, sitting.recording_id)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gaze_capture.certificate import conclude
 from gaze_capture.errors import UserError
 from gaze_capture.recording import EventKind, Samples
 from gaze_capture.recording_codec import RecordingHeader, RecordingWriter
@@ -118,6 +119,7 @@ def record_headless(
                 lasted_s = intake.lasted_s + 0.5 / tracker.rate_hz
             expected = max(rates.expected(intake.first_ns, lasted_s), intake.received)
             counts = writer.close(expected)
+        conclude(folder)
     finally:
         unwatch()
         tracker.close()

@@ -600,6 +600,11 @@ def recover(folder: Path) -> Recovered:
         first_ns,
         last_ns,
         len(content.placements),
-        recovered={"lost_bytes": content.lost_bytes, "damaged_frames": content.damaged_frames},
+        recovered={
+            "lost_bytes": content.lost_bytes,
+            "damaged_frames": content.damaged_frames,
+            # Once for all: how much should have come was to be told at the end.
+            "cut_off": content.end is None or content.end.get("recovered", False),
+        },
     )
     return result

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gaze_capture.errors import UserError
 
@@ -78,10 +78,12 @@ def make_folder(folder: Path, within: Path | None = None) -> None:
             folder.mkdir(exist_ok=True)
 
 
-def write_bytes_atomic(path: Path, data: bytes, *, within: Path | None = None, mode: int = 0o666) -> None:
-    """Write a file by temporary file, fsync and rename, creating its folder but not `within`.
+@contextlib.contextmanager
+def writing_atomic(path: Path, *, within: Path | None = None, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Yield a stream whose content becomes the file, by fsync and rename, when all is written.
 
-    `mode` is who may read and write it (Unix), less what the umask takes away.
+    The file's folder is made, but not `within`. `mode` is who may read and write it (Unix), less what the umask takes
+    away.
 
     Raises
     ------
@@ -93,7 +95,7 @@ def write_bytes_atomic(path: Path, data: bytes, *, within: Path | None = None, m
         temporary = path.with_name(f".{secrets.token_hex(6)}.part")
         try:
             with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
-                stream.write(data)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
@@ -101,6 +103,12 @@ def write_bytes_atomic(path: Path, data: bytes, *, within: Path | None = None, m
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+
+
+def write_bytes_atomic(path: Path, data: bytes, *, within: Path | None = None, mode: int = 0o666) -> None:
+    """Write a file as :func:`writing_atomic` does."""
+    with writing_atomic(path, within=within, mode=mode) as stream:
+        stream.write(data)
 
 
 def write_json_atomic(path: Path, value: Any, *, within: Path | None = None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -157,11 +156,6 @@ def public_source(source: str, recording_ids: Sequence[str]) -> str:
 def simulated_words(simulated_from: str | None) -> str:
     """Return how results of such gaze are called; empty where people looked."""
     return f"simulated from {simulated_from}" if simulated_from else ""
-
-
-def program() -> str:
-    """Return the program's name and version."""
-    return f"Gaze Insight {importlib.metadata.version('gaze-insight')}"
 
 
 @dataclass(frozen=True)

@@ -7,30 +7,22 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from gaze_capture.errors import UserError
+from gaze_capture.archive import program
+from gaze_capture.columns import SAMPLE_COLUMNS, Column, parquet_fields, pyarrow
 from gaze_capture.fixations import Fixations
 from gaze_capture.recording import Recording
 from gaze_capture.storage import explained_os_errors, write_bytes_atomic, write_json_atomic
-from segmentation.export import Selection, Tally, program, public_source, simulated_words
+from segmentation.export import Selection, Tally, public_source, simulated_words
 from segmentation.progress import Progress
 
 Kind = Literal["csv", "parquet"]
 
 ROWS_AT_A_TIME = 50_000
-
-
-class Column(NamedTuple):
-    """One column of a table, as the dictionary tells it."""
-
-    name: str
-    type: Literal["text", "integer", "float", "float32"]
-    unit: str
-    description: str
 
 
 _SIMULATED = Column(
@@ -52,18 +44,6 @@ _PRESENCE = Column(
     "the annotator's word on the target: present, absent, unsure, ungradable, or empty",
 )
 
-SAMPLES = (
-    Column("time_ns", "integer", "ns", "host's monotonic clock, as of placements; only differences mean something"),
-    Column("device_time_ns", "integer", "ns", "the tracker's own clock"),
-    Column("left_x", "float32", "share of the screen's width",
-           "left eye's gaze, 0 = left edge, 1 = right edge, may lie outside; empty = invalid"),
-    Column("left_y", "float32", "share of the screen's height",
-           "left eye's gaze, 0 = top edge, 1 = bottom edge, may lie outside; empty = invalid"),
-    Column("right_x", "float32", "share of the screen's width", "right eye's gaze, as left_x"),
-    Column("right_y", "float32", "share of the screen's height", "right eye's gaze, as left_y"),
-    Column("pupil_left", "float32", "mm", "diameter of the left pupil; empty = invalid"),
-    Column("pupil_right", "float32", "mm", "diameter of the right pupil; empty = invalid"),
-)  # fmt: skip
 RECORDINGS = (
     _RECORDING,
     _ANNOTATOR,
@@ -162,18 +142,18 @@ def write_tables(selection: Selection, folder: Path, tally: Tally, progress: Pro
         If pyarrow is missing for Parquet, or the disk refuses.
     """
     if kind == "parquet":
-        _pyarrow()
+        pyarrow()
     recordings: list[tuple[Any, ...]] = []
     placements: list[tuple[Any, ...]] = []
     for recording in selection.each_recording(tally, progress):
         tally.take(recording)
         samples = recording.samples
-        columns: Values = {column.name: samples[column.name] for column in SAMPLES}
+        columns: Values = {column.name: samples[column.name] for column in SAMPLE_COLUMNS}
         facts = {"recording_id": recording.id, "annotator": recording.annotator}
         if recording.simulated_from:
             facts["simulated"] = simulated_words(recording.simulated_from)
         name = f"{recording.id}{'.simulated' if recording.simulated_from else ''}"
-        _write(folder / "samples" / name, SAMPLES, columns, kind, facts)
+        _write(folder / "samples" / name, SAMPLE_COLUMNS, columns, kind, facts)
         recordings.append(_recording_row(recording))
         placements += _placement_rows(recording)
     ids = selection.study.recording_ids()
@@ -281,39 +261,17 @@ def _write_csv(stream: BinaryIO, layout: Sequence[Column], values: Values) -> No
     stream.write(text_stream.getvalue().encode())
 
 
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(
-            "Parquet needs the package pyarrow: pip install gaze-insight[parquet]; or export as csv."
-        ) from None
-    return pyarrow
-
-
 def _write_parquet(stream: BinaryIO, layout: Sequence[Column], values: Values, facts: dict[str, str]) -> None:
-    arrow = _pyarrow()
-    types = {
-        "text": arrow.string(),
-        "integer": arrow.int64(),
-        "float": arrow.float64(),
-        "float32": arrow.float32(),
-    }
-    fields = [
-        arrow.field(
-            column.name, types[column.type], metadata={"unit": column.unit, "description": column.description}
-        )
-        for column in layout
-    ]
+    arrow = pyarrow()
+    fields = parquet_fields(layout)
     # NaN becomes null, as an empty cell is in CSV.
     arrays = [
         arrow.array(
             np.ascontiguousarray(found) if isinstance(found := values[column.name], np.ndarray) else found,
-            type=types[column.type],
+            type=field.type,
             from_pandas=True,
         )
-        for column in layout
+        for column, field in zip(layout, fields, strict=True)
     ]
     table = arrow.Table.from_arrays(arrays, schema=arrow.schema(fields, metadata=facts))
     with contextlib.closing(arrow.PythonFile(stream, mode="w")) as file:
@@ -323,7 +281,7 @@ def _write_parquet(stream: BinaryIO, layout: Sequence[Column], values: Values, f
 _TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     "samples/<recording id>": (
         "one file a recording, named .simulated where no person looked; one row a sample, in order of time",
-        SAMPLES,
+        SAMPLE_COLUMNS,
     ),
     "recordings": ("one row a sitting in front of a tracker", RECORDINGS),
     "placements": ("what was shown from when to when, and where on the screen", PLACEMENTS),

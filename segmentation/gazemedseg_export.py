@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from gaze_capture.archive import program
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations, simulated_source
 from gaze_capture.formats.gazemedseg import ImageGaze, write_gazemedseg
 from gaze_capture.storage import write_bytes_atomic
-from segmentation.export import Selection, Tally, program, simulated_words
+from segmentation.export import Selection, Tally, simulated_words
 from segmentation.progress import Progress
 from segmentation.records import StudyImage, safe_name
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gaze_capture.certificate import conclude
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations, fixations_of
 from gaze_capture.formats.gaze_file import GazeFile, Known, OwnFixations, Shown, read_gaze_file
@@ -237,6 +238,7 @@ def _write_recording(
         for placement in found.placements:
             writer.end_placement(writer.start_placement(placement), placement.end_ns)
     write_bytes_atomic(folder / f"original{file.suffix}", file.read_bytes(), within=study.folder)
+    conclude(folder)
     return recording
 
 

@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 
+from gaze_capture.archive import ARCHIVE_NAME, needs_archive, write_archive
+from gaze_capture.certificate import CERTIFICATE_NAME, write_certificate
 from gaze_capture.detectors import DEFAULT, Parameters
 from gaze_capture.drift_correction import read_correction
 from gaze_capture.errors import UserError
@@ -365,25 +368,48 @@ def record(
 
 @dataclass(frozen=True)
 class RecoverReport:
-    """Recordings that a crash had cut off."""
+    """Recordings that a crash had cut off, and those whose archive or certificate was missing."""
 
     recovered: tuple[Recovered, ...]
     failed: tuple[tuple[str, str], ...]
-    """(recording id, reason): damaged beyond its header, or still being written."""
+    """(recording id, reason): damaged beyond its header, still being written, or without room for an archive."""
+    archived: tuple[str, ...] = ()
+    """Recordings whose archive and certificate were made, those recovered among them."""
 
 
 def recover_recordings(study: Study) -> RecoverReport:
-    """Finish every recording that a crash cut off, and detect its fixations."""
-    recovered, failed = [], []
+    """Finish every recording that a crash cut off, detect its fixations, and make missing archives and certificates."""
+    recovered, failed, archived = [], [], []
     for name in study.recording_ids():
         folder = study.recordings_folder / name
-        if needs_recovery(folder):
-            try:
+        try:
+            if needs_recovery(folder):
                 recovered.append(recover(folder))
                 detect_fixations(study, name)
-            except UserError as error:
-                failed.append((name, str(error)))
-    return RecoverReport(tuple(recovered), tuple(failed))
+        except UserError as error:
+            failed.append((name, str(error)))
+            continue
+        try:
+            if _archived_now(folder):
+                archived.append(name)
+        except UserError as error:
+            failed.append((name, str(error)))
+    return RecoverReport(tuple(recovered), tuple(failed), tuple(archived))
+
+
+def _archived_now(folder: Path) -> bool:
+    """Make a recording's archive and certificate where they are missing; return whether they were."""
+    if needs_archive(folder):
+        try:
+            write_archive(folder)
+        finally:
+            # It tells of the failure, too.
+            write_certificate(folder)
+        return True
+    if (folder / ARCHIVE_NAME).exists() and not (folder / CERTIFICATE_NAME).exists():
+        write_certificate(folder)
+        return True
+    return False
 
 
 # Pseudo-masks and explanations

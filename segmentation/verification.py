@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from gaze_capture.archive import ARCHIVE_NAME
+from gaze_capture.certificate import CERTIFICATE_NAME, read_certificate
 from gaze_capture.drift_correction import CORRECTION_NAME, read_correction
 from gaze_capture.errors import UserError
 from gaze_capture.fixation_table import read_fixation_table
@@ -32,6 +34,7 @@ from segmentation.study import Study
 IMAGE_NAMES = re.compile(r"(?i)\.(png|jpe?g|tiff?|bmp)$")
 RESTORE = "Restore it from a backup."
 RUNS_AGAIN = "Delete it and make it again."
+ARCHIVED_AGAIN = "Make it again from gaze.frames: gaze-insight recover STUDY"
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Verification:
 
 _BESIDE: tuple[tuple[str, Callable[[Path], object], str], ...] = (
     (GATES_NAME, check_gates, "Delete it, and detect the fixations again."),
+    (CERTIFICATE_NAME, read_certificate, "Delete it, and make it again: gaze-insight recover STUDY"),
     (CORRECTION_NAME, read_correction, "Make it again: gaze-insight correct-drift STUDY RECORDING"),
 )
 """What is kept beside a recording and read with it."""
@@ -383,16 +387,32 @@ class _Verifier:
                 read(folder)
             except UserError:
                 yield Problem(self._name(folder / name), "is damaged.", advice)
-        summary = folder / SUMMARY_NAME
-        try:
-            noted = read_json(summary)["sha256"][FRAMES_NAME]
-        except (UserError, KeyError, TypeError):
-            yield Problem(self._name(summary), "is damaged.", RESTORE)
-        else:
-            if noted != sha256_of(frames):
-                yield Problem(self._name(frames), "is not what was recorded: it has another hash.", RESTORE)
+        yield from self._hashes(folder)
         for image_id in sorted({place.image_id for place in recording.placements} - self.images.keys()):
             yield from self._belongs(frames, image_id, None, "the recording")
+
+    def _hashes(self, folder: Path) -> Iterator[Problem]:
+        """Compare a recording and its archive with what recording.json says of them."""
+        summary = folder / SUMMARY_NAME
+        try:
+            noted = dict(read_json(summary)["sha256"])
+            recorded = noted[FRAMES_NAME]
+        except (UserError, KeyError, TypeError, ValueError):
+            yield Problem(self._name(summary), "is damaged.", RESTORE)
+            return
+        frames, archive = folder / FRAMES_NAME, folder / ARCHIVE_NAME
+        if recorded != sha256_of(frames):
+            yield Problem(self._name(frames), "is not what was recorded: it has another hash.", RESTORE)
+        archived = noted.get(ARCHIVE_NAME)
+        if archived is None:
+            # It never was, or that was cut off: the recording is whole.
+            return
+        if not archive.exists():
+            yield Problem(self._name(archive), "is missing, the archive of the recording.", ARCHIVED_AGAIN)
+        elif archived != sha256_of(archive):
+            yield Problem(
+                self._name(archive), "is not what was archived: it has another hash.", ARCHIVED_AGAIN
+            )
 
     def _fixations(self, path: Path) -> Iterator[Problem]:
         try:

@@ -85,7 +85,7 @@ def test_a_recording_without_images(tmp_path: Path) -> None:
     assert recorded["stored"] == pytest.approx(240, abs=12)
     replayed = values("record", study, "--tracker", "replay", "--seconds", 0.5)
     assert 100 < replayed["stored"] <= 140
-    assert values("recover", study) == {"recordings": [], "failed": []}
+    assert values("recover", study) == {"recordings": [], "archived": [], "failed": []}
 
 
 def test_fixations_of_a_csv(tmp_path: Path) -> None:

@@ -319,11 +319,11 @@ def test_an_annotator_alone_is_taken(looked_at: Study, tmp_path: Path) -> None:
     assert {row["annotator"] for row in rows(tmp_path / "out" / "looks.csv")} == {"A1"}
 
 
-def test_without_pyarrow_parquet_names_the_extra(
+def test_without_pyarrow_parquet_names_the_package(
     looked_at: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"pip install gaze-insight\[parquet\]"):
+    with pytest.raises(UserError, match=r"pip install pyarrow"):
         export_study(looked_at, tmp_path / "out", "parquet")
     assert not (tmp_path / "out").exists()
 

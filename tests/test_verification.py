@@ -96,6 +96,17 @@ def recording(study: Study) -> Path:
     return study.recordings_folder / study.recording_ids()[0]
 
 
+def archived(study: Study) -> Path:
+    return next(study.recordings_folder.glob("*/gaze.parquet")).parent
+
+
+def flip(path: Path) -> None:
+    """Change one byte in the middle of what was recorded."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
 def resized(path: Path) -> None:
     path.write_bytes(encode_mask(np.ones((10, 10), bool)))
 
@@ -214,6 +225,16 @@ DAMAGES: dict[str, tuple[Callable[[Study], object], str, str]] = {
         lambda s: (recording(s) / "gaze.frames").write_bytes(b"GAZEFRM1" + bytes(90)), "recordings/", "",
     ),
     "summary damaged": (lambda s: (recording(s) / "recording.json").write_text("{"), "recordings/", "is damaged"),
+    "archive changed": (
+        lambda s: (archived(s) / "gaze.parquet").write_bytes(b"PAR1"), "recordings/", "not what was archived",
+    ),
+    "archive missing": (
+        lambda s: (archived(s) / "gaze.parquet").unlink(), "recordings/", "is missing, the archive",
+    ),
+    "archived recording changed": (lambda s: flip(archived(s) / "gaze.frames"), "recordings/", "another hash"),
+    "certificate damaged": (
+        lambda s: (archived(s) / "certificate.json").write_text("{}"), "recordings/", "is damaged",
+    ),
     "schema": (
         lambda s: write_json_atomic(s.folder / "study.json", read_json(s.folder / "study.json") | {"schema": 1}),
         "study.json", "still of schema 1",
