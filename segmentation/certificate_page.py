@@ -30,7 +30,8 @@ def certificate_html(certificate: Certificate, changed: Sequence[str] = ()) -> s
     )
     if one.recovered is not None:
         badges += '<span class="badge warning">Recovered after it was cut off</span>'
-    subtitle = f"{escape(one.annotator)}, {escape(one.tracker)}, {escape(one.started_utc)}, {one.duration_s / 60:.1f} min"
+    named = ", ".join(map(escape, (one.annotator, one.tracker, one.started_utc)))
+    subtitle = f"{named}, {one.duration_s / 60:.1f} min"
     sections = [
         _tiles(one),
         _samples(one),
