@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gaze_capture.errors import UserError
+from gaze_capture.errors import MissingFact
 from segmentation.records import StudyImage
 
 
@@ -61,8 +61,10 @@ class ImageNames:
             matches = self._by_name.get(last) or self._by_name.get(Path(last).stem) or []
         if len(matches) > 1:
             ids = ", ".join(match.id for match in matches)
-            raise UserError(
+            raise MissingFact(
                 f"{file} speaks of {name!r}, which fits several images of the study ({ids}); "
-                "narrow it with --split or use their ids in the file."
+                "narrow it with --split or use their ids in the file.",
+                ["split"],
+                list(dict.fromkeys(match.split for match in matches)),
             )
         return matches[0] if matches else None
