@@ -20,7 +20,8 @@ class MissingFact(UserError):
     sentence
         Names the file and the options of the command line.
     facts
-        What is missing, as `gaze_capture.formats.gaze_file.Known` calls it; at least one.
+        What is missing, as `gaze_capture.formats.gaze_file.Known` and `segmentation.gaze_import.ShownAt` call it, or
+        ``split`` where a name fits several images; at least one.
     choices
         Of what can be said where the file limits it, such as the names of its streams.
     """

@@ -146,16 +146,7 @@ def read_gaze_file(path: Path, format: str = "auto", known: Known = Known()) -> 
     found = sniffed_format(path)
     if found is not None:
         return readers[found].read(path, known)
-    if path.name.endswith(ENDING):
-        raise UserError(
-            f"{path} is named like a recording of BIDS, but no JSON beside or above it says that it is of eye "
-            "tracking (PhysioType: eyetrack); put the file's JSON where it belongs."
-        )
-    raise UserError(
-        f"{path} is no gaze file that this version knows. It reads: Tobii Pro Lab and Studio exports (TSV), EyeLink "
-        "ASC, Gazepoint Analysis CSV, Pupil gaze on a surface (CSV), XDF, BIDS eye tracking, and fixations as "
-        "GazeMedSeg's CSV; name one with --format if this is one of them."
-    )
+    raise UserError(f"{unknown_format(path)} If it is one of them, name that with --format.")
 
 
 def sniffed_format(path: Path) -> str | None:
@@ -170,6 +161,20 @@ def sniffed_format(path: Path) -> str | None:
         with explained_os_errors(path), open(path, "rb"):
             pass
     return next((name for name, reader in _readers().items() if reader.sniff(path)), None)
+
+
+def unknown_format(path: Path) -> str:
+    """Return the sentence about a file that is of no format known here."""
+    if path.name.endswith(ENDING):
+        return (
+            f"{path} is named like a recording of BIDS, but no JSON beside or above it says that it is of eye "
+            "tracking (PhysioType: eyetrack); put the file's JSON where it belongs."
+        )
+    return (
+        f"{path} is no gaze file that this version knows. It reads: Tobii Pro Lab and Studio exports (TSV), EyeLink "
+        "ASC, Gazepoint Analysis CSV, Pupil gaze on a surface (CSV), XDF, BIDS eye tracking, and fixations as "
+        "GazeMedSeg's CSV."
+    )
 
 
 def missing(path: Path, what: str, option: str, facts: Sequence[str]) -> MissingFact:

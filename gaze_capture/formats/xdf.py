@@ -302,9 +302,7 @@ def _gaze_file(
         if eyes == "combined":
             known = replace(known, eye=None)
     elif unnamed:
-        raise missing(
-            path, f"which eye the stream {stream.name!r} is of", "--eye left|right|both", ["eye"]
-        )
+        raise missing(path, f"which eye the stream {stream.name!r} is of", "--eye left|right|both", ["eye"])
     else:
         raise UserError(f"{path}: the stream {stream.name!r} has a horizontal or a vertical channel only.")
 
