@@ -25,7 +25,7 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.dialogs import LABEL_WIDTH, Dialog, Row, narrow
-from app.gaze_choice import GazeChoice, once_each
+from app.gaze_choice import GazeChoice, GazeOutcome, once_each
 from app.gaze_endings import ENDINGS
 from app.gaze_questions import OF_ONE_FILE, NumberField, Numbers, Questions
 from app.gaze_words import facts_of, format_words, missing_words, short, state_words
@@ -82,8 +82,8 @@ class _Entry:
 class GazeImportDialog(Dialog):
     """Reads the files in a thread, asks for what they do not tell; `chosen` tells when it is decided."""
 
-    chosen = Signal(list)
-    """GazeChoice of each file that can come in."""
+    chosen = Signal(list, list)
+    """GazeChoice of each file that can come in; GazeOutcome of each that cannot."""
 
     def __init__(self, parent: QWidget | None, session: Session, paths: Sequence[Path]) -> None:
         super().__init__(parent, self.tr("Import gaze"))
@@ -409,7 +409,8 @@ class GazeImportDialog(Dialog):
         for entry in self._entries:
             entry.item.setText(1, state_words(entry.preview))
             if entry.preview is not None:
-                entry.item.setToolTip(1, entry.preview.problem or state_words(entry.preview))
+                missing = missing_words(entry.preview.missing) if entry.preview.missing else ""
+                entry.item.setToolTip(1, entry.preview.problem or missing)
                 state = "danger" if entry.preview.problem else "warning" if entry.preview.missing else "good"
                 icons = {"danger": "x-circle", "warning": "question", "good": "check-circle"}
                 token = {"good": "accent"}.get(state, state)
@@ -531,7 +532,12 @@ class GazeImportDialog(Dialog):
             self._session.settings, {fact: answers[fact] for fact in asked if fact in answers}
         )
         self.accept()
-        self.chosen.emit(choices)
+        left_out = [
+            GazeOutcome(entry.file, problem=entry.preview.problem)
+            for entry in self._entries
+            if entry.preview is not None and entry.preview.problem
+        ]
+        self.chosen.emit(choices, left_out)
 
 
 def _image_names(study: Study) -> list[tuple[str, str]]:

@@ -228,7 +228,7 @@ class Questions(QWidget):
             picker.currentIndexChanged.connect(lambda _: self.changed.emit())
         for fact, picker in (("stream", self.stream), ("image", self.image)):
             picker.currentIndexChanged.connect(lambda _, fact=fact: self.own_changed.emit(fact))
-        edit.editingFinished.connect(self._settle_image)
+        edit.textEdited.connect(self._image_typed)
 
     def _choice(self, items: Sequence[tuple[str, str]]) -> QComboBox:
         picker = narrow(QComboBox())
@@ -238,13 +238,16 @@ class Questions(QWidget):
         picker.setPlaceholderText(self.tr("Choose…"))
         return picker
 
-    def _settle_image(self) -> None:
-        """Take what was typed for an image where it is the name of one; else show the one chosen before."""
-        text = self.image.currentText().strip()
-        number = self.image.findText(text, Qt.MatchFlag.MatchFixedString) if text else -1
-        if number >= 0:
-            self.image.setCurrentIndex(number)
-        self.image.setEditText(self.image.itemText(self.image.currentIndex()))
+    def _image_typed(self, text: str) -> None:
+        """Choose the image of the name that is typed, and none while it is the name of none."""
+        edit = self.image.lineEdit()
+        number = self.image.findText(text.strip(), Qt.MatchFlag.MatchFixedString) if text.strip() else -1
+        if edit is None or number == self.image.currentIndex():
+            return
+        cursor = edit.cursorPosition()
+        self.image.setCurrentIndex(number)
+        edit.setText(text)
+        edit.setCursorPosition(cursor)
 
     def ask(self, facts: Collection[str]) -> None:
         """Show the fields of some facts."""

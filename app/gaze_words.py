@@ -158,5 +158,6 @@ def state_words(preview: GazePreview | None) -> str:
     if preview.problem:
         return _tr("cannot come in")
     if preview.missing:
-        return _tr("does not tell {what}").format(what=missing_words(preview.missing))
+        count = len(preview.missing)
+        return _tr("1 thing to say") if count == 1 else _tr("{n} things to say").format(n=count)
     return _tr("ready")

@@ -266,15 +266,15 @@ class StudyImports(QObject):
         dialog.chosen.connect(self.import_gaze)
         dialog.open()
 
-    def import_gaze(self, choices: Sequence[GazeChoice]) -> None:
-        """Import gaze files in a thread."""
+    def import_gaze(self, choices: Sequence[GazeChoice], left_out: Sequence[GazeOutcome] = ()) -> None:
+        """Import gaze files in a thread; the summary tells of those left out, too."""
         study = self._study
         assert study is not None
 
         def work(progress: StepProgress) -> list[GazeOutcome]:
             from app.gaze_choice import import_each
 
-            return import_each(study, choices, progress)
+            return [*import_each(study, choices, progress), *left_out]
 
         self._do(work, self.tr("Importing gaze"), self._show_gaze)
 
