@@ -57,6 +57,7 @@ class GazeOutcome:
 class Sorted:
     """Files that are said to be gaze, before anything is asked."""
 
+    study: Study
     files: tuple[Path, ...] = ()
     """Those of a format known here."""
     strangers: tuple[tuple[Path, str], ...] = ()
@@ -93,7 +94,7 @@ def sorted_out(study: Study, paths: Sequence[Path]) -> Sorted:
             continue
         files.append(path)
         plain = plain and preview is not None and preview.is_ready
-    return Sorted(tuple(files), tuple(strangers), plain and bool(files))
+    return Sorted(study, tuple(files), tuple(strangers), plain and bool(files))
 
 
 def gaze_format(path: Path) -> str | None:

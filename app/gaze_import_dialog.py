@@ -38,7 +38,7 @@ from segmentation.gaze_preview import GazePreview, preview_gaze
 from segmentation.study import TEST_SPLIT, Study
 
 ASK_AFTER_MS = 300
-MOST_ROWS = 8
+MOST_ROWS = 6
 WIDTH, WIDE = 800, 1120
 """Of the dialog for one file, and for several."""
 ROW_HEIGHT = 30
@@ -254,7 +254,14 @@ class GazeImportDialog(Dialog):
         return known, shown_at, self.split.currentData()
 
     def _is_stale(self, entry: _Entry) -> bool:
-        return entry.preview is None or entry.asked != self._wanted(entry)
+        """Whether a file is to be read again; not for a part of the answers, as long files take their time."""
+        if entry.preview is None or entry.asked is None:
+            return True
+        wanted = self._wanted(entry)
+        if entry.asked == wanted:
+            return False
+        is_other = (entry.asked[0].stream, entry.asked[2]) != (wanted[0].stream, wanted[2])
+        return is_other or not self._unsaid(entry, self.questions.answers())
 
     def _read_next(self) -> None:
         """Read the next file of which something else is known than when it was read, the one in view first."""
@@ -406,19 +413,12 @@ class GazeImportDialog(Dialog):
         """Show which questions are open, and whether the files can come in."""
         previews = [entry.preview for entry in self._entries]
         known = [preview for preview in previews if preview is not None]
+        answered = self.questions.answers()
         for entry in self._entries:
-            entry.item.setText(1, state_words(entry.preview))
-            if entry.preview is not None:
-                missing = missing_words(entry.preview.missing) if entry.preview.missing else ""
-                entry.item.setToolTip(1, entry.preview.problem or missing)
-                state = "danger" if entry.preview.problem else "warning" if entry.preview.missing else "good"
-                icons = {"danger": "x-circle", "warning": "question", "good": "check-circle"}
-                token = {"good": "accent"}.get(state, state)
-                entry.item.setIcon(1, theme.icon(icons[state], getattr(theme.current(), token)))
+            self._show_in_list(entry, self._unsaid(entry, answered))
         current = self._current
         coming = [entry for entry in self._entries if entry.preview is None or not entry.preview.problem]
         # A file that cannot come in all the same has no questions, except those whose answer may be the trouble.
-        answered = self.questions.answers()
         asking = [
             entry
             for entry in self._entries
@@ -447,6 +447,17 @@ class GazeImportDialog(Dialog):
         self.fixations_row.setVisible(any(one.inspection is not None and one.inspection.own for one in known))
         self.width_row.setVisible(any(one.is_table for one in known))
         self._show_verdict(coming, answered)
+
+    def _show_in_list(self, entry: _Entry, unsaid: Sequence[str]) -> None:
+        preview, item = entry.preview, entry.item
+        item.setText(1, state_words(None if self._is_stale(entry) else preview, unsaid))
+        if preview is None:
+            return
+        item.setToolTip(1, preview.problem or (missing_words(unsaid) if unsaid else ""))
+        name, token = ("question", "warning") if unsaid else ("check-circle", "accent")
+        if preview.problem:
+            name, token = "x-circle", "danger"
+        item.setIcon(1, theme.icon(name, getattr(theme.current(), token)))
 
     def _unsaid(self, entry: _Entry, answers: dict[str, Any]) -> list[str]:
         """Return which facts about a file are open still."""

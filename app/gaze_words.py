@@ -151,13 +151,10 @@ def _images(preview: GazePreview) -> list[tuple[str, str]]:
     return [(_tr("Images"), text.format(found=f"{len(preview.found):,}", n=f"{named:,}", names=names))]
 
 
-def state_words(preview: GazePreview | None) -> str:
-    """Return a file's state for a list."""
-    if preview is None:
-        return _tr("reading…")
-    if preview.problem:
+def state_words(preview: GazePreview | None, unsaid: Sequence[str] = ()) -> str:
+    """Return a file's state for a list; `unsaid` is what has to be said of it still."""
+    if preview is not None and preview.problem:
         return _tr("cannot come in")
-    if preview.missing:
-        count = len(preview.missing)
-        return _tr("1 thing to say") if count == 1 else _tr("{n} things to say").format(n=count)
-    return _tr("ready")
+    if unsaid:
+        return _tr("1 thing to say") if len(unsaid) == 1 else _tr("{n} things to say").format(n=len(unsaid))
+    return _tr("ready") if preview is not None and preview.is_ready else _tr("reading…")

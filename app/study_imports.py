@@ -253,7 +253,7 @@ class StudyImports(QObject):
                 "\n".join(sentences[:MOST_STRANGERS]), "\n".join(sentences[MOST_STRANGERS:])
             )
         session = self._page.session
-        if not found.files or session.study is None:
+        if not found.files or session.study is not found.study:
             return
         if found.plain:
             from app.gaze_choice import GazeChoice

@@ -107,7 +107,9 @@ def preview_gaze(
             missing += new
             if error.choices:
                 choices |= {fact: error.choices for fact in new}
-            stand_ins = {fact: choices[fact][0] if fact in choices else STAND_INS[fact] for fact in new}
+            stand_ins: dict[str, Any] = {
+                fact: choices[fact][0] if fact in choices else STAND_INS[fact] for fact in new
+            }
             assumed = dataclasses.replace(assumed, **stand_ins)
         except UserError as error:
             problem = str(error)

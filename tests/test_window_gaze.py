@@ -14,7 +14,6 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QComboBox, QFileDialog, QLineEdit, QWidget
 from pytestqt.qtbot import QtBot
 
-import app.gaze_choice
 from app.gaze_import_dialog import GazeImportDialog
 from app.gaze_import_result import GazeImportResult
 from app.import_dialog import ImportDialog
@@ -22,6 +21,7 @@ from app.main_window import MainWindow
 from app.study_page import StudyPage
 from gaze_capture.recording import Recording
 from gaze_capture.recording_codec import read_recording
+from segmentation.gaze_import import import_gaze
 from segmentation.importing import import_images
 from segmentation.records import Target
 from segmentation.study import Study
@@ -83,6 +83,18 @@ def settled(qtbot: QtBot, dialog: GazeImportDialog) -> None:
 def asked(dialog: GazeImportDialog) -> list[str]:
     """Return the questions that are in view."""
     return [fact for fact, row in dialog.questions.rows.items() if row.isVisible()]
+
+
+def states(dialog: GazeImportDialog) -> list[str]:
+    """Return what the list says of each file."""
+    items = [dialog.list.topLevelItem(number) for number in range(dialog.list.topLevelItemCount())]
+    return [item.text(1) for item in items if item is not None]
+
+
+def image_edit(dialog: GazeImportDialog) -> QLineEdit:
+    edit = dialog.questions.image.lineEdit()
+    assert edit is not None
+    return edit
 
 
 def type_in(fields: tuple[QLineEdit, ...], *numbers: str) -> None:
@@ -220,15 +232,15 @@ def test_a_real_recording_without_an_image_is_put_on_one(
     assert dialog.facts()["Samples"] == "651 samples · 300 Hz · 2.2 s"
     assert "514 x 290 mm" in dialog.facts()["To know"]
     image = dialog.questions.image
-    assert dialog.focusWidget() in (image, image.lineEdit())
-    QTest.keyClicks(image.lineEdit(), "case_4.pn")
+    assert dialog.focusWidget() in (image, image_edit(dialog))
+    QTest.keyClicks(image_edit(dialog), "case_4.pn")
     assert "the image and" in dialog.problem.text(), "part of a name is no name"
-    QTest.keyClick(image.lineEdit(), Qt.Key.Key_G)
+    QTest.keyClick(image_edit(dialog), Qt.Key.Key_G)
     assert "the image and" not in dialog.problem.text()
-    QTest.keyClick(image.lineEdit(), Qt.Key.Key_Backspace)
+    QTest.keyClick(image_edit(dialog), Qt.Key.Key_Backspace)
     assert image.currentText() == "case_4.pn" and "the image and" in dialog.problem.text()
-    image.lineEdit().selectAll()
-    QTest.keyClicks(image.lineEdit(), "CASE_4.png")
+    image_edit(dialog).selectAll()
+    QTest.keyClicks(image_edit(dialog), "CASE_4.png")
     type_in(dialog.questions.screen_px.fields, "1920", "1080")
     QTest.mouseClick(dialog.questions.place.fit_button, LEFT)
     qtbot.waitUntil(lambda: dialog.facts().get("Images") == "case_4", timeout=10_000)
@@ -275,13 +287,17 @@ def test_several_files_share_their_answers_and_are_summed_up(
     drop_on(page, *files, written(tmp_path / "notes.txt", "nothing of gaze"))
     dialog = opened(qtbot, page)
     assert "notes.txt" in window.banner.text.text(), "what is no gaze is named"
-    qtbot.waitUntil(lambda: dialog.list.topLevelItem(4).text(1) == "5 things to say", timeout=10_000)
-    states = [dialog.list.topLevelItem(number).text(1) for number in range(5)]
-    assert states[:4] == ["ready", "1 thing to say", "cannot come in", "4 things to say"]
+    qtbot.waitUntil(lambda: "reading…" not in states(dialog), timeout=10_000)
+    expected = ["ready", "1 thing to say", "cannot come in", "4 things to say", "5 things to say"]
+    assert states(dialog) == expected
     assert asked(dialog) == ["screen_px", "screen_mm", "distance_mm", "rect_px"]
     say_screen(dialog)
     QTest.mouseClick(dialog.questions.place.fit_button, LEFT)
     assert dialog.problem.text() == "surface.csv, not said yet: the image."
+    qtbot.waitUntil(
+        lambda: states(dialog)[:4] == ["ready", "ready", "cannot come in", "ready"], timeout=10_000
+    )
+    assert states(dialog)[4] == "1 thing to say"
     assert dialog.import_button.text() == "Import 4 of 5 files" and not dialog.import_button.isEnabled()
     dialog.list.setFocus()
     QTest.keyClick(dialog.list, Qt.Key.Key_Down)
@@ -291,7 +307,7 @@ def test_several_files_share_their_answers_and_are_summed_up(
     assert dialog.questions.image.currentText() == "case_3.png", "the file is called like it"
     QTest.keyClick(dialog.list, Qt.Key.Key_Down)
     assert dialog.questions.image.currentText() == ""
-    QTest.keyClicks(dialog.questions.image.lineEdit(), "case_5.png")
+    QTest.keyClicks(image_edit(dialog), "case_5.png")
     imported(qtbot, window, dialog)
     qtbot.waitUntil(lambda: page.overview.gaze == 4)
     result = only(page, GazeImportResult)
@@ -324,7 +340,7 @@ def test_a_file_is_left_out_and_another_added(
     added = written(tmp_path / "e.asc", eyelink())
     monkeypatch.setattr(QFileDialog, "getOpenFileNames", lambda *_: ([str(added)], ""))
     QTest.mouseClick(dialog.add_files_button, LEFT)
-    qtbot.waitUntil(lambda: dialog.list.topLevelItem(1).text(1) == "ready", timeout=10_000)
+    qtbot.waitUntil(lambda: states(dialog)[1] == "ready", timeout=10_000)
     assert dialog.list.isVisible() and asked(dialog)
     QTest.mouseClick(dialog.remove_button, LEFT)
     assert not dialog.list.isVisible() and not asked(dialog)
@@ -427,14 +443,13 @@ def test_a_cancelled_import_leaves_nothing_half_done(
     qtbot: QtBot, tmp_path: Path, with_images: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    real = app.gaze_choice.import_gaze
 
     def slow(*args: Any, **values: Any) -> Any:
         begun.set()
         go_on.wait(20)
-        return real(*args, **values)
+        return import_gaze(*args, **values)
 
-    monkeypatch.setattr(app.gaze_choice, "import_gaze", slow)
+    monkeypatch.setattr("app.gaze_choice.import_gaze", slow)
     window = open_window(qtbot, tmp_path, with_images)
     page = page_of(window)
     drop_on(page, written(tmp_path / "export.tsv", pro_lab()))
