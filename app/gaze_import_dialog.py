@@ -17,6 +17,7 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QLineEdit,
+    QProgressBar,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
@@ -38,6 +39,7 @@ from segmentation.gaze_preview import GazePreview, preview_gaze
 from segmentation.study import TEST_SPLIT, Study
 
 ASK_AFTER_MS = 300
+BUSY_AFTER_MS = 300
 MOST_ROWS = 6
 WIDTH, WIDE = 800, 1120
 """Of the dialog for one file, and for several."""
@@ -165,6 +167,14 @@ class GazeImportDialog(Dialog):
         self.trouble = label("", "danger", wrap=True)
         self.trouble.hide()
         self._left.addWidget(self.trouble)
+        self.busy = QProgressBar()
+        self.busy.setProperty("role", "thin")
+        self.busy.setTextVisible(False)
+        self.busy.setRange(0, 0)
+        self.busy.hide()
+        self._busy_soon = QTimer(self, singleShot=True, interval=BUSY_AFTER_MS)
+        self._busy_soon.timeout.connect(lambda: self.busy.setVisible(self._reading is not None))
+        self._left.addWidget(self.busy)
         self._facts = QGridLayout()
         self._facts.setContentsMargins(0, 0, 0, 0)
         self._facts.setHorizontalSpacing(theme.WIDE)
@@ -281,11 +291,13 @@ class GazeImportDialog(Dialog):
             return asked, preview_gaze(study, file, known=known, shown_at=shown_at, split=split)
 
         self._reading = entry
+        self._busy_soon.start()
         self.work(work, self.tr("Reading"), self._was_read, failed=self._was_not_read)
 
     def _was_read(self, result: tuple[Asked, GazePreview]) -> None:
         asked, preview = result
         entry, self._reading = self._reading, None
+        self.busy.hide()
         if entry is None:
             return
         entry.asked, entry.preview = asked, preview
@@ -492,6 +504,14 @@ class GazeImportDialog(Dialog):
             self.show_problem(text.format(file=short(entry.file.name), what=words))
         elif stale or self._reading is not None:
             self.show_problem(self.tr("Reading…"))
+        elif unclear := [one for one in coming if one.preview is not None and one.preview.missing]:
+            preview = unclear[0].preview
+            assert preview is not None
+            self.show_problem(
+                self.tr("{file}: another answer is needed for {what}.").format(
+                    file=short(preview.file.name), what=missing_words(preview.missing)
+                )
+            )
         else:
             self.show_problem("")
         self.import_button.setEnabled(

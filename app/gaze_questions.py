@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -219,6 +220,13 @@ class Questions(QWidget):
         for row in self.rows.values():
             row.hide()
             column.addWidget(row)
+        fields: list[QWidget] = [self.stream, self.image]
+        for numbers in (self.screen_px, self.screen_mm, self.distance_mm):
+            fields += numbers.fields
+        fields += [self.place.fit_button, self.place.rect_button, *self.place.numbers.fields]
+        fields += [self.eye, self.time_unit, self.coordinates]
+        for first, second in itertools.pairwise(fields):
+            QWidget.setTabOrder(first, second)
         self._hints = {fact: row.hint.text() for fact, row in self.rows.items()}
         self._as_before: set[str] = set()
         for numbers in (self.screen_px, self.screen_mm, self.distance_mm):

@@ -102,11 +102,12 @@ def preview_gaze(
             gaze = read_gaze_file(file, format, assumed)
         except MissingFact as error:
             new = [fact for fact in error.facts if fact not in missing]
-            if not new:
-                problem = str(error)
-            missing += new
             if error.choices:
                 choices |= {fact: error.choices for fact in new}
+            if not new or any(fact not in choices and fact not in STAND_INS for fact in new):
+                problem = str(error)
+                break
+            missing += new
             stand_ins: dict[str, Any] = {
                 fact: choices[fact][0] if fact in choices else STAND_INS[fact] for fact in new
             }

@@ -312,7 +312,7 @@ def assembled(
     if rate_hz < _SLOWEST_HZ:
         raise UserError(
             f"{path}: its rows come {rate_hz:.2g} times a second, which are no samples; export samples instead of "
-            "fixations, or say the unit of its times with --time-unit."
+            "fixations, or say the right unit of its times (--time-unit)."
         )
     told += rate_changes(times, rate_hz)
     start, end = int(times[0]), int(times[-1])
