@@ -11,13 +11,8 @@ from PySide6.QtCore import QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import (
     QBoxLayout,
-    QComboBox,
     QFileDialog,
-    QGridLayout,
-    QHBoxLayout,
     QHeaderView,
-    QLineEdit,
-    QProgressBar,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
@@ -25,21 +20,22 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.dialogs import LABEL_WIDTH, Dialog, Row, narrow
+from app.dialogs import Dialog
 from app.gaze_choice import GazeChoice, GazeOutcome, once_each
 from app.gaze_endings import ENDINGS
-from app.gaze_questions import OF_ONE_FILE, NumberField, Numbers, Questions
-from app.gaze_words import facts_of, format_words, missing_words, short, state_words
+from app.gaze_file_view import GazeFileView
+from app.gaze_how import GazeHow
+from app.gaze_questions import OF_ONE_FILE, Questions
+from app.gaze_words import missing_words, short, state_words
 from app.jobs import StepProgress
 from app.session import Session
-from app.widgets import Button, ElidedLabel, Fold, Pill, box, clear, heading, label, line, set_role
+from app.widgets import Button, box, heading, line, set_role
 from gaze_capture.formats.gaze_file import Known
 from segmentation.gaze_import import ShownAt
 from segmentation.gaze_preview import GazePreview, preview_gaze
-from segmentation.study import TEST_SPLIT, Study
+from segmentation.study import Study
 
 ASK_AFTER_MS = 300
-BUSY_AFTER_MS = 300
 MOST_ROWS = 6
 WIDTH, WIDE = 800, 1120
 """Of the dialog for one file, and for several."""
@@ -107,7 +103,8 @@ class GazeImportDialog(Dialog):
             self._columns.addWidget(widget, 0 if widget is self._between else 1)
         self.body.addLayout(self._columns)
         self._make_files()
-        self._make_details()
+        self.view = GazeFileView()
+        self._left.addWidget(self.view)
         self._left.addStretch(1)
         self.questions_title = heading(self.tr("What the file does not tell"), 14)
         self._right.addWidget(self.questions_title)
@@ -118,7 +115,10 @@ class GazeImportDialog(Dialog):
         self._right.addWidget(self.questions)
         self.questions_line = line()
         self._right.addWidget(self.questions_line)
-        self._make_rest()
+        self.how = GazeHow(session, self._study)
+        self.how.changed.connect(self._show_state)
+        self.how.split_changed.connect(self._said)
+        self._right.addWidget(self.how)
         self._right.addStretch(1)
         self.body.addStretch(1)
         self.add_files_button = Button(self.tr("Add files…"), "plus", "", self._ask_files)
@@ -154,34 +154,6 @@ class GazeImportDialog(Dialog):
         column.addWidget(self.list)
         column.addWidget(self.remove_button, 0, Qt.AlignmentFlag.AlignLeft)
         self._left.addWidget(self._many)
-
-    def _make_details(self) -> None:
-        self.name = ElidedLabel()
-        self.name.setFont(theme.heading_font(16))
-        self.pill = Pill()
-        head = QHBoxLayout()
-        box(head, spacing=theme.WIDE)
-        head.addWidget(self.name, 1)
-        head.addWidget(self.pill)
-        self._left.addLayout(head)
-        self.trouble = label("", "danger", wrap=True)
-        self.trouble.hide()
-        self._left.addWidget(self.trouble)
-        self.busy = QProgressBar()
-        self.busy.setProperty("role", "thin")
-        self.busy.setTextVisible(False)
-        self.busy.setRange(0, 0)
-        self.busy.hide()
-        self._busy_soon = QTimer(self, singleShot=True, interval=BUSY_AFTER_MS)
-        self._busy_soon.timeout.connect(lambda: self.busy.setVisible(self._reading is not None))
-        self._left.addWidget(self.busy)
-        self._facts = QGridLayout()
-        self._facts.setContentsMargins(0, 0, 0, 0)
-        self._facts.setHorizontalSpacing(theme.WIDE)
-        self._facts.setVerticalSpacing(6)
-        self._facts.setColumnMinimumWidth(0, LABEL_WIDTH)
-        self._facts.setColumnStretch(1, 1)
-        self._left.addLayout(self._facts)
 
     def _ask_files(self) -> None:
         names, _ = QFileDialog.getOpenFileNames(self, self.tr("Choose gaze files"), "", file_filter(self))
@@ -220,7 +192,7 @@ class GazeImportDialog(Dialog):
             QBoxLayout.Direction.TopToBottom if count < 2 else QBoxLayout.Direction.LeftToRight
         )
         self._columns.setSpacing(theme.WIDE if count < 2 else 32)
-        self._facts.setColumnMinimumWidth(0, LABEL_WIDTH if count < 2 else 80)
+        self.view.set_narrow(count > 1)
         parent = self.parentWidget()
         most = parent.window().width() - 40 if parent is not None else WIDE
         if count > 1 and self.width() < min(WIDE, most):
@@ -261,7 +233,7 @@ class GazeImportDialog(Dialog):
             rect_px=place if isinstance(place, tuple) and len(place) == 4 else None,
             fit=place == "fit",
         )
-        return known, shown_at, self.split.currentData()
+        return known, shown_at, self.how.split.currentData()
 
     def _is_stale(self, entry: _Entry) -> bool:
         """Whether a file is to be read again; not for a part of the answers, as long files take their time."""
@@ -291,13 +263,13 @@ class GazeImportDialog(Dialog):
             return asked, preview_gaze(study, file, known=known, shown_at=shown_at, split=split)
 
         self._reading = entry
-        self._busy_soon.start()
+        self.view.set_busy(True)
         self.work(work, self.tr("Reading"), self._was_read, failed=self._was_not_read)
 
     def _was_read(self, result: tuple[Asked, GazePreview]) -> None:
         asked, preview = result
         entry, self._reading = self._reading, None
-        self.busy.hide()
+        self.view.set_busy(False)
         if entry is None:
             return
         entry.asked, entry.preview = asked, preview
@@ -333,93 +305,15 @@ class GazeImportDialog(Dialog):
             entry.image, entry.image_touched = self.questions.image.currentData(), True
         self._said()
 
-    def _make_rest(self) -> None:
-        self._rest = QVBoxLayout()
-        box(self._rest, spacing=theme.WIDE)
-        self._right.addLayout(self._rest)
-        self.annotator = QLineEdit(self._session.annotator)
-        self.annotator.textChanged.connect(lambda _: self._show_state())
-        self.target = narrow(QComboBox())
-        for target in self._study.targets:
-            self.target.addItem(target.name or target.id, target.id)
-        self.target.setCurrentIndex(max(0, self.target.findData(self._session.target_id)))
-        self.split = narrow(QComboBox())
-        self.split.addItem(self.tr("All images"), None)
-        splits = sorted({image.split for image in self._study.images.values()})
-        names = {"train": self.tr("Training"), TEST_SPLIT: self.tr("Testing")}
-        for split in splits:
-            self.split.addItem(names.get(split, split), split)
-        self.split.currentIndexChanged.connect(lambda _: self._said())
-        self.fixations = narrow(QComboBox())
-        self.fixations.addItem(self.tr("Detected here, in the samples"), "detect")
-        self.fixations.addItem(self.tr("The file's own, without the samples"), "own")
-        self.fixations.currentIndexChanged.connect(lambda _: self._show_state())
-        self.width_deg = Numbers(
-            [NumberField(self.tr("Width of the images in degrees"), (0.1, 179))], "", "°"
-        )
-        self.width_deg.changed.connect(self._show_state)
-        self.simulated = narrow(QComboBox())
-        for text, value in (
-            (self.tr("A person, as far as the file tells"), None),
-            (self.tr("Nobody: simulated from masks"), "masks"),
-            (self.tr("Nobody: simulated from saliency"), "saliency"),
-        ):
-            self.simulated.addItem(text, value)
-        self.annotator_row = Row(self.tr("Annotator"), self.annotator, self.tr("Whose gaze it is."))
-        self.target_row = Row(self.tr("Target"), self.target, self.tr("What was looked for."))
-        self.split_row = Row(self.tr("Split"), self.split)
-        self.fixations_row = Row(self.tr("Fixations"), self.fixations)
-        self.width_row = Row(
-            self.tr("Images' width"),
-            self.width_deg,
-            self.tr("On the screen. Left open, the heatmap's blur is a share of the image."),
-        )
-        self.simulated_row = Row(self.tr("Who looked"), self.simulated)
-        self.fold = Fold(self.tr("More options"))
-        folded = QVBoxLayout(self.fold.body)
-        box(folded, margins=(0, theme.NORMAL, 0, 0), spacing=theme.WIDE)
-        folded.addWidget(self.simulated_row)
-        self.target_row.setVisible(len(self._study.targets) > 1)
-        self.split_row.setVisible(len(splits) > 1)
-        for row in (
-            self.annotator_row,
-            self.target_row,
-            self.split_row,
-            self.fixations_row,
-            self.width_row,
-            self.fold,
-        ):
-            self._rest.addWidget(row)
-
     # What is shown
 
     def _show_current(self) -> None:
         entry = self._current
         if entry is None:
             return
-        self.name.setText(entry.file.name)
-        self.name.setToolTip(str(entry.file))
-        preview = entry.preview
-        clear(self._facts)
-        self.pill.setVisible(preview is None or bool(preview.format))
-        if preview is None:
-            self.pill.set(self.tr("Reading…"), "muted")
-        else:
-            self.pill.set(format_words(preview.format), "danger" if preview.problem else "accent")
-            for row, (name, words) in enumerate(facts_of(preview)):
-                self._facts.addWidget(label(name, "muted"), row, 0, Qt.AlignmentFlag.AlignTop)
-                value = label(words, wrap=True)
-                value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-                self._facts.addWidget(value, row, 1)
-        self.trouble.setText(preview.problem if preview is not None else "")
-        self.trouble.setVisible(preview is not None and bool(preview.problem))
+        self.view.show_file(entry.file, entry.preview)
         self.questions.show_file(entry.choices.get("stream", ()), entry.stream, entry.image)
         self._show_state()
-
-    def facts(self) -> dict[str, str]:
-        """Return what is shown of the file in view, by name."""
-        preview = self._current.preview if self._current is not None else None
-        return dict(facts_of(preview)) if preview is not None else {}
 
     def _show_state(self) -> None:
         """Show which questions are open, and whether the files can come in."""
@@ -450,14 +344,7 @@ class GazeImportDialog(Dialog):
         is_asking = bool(asked - {"split"})
         self.questions_title.setVisible(is_asking)
         self.questions_line.setVisible(is_asking)
-        self.split_row.set_hint(
-            self.tr("A name in the file is that of several images: say which are meant.")
-            if "split" in asked
-            else "",
-            "warning" if "split" in open_facts else "muted",
-        )
-        self.fixations_row.setVisible(any(one.inspection is not None and one.inspection.own for one in known))
-        self.width_row.setVisible(any(one.is_table for one in known))
+        self.how.show_for(known, split_asked="split" in asked, split_open="split" in open_facts)
         self._show_verdict(coming, answered)
 
     def _show_in_list(self, entry: _Entry, unsaid: Sequence[str]) -> None:
@@ -473,7 +360,7 @@ class GazeImportDialog(Dialog):
 
     def _unsaid(self, entry: _Entry, answers: dict[str, Any]) -> list[str]:
         """Return which facts about a file are open still."""
-        said = {*answers, *(("split",) if self.split.currentData() is not None else ())}
+        said = {*answers, *(("split",) if self.how.split.currentData() is not None else ())}
         said |= {fact for fact in OF_ONE_FILE if getattr(entry, fact) is not None}
         return [fact for fact in entry.facts if fact not in said]
 
@@ -487,11 +374,11 @@ class GazeImportDialog(Dialog):
             self.import_button.setText(self.tr("Import {n} of {all} files").format(n=count, all=all_files))
         stale = any(self._is_stale(entry) for entry in self._entries)
         waiting = [(entry, facts) for entry in coming if (facts := self._unsaid(entry, answers))]
-        wrong = self.questions.wrong_words() or self.width_deg.wrong_words()
+        wrong = self.questions.wrong_words() or self.how.width_deg.wrong_words()
         set_role(self.problem, "danger" if wrong else "muted")
         if wrong:
             self.show_problem(wrong)
-        elif not self.annotator.text().strip():
+        elif not self.how.annotator_name():
             self.show_problem(self.tr("Say whose gaze it is."))
         elif waiting:
             entry, facts = next(((e, f) for e, f in waiting if e is self._current), waiting[0])
@@ -519,7 +406,7 @@ class GazeImportDialog(Dialog):
             and not stale
             and not waiting
             and not wrong
-            and bool(self.annotator.text().strip())
+            and bool(self.how.annotator_name())
             and all(entry.preview is not None and entry.preview.is_ready for entry in coming)
         )
 
@@ -529,26 +416,26 @@ class GazeImportDialog(Dialog):
         """Return what is decided for each file that can come in."""
         chosen = []
         first = self._study.targets[0].id
-        target: str = self.target.currentData()
+        target: str = self.how.target.currentData()
         for entry in self._entries:
             preview = entry.preview
             if preview is None or not preview.is_ready:
                 continue
             known, shown_at, split = self._wanted(entry)
             own = preview.inspection is not None and preview.inspection.own is not None
-            width = self.width_deg.values()
+            width = self.how.width_deg.values()
             chosen.append(
                 GazeChoice(
                     file=entry.file,
-                    annotator=self.annotator.text().strip(),
+                    annotator=self.how.annotator_name(),
                     # A table of the first target is the same import whether that is named or not.
                     target=None if preview.is_table and target == first else target,
                     split=split,
                     known=known,
                     shown_at=shown_at,
-                    fixations="own" if own and self.fixations.currentData() == "own" else "detect",
+                    fixations="own" if own and self.how.fixations.currentData() == "own" else "detect",
                     image_width_deg=width[0] if width and preview.is_table else None,
-                    simulated_from=self.simulated.currentData(),
+                    simulated_from=self.how.simulated.currentData(),
                 )
             )
         return chosen

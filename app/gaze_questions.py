@@ -14,6 +14,7 @@ from PySide6.QtWidgets import (
     QCompleter,
     QHBoxLayout,
     QLineEdit,
+    QListView,
     QRadioButton,
     QVBoxLayout,
     QWidget,
@@ -197,6 +198,9 @@ class Questions(QWidget):
         completer = QCompleter(self.image.model(), self.image)
         completer.setFilterMode(Qt.MatchFlag.MatchContains)
         completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        popup = completer.popup()
+        if isinstance(popup, QListView):
+            popup.setSpacing(3)
         self.image.setCompleter(completer)
         self.rows = {
             "stream": Row(

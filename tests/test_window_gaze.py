@@ -77,7 +77,7 @@ def opened(qtbot: QtBot, page: StudyPage) -> GazeImportDialog:
 
 
 def settled(qtbot: QtBot, dialog: GazeImportDialog) -> None:
-    qtbot.waitUntil(lambda: "eading" not in dialog.problem.text() and bool(dialog.facts()), timeout=10_000)
+    qtbot.waitUntil(lambda: "eading" not in dialog.problem.text() and bool(dialog.view.facts), timeout=10_000)
 
 
 def asked(dialog: GazeImportDialog) -> list[str]:
@@ -144,14 +144,14 @@ def test_a_file_that_tells_everything_comes_in_with_two_clicks(
     QTest.mouseClick(page.import_gaze_button, LEFT)
     dialog = opened(qtbot, page)
     assert all(ending in filters[0] for ending in ("*.tsv", "*.asc", "*.xdf", "*.csv", "*_physio.tsv.gz"))
-    facts = dialog.facts()
+    facts = dialog.view.facts
     assert facts["Samples"] == "192 samples · 120 Hz · 1.6 s"
     assert facts["Lost"] == "left eye 2.6 % · right eye 2.6 % · both at once 2.6 %"
     assert facts["Screen"] == "1920 × 1080 px · 530 × 300 mm · 640 mm away"
     assert facts["Images"] == "2 of 3 are in the study; not in it: stranger.png"
     assert "4 of the file's own, 400 ms in the median" in facts["Fixations"]
-    assert not asked(dialog) and dialog.pill.accessibleName() == "Tobii export"
-    assert not dialog.target_row.isVisible() and not dialog.split_row.isVisible()
+    assert not asked(dialog) and dialog.view.pill.accessibleName() == "Tobii export"
+    assert not dialog.how.target_row.isVisible() and not dialog.how.split_row.isVisible()
     qtbot.waitUntil(dialog.import_button.isEnabled)
     QTest.keyClick(dialog, Qt.Key.Key_Return)
     qtbot.waitUntil(lambda: page.overview.gaze == 2 and not window.tasks, timeout=15_000)
@@ -182,7 +182,7 @@ def test_only_what_is_missing_is_asked_and_the_screen_is_remembered(
         "Not said yet: the screen's pixels, the screen's size, the eyes' distance and where the image was."
     )
     assert dialog.questions.screen_px.fields[0].hasFocus(), "one can type at once"
-    assert "Screen" not in dialog.facts(), "no number that is not known is shown"
+    assert "Screen" not in dialog.view.facts, "no number that is not known is shown"
     type_in(dialog.questions.screen_px.fields, "19x", "1080")
     assert "a number from 100 to 20000" in dialog.problem.text()
     say_screen(dialog)
@@ -190,7 +190,7 @@ def test_only_what_is_missing_is_asked_and_the_screen_is_remembered(
     QTest.mouseClick(
         dialog.questions.place.fit_button, LEFT, pos=dialog.questions.place.fit_button.rect().center()
     )
-    qtbot.waitUntil(lambda: "Screen" in dialog.facts(), timeout=10_000)
+    qtbot.waitUntil(lambda: "Screen" in dialog.view.facts, timeout=10_000)
     imported(qtbot, window, dialog)
     qtbot.waitUntil(lambda: page.overview.gaze == 2)
     assert window.banner.text.text().startswith(
@@ -229,8 +229,8 @@ def test_a_real_recording_without_an_image_is_put_on_one(
     drop_on(page, shared_data / "gaze" / "i2mc_tx300" / "participant1" / "1.tsv")
     dialog = opened(qtbot, page)
     assert asked(dialog) == ["image", "screen_px", "rect_px"]
-    assert dialog.facts()["Samples"] == "651 samples · 300 Hz · 2.2 s"
-    assert "514 x 290 mm" in dialog.facts()["To know"]
+    assert dialog.view.facts["Samples"] == "651 samples · 300 Hz · 2.2 s"
+    assert "514 x 290 mm" in dialog.view.facts["To know"]
     image = dialog.questions.image
     assert dialog.focusWidget() in (image, image_edit(dialog))
     QTest.keyClicks(image_edit(dialog), "case_4.pn")
@@ -243,8 +243,8 @@ def test_a_real_recording_without_an_image_is_put_on_one(
     QTest.keyClicks(image_edit(dialog), "CASE_4.png")
     type_in(dialog.questions.screen_px.fields, "1920", "1080")
     QTest.mouseClick(dialog.questions.place.fit_button, LEFT)
-    qtbot.waitUntil(lambda: dialog.facts().get("Images") == "case_4", timeout=10_000)
-    assert "514 × 290 mm · 585 mm away" in dialog.facts()["Screen"]
+    qtbot.waitUntil(lambda: dialog.view.facts.get("Images") == "case_4", timeout=10_000)
+    assert "514 × 290 mm · 585 mm away" in dialog.view.facts["Screen"]
     imported(qtbot, window, dialog)
     qtbot.waitUntil(lambda: page.overview.gaze == 1)
     recording = newest(with_images)
@@ -302,7 +302,7 @@ def test_several_files_share_their_answers_and_are_summed_up(
     dialog.list.setFocus()
     QTest.keyClick(dialog.list, Qt.Key.Key_Down)
     QTest.keyClick(dialog.list, Qt.Key.Key_Down)
-    assert dialog.trouble.isVisible() and "world camera" in dialog.trouble.text()
+    assert dialog.view.trouble.isVisible() and "world camera" in dialog.view.trouble.text()
     QTest.keyClick(dialog.list, Qt.Key.Key_Down)
     assert dialog.questions.image.currentText() == "case_3.png", "the file is called like it"
     QTest.keyClick(dialog.list, Qt.Key.Key_Down)
@@ -344,7 +344,7 @@ def test_a_file_is_left_out_and_another_added(
     assert dialog.list.isVisible() and asked(dialog)
     QTest.mouseClick(dialog.remove_button, LEFT)
     assert not dialog.list.isVisible() and not asked(dialog)
-    assert dialog.name.text() == "e.asc"
+    assert dialog.view.name.text() == "e.asc"
     imported(qtbot, window, dialog)
     qtbot.waitUntil(lambda: page.overview.gaze == 2)
 
@@ -357,15 +357,15 @@ def test_the_files_own_fixations_another_annotator_and_target(
     page = page_of(window)
     drop_on(page, written(tmp_path / "e.asc", eyelink()))
     dialog = opened(qtbot, page)
-    assert dialog.target_row.isVisible()
-    dialog.annotator.selectAll()
-    QTest.keyClick(dialog.annotator, Qt.Key.Key_Delete)
+    assert dialog.how.target_row.isVisible()
+    dialog.how.annotator.selectAll()
+    QTest.keyClick(dialog.how.annotator, Qt.Key.Key_Delete)
     assert "whose gaze" in dialog.problem.text() and not dialog.import_button.isEnabled()
-    QTest.keyClicks(dialog.annotator, "Dr. Other")
-    pick(dialog.target, Qt.Key.Key_End)
-    pick(dialog.fixations, Qt.Key.Key_End)
-    QTest.mouseClick(dialog.fold.toggle, LEFT)
-    pick(dialog.simulated, Qt.Key.Key_Down)
+    QTest.keyClicks(dialog.how.annotator, "Dr. Other")
+    pick(dialog.how.target, Qt.Key.Key_End)
+    pick(dialog.how.fixations, Qt.Key.Key_End)
+    QTest.mouseClick(dialog.how.fold.toggle, LEFT)
+    pick(dialog.how.simulated, Qt.Key.Key_Down)
     imported(qtbot, window, dialog)
     qtbot.waitUntil(lambda: ("case_0", "nodule") in with_images.fixations)
     assert not with_images.recording_ids()
@@ -386,9 +386,9 @@ def test_a_table_of_fixations_comes_in_at_once_where_nothing_is_to_be_asked(
     with_images.set_targets([Target(), Target("nodule", "Nodule")])
     drop_on(page, table)
     dialog = opened(qtbot, page)
-    assert dialog.target_row.isVisible() and dialog.width_row.isVisible() and not asked(dialog)
-    pick(dialog.target, Qt.Key.Key_End)
-    type_in(dialog.width_deg.fields, "20")
+    assert dialog.how.target_row.isVisible() and dialog.how.width_row.isVisible() and not asked(dialog)
+    pick(dialog.how.target, Qt.Key.Key_End)
+    type_in(dialog.how.width_deg.fields, "20")
     imported(qtbot, window, dialog)
     qtbot.waitUntil(lambda: ("case_0", "nodule") in with_images.fixations)
     (found,) = with_images.fixations["case_0", "nodule"]
@@ -411,10 +411,10 @@ def test_images_of_one_name_are_told_apart_by_their_split(
     page = page_of(window)
     drop_on(page, gaze_csv(tmp_path / "t.csv", ["case_0"]))
     dialog = opened(qtbot, page)
-    assert "several images" in dialog.split_row.hint.text() and not dialog.import_button.isEnabled()
+    assert "several images" in dialog.how.split_row.hint.text() and not dialog.import_button.isEnabled()
     assert dialog.problem.text() == "Not said yet: which images."
-    pick(dialog.split, Qt.Key.Key_Down)
-    assert dialog.split.currentData() == "test"
+    pick(dialog.how.split, Qt.Key.Key_Down)
+    assert dialog.how.split.currentData() == "test"
     imported(qtbot, window, dialog)
     qtbot.waitUntil(lambda: page.overview.gaze == 1)
     [(image_id, _)] = with_images.fixations
@@ -430,8 +430,8 @@ def test_a_bids_recording_comes_with_its_json_and_without_it_says_so(
     drop_on(page, *sorted(physio.parent.glob("*_physio.tsv.gz")))
     dialog = opened(qtbot, page)
     assert not dialog.list.isVisible(), "two eyes are one recording"
-    assert dialog.pill.accessibleName() == "BIDS eye tracking"
-    assert "not in the file" not in dialog.facts()["Lost"]
+    assert dialog.view.pill.accessibleName() == "BIDS eye tracking"
+    assert "not in the file" not in dialog.view.facts["Lost"]
     QTest.mouseClick(dialog.cancel_button, LEFT)
     test_bids.sidecar(physio).unlink()
     drop_on(page, physio)
@@ -486,7 +486,7 @@ def test_the_dialog_may_be_closed_while_it_reads(qtbot: QtBot, tmp_path: Path, w
     page = page_of(window)
     dialog = GazeImportDialog(page, page.session, [written(tmp_path / "g.csv", gazepoint())])
     dialog.open()
-    assert dialog.pill.accessibleName() == "Reading…" and not dialog.import_button.isEnabled()
+    assert dialog.view.pill.accessibleName() == "Reading…" and not dialog.import_button.isEnabled()
     destroyed: list[QWidget] = []
     dialog.destroyed.connect(lambda: destroyed.append(page))
     QTest.keyClick(dialog, Qt.Key.Key_Escape)
