@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -108,9 +108,8 @@ def gaze_format(path: Path) -> str | None:
     return TABLE_FORMAT if gazemedseg.sniff(path) else sniffed_format(path)
 
 
-def import_each(study: Study, choices: Sequence[GazeChoice], progress: Progress) -> list[GazeOutcome]:
-    """Import files one after the other; one that cannot come in holds no other back."""
-    outcomes = []
+def import_each(study: Study, choices: Sequence[GazeChoice], progress: Progress) -> Iterator[GazeOutcome]:
+    """Import files one after the other, yielding what came of each; one that cannot come in holds no other back."""
     for number, choice in enumerate(choices):
 
         def step(
@@ -134,7 +133,6 @@ def import_each(study: Study, choices: Sequence[GazeChoice], progress: Progress)
                 progress=step,
             )
         except UserError as error:
-            outcomes.append(GazeOutcome(choice.file, problem=str(error)))
+            yield GazeOutcome(choice.file, problem=str(error))
         else:
-            outcomes.append(GazeOutcome(choice.file, report))
-    return outcomes
+            yield GazeOutcome(choice.file, report)

@@ -10,7 +10,7 @@ from PySide6.QtCore import QObject
 from PySide6.QtWidgets import QFileDialog, QMenu
 
 from app.dialogs import in_background
-from app.jobs import StepProgress, Task
+from app.jobs import Cancelled, StepProgress, Task
 from app.page import Page
 from segmentation.records import Target
 from segmentation.study import Study
@@ -270,11 +270,20 @@ class StudyImports(QObject):
         """Import gaze files in a thread; the summary tells of those left out, too."""
         study = self._study
         assert study is not None
+        stopped = self.tr("The import was stopped before it came in.")
 
         def work(progress: StepProgress) -> list[GazeOutcome]:
-            from app.gaze_choice import import_each
+            from app.gaze_choice import GazeOutcome, import_each
 
-            return [*import_each(study, choices, progress), *left_out]
+            done: list[GazeOutcome] = []
+            try:
+                done.extend(import_each(study, choices, progress))
+            except Cancelled:
+                if not done:
+                    raise
+                # What came in before stays, and is told.
+                done += [GazeOutcome(choice.file, problem=stopped) for choice in choices[len(done) :]]
+            return [*done, *left_out]
 
         self._do(work, self.tr("Importing gaze"), self._show_gaze)
 

@@ -171,7 +171,9 @@ def test_one_file_that_fails_holds_no_other_back(with_images: Study, tmp_path: P
     poor = GazeChoice(written(tmp_path / "s.tsv", studio()), "ann")
     told = GazeChoice(written(tmp_path / "s2.tsv", studio()), "ann", known=Known(screen_mm=SCREEN_MM))
     seen: list[tuple[int, int]] = []
-    outcomes = import_each(with_images, [poor, good, told], lambda done, total, _: seen.append((done, total)))
+    outcomes = list(
+        import_each(with_images, [poor, good, told], lambda done, total, _: seen.append((done, total)))
+    )
     assert [outcome.report is None for outcome in outcomes] == [True, False, False]
     assert "how large the screen was" in outcomes[0].problem
     assert seen == sorted(seen) and seen[-1] == (3000, 3000)
@@ -185,5 +187,5 @@ def test_one_file_that_fails_holds_no_other_back(with_images: Study, tmp_path: P
 
     again = [GazeChoice(choice.file, "other", known=choice.known) for choice in (good, told)]
     with pytest.raises(Stopped):
-        import_each(with_images, again, stop)
+        list(import_each(with_images, again, stop))
     assert len(with_images.recording_ids()) == 3, "what came in before the stop stays"

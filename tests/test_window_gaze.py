@@ -21,7 +21,7 @@ from app.main_window import MainWindow
 from app.study_page import StudyPage
 from gaze_capture.recording import Recording
 from gaze_capture.recording_codec import read_recording
-from segmentation.gaze_import import import_gaze
+from segmentation.gaze_import import GazeReport, import_gaze
 from segmentation.importing import import_images
 from segmentation.records import Target
 from segmentation.study import Study
@@ -439,30 +439,44 @@ def test_a_bids_recording_comes_with_its_json_and_without_it_says_so(
     assert not [one for one in page.findChildren(GazeImportDialog) if one.isVisible()]
 
 
+class Held:
+    """The real import, which waits before the file of a name until it may go on."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, study: Study, file: Path, **values: Any) -> GazeReport:
+        if file.name == self._name:
+            self.begun.set()
+            self.go_on.wait(20)
+        return import_gaze(study, file, **values)
+
+
+@pytest.mark.parametrize("before", [0, 1])
 def test_a_cancelled_import_leaves_nothing_half_done(
-    qtbot: QtBot, tmp_path: Path, with_images: Study, monkeypatch: pytest.MonkeyPatch
+    qtbot: QtBot, tmp_path: Path, with_images: Study, monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slow(*args: Any, **values: Any) -> Any:
-        begun.set()
-        go_on.wait(20)
-        return import_gaze(*args, **values)
-
-    monkeypatch.setattr("app.gaze_choice.import_gaze", slow)
+    held = Held("last.tsv")
+    monkeypatch.setattr("app.gaze_choice.import_gaze", held)
     window = open_window(qtbot, tmp_path, with_images)
     page = page_of(window)
-    drop_on(page, written(tmp_path / "export.tsv", pro_lab()))
+    files = [written(tmp_path / "first.asc", eyelink())] * before
+    drop_on(page, *files, written(tmp_path / "last.tsv", pro_lab()))
     dialog = opened(qtbot, page)
     qtbot.waitUntil(dialog.import_button.isEnabled, timeout=10_000)
     QTest.mouseClick(dialog.import_button, LEFT)
-    qtbot.waitUntil(lambda: begun.is_set() and window.strip.isVisible())
+    qtbot.waitUntil(lambda: held.begun.is_set() and window.strip.isVisible())
     assert window.strip.title.text() == "Importing gaze"
     QTest.mouseClick(window.strip.cancel, LEFT)
-    go_on.set()
+    held.go_on.set()
     qtbot.waitUntil(lambda: not window.tasks)
-    assert not with_images.recording_ids() and page.overview.gaze == 0
+    assert len(with_images.recording_ids()) == before
     assert not window.banner.isVisible()
+    if before:
+        qtbot.waitUntil(lambda: page.overview.gaze == 2)
+        text = only(page, GazeImportResult).text()
+        assert "first.asc: 800 samples" in text and "stopped before it came in" in text
 
 
 def test_gaze_dropped_with_its_images_waits_for_them(
