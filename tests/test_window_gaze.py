@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -421,22 +422,60 @@ def test_images_of_one_name_are_told_apart_by_their_split(
     assert with_images.image(image_id).split == "test"
 
 
+def bids_of(study: Study, image_folder: Path, tmp_path: Path) -> Path:
+    """Write a recording in BIDS of which the study has one image, and return its first eye's file."""
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "a 1.png").write_bytes((image_folder / "masks" / "case_0.png").read_bytes())
+    import_images(study, [folder])
+    return test_bids.written(tmp_path / "bids", test_bids.a_recording())
+
+
 def test_a_bids_recording_comes_with_its_json_and_without_it_says_so(
-    qtbot: QtBot, tmp_path: Path, with_images: Study
+    qtbot: QtBot, tmp_path: Path, with_images: Study, image_folder: Path
 ) -> None:
-    physio = test_bids.written(tmp_path / "bids", test_bids.a_recording())
+    physio = bids_of(with_images, image_folder, tmp_path)
     window = open_window(qtbot, tmp_path, with_images)
     page = page_of(window)
     drop_on(page, *sorted(physio.parent.glob("*_physio.tsv.gz")))
     dialog = opened(qtbot, page)
     assert not dialog.list.isVisible(), "two eyes are one recording"
     assert dialog.view.pill.accessibleName() == "BIDS eye tracking"
-    assert "not in the file" not in dialog.view.facts["Lost"]
-    QTest.mouseClick(dialog.cancel_button, LEFT)
+    assert "not in the file" not in dialog.view.facts["Lost"] and not asked(dialog)
+    imported(qtbot, window, dialog)
+    qtbot.waitUntil(lambda: page.overview.gaze == 1)
+    assert np.isfinite(newest(with_images).right_xy).any()
     test_bids.sidecar(physio).unlink()
     drop_on(page, physio)
     qtbot.waitUntil(lambda: "PhysioType" in window.banner.text.text(), timeout=10_000)
     assert not [one for one in page.findChildren(GazeImportDialog) if one.isVisible()]
+
+
+def test_an_answer_that_cannot_be_is_explained_and_given_anew(
+    qtbot: QtBot, tmp_path: Path, with_images: Study, image_folder: Path
+) -> None:
+    physio = bids_of(with_images, image_folder, tmp_path)
+    for sidecar in physio.parent.glob("*_physio.json"):
+        values = json.loads(sidecar.read_text())
+        for column in ("timestamp", "x_coordinate", "y_coordinate"):
+            values[column].pop("Units")
+        sidecar.write_text(json.dumps(values))
+    window = open_window(qtbot, tmp_path, with_images)
+    page = page_of(window)
+    drop_on(page, physio)
+    qtbot.waitUntil(lambda: bool(page.findChildren(GazeImportDialog)), timeout=10_000)
+    dialog = only(page, GazeImportDialog)
+    qtbot.waitUntil(lambda: asked(dialog) == ["time_unit", "coordinates"], timeout=10_000)
+    pick(dialog.questions.coordinates, Qt.Key.Key_P)
+    pick(dialog.questions.time_unit, Qt.Key.Key_N)
+    qtbot.waitUntil(lambda: "timestamps advance" in dialog.view.trouble.text(), timeout=10_000)
+    assert not dialog.import_button.isEnabled()
+    assert "time_unit" in asked(dialog), "the answer can be changed"
+    pick(dialog.questions.time_unit, Qt.Key.Key_Home)
+    qtbot.waitUntil(lambda: "Samples" in dialog.view.facts, timeout=10_000)
+    assert not dialog.view.trouble.isVisible()
+    imported(qtbot, window, dialog)
+    qtbot.waitUntil(lambda: page.overview.gaze == 1)
 
 
 class Held:
