@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject
 from PySide6.QtWidgets import QFileDialog, QMenu
 
-from app.jobs import StepProgress, Task
+from app.dialogs import in_background
+from app.jobs import Cancelled, StepProgress, Task
 from app.page import Page
 from segmentation.records import Target
 from segmentation.study import Study
 
 if TYPE_CHECKING:
     # Each dialog is imported when it is first opened: the window should be there at once.
+    from app.gaze_choice import GazeChoice, GazeOutcome, Sorted
     from app.import_choice import ImportChoice
     from segmentation.importing import ImportReport
+
+MOST_STRANGERS = 2
+"""Of files that are not gaze so many are explained at once; the details have the others."""
 
 
 class StudyImports(QObject):
@@ -28,6 +33,8 @@ class StudyImports(QObject):
         self._page = page
         self.last: ImportReport | None = None
         """Of this session's latest import."""
+        self._gaze_waiting: tuple[Path, ...] = ()
+        """Files that were dropped together with the images that they are about."""
 
     @property
     def _study(self) -> Study | None:
@@ -66,15 +73,21 @@ class StudyImports(QObject):
 
     # Images
 
-    def choose_images(self, paths: Sequence[Path] = ()) -> None:
-        """Ask what to import and how, beginning with files or folders that were dropped."""
+    def choose_images(self, paths: Sequence[Path] = (), gaze: Sequence[Path] = ()) -> None:
+        """Ask what to import and how, beginning with files or folders that were dropped; then take gaze files."""
         if self._study is None:
             return
         from app.import_dialog import ImportDialog
 
+        self._gaze_waiting = tuple(gaze)
         dialog = ImportDialog(self._page, self._study, paths)
         dialog.chosen.connect(self.import_images)
+        dialog.rejected.connect(self._take_waiting_gaze)
         dialog.open()
+
+    def _take_waiting_gaze(self) -> None:
+        gaze, self._gaze_waiting = self._gaze_waiting, ()
+        self.take_gaze(gaze)
 
     def import_images(self, choice: ImportChoice) -> None:
         """Import images in a thread."""
@@ -96,7 +109,7 @@ class StudyImports(QObject):
                 progress=progress,
             )
 
-        self._do(work, self.tr("Importing images"), self._show_report)
+        self._do(work, self.tr("Importing images"), self._show_report, self._take_waiting_gaze)
 
     def _show_report(self, report: ImportReport) -> None:
         from app.import_result import worth_showing
@@ -204,28 +217,89 @@ class StudyImports(QObject):
         self._do(work, self.tr("Importing the data set"), self._show_report)
 
     def choose_gaze(self) -> None:
-        """Ask for a gaze table and import it."""
+        """Ask for gaze files of whichever program."""
         if self._study is None:
             return
-        name, _ = QFileDialog.getOpenFileName(
-            self._page, self.tr("Choose a gaze table"), "", self.tr("Gaze tables (*.csv)")
-        )
-        if name:
-            self.import_gaze(Path(name))
+        from app.gaze_import_dialog import file_filter
 
-    def import_gaze(self, table: Path) -> None:
-        """Import a gaze table in a thread."""
-        study, annotator = self._study, self._page.session.annotator
+        names, _ = QFileDialog.getOpenFileNames(
+            self._page, self.tr("Choose gaze files"), "", file_filter(self._page)
+        )
+        if names:
+            self.take_gaze([Path(name) for name in names])
+
+    def take_gaze(self, paths: Sequence[Path]) -> None:
+        """Import gaze files: at once where nothing has to be asked, else by a dialog."""
+        study = self._study
+        if study is None or not paths:
+            return
+        if not study.images:
+            self._page.error.emit(
+                self.tr("The study has no images yet; import the images before their gaze."), ""
+            )
+            return
+
+        def work(_: StepProgress) -> Sorted:
+            from app.gaze_choice import sorted_out
+
+            return sorted_out(study, paths)
+
+        in_background(work, self.tr("Looking into the files"), self._gaze_sorted, self._page.error.emit)
+
+    def _gaze_sorted(self, found: Sorted) -> None:
+        if found.strangers:
+            sentences = [sentence for _, sentence in found.strangers]
+            self._page.error.emit(
+                "\n".join(sentences[:MOST_STRANGERS]), "\n".join(sentences[MOST_STRANGERS:])
+            )
+        session = self._page.session
+        if not found.files or session.study is not found.study:
+            return
+        if found.plain:
+            from app.gaze_choice import GazeChoice
+
+            self.import_gaze([GazeChoice(file, session.annotator) for file in found.files])
+            return
+        from app.gaze_import_dialog import GazeImportDialog
+
+        dialog = GazeImportDialog(self._page, session, found.files)
+        dialog.chosen.connect(self.import_gaze)
+        dialog.open()
+
+    def import_gaze(self, choices: Sequence[GazeChoice], left_out: Sequence[GazeOutcome] = ()) -> None:
+        """Import gaze files in a thread; the summary tells of those left out, too."""
+        study = self._study
         assert study is not None
+        stopped = self.tr("The import was stopped before it came in.")
 
-        def work(progress: StepProgress) -> object:
-            from segmentation.gaze_import import import_gaze
+        def work(progress: StepProgress) -> list[GazeOutcome]:
+            from app.gaze_choice import GazeOutcome, import_each
 
-            return import_gaze(study, table, annotator=annotator, progress=progress)
+            done: list[GazeOutcome] = []
+            try:
+                done.extend(import_each(study, choices, progress))
+            except Cancelled:
+                if not done:
+                    raise
+                # What came in before stays, and is told.
+                done += [GazeOutcome(choice.file, problem=stopped) for choice in choices[len(done) :]]
+            return [*done, *left_out]
 
-        self._do(
-            work, self.tr("Importing gaze"), lambda _: self._page.notice.emit(self.tr("The gaze came in."))
-        )
+        self._do(work, self.tr("Importing gaze"), self._show_gaze)
+
+    def _show_gaze(self, outcomes: Sequence[GazeOutcome]) -> None:
+        from app.gaze_import_result import GazeImportResult, report_words
+
+        if len(outcomes) == 1 and not outcomes[0].worth_showing:
+            [outcome] = outcomes
+            assert outcome.report is not None
+            self._page.notice.emit(
+                self.tr("The gaze came in: {words}").format(words=report_words(self._page, outcome.report))
+            )
+        elif len(outcomes) == 1 and outcomes[0].report is None:
+            self._page.error.emit(outcomes[0].problem, "")
+        else:
+            GazeImportResult(self._page, outcomes).open()
 
     # Targets and groups
 
@@ -259,8 +333,10 @@ class StudyImports(QObject):
     def _refresh(self) -> None:
         self._page.session.refresh("data")
 
-    def _do(self, work: Any, title: str, report: Any) -> None:
+    def _do(self, work: Any, title: str, report: Any, after: Callable[[], object] | None = None) -> None:
         task = Task(work, title, self._page)
         task.succeeded.connect(report)
         task.ended.connect(self._refresh)
+        if after is not None:
+            task.ended.connect(after)
         self._page.start_task(task)

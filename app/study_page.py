@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.dialogs import WarningRow
+from app.gaze_endings import is_gaze_name
 from app.jobs import StepProgress, Task
 from app.mosaic import Mosaic
 from app.overview import Overview
@@ -168,7 +169,7 @@ class StudyPage(Page):
                 card.clicked.connect(lambda page=page: self.page_wanted.emit(page))
             else:
                 card.clicked.connect(self.choose_images if name == "images" else self._masks_card_clicked)
-        self.drop_zone = DropZone(self.tr("Drop images, folders or\na gaze table (CSV) here"))
+        self.drop_zone = DropZone(self.tr("Drop images, folders or\ngaze files here"))
         self.drop_zone.dropped.connect(self.take_files)
         # Eight cells fill the grid's rows; the eighth takes files.
         layout.addWidget(FlowGrid([*self.cards.values(), self.drop_zone], 230))
@@ -322,27 +323,27 @@ class StudyPage(Page):
         self.imports.choose_images()
 
     def take_files(self, paths: list[Path]) -> None:
-        """Import what was dropped: a study is opened, tables are gaze, the rest is asked about and imported."""
+        """Import what was dropped: a study is opened, images are asked about, gaze comes in after its images."""
         if len(paths) == 1 and (paths[0] / "study.json").exists():
             self.open_folder(paths[0])
             return
         if self.session.study is None:
             self.error.emit(self.tr("Open or make a study first, then drop images on it."), "")
             return
-        tables = [path for path in paths if path.suffix.lower() == ".csv"]
-        images = [path for path in paths if path not in tables and is_readable(path)]
-        other = [path.name for path in paths if path not in tables and path not in images]
+        gaze = [path for path in paths if is_gaze_name(path)]
+        images = [path for path in paths if path not in gaze and is_readable(path)]
+        other = [path.name for path in paths if path not in gaze and path not in images]
         if other:
             self.error.emit(
-                self.tr("{names}: neither an image, a folder nor a gaze table (CSV); left out.").format(
+                self.tr("{names}: neither an image, a folder nor a gaze file; left out.").format(
                     names=", ".join(other)
                 ),
                 "",
             )
         if images:
-            self.imports.choose_images(images)
-        for table in tables:
-            self.imports.import_gaze(table)
+            self.imports.choose_images(images, gaze)
+        else:
+            self.imports.take_gaze(gaze)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Take files anywhere on the page."""

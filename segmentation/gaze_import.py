@@ -13,7 +13,7 @@ from gaze_capture.fixations import Fixations
 from gaze_capture.formats import gazemedseg
 from gaze_capture.formats.gaze_file import FORMATS, Known
 from gaze_capture.storage import write_bytes_atomic
-from segmentation.gaze_matching import GazeReport, ImageNames
+from segmentation.gaze_matching import GazeReport, ImageNames, none_of_them
 from segmentation.progress import Progress, no_progress
 from segmentation.records import safe_name
 from segmentation.sample_import import ShownAt, import_samples
@@ -157,10 +157,7 @@ def _import_table(
             )
         )
     if not found:
-        raise UserError(
-            f"{file} holds gaze for {len(table.images)} images, none of them in the study (the first is "
-            f"{unknown[0]!r}); import the images first, or check their names."
-        )
+        raise none_of_them(file, unknown)
     kept = study.folder / "fixations" / source / f"original{file.suffix}"
     write_bytes_atomic(kept, original, within=study.folder)
     study.save_fixations(source, found, imported=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gaze_capture.errors import UserError
+from gaze_capture.errors import MissingFact, UserError
 from segmentation.records import StudyImage
 
 
@@ -34,6 +34,18 @@ class GazeReport:
     """Sentences: what was left out of the file, taken for granted or worked out."""
 
 
+def none_of_them(file: Path, names: Sequence[str]) -> UserError:
+    """Return the error for a file of whose images the study has none."""
+    if len(names) == 1:
+        return UserError(
+            f"{file} is about the image {names[0]!r}, which is not in the study; import it first, or check its name."
+        )
+    return UserError(
+        f"{file} is about {len(names)} images, none of them in the study (the first is {names[0]!r}); import the "
+        "images first, or check their names."
+    )
+
+
 class ImageNames:
     """A study's images by every name that another program may give them."""
 
@@ -52,7 +64,7 @@ class ImageNames:
 
         Raises
         ------
-        UserError
+        MissingFact
             If the name fits several images.
         """
         matches = self._by_name.get(name.casefold())
@@ -61,8 +73,10 @@ class ImageNames:
             matches = self._by_name.get(last) or self._by_name.get(Path(last).stem) or []
         if len(matches) > 1:
             ids = ", ".join(match.id for match in matches)
-            raise UserError(
+            raise MissingFact(
                 f"{file} speaks of {name!r}, which fits several images of the study ({ids}); "
-                "narrow it with --split or use their ids in the file."
+                "narrow it with --split or use their ids in the file.",
+                ["split"],
+                list(dict.fromkeys(match.split for match in matches)),
             )
         return matches[0] if matches else None

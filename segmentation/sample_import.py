@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from gaze_capture.certificate import conclude
-from gaze_capture.errors import UserError
+from gaze_capture.errors import MissingFact, UserError
 from gaze_capture.fixations import Fixations, fixations_of
 from gaze_capture.formats.gaze_file import GazeFile, Known, OwnFixations, Shown, read_gaze_file
 from gaze_capture.recording import Placement
 from gaze_capture.recording_codec import SUMMARY_NAME, RecordingHeader, RecordingWriter, read_recording
 from gaze_capture.storage import read_json, sha256_of, write_bytes_atomic
-from segmentation.gaze_matching import GazeReport, ImageNames
+from segmentation.gaze_matching import GazeReport, ImageNames, none_of_them
 from segmentation.progress import Progress
 from segmentation.records import StudyImage, new_id, safe_name, utc_now
 from segmentation.study import Study
@@ -139,7 +139,7 @@ def _placed(
         time = gaze.samples["time_ns"]
         shown = (Shown(shown_at.image, int(time[0]), int(time[-1]) + round(1e9 / gaze.rate_hz), None),)
     if not shown:
-        raise UserError(f"{file} does not tell which image was shown; say it with --image NAME.")
+        raise MissingFact(f"{file} does not tell which image was shown; say it with --image NAME.", ["image"])
     names = ImageNames(study.images_of(split))
     placements: list[Placement] = []
     unknown: dict[str, None] = {}
@@ -155,15 +155,13 @@ def _placed(
             continue
         placements.append(_placement(item, image, rect, target_id))
     if without:
-        raise UserError(
+        raise MissingFact(
             f"{file} does not tell where on the screen {_listed(without)} was shown; say it with --image-rect X,Y,W,H, "
-            "or with --fit if it was in the middle and as large as it fits."
+            "or with --fit if it was in the middle and as large as it fits.",
+            ["rect_px"],
         )
     if not placements:
-        raise UserError(
-            f"{file} shows {len(unknown)} images, none of them in the study (the first is {next(iter(unknown))!r}); "
-            "import the images first, or check their names."
-        )
+        raise none_of_them(file, list(unknown))
     notes = list(gaze.notes)
     if (shown_at.rect_px or shown_at.fit) and all(item.rect_px for item in shown):
         notes.append("The file itself tells where its images were; --image-rect or --fit was not needed.")

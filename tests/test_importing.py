@@ -203,8 +203,10 @@ def test_gaze_that_cannot_be_placed(study: Study, image_folder: Path, tmp_path: 
     with pytest.raises(UserError, match="no images yet"):
         import_gaze(study, file)
     import_images(study, [image_folder / "images"])
-    with pytest.raises(UserError, match="none of them in the study"):
+    with pytest.raises(UserError, match="'stranger', which is not in the study"):
         import_gaze(study, file)
+    with pytest.raises(UserError, match=r"2 images, none of them in the study \(the first is 'stranger'\)"):
+        import_gaze(study, gaze_csv(tmp_path / "two.csv", ["stranger", "other"]))
     bad = gaze_csv(
         tmp_path / "b.csv", ["case_0"], header="IMAGE,CURRENT_FIX_INDEX,CURRENT_FIX_X,CURRENT_FIX_Y,DUR,START"
     )

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gaze_capture.errors import UserError
+from gaze_capture.errors import MissingFact, UserError
 from gaze_capture.formats.bids_files import (
     ENDING,
     are_names,
@@ -146,16 +146,19 @@ def read_bids(
     screen = screen_of(path, events_meta, known or BidsScreen())
     geometry = screen.geometry()
     if geometry is None:
-        missing = [
-            word
-            for word, value in (
-                ("resolution", screen.size_px), ("size", screen.size_mm), ("distance", screen.distance_mm)
+        absent = [
+            (word, fact)
+            for word, fact, value in (
+                ("resolution", "screen_px", screen.size_px),
+                ("size", "screen_mm", screen.size_mm),
+                ("distance", "distance_mm", screen.distance_mm),
             )
             if value is None
-        ]  # fmt: skip
-        raise UserError(
-            f"{path}: the screen's {' and '.join(missing)} are not in StimulusPresentation of its events.json; say "
-            "them with --screen-px WxH --screen-mm WxH --distance-mm D."
+        ]
+        raise MissingFact(
+            f"{path}: the screen's {' and '.join(word for word, _ in absent)} are not in StimulusPresentation of its "
+            "events.json; say them with --screen-px WxH --screen-mm WxH --distance-mm D.",
+            [fact for _, fact in absent],
         )
     origin = origin_of(path, events_meta)
     if origin[0] == "center":
@@ -164,7 +167,11 @@ def read_bids(
         )
     rates = {eye.rate_hz for eye in eyes}
     if len(rates) > 1:
-        raise UserError(f"{path}: its eyes were sampled at different rates; choose one with --eye.")
+        raise MissingFact(
+            f"{path}: its eyes were sampled at different rates; choose one with --eye.",
+            ["eye"],
+            ["left", "right"],
+        )
     samples = _joined(path, eyes, geometry, origin, notes)
     first_s = float(eyes[0].time_s[0]) if len(eyes[0].time_s) else 0.0
     clock = _Clock(first_s, eyes[0].start_s)
@@ -268,6 +275,12 @@ def _unit(path: Path, meta: Mapping[str, Any], coordinates: str | None) -> str:
     unit = units.pop()
     if unit is None and not units and coordinates is not None:
         return coordinates
+    if unit is None and not units:
+        raise MissingFact(
+            f"{path}: its sidecar gives no Units of x_coordinate and y_coordinate; say them with --coordinates "
+            "px|normalised.",
+            ["coordinates"],
+        )
     known = isinstance(unit, str) and unit.lower() in (*PIXELS, *DEGREES, *MILLIMETRES)
     if units or not known:
         raise UserError(
@@ -280,7 +293,9 @@ def _unit(path: Path, meta: Mapping[str, Any], coordinates: str | None) -> str:
 def _seconds(path: Path, meta: Mapping[str, Any], time_unit: str | None) -> float:
     unit = column_unit(meta, "timestamp") or time_unit
     if unit is None:
-        raise UserError(f"{path}: its sidecar gives no Units for timestamp; say them with --time-unit.")
+        raise MissingFact(
+            f"{path}: its sidecar gives no Units for timestamp; say them with --time-unit.", ["time_unit"]
+        )
     if unit.lower() not in _SECONDS:
         raise UserError(f"{path}: the Units of timestamp are {unit!r}; only s, ms, us and ns are understood.")
     return _SECONDS[unit.lower()]

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from gaze_capture.errors import UserError
+from gaze_capture.errors import MissingFact, UserError
 from gaze_capture.recording import Floats
 from gaze_capture.storage import explained_os_errors
 
@@ -115,8 +115,10 @@ def one_recording(path: Path, name: str | None) -> Path:
     if name is not None and name not in found:
         raise UserError(f"{path} holds no recording {name!r}; it holds {', '.join(found)}.")
     if name is None and len(found) > 1:
-        raise UserError(
-            f"{path} holds {len(found)} recordings; choose one with --stream, such as {next(iter(found))}."
+        raise MissingFact(
+            f"{path} holds {len(found)} recordings; choose one with --stream, such as {next(iter(found))}.",
+            ["stream"],
+            list(found),
         )
     return found[name or next(iter(found))]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gaze_capture.errors import UserError
+from gaze_capture.errors import MissingFact, UserError
 from gaze_capture.recording import Floats, ScreenGeometry
 
 PIXELS = ("pixel", "pixels", "px")
@@ -39,7 +39,7 @@ def screen_of(path: Path, events_meta: Mapping[str, Any], known: BidsScreen) -> 
 
     Raises
     ------
-    UserError
+    MissingFact
         If a length cannot be metres.
     """
     about = events_meta.get("StimulusPresentation")
@@ -50,14 +50,15 @@ def screen_of(path: Path, events_meta: Mapping[str, Any], known: BidsScreen) -> 
     if isinstance(distance, list) and len(distance) == 3:
         distance = distance[2]
     distance = float(distance) if isinstance(distance, int | float) else None
-    for name, value, given in (
-        ("ScreenDistance", distance, known.distance_mm),
-        ("ScreenSize", max(size) if size else None, known.size_mm),
+    for name, value, given, fact in (
+        ("ScreenDistance", distance, known.distance_mm, "distance_mm"),
+        ("ScreenSize", max(size) if size else None, known.size_mm, "screen_mm"),
     ):
         if given is None and value is not None and not 0 < value < _FARTHEST_M:
-            raise UserError(
+            raise MissingFact(
                 f"{path}: {name} in its events.json is {value:g}, which cannot be metres, as BIDS wants it; correct "
-                "it, or say --screen-mm and --distance-mm."
+                "it, or say --screen-mm and --distance-mm.",
+                [fact],
             )
     return BidsScreen(
         known.size_px or (resolution and (round(resolution[0]), round(resolution[1]))),

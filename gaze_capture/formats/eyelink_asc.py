@@ -139,7 +139,7 @@ def read(path: Path, known: Known) -> GazeFile:
     if eyes is None or (eyes == "both" and whole < len(samples) / 2):
         eyes = known.eye
     if eyes is None:
-        raise missing(path, "which eye its samples are of", "--eye left|right|both")
+        raise missing(path, "which eye its samples are of", "--eye left|right|both", ["eye"])
     return _gaze_file(path, known, content, samples, eyes)
 
 

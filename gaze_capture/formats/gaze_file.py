@@ -9,7 +9,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from gaze_capture.errors import UserError
+from gaze_capture.errors import MissingFact, UserError
+from gaze_capture.formats.bids_files import ENDING
 from gaze_capture.formats.sample_clock import TimeUnit, in_order, rate_changes, rate_of
 from gaze_capture.recording import Floats, Samples, ScreenGeometry, pack_samples
 from gaze_capture.storage import explained_os_errors
@@ -132,31 +133,53 @@ def read_gaze_file(path: Path, format: str = "auto", known: Known = Known()) -> 
 
     Raises
     ------
+    MissingFact
+        If the file lacks a fact that `known` could give; the sentence names the option that gives it.
     UserError
-        If the file is of none of the formats, holds no gaze on a screen, or lacks a fact that `known` could give; the
-        sentence names the option that gives it.
+        If the file is of none of the formats, or holds no gaze on a screen.
     """
     readers = _readers()
     if format != "auto":
         if format not in readers:
             raise UserError(f"There is no gaze format {format!r}; this version reads {', '.join(readers)}.")
         return readers[format].read(path, known)
+    found = sniffed_format(path)
+    if found is not None:
+        return readers[found].read(path, known)
+    raise UserError(f"{unknown_format(path)} If it is one of them, name that with --format.")
+
+
+def sniffed_format(path: Path) -> str | None:
+    """Return which of :data:`FORMATS` a file is of, by its content; None for none of them.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be opened.
+    """
     if not path.is_dir():
         with explained_os_errors(path), open(path, "rb"):
             pass
-    for reader in readers.values():
-        if reader.sniff(path):
-            return reader.read(path, known)
-    raise UserError(
+    return next((name for name, reader in _readers().items() if reader.sniff(path)), None)
+
+
+def unknown_format(path: Path) -> str:
+    """Return the sentence about a file that is of no format known here."""
+    if path.name.endswith(ENDING):
+        return (
+            f"{path} is named like a recording of BIDS, but no JSON beside or above it says that it is of eye "
+            "tracking (PhysioType: eyetrack); put the file's JSON where it belongs."
+        )
+    return (
         f"{path} is no gaze file that this version knows. It reads: Tobii Pro Lab and Studio exports (TSV), EyeLink "
         "ASC, Gazepoint Analysis CSV, Pupil gaze on a surface (CSV), XDF, BIDS eye tracking, and fixations as "
-        "GazeMedSeg's CSV; name one with --format if this is one of them."
+        "GazeMedSeg's CSV."
     )
 
 
-def missing(path: Path, what: str, option: str) -> UserError:
-    """Return the error for a fact that a file does not tell."""
-    return UserError(f"{path} does not tell {what}; say it with {option}.")
+def missing(path: Path, what: str, option: str, facts: Sequence[str]) -> MissingFact:
+    """Return the error for facts that a file does not tell, by their names in :class:`Known`."""
+    return MissingFact(f"{path} does not tell {what}; say it with {option}.", facts)
 
 
 def one_recording(path: Path, known: Known) -> None:
@@ -185,7 +208,7 @@ def geometry_of(
     Raises
     ------
     UserError
-        If something is missing, or the user says another number of pixels than the file.
+        If something is missing (a MissingFact), or the user says another number of pixels than the file.
     """
     if px and known.screen_px and px != known.screen_px:
         told, said = ("{} x {}".format(*size) for size in (px, known.screen_px))
@@ -194,17 +217,20 @@ def geometry_of(
     mm = known.screen_mm or mm
     distance_mm = known.distance_mm or distance_mm
     absent = [
-        (what, option)
-        for value, what, option in (
-            (px, "how many pixels the screen had", "--screen-px WxH"),
-            (mm, "how large the screen was", "--screen-mm WxH"),
-            (distance_mm, "how far the eyes were from the screen", "--distance-mm D"),
+        (what, option, fact)
+        for value, what, option, fact in (
+            (px, "how many pixels the screen had", "--screen-px WxH", "screen_px"),
+            (mm, "how large the screen was", "--screen-mm WxH", "screen_mm"),
+            (distance_mm, "how far the eyes were from the screen", "--distance-mm D", "distance_mm"),
         )
         if value is None
     ]
     if absent:
         raise missing(
-            path, " and ".join(what for what, _ in absent), " ".join(option for _, option in absent)
+            path,
+            " and ".join(what for what, _, _ in absent),
+            " ".join(option for _, option, _ in absent),
+            [fact for _, _, fact in absent],
         )
     assert px and mm and distance_mm
     sizes = (*px, *mm, distance_mm)
@@ -286,7 +312,7 @@ def assembled(
     if rate_hz < _SLOWEST_HZ:
         raise UserError(
             f"{path}: its rows come {rate_hz:.2g} times a second, which are no samples; export samples instead of "
-            "fixations, or say the unit of its times with --time-unit."
+            "fixations, or say the right unit of its times (--time-unit)."
         )
     told += rate_changes(times, rate_hz)
     start, end = int(times[0]), int(times[-1])

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gaze_capture.errors import UserError
+from gaze_capture.errors import MissingFact, UserError
 from gaze_capture.recording import Floats
 from gaze_capture.storage import explained_os_errors
 
@@ -239,5 +239,7 @@ def rows_of_one_recording(path: Path, stream: str | None, names: Sequence[str]) 
     if len(chosen) > 1 or (stream is not None and not chosen):
         held = ", ".join(recordings[:10]) + (" ..." if len(recordings) > 10 else "")
         number = f"{len(recordings)} recordings" if len(recordings) > 1 else "one recording"
-        raise UserError(f"{path} holds {number} ({held}); name one of them with --stream.")
+        raise MissingFact(
+            f"{path} holds {number} ({held}); name one of them with --stream.", ["stream"], recordings
+        )
     return np.array([name in chosen for name in names], dtype=np.bool_)

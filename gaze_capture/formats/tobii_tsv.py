@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from gaze_capture.errors import UserError
+from gaze_capture.errors import MissingFact, UserError
 from gaze_capture.formats.gaze_file import (
     NS_PER,
     Eye,
@@ -258,7 +258,7 @@ def _ns_per(path: Path, known: Known, unit: str, time: Floats, notes: list[str])
         raise no_samples(path)
     likely = likely_unit(time)
     if likely is None:
-        raise missing(path, "the unit of its times", "--time-unit s|ms|us|ns")
+        raise missing(path, "the unit of its times", "--time-unit s|ms|us|ns", ["time_unit"])
     notes.append(f"Times are in {likely}: in another unit the samples would come at no tracker's rate.")
     return NS_PER[likely]
 
@@ -317,9 +317,10 @@ def _check_pixels(path: Path, known: Known, eyes: list[Floats]) -> None:
     everything = everything[np.isfinite(everything)]
     small = len(everything) > 0 and float(np.percentile(np.abs(everything), 99)) <= 2
     if small and known.coordinates is None:
-        raise UserError(
+        raise MissingFact(
             f"{path} gives gaze as pixels, yet all of it lies between -2 and 2; say what it is with "
-            "--coordinates px|normalised."
+            "--coordinates px|normalised.",
+            ["coordinates"],
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gaze_capture.errors import UserError
+from gaze_capture.errors import MissingFact, UserError
 from gaze_capture.formats.gaze_file import (
     Eye,
     GazeFile,
@@ -256,8 +256,10 @@ def _gaze_stream(path: Path, known: Known, streams: list[_Stream], damage: str) 
             f"{path} holds no gaze stream {known.stream!r}; name one with --stream: {', '.join(names)}."
         )
     if len(found) > 1:
-        raise UserError(
-            f"{path} holds {len(found)} gaze streams; name one with --stream: {', '.join(names)}."
+        raise MissingFact(
+            f"{path} holds {len(found)} gaze streams; name one with --stream: {', '.join(names)}.",
+            ["stream"],
+            names,
         )
     return found[0]
 
@@ -300,7 +302,7 @@ def _gaze_file(
         if eyes == "combined":
             known = replace(known, eye=None)
     elif unnamed:
-        raise missing(path, f"which eye the stream {stream.name!r} is of", "--eye left|right|both")
+        raise missing(path, f"which eye the stream {stream.name!r} is of", "--eye left|right|both", ["eye"])
     else:
         raise UserError(f"{path}: the stream {stream.name!r} has a horizontal or a vertical channel only.")
 
@@ -370,7 +372,10 @@ def _are_pixels(path: Path, known: Known, unit: str) -> bool:
         return False
     if known.coordinates is None:
         raise missing(
-            path, f"the unit of its positions ({unit or 'none given'})", "--coordinates px|normalised"
+            path,
+            f"the unit of its positions ({unit or 'none given'})",
+            "--coordinates px|normalised",
+            ["coordinates"],
         )
     return known.coordinates == "px"
 
