@@ -106,7 +106,11 @@ def _tobii() -> Finding:
 
 def _lsl() -> Finding:
     version = _version("pylsl")
-    return Finding("LSL", True, version or "not installed; for LSL streams: pip install 'gaze-insight[lsl]'")
+    return Finding(
+        "LSL",
+        True,
+        f"pylsl {version}" if version else "not installed; for LSL streams: pip install 'gaze-insight[lsl]'",
+    )
 
 
 def _display() -> Finding:

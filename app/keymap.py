@@ -15,7 +15,7 @@ from gaze_capture.errors import UserError
 
 Action = Literal[
     "next", "back", "nothing", "unsure", "ungradable", "found", "next_lesion", "next_target", "previous_target",
-    "pause", "drift_check", "end",
+    "pause", "drift_check", "voice_note", "end",
 ]  # fmt: skip
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
@@ -31,11 +31,13 @@ DEFAULTS: dict[Action, str] = {
     "previous_target": "Shift+Tab",
     "pause": "P",
     "drift_check": "D",
+    "voice_note": "V",
     "end": "Esc",
 }
 
 RESERVED = (
-    "Ctrl+1", "Ctrl+2", "Ctrl+3", "Ctrl+4", "Ctrl+N", "Ctrl+O", "Ctrl+Q", "Ctrl+K", "Ctrl+Tab", "?", "Shift+?",
+    "Ctrl+1", "Ctrl+2", "Ctrl+3", "Ctrl+4", "Ctrl+5", "Ctrl+N", "Ctrl+O", "Ctrl+Q", "Ctrl+K", "Ctrl+Tab",
+    "?", "Shift+?",
 )  # fmt: skip
 """Keys of the window, which it would take before the page sees them."""
 
@@ -66,6 +68,7 @@ def title(action: Action) -> str:
         "previous_target": translate("Keymap", "Previous target"),
         "pause": translate("Keymap", "Pause, and go on"),
         "drift_check": translate("Keymap", "Check the drift"),
+        "voice_note": translate("Keymap", "Begin or end a voice note"),
         "end": translate("Keymap", "End the recording"),
     }
     return titles[action]

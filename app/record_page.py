@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent, QMouseEvent
-from PySide6.QtWidgets import QApplication, QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from app.canvas import Canvas
 from app.canvas_frame import NO_MARKS, CanvasFrame
@@ -32,6 +32,7 @@ from app.session import Session
 from app.session_plan import SessionPlan
 from app.sitting import Sitting, save
 from app.sitting_start import SittingStart
+from app.sound import VoiceRecorder, soft_tone
 from app.stage import Stage
 from app.targets_bar import beside
 from app.texts import short_name
@@ -68,6 +69,7 @@ class RecordPage(Page):
         """The image that someone chose in the list, and wants to begin with."""
         self.plan: SessionPlan | None = None
         self._mark: DwellMark | None = None
+        self._voice = VoiceRecorder()
         self._known = NOTHING_KNOWN
         self._facts = Latest(self)
         self._facts.answered.connect(self._learn)
@@ -99,6 +101,7 @@ class RecordPage(Page):
         self.panel.left.connect(lambda word: self.go(1) if word is None else self.say(word))
         self.panel.lesion_wanted.connect(self.next_lesion)
         self.panel.options_wanted.connect(self.change_options)
+        self.panel.voice_wanted.connect(self.speak)
         self.panel.found_wanted.connect(self.found)
         self.panel.look_for.target_chosen.connect(self.look_for)
         self.panel.look_for.together_wanted.connect(lambda _: self._change_look())
@@ -435,7 +438,27 @@ class RecordPage(Page):
 
     def _enough(self) -> None:
         if self.plan is not None and self.plan.options.sound:
-            QApplication.beep()
+            soft_tone()
+
+    def speak(self) -> None:
+        """Begin a voice note on the image shown, or end it."""
+        sitting, study, image_id = self.sitting, self.session.study, self.session.image_id
+        if sitting is None or study is None or image_id is None or self.plan is None:
+            return
+        if self.plan.options.voice_notes:
+            try:
+                if self._voice.on:
+                    self._voice.stop()
+                else:
+                    folder = study.recordings_folder / sitting.recording_id
+                    self._voice.start(folder, image_id, sitting.target_id)
+            except UserError as error:
+                self.error.emit(str(error), "")
+
+    def _end_note(self) -> None:
+        """End the note that is being spoken: it belongs to the image shown."""
+        if self._voice.on:
+            self.speak()
 
     def _look_over(self, presence: Presence | None) -> None:
         if self.panel.by_itself.isChecked():
@@ -453,6 +476,10 @@ class RecordPage(Page):
             self._show_meters(self.sitting.tracker.name, self.sitting.seconds)
             eyes, geometry = self.sitting.tracker.eyes, self.sitting.tracker.geometry
             self.panel.show_distance(eyes.distance_mm if eyes else None, geometry.viewing_distance_mm)
+            if self._voice.full:
+                self._end_note()
+            wanted = self.plan is not None and self.plan.options.voice_notes
+            self.panel.show_voice(wanted=wanted, seconds=self._voice.seconds)
             if self.flow.phase == "images" and self._goes_on_by_itself():
                 self.go(1)
 
@@ -532,6 +559,8 @@ class RecordPage(Page):
         if following is None and step < 0:
             return
 
+        self._end_note()
+
         def move() -> None:
             self.recorder.leave(presence)
             if step > 0 and gaze_ms < TOO_BRIEF_MS:
@@ -566,6 +595,8 @@ class RecordPage(Page):
         self._timer.stop()
         sitting, study = self.recorder.release(), self.session.study
         self.replaying.end()
+        self._end_note()
+        self.panel.show_voice(wanted=False)
         mark, self._mark = self._mark, None
         if mark is not None:
             # Before its canvas, which may be gone with the display.
@@ -630,6 +661,7 @@ class RecordPage(Page):
             "previous_target": lambda: self.next_target(-1),
             "pause": self.flow.pause_or_resume,
             "drift_check": self.flow.check_drift,
+            "voice_note": self.speak,
             "end": self.end,
         }
         acts[action]()

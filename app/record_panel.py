@@ -41,6 +41,7 @@ class RecordPanel(QFrame):
     pause_wanted = Signal()
     drift_wanted = Signal()
     options_wanted = Signal()
+    voice_wanted = Signal()
     keys_wanted = Signal()
     search_wanted = Signal()
 
@@ -167,6 +168,9 @@ class RecordPanel(QFrame):
         self.found_button = Button(self.tr("Found"), "crosshair", "", self.found_wanted.emit)
         self.pause_button = Button(self.tr("Pause"), "pause", "", self.pause_wanted.emit)
         self.drift_button = Button(self.tr("Drift"), "target", "", self.drift_wanted.emit)
+        self.voice_button = Button(self.tr("Voice note"), "microphone", "", self.voice_wanted.emit)
+        self.voice_button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.voice_button.hide()
         grid.addWidget(self.start_button, 0, 0, 1, 6)
         grid.addWidget(self.next_button, 1, 0, 1, 6)
         grid.addWidget(self.nothing_button, 2, 0, 1, 2)
@@ -177,6 +181,7 @@ class RecordPanel(QFrame):
         grid.addWidget(self.pause_button, 4, 0, 1, 2)
         grid.addWidget(self.drift_button, 4, 2, 1, 2)
         grid.addWidget(self.end_button, 4, 4, 1, 2)
+        grid.addWidget(self.voice_button, 5, 0, 1, 6)
         self._while_recording = (
             self.next_button,
             self.nothing_button,
@@ -257,6 +262,11 @@ class RecordPanel(QFrame):
                 self.tr("The search is over; what follows is looking all over it ({key})"),
                 "found",
             ),
+            (
+                self.voice_button,
+                self.tr("Say something about this image; it is kept beside the recording ({key})"),
+                "voice_note",
+            ),
             (self.drift_button, self.tr("See how far the gaze has drifted ({key})"), "drift_check"),
             (self.end_button, self.tr("End the sitting ({key})"), "end"),
         )
@@ -313,6 +323,14 @@ class RecordPanel(QFrame):
         for bar, text, percent in eyes:
             bar.setValue(round(percent))
             text.setText(f"{percent:.0f} %")
+
+    def show_voice(self, *, wanted: bool, seconds: float | None = None) -> None:
+        """Show the button of voice notes where they are wanted, and how long the one that is spoken is."""
+        self.voice_button.setVisible(wanted)
+        on = seconds is not None
+        self.voice_button.set_icon("stop" if on else "microphone")
+        told = self.tr("End the note, {s:.0f} s") if on else self.tr("Voice note")
+        self.voice_button.setText(told.format(s=seconds or 0.0))
 
     def show_distance(self, distance_mm: float | None, expected_mm: float) -> None:
         """Show how far the eyes are; the bar is half full where they should be."""

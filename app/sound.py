@@ -70,6 +70,11 @@ class VoiceRecorder:
         return self._writer is not None
 
     @property
+    def seconds(self) -> float | None:
+        """How long the note is so far; None while none is recorded."""
+        return self._writer.seconds if self._writer is not None else None
+
+    @property
     def full(self) -> bool:
         """Whether the note is as long as it may be."""
         return self._writer is not None and self._writer.seconds >= LONGEST_S

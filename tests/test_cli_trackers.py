@@ -30,7 +30,14 @@ def test_a_tracker_is_published_found_and_recorded(study: Study) -> None:
         "bridged eye",
         "--json",
     ]
-    publishing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    publishing = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has its children ignore Ctrl+C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     try:
         assert publishing.stderr is not None
         told = next(line for line in publishing.stderr if "Publishing" in line)

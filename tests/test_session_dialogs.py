@@ -76,7 +76,7 @@ def test_first_keys_do_what_they_say(qtbot: QtBot, settings: QSettings) -> None:
     strokes = [
         (Key.Key_Space, NONE), (Key.Key_Backspace, NONE), (Key.Key_0, NONE), (Key.Key_Q, NONE), (Key.Key_U, NONE),
         (Key.Key_F, NONE), (Key.Key_L, NONE), (Key.Key_Tab, NONE), (Key.Key_Backtab, shift), (Key.Key_P, NONE),
-        (Key.Key_D, NONE), (Key.Key_Escape, NONE),
+        (Key.Key_D, NONE), (Key.Key_V, NONE), (Key.Key_Escape, NONE),
     ]  # fmt: skip
     for key, modifiers in strokes:
         QTest.keyClick(listener, key, modifiers)

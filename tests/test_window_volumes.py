@@ -370,7 +370,7 @@ def test_a_fixation_lands_on_its_slice_and_pixel_after_zoom_scroll_and_window(
         assert np.linalg.norm(longest[1] - np.array(expected)) < 1.0
     assert ("ct_004", "nodule") not in study.fixations
     row = page.list.model.index(1)
-    assert row.data(Qt.ItemDataRole.ToolTipRole).startswith("abdomen.nii.gz\n8 slices · Gaze ")
+    assert row.data(Qt.ItemDataRole.ToolTipRole).startswith("abdomen.nii.gz\n8 slices · Look again ")
     assert {"ct_006", "ct_007"} <= page.frame.slices._marks.gaze
 
 
