@@ -1,6 +1,7 @@
 """Trackers on the command line: found, recorded and published by real processes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from tests.test_cli import refused, values
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send Ctrl+C to one process")
 def test_a_tracker_is_published_found_and_recorded(study: Study) -> None:
+    # Another run of the tests may publish one, too.
+    name = f"bridged eye {os.getpid()}"
     command = [
         sys.executable,
         "-m",
@@ -27,7 +30,7 @@ def test_a_tracker_is_published_found_and_recorded(study: Study) -> None:
         "--rate",
         "250",
         "--name",
-        "bridged eye",
+        name,
         "--json",
     ]
     publishing = subprocess.Popen(
@@ -44,15 +47,18 @@ def test_a_tracker_is_published_found_and_recorded(study: Study) -> None:
         assert "250 Hz" in told
         assert "1920 x 1080 pixels, 527 x 296 mm" in told
         found = values("trackers")["trackers"]
-        address = next(item["address"] for item in found if item["label"].startswith("bridged eye"))
+        address = next(item["address"] for item in found if item["label"].startswith(name))
         assert address in told
         recorded = values("record", study.folder, "--tracker", "lsl", "--address", address, "--seconds", 1)
     finally:
         publishing.send_signal(signal.SIGINT)
-        answer, _ = publishing.communicate(timeout=60)
+        try:
+            answer, _ = publishing.communicate(timeout=60)
+        finally:
+            publishing.kill()
     assert publishing.returncode == 0
     published = json.loads(answer)
-    assert (published["stream"], published["source_id"]) == ("bridged eye", address)
+    assert (published["stream"], published["source_id"]) == (name, address)
     assert published["sent"] > 500
     assert 250 <= recorded["expected"] == recorded["received"] == recorded["stored"] <= 251
     recording = read_recording(study.recordings_folder / recorded["recording"])
