@@ -12,7 +12,7 @@ import numpy as np
 
 from gaze_capture.certificate import conclude
 from gaze_capture.errors import UserError
-from gaze_capture.headless import Rates, header_of, store_event
+from gaze_capture.headless import Rates, header_of, store_clock, store_event
 from gaze_capture.recording import EventKind, Floats, Placement, Presence, Recording, Samples, ScreenGeometry
 from gaze_capture.recording_codec import RecordingCounts, RecordingWriter
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, look_at, saliency
@@ -126,11 +126,7 @@ class Sitting:
 
     def look_around(self) -> None:
         """Note what the tracker tells of its clock and of the eyes' distance, where it has changed."""
-        clock = self.tracker.clock
-        if clock is not None and clock != self._clock:
-            self._clock = clock
-            values = {"offset_ns": clock.offset_ns, "uncertainty_ns": clock.uncertainty_ns}
-            self.note("clock", values, clock.measured_ns)
+        self._clock = store_clock(self._writer, self.tracker, self._clock)
         eyes = self.tracker.eyes
         distance_mm = eyes.distance_mm if eyes is not None else None
         if eyes is not None and distance_mm is not None and abs(distance_mm - self._distance_mm) > 10:

@@ -108,7 +108,7 @@ def _write_parquet(folder: Path, recording: Recording) -> None:
     arrow = pyarrow()
     fields = parquet_fields(SAMPLE_COLUMNS)
     schema = arrow.schema(fields, metadata=_metadata(recording))
-    # Clocks tick evenly and gaze moves little: a seventh of the size. Arrow's dictionaries would make all NaN alike.
+    # Clocks tick evenly and gaze moves little: about half the size that bytes in a row compress to.
     encodings = {
         column.name: "DELTA_BINARY_PACKED" if column.type == "integer" else "BYTE_STREAM_SPLIT"
         for column in SAMPLE_COLUMNS

@@ -18,7 +18,7 @@ from gaze_capture.certificate import conclude
 from gaze_capture.errors import UserError
 from gaze_capture.recording import EventKind, Samples
 from gaze_capture.recording_codec import RecordingHeader, RecordingWriter
-from gaze_capture.trackers.tracker import Tracker, TrackerEvent
+from gaze_capture.trackers.tracker import ClockOffset, Tracker, TrackerEvent
 
 SILENCE_S = 5.0
 """A recording stops when its tracker delivers nothing for so long ..."""
@@ -68,6 +68,22 @@ def store_event(writer: RecordingWriter, event: TrackerEvent) -> None:
     kind = STORED_AS[event.kind]
     state = {"state": event.kind} if kind == "connection" else {}
     writer.add_event(kind, event.time_ns, {**state, "text": event.text, **event.values})
+
+
+def store_clock(writer: RecordingWriter, tracker: Tracker, known: ClockOffset | None) -> ClockOffset | None:
+    """Store how far the tracker's clock is off the host's, where that was measured anew; return what is known now.
+
+    Raises
+    ------
+    UserError
+        If writing failed.
+    """
+    clock = tracker.clock
+    if clock is None or clock == known:
+        return known
+    values = {"offset_ns": clock.offset_ns, "uncertainty_ns": clock.uncertainty_ns}
+    writer.add_event("clock", clock.measured_ns, values)
+    return clock
 
 
 def record_headless(
@@ -204,14 +220,17 @@ def _wait(
     progress: Callable[[int, int, str], None] | None,
 ) -> None:
     total = 0 if seconds is None else math.ceil(seconds)
-    progress_at = 0.0
+    progress_at = clock_at = 0.0
+    clock: ClockOffset | None = None
     lost_at: float | None = None
     while not intake.full.wait(0.02):
         if writer.failure is not None:
             raise writer.failure
+        now = time.monotonic()
+        if now - clock_at > 1.0:
+            clock, clock_at = store_clock(writer, tracker, clock), now
         if tracker.ended:
             return
-        now = time.monotonic()
         restored = _store_told(writer, rates, told)
         if restored is not None:
             lost_at = None if restored else now

@@ -30,8 +30,8 @@ def certificate_html(certificate: Certificate, changed: Sequence[str] = ()) -> s
     )
     if one.recovered is not None:
         badges += '<span class="badge warning">Recovered after it was cut off</span>'
-    named = ", ".join(map(escape, (one.annotator, one.tracker, one.started_utc)))
-    subtitle = f"{named}, {one.duration_s / 60:.1f} min"
+    facts = (one.annotator, one.tracker, one.started_utc, f"{one.duration_s / 60:.1f} min")
+    subtitle = escape(", ".join(facts))
     sections = [
         _tiles(one),
         _samples(one),

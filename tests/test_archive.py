@@ -15,10 +15,11 @@ from gaze_capture.recording import SAMPLE, Samples
 from gaze_capture.recording_codec import RecordingWriter, read_recording
 from gaze_capture.storage import read_json, sha256_of, write_json_atomic
 from gaze_capture.trackers.replay import ReplayTracker
+from gaze_capture.trackers.tracker import ClockOffset
 from segmentation import steps
 from segmentation.study import Study
 from segmentation.verification import verify
-from tests.gaze_support import record_looks
+from tests.gaze_support import START_NS, record_looks
 from tests.test_recording_codec import HEADER, PLACEMENT, samples, write
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -90,7 +91,9 @@ def test_a_recording_without_samples_is_archived(tmp_path: Path) -> None:
 
 def test_recording_without_a_window_archives_and_certifies(tmp_path: Path) -> None:
     seen = record_looks(tmp_path / "seen", [("a", 0.1, 0.4)])
-    result = record_headless(tmp_path / "again", ReplayTracker(seen, speed=20), "ann")
+    tracker = ReplayTracker(seen, speed=5)
+    tracker.clock = ClockOffset(offset_ns=-7_000, uncertainty_ns=400, measured_ns=START_NS)
+    result = record_headless(tmp_path / "again", tracker, "ann")
     assert {path.name for path in (tmp_path / "again").iterdir()} == {
         "gaze.frames", "gaze.parquet", "recording.json", "certificate.json",
     }  # fmt: skip
@@ -99,6 +102,8 @@ def test_recording_without_a_window_archives_and_certifies(tmp_path: Path) -> No
     )
     certificate = read_certificate(tmp_path / "again")
     assert certificate is not None and certificate.samples["stored"] == result.stored
+    clocks = certificate.clocks
+    assert (clocks.offset_ns, clocks.uncertainty_ns, clocks.measurements) == (-7_000, 400, 1)
     assert changed_files(tmp_path / "again", certificate) == []
 
 
@@ -183,7 +188,8 @@ def test_a_damaged_certificate_says_how_to_make_it_again(tmp_path: Path) -> None
     write(tmp_path / "r")
     conclude(tmp_path / "r")
     values = read_json(tmp_path / "r/certificate.json")
-    for wrong in ({"schema": 1}, [], {**values, "gaps": {"count": 1}}):
+    damaged: tuple[object, ...] = ({"schema": 1}, [], {**values, "gaps": {"count": 1}})
+    for wrong in damaged:
         write_json_atomic(tmp_path / "r/certificate.json", wrong)
         with pytest.raises(UserError, match="gaze-insight recover"):
             read_certificate(tmp_path / "r")

@@ -325,10 +325,13 @@ def test_a_recording_goes_on_when_its_tracker_comes_back(tmp_path: Path) -> None
     recording = read_recording(tmp_path / "r")
     assert 450 <= result.expected <= 501
     assert 200 < result.stored == result.received == len(recording.time_ns) < 480
-    assert [event.kind for event in recording.events] == ["connection", "connection", "clock"]
-    assert [event.values.get("state") for event in recording.events] == ["lost", "restored", None]
-    assert "Gazepoint GP3HD (123456789)" in recording.events[0].values["text"]
-    assert recording.events[2].values["jumped_s"] < -900
+    measured = [event for event in recording.events if "offset_ns" in event.values]
+    assert measured and {event.kind for event in measured} == {"clock"}
+    told_of = [event for event in recording.events if event not in measured]
+    assert [event.kind for event in told_of] == ["connection", "connection", "clock"]
+    assert [event.values.get("state") for event in told_of] == ["lost", "restored", None]
+    assert "Gazepoint GP3HD (123456789)" in told_of[0].values["text"]
+    assert told_of[2].values["jumped_s"] < -900
     assert (np.diff(recording.time_ns) > 0).all()
     assert "lost, waiting for it" in told
 

@@ -10,6 +10,7 @@ from pytestqt.qtbot import QtBot
 
 from app.main_window import MainWindow
 from app.record_page import RecordPage
+from gaze_capture.certificate import changed_files, read_certificate
 from gaze_capture.recording_codec import read_recording
 from segmentation.study import Study
 from tests.window_support import fill, open_window
@@ -108,6 +109,11 @@ def test_pointer_rests_become_fixations_where_it_rested(
     assert recording.tracker == "mouse" and recording.simulated_from is None
     [fixations] = study.fixations[next(iter(study.images)), "target"]
     assert fixations.xy_px == pytest.approx(np.array([[20, 12], [40, 30]]), abs=0.5)
+    folder = study.recordings_folder / recording_id
+    certificate = read_certificate(folder)
+    assert certificate is not None and certificate.samples["stored"] == len(recording.time_ns)
+    assert set(certificate.sha256) == {"gaze.frames", "gaze.parquet"}
+    assert changed_files(folder, certificate) == []
 
 
 def test_replay_shows_a_recording_as_it_was_and_stores_nothing(
