@@ -448,7 +448,7 @@ class RecordPage(Page):
         if self.plan.options.voice_notes:
             try:
                 if self._voice.on:
-                    self._voice.stop()
+                    self._end_note()
                 else:
                     folder = study.recordings_folder / sitting.recording_id
                     self._voice.start(folder, image_id, sitting.target_id)
@@ -457,8 +457,10 @@ class RecordPage(Page):
 
     def _end_note(self) -> None:
         """End the note that is being spoken: it belongs to the image shown."""
-        if self._voice.on:
-            self.speak()
+        try:
+            self._voice.stop()
+        except UserError as error:
+            self.error.emit(str(error), "")
 
     def _look_over(self, presence: Presence | None) -> None:
         if self.panel.by_itself.isChecked():
@@ -476,7 +478,9 @@ class RecordPage(Page):
             self._show_meters(self.sitting.tracker.name, self.sitting.seconds)
             eyes, geometry = self.sitting.tracker.eyes, self.sitting.tracker.geometry
             self.panel.show_distance(eyes.distance_mm if eyes else None, geometry.viewing_distance_mm)
-            if self._voice.full:
+            if trouble := self._voice.trouble:
+                self.error.emit(trouble, "")
+            if self._voice.full or trouble:
                 self._end_note()
             wanted = self.plan is not None and self.plan.options.voice_notes
             self.panel.show_voice(wanted=wanted, seconds=self._voice.seconds)
@@ -721,6 +725,7 @@ class RecordPage(Page):
         """Finish a sitting before the window closes; end the threads."""
         self._timer.stop()
         self._facts.stop()
+        self._end_note()
         sitting, study = self.recorder.release(), self.session.study
         self.recorder.stop()
         self._ahead.stop()

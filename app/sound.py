@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PySide6.QtCore import QThreadPool
 from PySide6.QtWidgets import QApplication
 
 from gaze_capture.errors import UserError
@@ -43,15 +44,17 @@ def _sounddevice() -> Any:
 
 def soft_tone() -> None:
     """Play a short quiet tone, or the desktop's beep where there is nothing to play it with; never waits."""
+    QThreadPool.globalInstance().start(_play)
+
+
+def _play() -> None:
+    seconds = np.arange(round(TONE_S * OUT_HZ)) / OUT_HZ
+    wave = sum(np.sin(2 * np.pi * hertz * seconds) / number for number, hertz in enumerate(TONE_HZ, 1))
+    fade = np.sin(np.pi * np.clip(seconds / TONE_S, 0, 1)) ** 2
+    # PortAudio has a hundred ways to fail; none is worth more than the tone.
     try:
-        seconds = np.arange(round(TONE_S * OUT_HZ)) / OUT_HZ
-        wave = sum(np.sin(2 * np.pi * hertz * seconds) / number for number, hertz in enumerate(TONE_HZ, 1))
-        fade = np.sin(np.pi * np.clip(seconds / TONE_S, 0, 1)) ** 2
         _sounddevice().play((LEVEL * fade * wave / 1.5).astype(np.float32), OUT_HZ)
-    except UserError:
-        QApplication.beep()
     except Exception:
-        # PortAudio has a hundred ways to fail; none is worth more than the tone.
         QApplication.beep()
 
 
@@ -73,6 +76,17 @@ class VoiceRecorder:
     def seconds(self) -> float | None:
         """How long the note is so far; None while none is recorded."""
         return self._writer.seconds if self._writer is not None else None
+
+    @property
+    def trouble(self) -> str:
+        """Why the note cannot go on, in a sentence; empty while it can."""
+        if self._writer is None:
+            return ""
+        if self._writer.failure is not None:
+            return str(self._writer.failure)
+        if not self._stream.active:
+            return "The microphone is gone; what was said before is kept."
+        return ""
 
     @property
     def full(self) -> bool:

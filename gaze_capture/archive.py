@@ -44,7 +44,7 @@ def write_archive(folder: Path) -> None:
     """
     summary = check_frames(folder)
     try:
-        _write_parquet(folder, read_recording(folder))
+        _write_parquet(folder, read_recording(folder, raw=True))
         with explained_os_errors(folder / ARCHIVE_NAME):
             summary["sha256"][ARCHIVE_NAME] = sha256_of(folder / ARCHIVE_NAME)
     except UserError as error:

@@ -45,6 +45,7 @@ from gaze_capture.recording import (
     Samples,
     ScreenGeometry,
 )
+from gaze_capture.spans import advancing
 from gaze_capture.storage import explained_os_errors, sha256_of, write_bytes_atomic, write_json_atomic
 
 FRAMES_NAME = "gaze.frames"
@@ -499,10 +500,12 @@ def _placement_of(start: dict[str, Any], end: dict[str, Any]) -> Placement:
     )
 
 
-def read_recording(folder: Path) -> Recording:
+def read_recording(folder: Path, *, raw: bool = False) -> Recording:
     """Read a recording, finished or not.
 
-    What is not whole is left out and told in the notes: ``lost_bytes`` of a torn tail, ``damaged_frames`` in the
+    Samples whose times do not ascend (repeated, out of order, or of a clock that was set back) stay in the file and are
+    left out here, their number told as ``out_of_order``, unless they are asked for as they came (`raw`). What is not
+    whole is left out and told in the notes: ``lost_bytes`` of a torn tail, ``damaged_frames`` in the
     middle, ``cut_off`` if the recording never ended, ``open_placements`` that end with the last sample.
 
     Raises
@@ -521,6 +524,11 @@ def read_recording(folder: Path) -> Recording:
     if content.open_placements:
         notes["open_placements"] = len(content.open_placements)
     samples, header = content.samples, content.header
+    if not raw:
+        kept = advancing(samples["time_ns"])
+        if len(kept) < len(samples):
+            notes["out_of_order"] = len(samples) - len(kept)
+            samples = samples[kept]
     return Recording(
         id=header.id,
         annotator=header.annotator,

@@ -7,7 +7,6 @@ import os
 import queue
 import struct
 import threading
-import wave
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +21,8 @@ LONGEST_S = 120.0
 FOLDER, LIST = "voice", "voice.json"
 
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
+_UNTIL_THE_END = 0xFFFF_FFFF - 36
+"""Length told while a note is spoken: players then play what there is."""
 
 Int16s = npt.NDArray[np.int16]
 
@@ -37,7 +38,9 @@ class VoiceNote:
     start_ns: int
     """Host ``time.monotonic_ns()``, as samples have it."""
     seconds: float
+    """0 where a crash cut it off; the file holds what was said."""
     sha256: str
+    """Empty where a crash cut it off."""
 
 
 class VoiceWriter:
@@ -58,18 +61,25 @@ class VoiceWriter:
         self._folder = folder
         self._image_id, self._target_id, self._start_ns = image_id, target_id, start_ns
         place = folder / FOLDER
-        number = 1 + len(notes_of(folder))
-        self._path = place / f"note-{number:04d}.wav"
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._failure: UserError | None = None
         self._count = 0
         with explained_os_errors(place):
             make_folder(place, folder)
-            self._stream = open(self._path, "xb")
-            self._stream.write(_header(0))
-            self._stream.flush()
+            number = 1 + len(list(place.glob("*.wav")))
+            self._path = place / f"note-{number:04d}.wav"
+            # Unbuffered: what was said must not wait for more.
+            self._stream = open(self._path, "xb", buffering=0)
+            self._stream.write(_header(_UNTIL_THE_END))
+        # Listed at once: a crash must not leave a note that belongs to nothing.
+        self._list(VoiceNote(self._path.name, image_id, target_id, start_ns, 0.0, ""))
         self._thread = threading.Thread(target=self._write, name="voice note", daemon=True)
         self._thread.start()
+
+    def _list(self, note: VoiceNote | None) -> None:
+        others = [one for one in notes_of(self._folder) if one.file != self._path.name]
+        listed = [*others, note] if note is not None else others
+        write_json_atomic(self._folder / FOLDER / LIST, [asdict(one) for one in listed], within=self._folder)
 
     @property
     def failure(self) -> UserError | None:
@@ -99,20 +109,25 @@ class VoiceWriter:
         """
         self._queue.put(None)
         self._thread.join()
-        with explained_os_errors(self._path):
-            self._stream.close()
+        self._stream.close()
+        if self._count == 0:
+            self._path.unlink()
+            self._list(None)
+            return None
+        # A full disk may refuse it; what was said can be heard all the same.
+        with contextlib.suppress(OSError):
             repair(self._path)
         if self._failure is not None:
             raise self._failure
-        if self._count == 0:
-            self._path.unlink()
-            return None
         note = VoiceNote(
-            self._path.name, self._image_id, self._target_id, self._start_ns, round(self.seconds, 3),
+            self._path.name,
+            self._image_id,
+            self._target_id,
+            self._start_ns,
+            round(self.seconds, 3),
             sha256_of(self._path),
-        )  # fmt: skip
-        listed = [*notes_of(self._folder), note]
-        write_json_atomic(self._folder / FOLDER / LIST, [asdict(one) for one in listed], within=self._folder)
+        )
+        self._list(note)
         return note
 
     def _write(self) -> None:
@@ -120,7 +135,6 @@ class VoiceWriter:
             while (part := self._queue.get()) is not None:
                 with explained_os_errors(self._path):
                     self._stream.write(part)
-                    self._stream.flush()
         except UserError as error:
             self._failure = error
 
@@ -133,7 +147,7 @@ def _header(data_bytes: int) -> bytes:
 
 
 def repair(path: Path) -> None:
-    """Let a note's header tell the length that the file has: a crash leaves it at none."""
+    """Let a note's header tell the length that the file has."""
     with open(path, "r+b") as stream:
         size = os.fstat(stream.fileno()).st_size
         data = max(0, size - _HEADER.size) // 2 * 2
@@ -167,11 +181,12 @@ def read_note(folder: Path, note: VoiceNote) -> Int16s:
         If the file is missing or no WAV.
     """
     path = folder / FOLDER / note.file
-    try:
-        with contextlib.closing(wave.open(str(path), "rb")) as stream:
-            sound: Int16s = np.frombuffer(stream.readframes(stream.getnframes()), dtype="<i2").astype(
-                np.int16
-            )
-            return sound
-    except (OSError, wave.Error, EOFError) as error:
-        raise UserError(f"{path} cannot be heard: {error}.") from None
+    with explained_os_errors(path):
+        data = path.read_bytes()
+    if not data.startswith(b"RIFF"):
+        raise UserError(f"{path} is no voice note of this program.")
+    # Not by the header's length, which a crash leaves open.
+    sound: Int16s = np.frombuffer(
+        data, dtype="<i2", offset=_HEADER.size, count=(len(data) - _HEADER.size) // 2
+    )
+    return sound.astype(np.int16)

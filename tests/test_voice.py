@@ -11,17 +11,17 @@ import sys
 import threading
 import time
 import types
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io.wavfile
 
 from app.sound import VoiceRecorder
 from gaze_capture.errors import UserError
-from gaze_capture.voice import LONGEST_S, RATE_HZ, VoiceWriter, notes_of, read_note, repair
+from gaze_capture.voice import LONGEST_S, RATE_HZ, VoiceWriter, notes_of, read_note
 
 
 def spoken(seconds: float, seed: int = 0) -> np.ndarray[Any, np.dtype[np.int16]]:
@@ -69,10 +69,36 @@ def test_what_was_said_before_a_crash_can_be_heard(tmp_path: Path) -> None:
         while said < 1.0:
             said = float(talk.stdout.readline())
         os.kill(talk.pid, signal.SIGKILL)
-    [path] = (tmp_path / "voice").glob("*.wav")
-    repair(path)
-    with wave.open(str(path)) as stream:
-        assert stream.getnframes() / RATE_HZ >= said - 0.3
+    [note] = notes_of(tmp_path)
+    assert (note.image_id, note.sha256) == ("a", "")
+    assert len(read_note(tmp_path, note)) / RATE_HZ >= said - 0.3
+    with pytest.warns(scipy.io.wavfile.WavFileWarning, match="EOF"):
+        _, sound = scipy.io.wavfile.read(tmp_path / "voice" / note.file)
+    assert len(sound) / RATE_HZ >= said - 0.3, "other programs can hear it, too"
+    following = VoiceWriter(tmp_path, "b", None, 1)
+    following.add(spoken(0.2))
+    assert following.close() is not None and len(notes_of(tmp_path)) == 2
+
+
+def test_a_full_disk_keeps_what_was_said(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from gaze_capture.errors import UserError\n"
+        "from gaze_capture.voice import VoiceWriter\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))\n"
+        "writer = VoiceWriter(Path(sys.argv[1]), 'a', None, 0)\n"
+        "for _ in range(100): writer.add(np.ones(800, dtype=np.int16))\n"
+        "try: writer.close()\n"
+        "except UserError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "note-0001.wav" in done.stdout
+    [note] = notes_of(tmp_path)
+    assert len(read_note(tmp_path, note)) > 15_000
 
 
 class Microphone:
@@ -110,6 +136,7 @@ class Stream:
         self._callback = callback
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
+        self.active = True
 
     def start(self) -> None:
         self._thread.start()
@@ -148,7 +175,10 @@ def test_a_microphone_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     while (recorder.seconds or 0) < 0.3:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    assert recorder.trouble == ""
     assert recorder.level == pytest.approx(3000 / 32768, rel=0.01)
+    recorder._stream.active = False
+    assert "gone" in recorder.trouble
     note = recorder.stop()
     assert note is not None and not recorder.on
     assert set(read_note(tmp_path, note).tolist()) == {3000}
