@@ -17,7 +17,7 @@ from app import commands, gaze_commands, session_commands
 from app.commands import Command, Outcome
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
-from gaze_capture.formats.gaze_file import FORMATS
+from gaze_capture.formats.reading import FORMATS
 from gaze_capture.storage import explained
 from segmentation.export import EXPORTERS
 from segmentation.progress import Progress

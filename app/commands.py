@@ -616,7 +616,8 @@ def quality(args: argparse.Namespace, progress: Progress) -> Outcome:
 
 def export(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight export``."""
-    from segmentation.export import export_study, simulated_words
+    from segmentation.export import export_study
+    from segmentation.export_selection import simulated_words
 
     result = export_study(
         Study.open(args.study),

@@ -10,7 +10,8 @@ from typing import Literal
 from gaze_capture.errors import UserError
 from gaze_capture.formats import gazemedseg
 from gaze_capture.formats.bids_files import ENDING, name_of
-from gaze_capture.formats.gaze_file import Known, sniffed_format, unknown_format
+from gaze_capture.formats.gaze_file import Known
+from gaze_capture.formats.reading import sniffed_format, unknown_format
 from segmentation.gaze_import import TABLE_FORMAT, GazeReport, ShownAt, import_gaze
 from segmentation.gaze_preview import preview_gaze
 from segmentation.progress import Progress

@@ -65,8 +65,8 @@ def import_gaze(args: argparse.Namespace, progress: Progress) -> Outcome:
 
 def inspect_gaze(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight inspect-gaze``."""
-    from gaze_capture.formats.gaze_file import read_gaze_file
     from gaze_capture.formats.inspection import inspect
+    from gaze_capture.formats.reading import read_gaze_file
 
     gaze = read_gaze_file(args.file, args.format, _known(args))
     found = inspect(gaze)

@@ -17,7 +17,7 @@ from gaze_capture.formats.bids_writer import (
 )
 from gaze_capture.recording import Recording
 from gaze_capture.storage import explained_os_errors, write_bytes_atomic, write_json_atomic
-from segmentation.export import Selection, Tally, simulated_words
+from segmentation.export_selection import Selection, Tally, simulated_words
 from segmentation.progress import Progress
 from segmentation.records import StudyImage
 

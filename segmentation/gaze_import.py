@@ -11,7 +11,8 @@ import numpy as np
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
 from gaze_capture.formats import gazemedseg
-from gaze_capture.formats.gaze_file import FORMATS, Known
+from gaze_capture.formats.gaze_file import Known
+from gaze_capture.formats.reading import FORMATS
 from gaze_capture.storage import write_bytes_atomic
 from segmentation.gaze_matching import GazeReport, ImageNames, none_of_them
 from segmentation.progress import Progress, no_progress

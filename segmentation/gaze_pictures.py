@@ -20,7 +20,7 @@ from gaze_capture.fixations import Fixations, simulated_source
 from gaze_capture.recording import Floats
 from gaze_capture.recording_codec import SUMMARY_NAME
 from gaze_capture.storage import folder_in_place, read_json, write_bytes_atomic
-from segmentation.export import Selection, simulated_words
+from segmentation.export_selection import Selection, simulated_words
 from segmentation.images import encode_display, resize
 from segmentation.picture_drawing import Pixels, Plan, Words, draw_pixels, draw_svg, plan
 from segmentation.progress import Progress, no_progress

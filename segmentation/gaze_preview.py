@@ -10,8 +10,9 @@ from typing import Any
 
 from gaze_capture.errors import MissingFact, UserError
 from gaze_capture.formats import gazemedseg
-from gaze_capture.formats.gaze_file import GazeFile, Known, read_gaze_file, sniffed_format, unknown_format
+from gaze_capture.formats.gaze_file import GazeFile, Known
 from gaze_capture.formats.inspection import Inspection, inspect
+from gaze_capture.formats.reading import read_gaze_file, sniffed_format, unknown_format
 from gaze_capture.recording import ScreenGeometry
 from segmentation.gaze_import import TABLE_FORMAT
 from segmentation.gaze_matching import ImageNames, none_of_them

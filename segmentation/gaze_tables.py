@@ -17,7 +17,7 @@ from gaze_capture.columns import SAMPLE_COLUMNS, Column, parquet_fields, pyarrow
 from gaze_capture.fixations import Fixations
 from gaze_capture.recording import Recording
 from gaze_capture.storage import explained_os_errors, write_bytes_atomic, write_json_atomic
-from segmentation.export import Selection, Tally, public_source, simulated_words
+from segmentation.export_selection import Selection, Tally, public_source, simulated_words
 from segmentation.progress import Progress
 
 Kind = Literal["csv", "parquet"]

@@ -13,7 +13,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations, simulated_source
 from gaze_capture.formats.gazemedseg import ImageGaze, write_gazemedseg
 from gaze_capture.storage import write_bytes_atomic
-from segmentation.export import Selection, Tally, simulated_words
+from segmentation.export_selection import Selection, Tally, simulated_words
 from segmentation.progress import Progress
 from segmentation.records import StudyImage, safe_name
 

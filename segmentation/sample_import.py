@@ -12,7 +12,8 @@ import numpy as np
 from gaze_capture.certificate import conclude
 from gaze_capture.errors import MissingFact, UserError
 from gaze_capture.fixations import Fixations, fixations_of
-from gaze_capture.formats.gaze_file import GazeFile, Known, OwnFixations, Shown, read_gaze_file
+from gaze_capture.formats.gaze_file import GazeFile, Known, OwnFixations, Shown
+from gaze_capture.formats.reading import read_gaze_file
 from gaze_capture.recording import Placement
 from gaze_capture.recording_codec import SUMMARY_NAME, RecordingHeader, RecordingWriter, read_recording
 from gaze_capture.storage import read_json, sha256_of, write_bytes_atomic

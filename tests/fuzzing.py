@@ -21,9 +21,9 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.formats import gazemedseg
-from gaze_capture.formats.gaze_file import read_gaze_file
 from gaze_capture.formats.gazemedseg import read_gazemedseg
 from gaze_capture.formats.inspection import inspect
+from gaze_capture.formats.reading import read_gaze_file
 from segmentation.image_headers import capture_time, header_of, png_chunks, stripped
 from segmentation.images import decode_mask, image_shape
 from segmentation.readers.coco import read_coco

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from gaze_capture.errors import UserError
-from gaze_capture.formats.gaze_file import FORMATS, GazeFile, Known, read_gaze_file
+from gaze_capture.formats.gaze_file import GazeFile, Known
 from gaze_capture.formats.inspection import event_f1, inspect
+from gaze_capture.formats.reading import FORMATS, read_gaze_file
 from gaze_capture.formats.sample_clock import in_order, likely_unit, rate_changes, rate_of
 from tests.fuzzing import damaged, read_everything
 from tests.gaze_files import (

@@ -9,7 +9,8 @@ import pytest
 
 from app.gaze_choice import GazeChoice, import_each, once_each, sorted_out
 from gaze_capture.errors import MissingFact
-from gaze_capture.formats.gaze_file import Known, read_gaze_file
+from gaze_capture.formats.gaze_file import Known
+from gaze_capture.formats.reading import read_gaze_file
 from segmentation.gaze_import import ShownAt, import_gaze
 from segmentation.gaze_preview import preview_gaze
 from segmentation.importing import import_images

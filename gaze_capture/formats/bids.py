@@ -562,7 +562,7 @@ def _fixations_of(
 
 
 def read(path: Path, known: Known) -> GazeFile:
-    """Read one recording as :func:`gaze_capture.formats.gaze_file.read_gaze_file` hands it on."""
+    """Read one recording as :func:`gaze_capture.formats.reading.read_gaze_file` hands it on."""
     found = read_bids(
         path,
         BidsScreen(known.screen_px, known.screen_mm, known.distance_mm),

@@ -106,7 +106,7 @@ def sniff(path: Path) -> bool:
 
 
 def read(path: Path, known: Known) -> GazeFile:
-    """Read an ASC file; see :func:`gaze_capture.formats.gaze_file.read_gaze_file`."""
+    """Read an ASC file; see :func:`gaze_capture.formats.reading.read_gaze_file`."""
     one_recording(path, known)
     content = _Content()
     for line in lines_of(path):

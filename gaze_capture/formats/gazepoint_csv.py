@@ -79,7 +79,7 @@ def sniff(path: Path) -> bool:
 
 
 def read(path: Path, known: Known) -> GazeFile:
-    """Read an export; see :func:`gaze_capture.formats.gaze_file.read_gaze_file`."""
+    """Read an export; see :func:`gaze_capture.formats.reading.read_gaze_file`."""
     found = _header(path)
     if found is None:
         raise UserError(

@@ -54,7 +54,7 @@ def sniff(path: Path) -> bool:
 
 
 def read(path: Path, known: Known) -> GazeFile:
-    """Read an export; see :func:`gaze_capture.formats.gaze_file.read_gaze_file`."""
+    """Read an export; see :func:`gaze_capture.formats.reading.read_gaze_file`."""
     names, delimiter = _header(path)
     time = _time(names)
     position = next((pair for pair in _POSITIONS if set(pair) <= set(names)), None)

@@ -55,7 +55,7 @@ def sniff(path: Path) -> bool:
 
 
 def read(path: Path, known: Known) -> GazeFile:
-    """Read an XDF file; see :func:`gaze_capture.formats.gaze_file.read_gaze_file`."""
+    """Read an XDF file; see :func:`gaze_capture.formats.reading.read_gaze_file`."""
     try:
         pyxdf: Any = importlib.import_module("pyxdf")
     except ImportError:

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from gaze_capture.errors import UserError
 from gaze_capture.recording import Eyes, ScreenGeometry
 from gaze_capture.trackers.opengaze import Message
 from gaze_capture.trackers.tracker import CalibrationOutcome, CalibrationPoint, Point, ShowTarget
-
-if TYPE_CHECKING:
-    from gaze_capture.trackers.gazepoint import GazepointTracker
 
 SETTLE_S = 0.8
 """The eyes get so long to reach a calibration target ..."""
@@ -26,12 +23,34 @@ GIVE_UP_S = 15.0
 """Calibration has failed when the server tells of no further target for so long."""
 
 
+class CalibratedTracker(Protocol):
+    """What the calibration needs of its tracker."""
+
+    calibration_messages: queue.SimpleQueue[Message] | None
+    """Takes the device's CAL messages while it calibrates."""
+
+    @property
+    def label(self) -> str:
+        """Which one it is, for people."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether it can be reached now."""
+
+    @property
+    def geometry(self) -> ScreenGeometry:
+        """The screen."""
+
+    def request(self, verb: str, what: str, **values: object) -> Message:
+        """Send a SET or GET and return the answer."""
+
+
 class GazepointCalibrator:
     """The server's own calibration; it takes all targets in one go and cannot redo a single one."""
 
     can_redo = False
 
-    def __init__(self, tracker: GazepointTracker) -> None:
+    def __init__(self, tracker: CalibratedTracker) -> None:
         self._tracker = tracker
         self._eyes: Eyes = "both"
         self._entered = False

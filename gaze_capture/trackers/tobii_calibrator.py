@@ -5,20 +5,33 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from gaze_capture.errors import UserError
-from gaze_capture.recording import Eyes, Floats
+from gaze_capture.recording import Eyes, Floats, ScreenGeometry
 from gaze_capture.trackers.tobii_sdk import Computed, Device, Side
 from gaze_capture.trackers.tracker import CalibrationOutcome, CalibrationPoint, Point, ShowTarget
 
-if TYPE_CHECKING:
-    from gaze_capture.trackers.tobii import TobiiTracker
-
 SETTLE_S = 0.7
 """The eyes get so long to reach a target before data are collected."""
+
+
+class CalibratedTracker(Protocol):
+    """What the calibration needs of its tracker."""
+
+    @property
+    def label(self) -> str:
+        """Which one it is, for people."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether it can be reached now."""
+
+    @property
+    def geometry(self) -> ScreenGeometry:
+        """The screen."""
 
 
 class TobiiCalibrator:
@@ -29,7 +42,7 @@ class TobiiCalibrator:
 
     can_redo = True
 
-    def __init__(self, device: Device, tracker: TobiiTracker) -> None:
+    def __init__(self, device: Device, tracker: CalibratedTracker) -> None:
         self._device = device
         self._tracker = tracker
         self._lock = threading.RLock()
