@@ -146,9 +146,12 @@ def _told(value: float | None, form: str) -> str:
 
 def erase_annotator(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight erase-annotator``."""
+    from app.places import calibrations_folder
+    from gaze_capture.saved_calibration import forget_calibrations
     from segmentation.consent import erase_annotator
 
     found = erase_annotator(Study.open(args.study), args.annotator, really=args.yes)
+    forgotten = forget_calibrations(calibrations_folder(), args.annotator) if args.yes else 0
     what = ", ".join(
         (
             counted(len(found.recordings), "recording"),
@@ -164,10 +167,12 @@ def erase_annotator(args: argparse.Namespace, progress: Progress) -> Outcome:
         if args.yes
         else f"This would erase of {found.annotator}: {what}. Nothing was erased; add --yes to do so."
     ]
+    if forgotten:
+        lines.append(f"So were {counted(forgotten, 'calibration')} kept on this computer.")
     if found.runs:
         lines.append(
             f"{counted(len(found.runs), 'run')} may have learned from it and stay; delete runs/ for that."
         )
     lines += named("Recordings that cannot be read stay, whosever they are", found.unreadable)
     lines.append("Exports, backups and lines of audit.jsonl are not touched.")
-    return Outcome({"erased": args.yes, **found.to_json()}, "\n".join(lines))
+    return Outcome({"erased": args.yes, "calibrations": forgotten, **found.to_json()}, "\n".join(lines))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from platformdirs import user_data_path
 from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtWidgets import QWidget
 
 from app.known_screens import known_geometry, screen_named
+from app.places import calibrations_folder
 from app.record_panel import RecordPanel
 from app.recording_flow import Beginning
 from app.session import Session
@@ -78,7 +78,7 @@ class SittingStart(QObject):
             calibrate=calibrate,
             practice=options.practice_n if options.practice else 0,
             anchor_every=(options.anchor_every_n or 0) if calibrate else 0,
-            store_folder=user_data_path("gaze-insight", appauthor=False) / "calibrations",
+            store_folder=calibrations_folder(),
         )
         self.ready.emit(beginning, plan)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from gaze_capture.errors import UserError
 from gaze_capture.quality import Validation
 from gaze_capture.recording import Eyes, ScreenGeometry
-from gaze_capture.storage import read_json, write_bytes_atomic
+from gaze_capture.storage import explained_os_errors, read_json, write_bytes_atomic
 from gaze_capture.trackers.tracker import Tracker
 
 SCHEMA = 1
@@ -102,6 +102,28 @@ def saved_calibration(folder: Path, annotator: str, tracker: Tracker) -> SavedCa
         raise UserError(f"{path} is damaged ({error!r}): delete it, and calibrate anew.") from error
     same = (saved.annotator, saved.tracker, saved.geometry) == (annotator, kind, tracker.geometry)
     return saved if same else None
+
+
+def forget_calibrations(folder: Path, annotator: str) -> int:
+    """Remove all calibrations that are kept of an annotator; return how many there were.
+
+    Raises
+    ------
+    UserError
+        If one cannot be removed.
+    """
+    removed = 0
+    for path in sorted(folder.glob("calibration-*.json")):
+        try:
+            values = read_json(path)
+        except UserError:
+            # Whosever it is, nobody can use it.
+            continue
+        if isinstance(values, dict) and values.get("annotator") == annotator:
+            with explained_os_errors(path):
+                path.unlink()
+            removed += 1
+    return removed
 
 
 def _kind(tracker: Tracker) -> str:

@@ -23,10 +23,10 @@ from gaze_capture.calibration import (
     validation_targets,
 )
 from gaze_capture.errors import UserError
-from gaze_capture.quality import Validation
+from gaze_capture.quality import Validation, validation_of
 from gaze_capture.recording import Samples, pack_samples
 from gaze_capture.recording_codec import RecordingHeader, RecordingWriter, read_recording
-from gaze_capture.saved_calibration import save_calibration, saved_calibration
+from gaze_capture.saved_calibration import forget_calibrations, save_calibration, saved_calibration
 from gaze_capture.simulate import DESK_SCREEN
 from gaze_capture.synthetic_eye import Script, TrackerQuality, measure
 from gaze_capture.trackers.simulated import COLLECT_S, SETTLE_S, SimulatedTracker
@@ -318,3 +318,16 @@ def test_packing_keeps_what_the_validator_needs() -> None:
     validator.show(FIRST_NS)
     validator.add(samples)
     assert validator.validation().max_error_deg < 1e-4
+
+
+def test_calibrations_of_someone_who_is_erased_are_forgotten(tmp_path: Path) -> None:
+    with SimulatedTracker(250.0) as tracker:
+        for name in ("anna", "bert"):
+            block = pack_samples(*(np.arange(9),) * 2, *(np.full((9, 2), 0.5),) * 3)
+            validation = validation_of([((0.5, 0.5), block)], tracker.geometry)
+            save_calibration(tmp_path, name, tracker, b"x" * 48, eyes="both", points=5, validation=validation)
+        (tmp_path / "calibration-torn.json").write_text("{")
+        assert forget_calibrations(tmp_path, "anna") == 1
+        assert forget_calibrations(tmp_path, "anna") == 0
+        assert saved_calibration(tmp_path, "anna", tracker) is None
+        assert saved_calibration(tmp_path, "bert", tracker) is not None
