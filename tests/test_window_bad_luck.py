@@ -190,7 +190,9 @@ def test_every_key_and_button_in_every_phase(window: MainWindow, study: Study, q
     page = page_of(window)
     keys = [
         getattr(Qt.Key, f"Key_{name}")
-        for name in "F L Q U 0 Backspace Tab Left Right Up Down PageDown Home End W Plus Minus H G M F11 F13 D P".split()
+        for name in (
+            "F L Q U 0 Backspace Tab Left Right Up Down PageDown Home End W Plus Minus H G M F11 F13 D P".split()
+        )
     ]
     for practice in (True, False):
         save_options(study, SessionOptions(practice=practice))
