@@ -88,7 +88,7 @@ def _pair(kind: type) -> Callable[[str], tuple[Any, Any]]:
     def parse(text: str) -> tuple[Any, Any]:
         first, cross, second = text.lower().partition("x")
         values = (kind(first), kind(second))
-        if not cross or min(values) <= 0:
+        if not cross or not all(0 < value < float("inf") for value in values):
             raise ValueError(text)
         return values
 
@@ -124,6 +124,29 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} should be greater than 0")
     return value
+
+
+FASTEST_HZ = 10_000.0
+"""No eye tracker comes near it; beyond, a typing error would fill the memory."""
+LONGEST_ANNOTATOR = 100
+
+
+def _rate(text: str) -> float:
+    value = _positive(text)
+    if value > FASTEST_HZ:
+        raise argparse.ArgumentTypeError(f"{text} should be at most {FASTEST_HZ:g}")
+    return value
+
+
+def _annotator(text: str) -> str:
+    name = text.strip()
+    if not name:
+        raise argparse.ArgumentTypeError("an annotator needs an id")
+    if len(name) > LONGEST_ANNOTATOR or not name.isprintable():
+        raise argparse.ArgumentTypeError(
+            f"an annotator's id should be one line of at most {LONGEST_ANNOTATOR} characters"
+        )
+    return name
 
 
 def _count(text: str) -> int:
@@ -329,7 +352,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tracker", required=True, choices=("simulated", "replay", "tobii", "lsl", "gazepoint")
     )
     record.add_argument("--seconds", type=_positive, metavar="S", help="default: 10, or the whole replay")
-    record.add_argument("--annotator", default="headless", metavar="A")
+    record.add_argument("--annotator", type=_annotator, default="headless", metavar="A")
 
     add("trackers", commands.trackers, "list the eye trackers that can be reached from here", study=False)
 
@@ -338,7 +361,7 @@ def _parser() -> argparse.ArgumentParser:
     bridge.add_argument("--name", metavar="N", help="of the stream; default: the tracker's")
     bridge.add_argument("--seconds", type=_positive, metavar="S", help="default: until Ctrl-C")
     for command in (record, bridge):
-        command.add_argument("--rate", type=_positive, metavar="HZ", help="where the tracker offers several")
+        command.add_argument("--rate", type=_rate, metavar="HZ", help="where the tracker offers several")
         command.add_argument("--address", metavar="A", help="as 'trackers' lists it; default: the only one")
         command.add_argument(
             "--screen-px", type=_pair(int), metavar="WxH", help="what the tracker does not tell of its screen"

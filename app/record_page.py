@@ -15,7 +15,7 @@ from app.centre import Centre
 from app.dwell_mark import DwellMark
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList
-from app.keymap import Action, Keymap
+from app.keymap import Action, Keymap, shown
 from app.latest import NO_FLICKER_MS, Latest
 from app.live_gaze import LiveGaze
 from app.page import Page
@@ -114,6 +114,7 @@ class RecordPage(Page):
         self.frame.slices.chosen.connect(self.scroll_to)
         self.stage = Stage(self.frame, self)
         self.stage.opened.connect(self._take_display)
+        self.stage.closing.connect(self._take_mark_away)
         self.recorder = Recorder(LiveGaze(self.canvas, self.panel), self)
         self.recorder.failed.connect(self._fail)
         self.recorder.look_over.connect(self._look_over)
@@ -160,8 +161,14 @@ class RecordPage(Page):
 
     @property
     def busy(self) -> bool:
-        """Whether a sitting or a replay is on."""
-        return self.sitting is not None or self.replaying.replay is not None
+        """Whether a sitting or a replay is on; a sitting from connecting to its tracker on."""
+        begun = self.sitting is not None or self.flow.phase != "idle"
+        return begun or self.replaying.replay is not None
+
+    @property
+    def _elsewhere(self) -> bool:
+        """Whether something else than the study's images is, or is about to be, looked at in a sitting."""
+        return self.flow.phase not in ("idle", "images", "paused")
 
     def refresh(self, what: str) -> None:
         """Show the study's images and the current one."""
@@ -271,7 +278,7 @@ class RecordPage(Page):
     def look_for(self, target_id: str) -> None:
         """Look for a target in the image shown, from now on."""
         study = self.session.study
-        if study is None or self.replaying.replay is not None:
+        if study is None or self.replaying.replay is not None or self._elsewhere:
             return
         if self.sitting is None:
             self.session.set_target(target_id)
@@ -282,7 +289,7 @@ class RecordPage(Page):
 
     def _change_look(self) -> None:
         """Begin a look at the image shown: for another target, or for all or each of them."""
-        if self.session.study is None:
+        if self.session.study is None or self._elsewhere:
             return
         self._show_look(None)
         self.canvas.setFocus()
@@ -372,11 +379,16 @@ class RecordPage(Page):
     def _show_phase(self, phase: str) -> None:
         self.canvas.set_live(None, None)
         self.panel.show_phase(phase)
+        if self.plan is not None and phase not in ("idle", "images"):
+            self.plan.interrupt()
 
     def _take_up(self) -> None:
         """Go on with the look that was interrupted, in a placement of its own."""
         self._show_image()
         self.recorder.show("image")
+        if self.plan is not None:
+            self.plan.go_on()
+            self._place_mark(self.plan.options.dwell_to_advance_s)
         self.stage.seen.setFocus()
 
     def _show_view(self, view: QWidget | None) -> None:
@@ -413,6 +425,13 @@ class RecordPage(Page):
             shown = self.stage.seen if self.plan.options.show_gaze else None
             self.recorder.live.mirror = shown if shown is not self.canvas else None
             self._place_mark(self.plan.options.dwell_to_advance_s)
+
+    def _take_mark_away(self) -> None:
+        """Remove the mark before its canvas, which goes with the display."""
+        mark, self._mark = self._mark, None
+        if mark is not None:
+            mark.hide()
+            mark.deleteLater()
 
     def _place_mark(self, dwell_s: float | None) -> None:
         """Show the mark that leads on by gaze, where it is wanted."""
@@ -498,7 +517,13 @@ class RecordPage(Page):
 
     def _show_replayed(self, placement: Placement) -> None:
         study = self.session.study
-        if study is not None and placement.image_id in study.images:
+        if study is None or placement.image_id not in study.images:
+            # Better nothing than its gaze on another image.
+            self.stage.set_scene(None)
+            gone = self.tr("The image {name} is no longer in the study; its gaze cannot be shown.")
+            self.panel.show_hint(gone.format(name=placement.image_id), "warning")
+        else:
+            self.panel.show_hint("")
             self.session.image_id = placement.image_id
             if placement.target_id in {target.id for target in study.targets}:
                 self.session.target_id = placement.target_id
@@ -530,7 +555,7 @@ class RecordPage(Page):
 
     def scroll_to(self, image_id: str) -> None:
         """Show another slice of the volume."""
-        if self.replaying.replay is not None:
+        if self.replaying.replay is not None or self._elsewhere:
             return
         if self.sitting is None:
             self.session.set_image(image_id)
@@ -549,7 +574,7 @@ class RecordPage(Page):
             self.flow.space()
             return
         if sitting is None or study is None:
-            if self.replaying.replay is None:
+            if not self.busy:
                 found = self.list.neighbour(self.session.image_id, step)
                 if found is not None:
                     self.session.set_image(found)
@@ -601,10 +626,7 @@ class RecordPage(Page):
         self.replaying.end()
         self._end_note()
         self.panel.show_voice(wanted=False)
-        mark, self._mark = self._mark, None
-        if mark is not None:
-            # Before its canvas, which may be gone with the display.
-            mark.deleteLater()
+        self._take_mark_away()
         self.flow.end()
         self.plan = self._picked = None
         self.canvas.set_live(None, None)
@@ -699,6 +721,9 @@ class RecordPage(Page):
         if self.sitting is not None:
             if not self._handle_in_sitting(event):
                 super().keyPressEvent(event)
+        elif self.flow.phase == "connecting":
+            if self.keymap.action_of(event) == "end":
+                self.end()
         elif self.replaying.handle_key(event):
             event.accept()
         elif plain and key == Qt.Key.Key_Space and not event.isAutoRepeat():
@@ -719,7 +744,9 @@ class RecordPage(Page):
 
     def holds(self) -> str:
         """Keep the operator here while someone is recorded."""
-        return self.tr("A recording is on: end it first (Esc).") if self.sitting is not None else ""
+        on = self.sitting is not None or self.flow.phase != "idle"
+        end = shown(self.keymap.key("end"))
+        return self.tr("A recording is on: end it first ({end}).").format(end=end) if on else ""
 
     def stop(self) -> None:
         """Finish a sitting before the window closes; end the threads."""
@@ -727,6 +754,8 @@ class RecordPage(Page):
         self._facts.stop()
         self._end_note()
         sitting, study = self.recorder.release(), self.session.study
+        # A display of its own would outlive the window, and a tracker that is still being connected would record.
+        self.flow.end()
         self.recorder.stop()
         self._ahead.stop()
         if sitting is not None and study is not None:

@@ -40,6 +40,7 @@ class SessionPlan:
         self.target_id = self._first_target(first, target_ids) if first is not None else None
         """What is looked for first; None while viewing freely."""
         self._shown_s = self._break_s = time.monotonic()
+        self._interrupted_s: float | None = None
         self._since_break = 0
 
     @property
@@ -79,6 +80,18 @@ class SessionPlan:
     def shown(self) -> None:
         """Note that an image is shown anew."""
         self._shown_s = time.monotonic()
+        self._interrupted_s = None
+
+    def interrupt(self) -> None:
+        """Note that the image is hidden: a pause, a break, a calibration or a drift check is no time of it."""
+        if self._interrupted_s is None:
+            self._interrupted_s = time.monotonic()
+
+    def go_on(self) -> None:
+        """Note that the image that was hidden is shown again."""
+        if self._interrupted_s is not None:
+            self._shown_s += time.monotonic() - self._interrupted_s
+            self._interrupted_s = None
 
     def rested(self) -> None:
         """Note that a break is over."""

@@ -23,6 +23,8 @@ class Stage(QObject):
 
     opened = Signal(object)
     """The Canvas on a display of its own was made."""
+    closing = Signal()
+    """The display is about to go, and the canvas on it."""
     display_lost = Signal()
     """The display was unplugged; the program's window shows the images again."""
 
@@ -62,6 +64,7 @@ class Stage(QObject):
     def close_display(self) -> None:
         """Give the screen back."""
         if self.window is not None:
+            self.closing.emit()
             window, self.window, self._own = self.window, None, None
             del self._lines[1:], self._veils[1:]
             window.close()

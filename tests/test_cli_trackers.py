@@ -124,3 +124,23 @@ def test_a_bridge_says_when_its_tracker_is_lost_and_back() -> None:
     assert [line for line in lines if "is lost" in line]
     assert [line for line in lines if "sends again" in line]
     assert "Published" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--screen-mm", "nanxnan", "nanxnan"),
+        ("--rate", "1e9", "at most"),
+        ("--annotator", "  ", "needs an id"),
+        ("--annotator", "x" * 300, "at most"),
+        ("--annotator", "a\nb", "one line"),
+    ],
+)
+def test_what_no_recording_can_be_made_with_is_refused_before_it_begins(
+    study: Study, capsys: pytest.CaptureFixture[str], option: str, value: str, told: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        run_command(["record", str(study.folder), "--tracker", "simulated", option, value])
+    assert left.value.code == 2
+    assert told in capsys.readouterr().err
+    assert study.recording_ids() == []
