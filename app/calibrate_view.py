@@ -272,6 +272,9 @@ class CalibrateView(QWidget):
     # What is asked for
 
     def _act(self, action: Action) -> None:
+        if self.state == "over" or (self.state == "leaving" and action != "leave"):
+            # The device is at work: nothing else may begin meanwhile.
+            return
         if action == "start" or action == "redo_all" or action == "recalibrate":
             self._begin()
         elif action == "restore":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_while_connecting_nothing_moves_and_esc_gives_up(
     assert window.session.image_id == shown, "no image may move on before the first one was recorded"
     assert not window.show_page("study"), "the page holds on to a sitting that is about to begin"
     QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
-    assert page.flow.phase == "idle" and page.panel.start_button.isVisible()
+    assert str(page.flow.phase) == "idle" and page.panel.start_button.isVisible()
     slow.answer.set()
     qtbot.waitUntil(slow.closed.is_set, timeout=5000)
     assert page.sitting is None and study.recording_ids() == []
@@ -233,6 +234,7 @@ def test_a_replay_of_an_image_that_is_gone_shows_no_other_image(
     qtbot.wait(600)
     finish(page, qtbot)
     assert gone is not None
+    assert study._images is not None
     del study._images[gone]
     window.session.settle()
     page.panel.tracker.setCurrentIndex(page.panel.tracker.findData("replay"))
@@ -269,6 +271,8 @@ def test_an_image_that_cannot_be_read(window: MainWindow, study: Study, qtbot: Q
     page = page_of(window)
     ids = list(study.images)
     study.image_path(study.images[ids[1]]).write_bytes(b"no image")
+    assert page._cache is not None
+    page._cache.forget()
     told: list[str] = []
     page.error.connect(lambda text, details: told.append(text))
     click_start(page)
@@ -279,13 +283,17 @@ def test_an_image_that_cannot_be_read(window: MainWindow, study: Study, qtbot: Q
     for key in (Qt.Key.Key_F, Qt.Key.Key_P, Qt.Key.Key_P, Qt.Key.Key_D):
         QTest.keyClick(QApplication.focusWidget() or page.canvas, key)
         qtbot.wait(50)
-    QTest.keyClick(QApplication.focusWidget(), Qt.Key.Key_Escape)
+    QTest.keyClick(QApplication.focusWidget() or page.canvas, Qt.Key.Key_Escape)
     qtbot.wait(100)
     if page.sitting is not None:
         QTest.keyClick(page.canvas, Qt.Key.Key_0)
         assert window.session.image_id == ids[2]
         qtbot.wait(200)
         finish(page, qtbot)
+
+
+def saved(page: RecordPage) -> bool:
+    return not page._saving
 
 
 def test_two_windows_record_at_once(window: MainWindow, study: Study, qtbot: QtBot, tmp_path: Path) -> None:
@@ -301,5 +309,5 @@ def test_two_windows_record_at_once(window: MainWindow, study: Study, qtbot: QtB
     for page in pages:
         QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
     for page in pages:
-        qtbot.waitUntil(lambda page=page: not page._saving, timeout=20000)
+        qtbot.waitUntil(partial(saved, page), timeout=20000)
     assert not told and len(Study.open(study.folder).recording_ids()) == 2
