@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("pylsl")
 
+from app.cli import run_command
 from gaze_capture.recording_codec import read_recording
 from segmentation.study import Study
 from tests.gazepoint_double import GazepointServer
