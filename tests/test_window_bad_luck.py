@@ -43,6 +43,10 @@ def finish(page: RecordPage, qtbot: QtBot) -> None:
     qtbot.waitUntil(lambda: not page._saving, timeout=20000)
 
 
+def in_phase(page: RecordPage, phase: str) -> bool:
+    return page.flow.phase == phase
+
+
 def click_start(page: RecordPage) -> None:
     QTest.mouseClick(page.panel.start_button, Qt.MouseButton.LeftButton)
 
@@ -78,13 +82,13 @@ def test_while_connecting_nothing_moves_and_esc_gives_up(
 ) -> None:
     page = page_of(window)
     click_start(page)
-    assert page.flow.phase == "connecting" and page.sitting is None
+    assert in_phase(page, "connecting") and page.sitting is None
     shown = window.session.image_id
     QTest.keyClick(page.canvas, Qt.Key.Key_Space)
     assert window.session.image_id == shown, "no image may move on before the first one was recorded"
     assert not window.show_page("study"), "the page holds on to a sitting that is about to begin"
     QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
-    assert page.flow.phase == "idle" and page.panel.start_button.isVisible()
+    assert in_phase(page, "idle") and page.panel.start_button.isVisible()
     slow.answer.set()
     qtbot.waitUntil(slow.closed.is_set, timeout=5000)
     assert page.sitting is None and study.recording_ids() == []
@@ -233,6 +237,7 @@ def test_a_replay_of_an_image_that_is_gone_shows_no_other_image(
     qtbot.wait(600)
     finish(page, qtbot)
     assert gone is not None
+    assert study._images is not None
     del study._images[gone]
     window.session.settle()
     page.panel.tracker.setCurrentIndex(page.panel.tracker.findData("replay"))
@@ -279,7 +284,7 @@ def test_an_image_that_cannot_be_read(window: MainWindow, study: Study, qtbot: Q
     for key in (Qt.Key.Key_F, Qt.Key.Key_P, Qt.Key.Key_P, Qt.Key.Key_D):
         QTest.keyClick(QApplication.focusWidget() or page.canvas, key)
         qtbot.wait(50)
-    QTest.keyClick(QApplication.focusWidget(), Qt.Key.Key_Escape)
+    QTest.keyClick(QApplication.focusWidget() or page.canvas, Qt.Key.Key_Escape)
     qtbot.wait(100)
     if page.sitting is not None:
         QTest.keyClick(page.canvas, Qt.Key.Key_0)
@@ -300,6 +305,5 @@ def test_two_windows_record_at_once(window: MainWindow, study: Study, qtbot: QtB
     qtbot.wait(1200)
     for page in pages:
         QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
-    for page in pages:
-        qtbot.waitUntil(lambda page=page: not page._saving, timeout=20000)
+    qtbot.waitUntil(lambda: not any(page._saving for page in pages), timeout=20000)
     assert not told and len(Study.open(study.folder).recording_ids()) == 2
