@@ -270,10 +270,14 @@ def test_a_study_removed_in_the_middle_says_so(window: MainWindow, study: Study,
     assert told
 
 
-def test_an_image_that_cannot_be_read(window: MainWindow, study: Study, qtbot: QtBot) -> None:
-    page = page_of(window)
+def test_an_image_that_cannot_be_read(qtbot: QtBot, tmp_path: Path, study: Study, image_folder: Path) -> None:
+    fill(study, image_folder, gaze=False)
     ids = list(study.images)
+    # Before the window reads ahead.
     study.image_path(study.images[ids[1]]).write_bytes(b"no image")
+    window = open_window(qtbot, tmp_path, study)
+    window.show_page("record")
+    page = page_of(window)
     told: list[str] = []
     page.error.connect(lambda text, details: told.append(text))
     click_start(page)
