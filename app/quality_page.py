@@ -168,6 +168,10 @@ class QualityPage(Page):
             if held
             else self.tr("None has to be repeated."),
             *(self.tr("Simulated from {source}.").format(source=name) for name in simulated),
+            *(
+                self.tr("Left out, as they cannot be read: {n}.").format(n=len(quality.unreadable))
+                for _ in quality.unreadable[:1]
+            ),
             self.tr("For the study's sake: not to compare people."),
         ]
         self.summary.setText(" ".join(told))

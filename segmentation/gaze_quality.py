@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
 from gaze_capture.quality import Validation
 from gaze_capture.recording import Placement, Recording, eye_positions
@@ -103,6 +104,8 @@ class StudyQuality:
     """Recordings first, then imports."""
     annotators: tuple[AnnotatorQuality, ...]
     """By name."""
+    unreadable: tuple[tuple[str, str], ...] = ()
+    """(recording, reason) of those that cannot be read, or hold no sample; they are left out."""
 
     def to_text(self) -> str:
         """Return a line a recording, and one on what must be repeated."""
@@ -124,6 +127,7 @@ class StudyQuality:
         lines += [
             f"look again at {look.image_id} ({look.annotator}): {'; '.join(look.held_back)}" for look in held
         ]
+        lines += [f"left out: {reason}" for _, reason in self.unreadable]
         return "\n".join(lines) or "No image has been looked at yet."
 
     def to_json(self) -> dict[str, Any]:
@@ -138,6 +142,7 @@ class StudyQuality:
             "looks": [_plain(asdict(look)) for look in self.looks],
             "recordings": sources,
             "annotators": [_plain(asdict(row)) for row in self.annotators],
+            "unreadable": [{"recording": name, "reason": reason} for name, reason in self.unreadable],
         }
 
 
@@ -154,7 +159,7 @@ def study_quality(study: Study, progress: Progress = no_progress) -> StudyQualit
     Raises
     ------
     UserError
-        If a recording is damaged.
+        If the study is gone, or its gates or fixations are damaged.
     """
     held = _held_back(study)
     by_source: dict[str, list[Fixations]] = {}
@@ -164,6 +169,7 @@ def study_quality(study: Study, progress: Progress = no_progress) -> StudyQualit
     names = [*recordings, *sorted(set(by_source) - set(recordings))]
     looks: list[LookQuality] = []
     sources: list[GazeQuality] = []
+    unreadable: list[tuple[str, str]] = []
     for number, name in enumerate(names):
         progress(number, len(names), name)
         items = by_source.get(name, [])
@@ -177,7 +183,13 @@ def study_quality(study: Study, progress: Progress = no_progress) -> StudyQualit
             simulated_from=items[0].simulated_from if items else None,
         )
         if name in recordings:
-            recording = read_recording(study.recordings_folder / name)
+            try:
+                recording = read_recording(study.recordings_folder / name)
+            except UserError as error:
+                # One that is damaged does not keep the others from being judged; a study that is gone does.
+                study.check_there()
+                unreadable.append((name, str(error)))
+                continue
             own = _looks_of(recording, items, held)
             row = _with_samples(row, recording, own)
         else:
@@ -185,7 +197,8 @@ def study_quality(study: Study, progress: Progress = no_progress) -> StudyQualit
         looks += own
         sources.append(row)
     progress(len(names), len(names), "")
-    return StudyQuality(tuple(looks), tuple(sources), tuple(_by_annotator(sources, looks)))
+    annotators = _by_annotator(sources, looks)
+    return StudyQuality(tuple(looks), tuple(sources), tuple(annotators), tuple(unreadable))
 
 
 def gaze_quality(study: Study, progress: Progress = no_progress) -> list[GazeQuality]:

@@ -6,6 +6,7 @@ for the person at the keyboard, and reports through an optional ``progress(done,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -352,10 +353,7 @@ def record(
     """
     source: Tracker
     if tracker == "replay":
-        ids = study.recording_ids()
-        if not ids:
-            raise UserError("The study has no recording to replay yet; record or simulate gaze first.")
-        source = ReplayTracker(read_recording(study.recordings_folder / ids[-1]))
+        source = _latest_replay(study)
     else:
         source = open_tracker(tracker, address, screen, rate_hz)
         seconds = 10.0 if seconds is None else seconds
@@ -364,6 +362,17 @@ def record(
     result = record_headless(folder, source, annotator, seconds, progress=progress)
     study.audit("record", recording=recording_id, tracker=tracker, seconds=seconds)
     return result
+
+
+def _latest_replay(study: Study) -> ReplayTracker:
+    """Return a replay of the latest recording that can be read: one that a crash cut off may hold no sample."""
+    ids = study.recording_ids()
+    if not ids:
+        raise UserError("The study has no recording to replay yet; record or simulate gaze first.")
+    for name in reversed(ids[1:]):
+        with contextlib.suppress(UserError):
+            return ReplayTracker(read_recording(study.recordings_folder / name))
+    return ReplayTracker(read_recording(study.recordings_folder / ids[0]))
 
 
 @dataclass(frozen=True)

@@ -98,3 +98,9 @@ def test_the_report_is_saved_as_a_page_and_as_json(
     stored = json.loads(json_file.read_text())
     assert printed["looks"] == stored["looks"] and len(stored["looks"]) == 2
     assert stored["recordings"][0]["validation"] is None
+    torn = study.recordings_folder / "rec-torn"
+    torn.mkdir()
+    (torn / "gaze.frames").write_bytes(b"GAZE")
+    assert run_command(["quality", str(study.folder), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [one["recording"] for one in printed["unreadable"]] == ["rec-torn"] and len(printed["looks"]) == 2

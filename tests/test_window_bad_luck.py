@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,6 +43,10 @@ def finish(page: RecordPage, qtbot: QtBot) -> None:
     qtbot.waitUntil(lambda: not page._saving, timeout=20000)
 
 
+def in_phase(page: RecordPage, phase: str) -> bool:
+    return page.flow.phase == phase
+
+
 def click_start(page: RecordPage) -> None:
     QTest.mouseClick(page.panel.start_button, Qt.MouseButton.LeftButton)
 
@@ -79,13 +82,13 @@ def test_while_connecting_nothing_moves_and_esc_gives_up(
 ) -> None:
     page = page_of(window)
     click_start(page)
-    assert page.flow.phase == "connecting" and page.sitting is None
+    assert in_phase(page, "connecting") and page.sitting is None
     shown = window.session.image_id
     QTest.keyClick(page.canvas, Qt.Key.Key_Space)
     assert window.session.image_id == shown, "no image may move on before the first one was recorded"
     assert not window.show_page("study"), "the page holds on to a sitting that is about to begin"
     QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
-    assert str(page.flow.phase) == "idle" and page.panel.start_button.isVisible()
+    assert in_phase(page, "idle") and page.panel.start_button.isVisible()
     slow.answer.set()
     qtbot.waitUntil(slow.closed.is_set, timeout=5000)
     assert page.sitting is None and study.recording_ids() == []
@@ -267,12 +270,14 @@ def test_a_study_removed_in_the_middle_says_so(window: MainWindow, study: Study,
     assert told
 
 
-def test_an_image_that_cannot_be_read(window: MainWindow, study: Study, qtbot: QtBot) -> None:
-    page = page_of(window)
+def test_an_image_that_cannot_be_read(qtbot: QtBot, tmp_path: Path, study: Study, image_folder: Path) -> None:
+    fill(study, image_folder, gaze=False)
     ids = list(study.images)
+    # Before the window reads ahead.
     study.image_path(study.images[ids[1]]).write_bytes(b"no image")
-    assert page._cache is not None
-    page._cache.forget()
+    window = open_window(qtbot, tmp_path, study)
+    window.show_page("record")
+    page = page_of(window)
     told: list[str] = []
     page.error.connect(lambda text, details: told.append(text))
     click_start(page)
@@ -292,10 +297,6 @@ def test_an_image_that_cannot_be_read(window: MainWindow, study: Study, qtbot: Q
         finish(page, qtbot)
 
 
-def saved(page: RecordPage) -> bool:
-    return not page._saving
-
-
 def test_two_windows_record_at_once(window: MainWindow, study: Study, qtbot: QtBot, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     other = open_window(qtbot, tmp_path / "b", Study.open(study.folder))
@@ -308,6 +309,5 @@ def test_two_windows_record_at_once(window: MainWindow, study: Study, qtbot: QtB
     qtbot.wait(1200)
     for page in pages:
         QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
-    for page in pages:
-        qtbot.waitUntil(partial(saved, page), timeout=20000)
+    qtbot.waitUntil(lambda: not any(page._saving for page in pages), timeout=20000)
     assert not told and len(Study.open(study.folder).recording_ids()) == 2
