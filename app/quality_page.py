@@ -168,12 +168,11 @@ class QualityPage(Page):
             if held
             else self.tr("None has to be repeated."),
             *(self.tr("Simulated from {source}.").format(source=name) for name in simulated),
-            *(
-                self.tr("Left out, as they cannot be read: {n}.").format(n=len(quality.unreadable))
-                for _ in quality.unreadable[:1]
-            ),
             self.tr("For the study's sake: not to compare people."),
         ]
+        if quality.unreadable:
+            left_out = self.tr("Left out, as they cannot be read: {n}.")
+            told.insert(1, left_out.format(n=len(quality.unreadable)))
         self.summary.setText(" ".join(told))
         self._explain()
 
