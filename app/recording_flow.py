@@ -45,6 +45,8 @@ class Beginning:
     """So many practice images come first."""
     anchor_every: int = 0
     """After so many images the drift is checked; 0: only when asked for."""
+    publish: bool = False
+    """Whether gaze and events are published as LSL streams meanwhile."""
     store_folder: Path | None = None
     """Where calibrations are kept for those who come back."""
 
@@ -120,7 +122,9 @@ class RecordingFlow(QObject):
         self.validation = self._recorder.accuracy_deg = None
         self._since_anchor = 0
         try:
-            sitting = Sitting(beginning.study, tracker, beginning.annotator, beginning.target_id)
+            sitting = Sitting(
+                beginning.study, tracker, beginning.annotator, beginning.target_id, publish=beginning.publish
+            )
         except UserError as error:
             self._on_failed(beginning, str(error), "")
             return

@@ -243,11 +243,15 @@ class SessionOptionsDialog(Dialog):
         self.sound.setToolTip(self.tr("When the image changes, and when there is enough gaze"))
         self.voice = self._tick(self.tr("Voice notes"), options.voice_notes)
         self.voice.setToolTip(self.tr("A voice can be recognised: say so in the consent"))
+        self.publish = self._tick(self.tr("Publish as LSL streams"), options.publish)
+        self.publish.setToolTip(
+            self.tr("Gaze and events, for other programs: everyone on this network can read them meanwhile")
+        )
         return self._part(
             self.tr("Participant"),
             (
                 self.screen_row, self.size_row, self._make_card(), distance_row,
-                self.show_gaze, self.sound, self.voice,
+                self.show_gaze, self.sound, self.voice, self.publish,
             ),
         )  # fmt: skip
 
@@ -353,6 +357,7 @@ class SessionOptionsDialog(Dialog):
                 practice=self.practice.tick.isChecked(),
                 practice_n=int(self.practice.field.value()),
                 voice_notes=self.voice.isChecked(),
+                publish=self.publish.isChecked(),
                 sound=self.sound.isChecked(),
                 participant_screen=self.screen_choice.currentData(),
                 show_gaze=self.show_gaze.isChecked(),

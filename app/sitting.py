@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from app.publishing import Published
 from gaze_capture.certificate import conclude
 from gaze_capture.errors import UserError
 from gaze_capture.headless import Rates, header_of, store_clock, store_event
@@ -37,7 +38,15 @@ class Sitting:
         If the study cannot be written; the tracker is closed then.
     """
 
-    def __init__(self, study: Study, tracker: Tracker, annotator: str, target_id: str | None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        tracker: Tracker,
+        annotator: str,
+        target_id: str | None,
+        *,
+        publish: bool = False,
+    ) -> None:
         self.tracker = tracker
         self.recording_id = new_id("rec-")
         self.target_id = target_id
@@ -57,9 +66,13 @@ class Sitting:
         self._clock: ClockOffset | None = None
         self._distance_mm = 0.0
         header = header_of(tracker, self.recording_id, annotator)
+        self._published: Published | None = None
         try:
+            self._published = Published(tracker, self.recording_id) if publish else None
             self._writer = RecordingWriter(study.new_recording_folder(self.recording_id), header)
         except UserError:
+            if self._published is not None:
+                self._published.close()
             tracker.close()
             raise
         self._unwatch = tracker.watch(self._on_event)
@@ -103,7 +116,12 @@ class Sitting:
 
     def note(self, kind: EventKind, values: dict[str, Any], time_ns: int | None = None) -> None:
         """Store an event, now or at a host time."""
+        self._publish(kind)
         self._writer.add_event(kind, time.monotonic_ns() if time_ns is None else time_ns, values)
+
+    def _publish(self, *words: str | None) -> None:
+        if self._published is not None:
+            self._published.tell(" ".join(word for word in words if word))
 
     def found(self) -> None:
         """Note that the annotator has found the target: what follows is the sweep over it."""
@@ -154,6 +172,7 @@ class Sitting:
             image_id, self.target_id, image_from_screen, viewport_px, window_level
         )
         self._number = self._writer.start_placement(self._placement)
+        self._publish("image", image_id, self.target_id)
 
     def _placement_now(
         self,
@@ -186,6 +205,7 @@ class Sitting:
         self._writer.end_placement(self._number, time.monotonic_ns(), presence)
         if presence is None:
             return
+        self._publish("word", presence, placement.image_id, placement.target_id)
         free = placement.target_id is None
         for target_id in targets if free else (placement.target_id or "",):
             self.said[placement.image_id, target_id] = presence
@@ -210,6 +230,8 @@ class Sitting:
         """
         self._unsubscribe()
         self._unwatch()
+        if self._published is not None:
+            self._published.close()
         expected = self._expected()
         self.tracker.close()
         with contextlib.suppress(UserError):

@@ -78,6 +78,7 @@ class SittingStart(QObject):
             calibrate=calibrate,
             practice=options.practice_n if options.practice else 0,
             anchor_every=(options.anchor_every_n or 0) if calibrate else 0,
+            publish=options.publish,
             store_folder=calibrations_folder(),
         )
         self.ready.emit(beginning, plan)

@@ -44,6 +44,8 @@ class SessionOptions:
     """Begin with images whose gaze does not count."""
     practice_n: int = 2
     voice_notes: bool = False
+    publish: bool = False
+    """Publish gaze and what happens as streams of the Lab Streaming Layer, which others on the network can read."""
     sound: bool = False
     """A soft tone when the image changes and when there is enough gaze."""
     participant_screen: str = ""
@@ -66,7 +68,7 @@ class SessionOptions:
             value = getattr(self, name)
             if value is not None and not isinstance(value, int):
                 raise UserError(f"The session option {name} should be a whole number, not {value!r}.")
-        for name in ("practice", "voice_notes", "sound", "show_gaze", "skip_seen"):
+        for name in ("practice", "voice_notes", "publish", "sound", "show_gaze", "skip_seen"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(
                     f"The session option {name} should be true or false, not {getattr(self, name)!r}."

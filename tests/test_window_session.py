@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PySide6.QtCore import QPoint, Qt
@@ -287,3 +288,35 @@ def test_a_break_is_offered_and_a_session_goes_on_where_it_stopped(
     finish(page, qtbot)
     again = read_recording(study.recordings_folder / study.recording_ids()[-1])
     assert [event.kind for event in again.events if event.kind == "look_again"] == ["look_again"]
+
+
+def test_gaze_and_events_are_published_where_that_is_wanted(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    lsl = pytest.importorskip("pylsl")
+    page = page_of(window)
+    ids = list(study.images)
+    save_options(study, SessionOptions(publish=True))
+    recording_id = start(page)
+    found: list[Any] = []
+
+    def resolved() -> bool:
+        found[:] = lsl.resolve_byprop("name", f"Gaze Insight events {recording_id}", timeout=0.5)
+        return bool(found)
+
+    qtbot.waitUntil(resolved, timeout=15000)
+    inlet = lsl.StreamInlet(found[0])
+    inlet.open_stream(timeout=10)
+    assert any(
+        stream.name().startswith("Gaze Insight Simulated") for stream in lsl.resolve_streams(wait_time=1.0)
+    )
+    press(page.canvas, Qt.Key.Key_F, Qt.Key.Key_0)
+    qtbot.wait(100)
+    finish(page, qtbot)
+    heard: list[str] = []
+    while (sample := inlet.pull_sample(timeout=0.5))[0] is not None:
+        heard.append(sample[0][0])
+    inlet.close_stream()
+    assert "found" in heard
+    assert f"word absent {ids[0]} target" in heard and f"image {ids[1]} target" in heard
+    assert heard.index(f"word absent {ids[0]} target") < heard.index(f"image {ids[1]} target")
