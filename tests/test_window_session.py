@@ -307,15 +307,17 @@ def test_gaze_and_events_are_published_where_that_is_wanted(
     qtbot.waitUntil(resolved, timeout=15000)
     inlet = lsl.StreamInlet(found[0])
     inlet.open_stream(timeout=10)
-    assert any(
-        stream.name().startswith("Gaze Insight Simulated") for stream in lsl.resolve_streams(wait_time=1.0)
-    )
+    qtbot.waitUntil(lambda: bool(lsl.resolve_byprop("type", "Gaze", timeout=0.5)), timeout=15000)
     press(page.canvas, Qt.Key.Key_F, Qt.Key.Key_0)
-    qtbot.wait(100)
-    finish(page, qtbot)
     heard: list[str] = []
-    while (sample := inlet.pull_sample(timeout=0.5))[0] is not None:
-        heard.append(sample[0][0])
+
+    def told() -> bool:
+        while (sample := inlet.pull_sample(timeout=0.0))[0] is not None:
+            heard.append(sample[0][0])
+        return f"image {ids[1]} target" in heard
+
+    qtbot.waitUntil(told, timeout=15000)
+    finish(page, qtbot)
     inlet.close_stream()
     assert "found" in heard
     assert f"word absent {ids[0]} target" in heard and f"image {ids[1]} target" in heard
