@@ -101,6 +101,8 @@ class RecordPage(Page):
         self.panel.left.connect(lambda word: self.go(1) if word is None else self.say(word))
         self.panel.lesion_wanted.connect(self.next_lesion)
         self.panel.options_wanted.connect(self.change_options)
+        self.panel.keys_wanted.connect(self.change_keys)
+        self.panel.consent_wanted.connect(lambda: self._starting.show_consent())
         self.panel.voice_wanted.connect(self.speak)
         self.panel.found_wanted.connect(self.found)
         self.panel.look_for.target_chosen.connect(self.look_for)
@@ -313,6 +315,14 @@ class RecordPage(Page):
     def _pick(self, image_id: str) -> None:
         self._picked = image_id
         self.session.set_image(image_id)
+
+    def change_keys(self) -> None:
+        """Let keys be chosen by pressing them."""
+        from app.keymap_dialog import KeymapDialog
+
+        dialog = KeymapDialog(self, self.keymap)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
 
     def change_options(self) -> None:
         """Ask how this study's sessions are held."""

@@ -8,6 +8,7 @@ from PySide6.QtWidgets import (
     QComboBox,
     QFrame,
     QGridLayout,
+    QHBoxLayout,
     QLineEdit,
     QProgressBar,
     QSpinBox,
@@ -43,6 +44,7 @@ class RecordPanel(QFrame):
     options_wanted = Signal()
     voice_wanted = Signal()
     keys_wanted = Signal()
+    consent_wanted = Signal()
     search_wanted = Signal()
 
     def __init__(self) -> None:
@@ -113,6 +115,16 @@ class RecordPanel(QFrame):
         )
         self.options_button.setToolTip(self.tr("Order, time limits, breaks, drift checks, display, sound"))
         column.addWidget(self.options_button)
+        self.keys_button = Button(self.tr("Keys…"), "keyboard", "", self.keys_wanted.emit)
+        self.keys_button.setToolTip(self.tr("Choose other keys, such as those of a foot pedal"))
+        self.consent_button = Button(self.tr("Consent…"), "handshake", "", self.consent_wanted.emit)
+        self.consent_button.setToolTip(self.tr("Read, give or withdraw the annotator's consent"))
+        self.beside_options = QWidget()
+        pair = QHBoxLayout(self.beside_options)
+        box(pair, spacing=theme.NORMAL)
+        pair.addWidget(self.keys_button)
+        pair.addWidget(self.consent_button)
+        column.addWidget(self.beside_options)
         column.addSpacing(theme.WIDE)
         column.addWidget(heading(self.tr("Now")))
         meters = QGridLayout()
@@ -282,7 +294,7 @@ class RecordPanel(QFrame):
         self.rate.setVisible(kind in ("simulated", "mouse"))
         self.rate_label.setVisible(kind in ("simulated", "mouse"))
         self.by_itself.setVisible(kind == "simulated")
-        for widget in (self.calibrate, self.options_button):
+        for widget in (self.calibrate, self.options_button, self.beside_options):
             widget.setVisible(kind != "replay")
         texts = {
             "simulated": self.tr(
@@ -309,7 +321,7 @@ class RecordPanel(QFrame):
         self.end_button.setVisible(on)
         for button in self._while_recording:
             button.setVisible(on and not replay)
-        for widget in (self.calibrate, self.options_button):
+        for widget in (self.calibrate, self.options_button, self.beside_options):
             widget.setVisible(not on and self.tracker.currentData() != "replay")
         if not on:
             self.show_phase("images")

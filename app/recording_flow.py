@@ -77,6 +77,8 @@ class RecordingFlow(QObject):
         self._task: Task | None = None
         self._view: CalibrateView | DriftView | None = None
         self._since_anchor = 0
+        self._started = False
+        """Whether the first image has been shown."""
         self._practice = PracticeRun(recorder, stage, keymap, self)
         self._practice.done.connect(self._begin_images)
         stage.display_lost.connect(self._on_display_lost)
@@ -183,8 +185,6 @@ class RecordingFlow(QObject):
             canvas.set_layer_visible("truth", False)
         self._enter("images")
         self.begun.emit()
-
-    _started = False
 
     # In the middle
 

@@ -83,6 +83,23 @@ class SittingStart(QObject):
         )
         self.ready.emit(beginning, plan)
 
+    def show_consent(self) -> None:
+        """Show the annotator's consent, to be read, given or withdrawn."""
+        from app.consent_dialog import ConsentDialog
+
+        study = self._session.study
+        if study is None:
+            return
+        annotator = self._panel.annotator.text().strip() or self._session.annotator
+        try:
+            dialog = ConsentDialog(self._over, study, annotator)
+        except UserError as error:
+            self._panel.show_hint(str(error), "danger")
+            return
+        dialog.given.connect(self._session.set_annotator)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
+
     def _ask_consent(self, study: Study, annotator: str) -> None:
         from app.consent_dialog import ConsentDialog
 

@@ -27,6 +27,7 @@ class TrackerChoice(QObject):
         self._panel = panel
         self._task: Task | None = None
         panel.search_wanted.connect(self.search)
+        panel.tracker_chosen.connect(self._prepare)
 
     @property
     def kind(self) -> str:
@@ -38,6 +39,11 @@ class TrackerChoice(QObject):
     def is_device(self) -> bool:
         """Whether a person's eyes are measured."""
         return isinstance(self._panel.tracker.currentData(), Found)
+
+    def _prepare(self) -> None:
+        """Calibrate a device first, unless that is unticked: nobody knows how exact it is otherwise."""
+        if self.is_device:
+            self._panel.calibrate.setChecked(True)
 
     def search(self) -> None:
         """Look for devices, off the window's thread."""

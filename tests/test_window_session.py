@@ -14,6 +14,7 @@ from pytestqt.qtbot import QtBot
 from app.calibrate_view import CalibrateView
 from app.consent_dialog import ConsentDialog
 from app.drift_view import DriftView
+from app.keymap_dialog import KeymapDialog
 from app.known_screens import name_of
 from app.main_window import MainWindow
 from app.record_page import RecordPage
@@ -322,3 +323,27 @@ def test_gaze_and_events_are_published_where_that_is_wanted(
     assert "found" in heard
     assert f"word absent {ids[0]} target" in heard and f"image {ids[1]} target" in heard
     assert heard.index(f"word absent {ids[0]} target") < heard.index(f"image {ids[1]} target")
+
+
+def test_a_pedal_is_bound_and_consent_is_shown_from_the_panel(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    page = page_of(window)
+    QTest.mouseClick(page.panel.keys_button, Qt.MouseButton.LeftButton)
+    [keys] = window.findChildren(KeymapDialog)
+    QTest.mouseClick(keys.buttons_of["next"], Qt.MouseButton.LeftButton)
+    press(keys.buttons_of["next"], Qt.Key.Key_F13)
+    keys.close()
+    assert "F13" in page.panel.hint.text() and "F13" in page.panel.next_button.toolTip()
+    QTest.mouseClick(page.panel.consent_button, Qt.MouseButton.LeftButton)
+    [consent] = window.findChildren(ConsentDialog)
+    assert consent.isVisible()
+    consent.close()
+    start(page)
+    before = window.session.image_id
+    qtbot.wait(200)
+    press(page.canvas, Qt.Key.Key_Space)
+    assert window.session.image_id == before
+    press(page.canvas, Qt.Key.Key_F13)
+    assert window.session.image_id != before
+    finish(page, qtbot)
