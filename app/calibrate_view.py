@@ -11,7 +11,7 @@ from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QKeyEvent
 from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QWidget
 
-from app.calibrate_panel import Action, CalibratePanel
+from app.calibrate_panel import EYES, Action, CalibratePanel
 from app.calibration_session import CalibrationSession
 from app.calibrator_calls import CalibratorCalls
 from app.eye_box import EyeBox
@@ -57,6 +57,8 @@ class CalibrateView(QWidget):
         Used until :attr:`finished`; a widget that it hosted is released.
     store_folder
         Where calibrations are kept for those who come back; None keeps none.
+    eyes
+        Whose gaze counts until others are chosen.
     validate_first
         Measures the calibration in use before anything else, as after a drift.
     degrees_per_image_px, spacing_mm
@@ -78,6 +80,7 @@ class CalibrateView(QWidget):
         degrees_per_image_px: float | None = None,
         spacing_mm: float | None = None,
         seed: int | None = None,
+        eyes: Eyes = "both",
         validate_first: bool = False,
     ) -> None:
         super().__init__(parent)
@@ -91,8 +94,8 @@ class CalibrateView(QWidget):
         self._timing = timing or Timing()
         self._image = (degrees_per_image_px, spacing_mm)
         self._seed = int(np.random.default_rng(seed).integers(1 << 31))
-        self._eyes: Eyes = "both"
-        self._wanted: Eyes = "both"
+        self._eyes: Eyes = eyes
+        self._wanted: Eyes = eyes
         self._count: Literal[5, 9] = 5
         self._targets: tuple[Point, ...] = ()
         self._collecting: tuple[Point, ...] = ()
@@ -122,6 +125,7 @@ class CalibrateView(QWidget):
         self._stack.addWidget(self.eye_box)
         self._stack.addWidget(self.plan)
         self.panel = CalibratePanel(calibrates=self._calls is not None)
+        self.panel.eyes.choose(EYES.index(eyes))
         self.panel.acted.connect(self._act)
         self.panel.eyes_chosen.connect(self._choose_eyes)
         self.panel.points_chosen.connect(self._choose_points)

@@ -12,7 +12,7 @@ from app.record_panel import RecordPanel
 from app.scene import Marks
 from app.sitting import image_xy
 from gaze_capture.online import LiveFixations, OneEuro
-from gaze_capture.recording import Placement, Samples, ScreenGeometry, eye_positions
+from gaze_capture.recording import Eyes, Placement, Samples, ScreenGeometry, eye_positions
 from segmentation.enough_gaze import EnoughGaze, GazeAmount
 
 SPAN_S = 2.0
@@ -24,6 +24,8 @@ class LiveGaze:
 
     def __init__(self, canvas: Canvas, panel: RecordPanel) -> None:
         self._canvas, self._panel = canvas, panel
+        self.eyes: Eyes = "both"
+        """Whose gaze counts, as calibrated."""
         self.mirror: Canvas | None = None
         """The participant's canvas, where they are to see their own gaze; it drags the eye along."""
         self._fixations = LiveFixations()
@@ -60,6 +62,7 @@ class LiveGaze:
     def begin(self) -> None:
         """Begin anew, with a sitting."""
         self.mirror = None
+        self.eyes = "both"
         self._arrivals.clear()
 
     def place(
@@ -106,7 +109,7 @@ class LiveGaze:
         if not len(samples):
             return
         # In degrees, so that the constants of filter and detector hold for every image and screen.
-        points = image_xy(samples, eye_positions(samples), geometry, placement) / self._px_per_deg
+        points = image_xy(samples, eye_positions(samples, self.eyes), geometry, placement) / self._px_per_deg
         time_ms = samples["time_ns"] / 1e6
         self._fixations.add(time_ms, points)
         dot = self._filter.follow(time_ms, points)

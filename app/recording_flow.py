@@ -149,6 +149,7 @@ class RecordingFlow(QObject):
             self._stage.targets_window(),
             beginning.annotator,
             beginning.store_folder,
+            eyes=self._recorder.live.eyes,
             validate_first=validate_only,
         )
         view.finished.connect(self._on_calibrated)
@@ -161,6 +162,7 @@ class RecordingFlow(QObject):
         if outcome.validation is not None:
             self.validation = outcome.validation
             self._recorder.accuracy_deg = outcome.validation.mean_error_deg
+        self._recorder.live.eyes = outcome.eyes
         if outcome.remark:
             self.told.emit(outcome.remark, "")
         if outcome.accepted:
@@ -250,7 +252,7 @@ class RecordingFlow(QObject):
             self._stage.lift()
         self._since_anchor = 0
         self._interrupt("drift")
-        view = DriftView(sitting.tracker, self._stage.targets_window())
+        view = DriftView(sitting.tracker, self._stage.targets_window(), self._recorder.live.eyes)
         view.finished.connect(self._on_drift)
         self._show(view)
 
