@@ -31,6 +31,7 @@ from gaze_capture.recording import Floats
 
 FORMAT = "eyelink-asc"
 
+_EYES: dict[str, Eye] = {"L": "left", "R": "right"}
 _LAST_MS = 9e12
 """Later times do not fit into nanoseconds of 64 bits."""
 _MOST_COLUMNS = 7
@@ -356,7 +357,7 @@ def _event(content: _Content, words: list[str]) -> None:
                     picture.end_ms = end
     elif kind == "EFIX" and len(words) >= 7:
         start, stop, lasted, x, y = map(_number, words[2:7])
-        eye: Eye | None = {"L": "left", "R": "right"}.get(words[1])  # type: ignore[assignment]
+        eye = _EYES.get(words[1])
         if (
             eye is not None
             and np.isfinite([start, stop, lasted]).all()
