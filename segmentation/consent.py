@@ -273,6 +273,8 @@ def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
             _erase_looks(study, folder, annotator)
         for key in pseudomasks:
             study.remove_pseudomask(*key)
+        for key in pseudomasks:
+            shutil.rmtree(study.explanation_history(*key), ignore_errors=True)
         for path in [*explanations, *reviews, *overrules]:
             path.unlink(missing_ok=True)
         if own_consent:

@@ -1,41 +1,33 @@
-"""Explaining the images of a study: which are due, what a backend is told, what is kept."""
+"""Explaining the images of a study: which are due, what is kept, what is asked for, what came of it."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import string
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from typing import Protocol
-
-import numpy as np
 
 from gaze_capture.errors import UserError
-from segmentation import measured
+from segmentation.explainers.backend import Answer, Answered, Backend
+from segmentation.explainers.opening import BackendOptions, open_backend
 from segmentation.explanation import (
-    ABSENT,
     Explanation,
-    in_words,
+    choose_explanation,
     load_explanation,
+    load_history,
     save_explanation,
-    schema,
-    vocabulary,
 )
-from segmentation.measured import describe, grid_word, measure_region, measured_text, saying
-from segmentation.pseudomask import PseudoMask
+from segmentation.explanation_presets import ABSENT
+from segmentation.explanation_settings import conditions_of, load_settings, preset_for
+from segmentation.measured import measure_region
+from segmentation.progress import Progress, no_progress
+from segmentation.questions import Question
 from segmentation.records import StudyImage, Target, utc_now
-from segmentation.reply import check_attributes, plain_text
+from segmentation.reply import check_attributes
 from segmentation.study import Study
-from segmentation.vlm_server import ChatServer, ServerError, ServerLimits, encode_picture
+from segmentation.vlm_server import ServerError
 
-BACKENDS = ("measured", "openai")
 GIVE_UP_AFTER = 3
 """Images in a row that failed because of the server itself; the rest is then not asked for."""
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass
@@ -49,174 +41,45 @@ class ExplainResult:
     requests: int = 0
     """Requests sent to a server."""
     skipped: int = 0
-    """Explained before, by the same backend from the same pseudo-mask."""
+    """Explained before, by the same backend from the same gaze."""
+    reused: int = 0
+    """Asked before in the very same way: the answer was taken from the history."""
+    kept: int = 0
+    """Edited or approved by somebody, and left alone."""
     waiting: int = 0
     """Images with neither a pseudo-mask nor the word that the target is absent."""
+    seconds: float = 0.0
+    """Added up over the answers; several may have been awaited at once."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
-@dataclass(frozen=True)
-class Question:
-    """What a backend is asked about."""
-
-    study: Study
-    image: StudyImage
-    target: Target
-    pseudomask: PseudoMask
-
-    @property
-    def region(self) -> measured.Mask:
-        """(H, W) the broad level."""
-        region: measured.Mask = self.pseudomask.level_map >= 1
-        return region
-
-    def pixels(self) -> measured.Image:
-        """Read the image (H, W, C) in 0..1.
-
-        Raises
-        ------
-        UserError
-            If it cannot be read or its size is not the pseudo-mask's.
-        """
-        pixels = self.study.guide(self.image)
-        if pixels.shape[:2] != self.region.shape:
-            raise UserError(
-                f"{self.study.image_path(self.image)} and its pseudo-mask differ in size; make the pseudo-masks again."
-            )
-        return pixels
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a backend said."""
-
-    attributes: dict[str, object]
-    text: str
-    raw_reply: str
-
-
-class Backend(Protocol):
-    """A source of explanations."""
-
-    name: str
-    model: str
-
-    @property
-    def requests(self) -> int:
-        """Requests sent to a server so far."""
-
-    def prompt(self, question: Question) -> str:
-        """Return the words that `answer` will ask with; empty where none are."""
-
-    def answer(self, question: Question, prompt: str) -> Answer:
-        """Explain, or raise UserError with the reason."""
-
-
-class MeasuredBackend:
-    """Measures the gazed region; needs no model and no network."""
-
-    name = "measured"
-    model = measured.VERSION
-    requests = 0
-
-    def prompt(self, question: Question) -> str:
-        """Return nothing: nobody is asked."""
-        return ""
-
-    def answer(self, question: Question, prompt: str) -> Answer:
-        """Measure the broad level."""
-        numbers = measure_region(question.pixels(), question.region)
-        attributes = describe(numbers)
-        return Answer(attributes, measured_text(attributes), json.dumps(numbers))
-
-
-class ServerBackend:
-    """Asks a model behind an OpenAI-compatible server on this machine."""
-
-    name = "openai"
-
-    def __init__(self, server: ChatServer) -> None:
-        self._server = server
-        self.model = server.find_model()
-
-    @property
-    def requests(self) -> int:
-        """Requests sent so far."""
-        return self._server.requests
-
-    def prompt(self, question: Question) -> str:
-        """Return the question in words: what is looked for, where was looked, which words may be used."""
-        return build_prompt(question)
-
-    def answer(self, question: Question, prompt: str) -> Answer:
-        """Send the picture with the region's contour drawn, and the prompt."""
-        reply = self._server.ask(prompt, encode_picture(question.pixels(), question.region))
-        text = f"Described by {plain_text(self.model, 80)}: {in_words(reply.attributes)}"
-        return Answer(reply.attributes, text, reply.raw)
-
-
-def build_prompt(question: Question) -> str:
-    """Fill the prompt template with the target, the gaze in words and the schema's vocabulary."""
-    template = resources.files("resources").joinpath("prompts/generic.md").read_text(encoding="utf-8")
-    outline = "A cyan contour in the picture encloses where the gaze dwelt."
-    return string.Template(template).substitute(
-        modality=plain_text(question.image.modality, 60),
-        target=plain_text(question.target.name, 60),
-        gaze=gaze_in_words(question.pseudomask),
-        outline=outline if question.region.any() else "",
-        vocabulary=_vocabulary_in_words(),
-    )
-
-
-def _vocabulary_in_words() -> str:
-    lines = []
-    for name, rule in schema()["properties"].items():
-        words = " | ".join(json.dumps(word) for word in vocabulary(name)) or "a text"
-        numeric = "a number from 0 to 100 | " if "anyOf" in rule else ""
-        lines.append(f'- "{name}": {numeric}{words}. {rule["description"]}')
-    return "\n".join(lines)
-
-
-def gaze_in_words(pseudomask: PseudoMask, longest: int = 5) -> str:
-    """Tell how often, how long and where somebody looked; the longest fixations by place, longest first."""
-    count = len(pseudomask.duration_ms)
-    if not count:
-        return "No fixation fell on it."
-    height, width = pseudomask.level_map.shape
-    order = np.argsort(-pseudomask.duration_ms, kind="stable")[:longest]
-    places = []
-    for index in order:
-        x, y = (pseudomask.xy_px[index] + 0.5) / (width, height)
-        place = f"{grid_word(float(x), float(y))} ({x:.0%} from the left, {y:.0%} from the top)"
-        places.append(f"{place} for {pseudomask.duration_ms[index] / 1000:.1f} s")
-    total_s = float(pseudomask.duration_ms.sum()) / 1000
-    times = "once" if count == 1 else f"{count} times"
-    return f"The gaze rested {times}, {total_s:.1f} s in all; longest: {'; '.join(places)}."
+Due = tuple[StudyImage, Target]
 
 
 def explain_study(
     study: Study,
+    options: BackendOptions | None = None,
     *,
-    backend: str = "measured",
-    base_url: str | None = None,
-    model: str | None = None,
     split: str | None = None,
+    image_ids: Sequence[str] | None = None,
     overwrite: bool = False,
-    limits: ServerLimits | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> ExplainResult:
     """Explain every target of every image that has a pseudo-mask, or of which the annotator said it is absent.
 
-    What the same backend and model already said of the same region is kept, so that a run that was cut off goes
-    on where it stopped. An image that fails is named with its reason and the rest goes on.
+    What the same backend and model already said of the same question is kept, so that a run that was cut off goes
+    on where it stopped; so is what somebody edited or approved. An image that fails is named with its reason and the
+    rest goes on.
 
     Parameters
     ----------
-    backend : ``"measured"`` or ``"openai"``
-    base_url, model : of the server, for ``"openai"``
+    options : which backend; default: measured
     split : only images of this split; None for all
-    overwrite : explain again what is explained already
-    limits : patience with a server
-    progress : told done, total and the image's id
+    image_ids : only these images; None for all
+    overwrite : ask again, also what was asked, edited or approved before; the history keeps it
+    progress : told done, total and the image's id, several times a second while answers are awaited; what it raises
+        abandons the work at once, and all that was answered is kept
 
     Raises
     ------
@@ -224,109 +87,212 @@ def explain_study(
         If nothing could be done at all: unknown backend, no pseudo-masks, a server that cannot be asked, a study
         that cannot be written.
     """
-    wanted = list(study.iterate_keys(split))
+    due, waiting = due_for_explaining(study, split, image_ids)
+    if not due:
+        raise UserError(
+            f"{study.folder} has no pseudo-masks to explain yet; make them with: gaze-insight pseudomask"
+        )
+    result = ExplainResult(waiting=waiting)
+    with open_backend(study, options or BackendOptions()) as backend:
+        batch = _Batch(study, backend, due, overwrite, result, progress)
+        failures_in_a_row = 0
+        with contextlib.closing(batch.answers()) as answers:
+            for answered in answers:
+                progress(batch.settled, len(due), batch.at)
+                if answered is None:
+                    continue
+                broken = batch.settle(answered)
+                failures_in_a_row = failures_in_a_row + 1 if broken else 0
+                if broken and failures_in_a_row == GIVE_UP_AFTER:
+                    batch.give_up(broken)
+                    break
+        result.requests = backend.requests
+    progress(len(due), len(due), "")
+    return result
+
+
+def due_for_explaining(
+    study: Study, split: str | None = None, image_ids: Sequence[str] | None = None
+) -> tuple[list[Due], int]:
+    """Return what can be explained, and how many images have nothing to explain yet."""
+    chosen = None if image_ids is None else set(image_ids)
+    wanted = [key for key in study.iterate_keys(split) if chosen is None or key[0].id in chosen]
     known, said = study.pseudomask_keys(), study.presences()
     due = [
         (image, target)
         for image, target in wanted
         if (image.id, target.id) in known or said.get((image.id, target.id)) == ABSENT
     ]
-    if not due:
-        raise UserError(
-            f"{study.folder} has no pseudo-masks to explain yet; make them with: gaze-insight pseudomask"
-        )
-    result = ExplainResult(waiting=len({image.id for image, _ in wanted} - {image.id for image, _ in due}))
-    server_failures = 0
-    with _open_backend(study, backend, base_url, model, limits) as source:
-        for index, (image, target) in enumerate(due):
-            if progress is not None:
-                progress(index, len(due), image.id)
+    return due, len({image.id for image, _ in wanted} - {image.id for image, _ in due})
+
+
+def question_about(study: Study, image: StudyImage, target: Target) -> Question:
+    """Return what any backend is asked about a target in an image.
+
+    Raises
+    ------
+    UserError
+        If it has no pseudo-mask, or the study's preset or settings are damaged.
+    """
+    settings = load_settings(study)
+    pseudomask = study.pseudomask(image.id, target.id)
+    if pseudomask is None:
+        raise UserError(f"The pseudo-mask of {image.id} has gone; make the pseudo-masks again.")
+    preset = preset_for(study, image, settings)
+    return Question(study, image, target, pseudomask, preset, settings.view, conditions_of(image, settings))
+
+
+class _Batch:
+    """The images of one call on their way."""
+
+    def __init__(
+        self,
+        study: Study,
+        backend: Backend,
+        due: Sequence[Due],
+        overwrite: bool,
+        result: ExplainResult,
+        progress: Progress,
+    ) -> None:
+        self.study = study
+        self.backend = backend
+        self.due = due
+        self.overwrite = overwrite
+        self.result = result
+        self.progress = progress
+        self.at = ""
+        """The image that was begun last."""
+        self._open = {(image.id, target.id) for image, target in due}
+
+    @property
+    def settled(self) -> int:
+        """How many need no further work."""
+        return len(self.due) - len(self._open)
+
+    def answers(self) -> Generator[Answered | None, None, None]:
+        """Ask whatever has to be asked, and let the caller breathe where nothing has."""
+        yield from self.backend.answers(self._questions())
+
+    def _questions(self) -> Iterator[Question]:
+        for image, target in self.due:
+            self.at = image.id
             try:
-                explanation = _explain_one(study, source, image, target, overwrite)
+                question = self._to_ask(image, target)
             except UserError as error:
-                # A study that is gone ends the work, too.
-                study.check_there()
-                result.failed.append((image.id, str(error)))
-                server_failures = (
-                    server_failures + 1 if isinstance(error, ServerError) and error.whole_server else 0
-                )
-                if server_failures == GIVE_UP_AFTER:
-                    result.failed += [(rest.id, f"Not asked: {error}") for rest, _ in due[index + 1 :]]
-                    break
+                # A study that is gone ends the work.
+                self.study.check_there()
+                self._fail(image, target, str(error))
                 continue
-            server_failures = 0
-            if explanation is None:
-                result.skipped += 1
+            if question is None:
+                self._open.discard((image.id, target.id))
+                self.progress(self.settled, len(self.due), image.id)
             else:
-                # Not within the try: a full disk ends the work instead of failing every image.
-                save_explanation(study, explanation)
-                result.done += 1
-        result.requests = source.requests
-    if progress is not None:
-        progress(len(due), len(due), "")
-    return result
+                yield question
 
-
-@contextlib.contextmanager
-def _open_backend(
-    study: Study, name: str, base_url: str | None, model: str | None, limits: ServerLimits | None
-) -> Iterator[Backend]:
-    if name == "measured":
-        yield MeasuredBackend()
-    elif name == "openai":
-
-        def note(server: str, asked_model: str, image_sha256: str | None) -> None:
-            study.audit("explanation-request", server=server, model=asked_model, image_sha256=image_sha256)
-
-        with ChatServer(base_url, model, limits or ServerLimits(), note) as server:
-            yield ServerBackend(server)
-    else:
-        raise UserError(f"There is no backend {name!r}; choose one of: {', '.join(BACKENDS)}.")
-
-
-def _explain_one(
-    study: Study, backend: Backend, image: StudyImage, target: Target, overwrite: bool
-) -> Explanation | None:
-    """Return a new explanation, or None where the stored one still holds."""
-    question = region_sha256 = None
-    gaze = study.fixations.get((image.id, target.id), [])
-    simulated_from = next((item.simulated_from for item in gaze if item.simulated_from), None)
-    if study.presence(image.id, target.id) != ABSENT:
-        pseudomask = study.pseudomask(image.id, target.id)
-        if pseudomask is None:
-            raise UserError(f"The pseudo-mask of {image.id} has gone; make the pseudo-masks again.")
-        question = Question(study, image, target, pseudomask)
-        region_sha256 = _region_sha256(question.region)
-        simulated_from = pseudomask.simulated_from
-    prompt = "" if question is None else backend.prompt(question)
-    if not overwrite:
+    def _to_ask(self, image: StudyImage, target: Target) -> Question | None:
+        """Return the question, or None where an answer is at hand."""
+        stored = None
         with contextlib.suppress(UserError):  # A damaged one is made again.
-            stored = load_explanation(study, image.id, target.id)
-            asked = (backend.name, backend.model, prompt, region_sha256)
-            if stored and (stored.backend, stored.model, stored.prompt, stored.region_sha256) == asked:
+            stored = load_explanation(self.study, image.id, target.id)
+        if stored is not None and stored.touched and not self.overwrite:
+            self.result.kept += 1
+            return None
+        if self.study.presence(image.id, target.id) == ABSENT:
+            self._say_absent(image, target, stored)
+            return None
+        question = question_about(self.study, image, target)
+        if self.overwrite:
+            return question
+        asked = self._asked(question)
+        if stored is not None and stored.asked_sha256 == asked:
+            self.result.skipped += 1
+            return None
+        for earlier in reversed(load_history(self.study, image.id, target.id)):
+            if earlier.asked_sha256 == asked and not earlier.touched:
+                choose_explanation(self.study, earlier)
+                self.result.reused += 1
                 return None
-    if question is None:
-        # Whoever looked has answered already; a search over a normal image is no region to describe.
-        answer = Answer(saying(ABSENT), "The annotator saw no such target in this image.", "")
-    else:
-        answer = backend.answer(question, prompt)
-    if problems := check_attributes(answer.attributes):
-        raise UserError(f"{image.id}: the explanation breaks its schema: {problems[0]}.")
-    return Explanation(
-        image_id=image.id,
-        target_id=target.id,
-        backend=backend.name,
-        model=backend.model,
-        prompt=prompt,
-        attributes=answer.attributes,
-        text=answer.text,
-        raw_reply=answer.raw_reply,
-        created=utc_now(),
-        simulated_from=simulated_from,
-        region_sha256=region_sha256,
-    )
+        return question
 
+    def _asked(self, question: Question) -> str:
+        prompt = self.backend.prompt(question)
+        return question.asked_sha256(self.backend.name, self.backend.model, prompt)
 
-def _region_sha256(region: measured.Mask) -> str:
-    header = f"{region.shape[0]}x{region.shape[1]}:".encode()
-    return hashlib.sha256(header + np.packbits(region).tobytes()).hexdigest()
+    def _say_absent(self, image: StudyImage, target: Target, stored: Explanation | None) -> None:
+        """Store that there is no target: whoever looked has answered already."""
+        if stored is not None and stored.region_sha256 is None and not self.overwrite:
+            self.result.skipped += 1
+            return
+        settings = load_settings(self.study)
+        preset = preset_for(self.study, image, settings)
+        gaze = self.study.fixations.get((image.id, target.id), [])
+        explanation = Explanation(
+            image_id=image.id,
+            target_id=target.id,
+            backend=self.backend.name,
+            model=self.backend.model,
+            prompt="",
+            attributes=preset.saying(ABSENT),
+            text="The annotator saw no such target in this image.",
+            raw_reply="",
+            created=utc_now(),
+            simulated_from=next((item.simulated_from for item in gaze if item.simulated_from), None),
+            preset=preset.id,
+            preset_sha256=preset.sha256,
+            conditions=conditions_of(image, settings),
+        )
+        save_explanation(self.study, explanation)
+        self.result.done += 1
+
+    def settle(self, answered: Answered) -> ServerError | None:
+        """Store an answer or note the failure; return the error where the whole server is to blame."""
+        question, answer = answered.question, answered.result
+        if isinstance(answer, Answer) and (problems := check_attributes(answer.attributes, question.preset)):
+            answer = UserError(f"The explanation breaks its schema: {problems[0]}.")
+        if isinstance(answer, UserError):
+            self.study.check_there()
+            self._fail(question.image, question.target, str(answer))
+            return answer if isinstance(answer, ServerError) and answer.whole_server else None
+        # A full disk ends the work instead of failing every image.
+        save_explanation(self.study, self._explanation(question, answer))
+        self._open.discard((question.image.id, question.target.id))
+        self.result.done += 1
+        self.result.seconds += answer.cost.seconds
+        self.result.prompt_tokens += answer.cost.prompt_tokens
+        self.result.completion_tokens += answer.cost.completion_tokens
+        return None
+
+    def _explanation(self, question: Question, answer: Answer) -> Explanation:
+        numbers = answer.numbers
+        if numbers is None:
+            numbers = measure_region(question.pixels(), question.region)
+        return Explanation(
+            image_id=question.image.id,
+            target_id=question.target.id,
+            backend=self.backend.name,
+            model=self.backend.model,
+            prompt=self.backend.prompt(question),
+            attributes=answer.attributes,
+            text=answer.text,
+            raw_reply=answer.raw_reply,
+            created=utc_now(),
+            simulated_from=question.pseudomask.simulated_from,
+            region_sha256=question.region_sha256,
+            preset=question.preset.id,
+            preset_sha256=question.preset.sha256,
+            conditions=question.conditions,
+            numbers=numbers,
+            asked_sha256=self._asked(question),
+            picture_sha256=answer.picture_sha256,
+            cost=answer.cost,
+        )
+
+    def _fail(self, image: StudyImage, target: Target, reason: str) -> None:
+        self._open.discard((image.id, target.id))
+        self.result.failed.append((image.id, reason))
+
+    def give_up(self, error: ServerError) -> None:
+        """Name what is not asked any more."""
+        for image, target in self.due:
+            if (image.id, target.id) in self._open:
+                self._fail(image, target, f"Not asked: {error}")

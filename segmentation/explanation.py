@@ -7,100 +7,123 @@ and checking them is therefore elsewhere (`segmentation.explaining`, `segmentati
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
 import re
-from dataclasses import dataclass
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from gaze_capture.errors import UserError
-from gaze_capture.storage import read_json, write_json_atomic
+from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
+from segmentation.explanation_presets import ABSENT, GENERIC, OPEN_WORDS, Preset, load_preset
+from segmentation.records import new_id
 
 if TYPE_CHECKING:
     from segmentation.study import Study
 
-FORMAT = 1
-"""Version of the stored file."""
-
-ABSENT = "absent"
-"""Said of an attribute where there is no such thing in the image."""
-CANNOT_ASSESS = "cannot assess"
-"""Said of an attribute where the image does not tell."""
+FORMAT = 2
+"""Version of the stored file; 1 knew the attributes of the generic preset alone."""
 
 AREA_STEPS_PERCENT = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100)
 """Areas are spoken of in these steps, so that few distinct phrases exist and each is encoded once."""
-
-_PHRASES = {
-    "location": "in the {} of the image",
-    "count": "{} separate regions",
-    "area_percent": "covering about {} percent of the image",
-    "shape": "{} shape",
-    "boundary": "{} boundary",
-    "colour": "{} colour",
-    "colour_contrast": "{} than its surroundings",
-    "intensity": "{} than its surroundings",
-    "texture": "{} texture",
-}
-"""Phrase of each attribute; those not named here (confidence, remarks) are for people, not for the encoder."""
-
-_SPECIAL_PHRASES = {
-    ("location", "centre"): "in the centre of the image",
-    ("location", "whole image"): "across the whole image",
-    ("count", "one"): "a single region",
-    ("colour_contrast", "similar"): "similar in colour to its surroundings",
-    ("intensity", "similar"): "as bright as its surroundings",
-}
+LENGTH_STEPS_MM = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200)
+"""Lengths, likewise."""
 
 _SWAPPED_HORIZONTALLY = {"left": "right", "right": "left"}
 _SWAPPED_VERTICALLY = {"upper": "lower", "lower": "upper", "top": "bottom", "bottom": "top"}
 
+Backend = Literal["measured", "annotator", "openai", "transformers"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an explanation took."""
+
+    seconds: float = 0.0
+    requests: int = 0
+    prompt_tokens: int = 0
+    """As the server counted them; 0 where it does not say."""
+    completion_tokens: int = 0
+
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a backend said of one target in one image, and all that it was asked."""
+    """What a backend said of one target in one image, all that it was asked, and what people made of it."""
 
     image_id: str
     target_id: str
     backend: str
-    """``"measured"`` or ``"openai"``."""
+    """One of `Backend`."""
     model: str
-    """The server's model, or the version of the measurement."""
+    """The server's or the local model, or the version of the measurement, or the annotator."""
     prompt: str
     """The words a model was asked with; empty where none was asked."""
     attributes: dict[str, Any]
-    """By ``resources/explanation.schema.json``, which it was checked against when it was made."""
+    """By the preset's schema, which it was checked against when it was made or edited."""
     text: str
     """The attributes in words, with where they come from; plain text, whatever it contains."""
     raw_reply: str
-    """What the model answered, or the measured numbers as JSON."""
+    """What the model answered, or the annotator's own words, or the measured numbers as JSON."""
     created: str = ""
     """ISO 8601, UTC."""
     simulated_from: str | None = None
     """``"masks"`` or ``"saliency"`` where the gaze behind it was simulated."""
     region_sha256: str | None = None
     """Of the gazed region: a new pseudo-mask makes it out of date; None where the annotator found no target."""
+    preset: str = GENERIC
+    preset_sha256: str = ""
+    conditions: tuple[str, ...] = ()
+    """Under which the preset's attributes were asked, such as ``NBI`` or ``scale``."""
+    numbers: dict[str, float | None] = field(default_factory=dict)
+    """What was measured of the gazed region (`segmentation.measured.measure_region`), to check claims against."""
+    asked_sha256: str = ""
+    """Of everything that decides the answer: image, gaze, view, prompt, schema, backend and model."""
+    picture_sha256: str = ""
+    """Of the picture that a model was shown."""
+    cost: Cost = field(default_factory=Cost)
+    original: dict[str, Any] | None = None
+    """The attributes as the backend gave them, once somebody changed one."""
+    edited: tuple[str, ...] = ()
+    """Attributes that somebody changed."""
+    approved: tuple[str, ...] = ()
+    """Attributes that somebody confirmed, edited ones among them."""
+    revised_by: str = ""
+    """Who edited or approved last."""
+    revised_at: str = ""
+    """ISO 8601, UTC."""
+
+    @property
+    def touched(self) -> bool:
+        """Whether somebody edited or approved anything."""
+        return bool(self.edited or self.approved)
 
 
-@functools.cache
-def schema() -> dict[str, Any]:
-    """Return the published JSON schema of the attributes, the very one that is sent to a server."""
-    text = resources.files("resources").joinpath("explanation.schema.json").read_text(encoding="utf-8")
-    values: dict[str, Any] = json.loads(text)
-    return values
+def preset_of(explanation: Explanation, study_folder: Path | None = None) -> Preset:
+    """Return the preset an explanation was made by, as it is now, with the attributes that were asked.
 
-
-def vocabulary(attribute: str) -> tuple[str, ...]:
-    """Return the words an attribute may take, beside numbers; none for free text."""
-    rule = schema()["properties"][attribute]
-    words = list(rule.get("enum", []))
-    for choice in rule.get("anyOf", []):
-        words += choice.get("enum", [])
-    return tuple(words)
+    Raises
+    ------
+    UserError
+        If the preset has gone or is damaged.
+    """
+    return load_preset(explanation.preset, study_folder).under(explanation.conditions)
 
 
 def save_explanation(study: Study, explanation: Explanation) -> None:
-    """Store an explanation, atomically, in place of an earlier one of the same image and target.
+    """Store an explanation in place of an earlier one of the same image and target, which its history keeps.
+
+    Raises
+    ------
+    UserError
+        If the study cannot be written.
+    """
+    values = {"format": FORMAT, **dataclasses.asdict(explanation)}
+    folder = study.explanation_history(explanation.image_id, explanation.target_id)
+    write_json_atomic(folder / f"{new_id()}.json", values, within=study.folder)
+    choose_explanation(study, explanation)
+
+
+def choose_explanation(study: Study, explanation: Explanation) -> None:
+    """Let an explanation of the history be the one that counts.
 
     Raises
     ------
@@ -108,12 +131,11 @@ def save_explanation(study: Study, explanation: Explanation) -> None:
         If the study cannot be written.
     """
     path = study.explanation_path(explanation.image_id, explanation.target_id)
-    values = {"format": FORMAT, **dataclasses.asdict(explanation)}
-    write_json_atomic(path, values, within=study.folder)
+    write_json_atomic(path, {"format": FORMAT, **dataclasses.asdict(explanation)}, within=study.folder)
 
 
 def load_explanation(study: Study, image_id: str, target_id: str) -> Explanation | None:
-    """Return the stored explanation of a target in an image, or None.
+    """Return the explanation of a target in an image that counts, or None.
 
     Raises
     ------
@@ -121,8 +143,30 @@ def load_explanation(study: Study, image_id: str, target_id: str) -> Explanation
         If the file is damaged or a newer version wrote it.
     """
     path = study.explanation_path(image_id, target_id)
-    if not path.exists():
-        return None
+    return _read(path) if path.exists() else None
+
+
+def load_history(study: Study, image_id: str, target_id: str) -> list[Explanation]:
+    """Return everything that was ever said of a target in an image, oldest first; damaged files are passed over.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be read.
+    """
+    folder = study.explanation_history(image_id, target_id)
+    with explained_os_errors(folder):
+        paths = sorted(folder.glob("*.json")) if folder.exists() else []
+    found = []
+    for path in paths:
+        try:
+            found.append(_read(path))
+        except UserError:
+            continue
+    return found
+
+
+def _read(path: Path) -> Explanation:
     values = read_json(path)
     version = values.pop("format", None) if isinstance(values, dict) else None
     if isinstance(version, int) and version > FORMAT:
@@ -130,6 +174,9 @@ def load_explanation(study: Study, image_id: str, target_id: str) -> Explanation
     try:
         if version is None:
             raise TypeError("it names no format")
+        for name in ("conditions", "edited", "approved"):
+            values[name] = tuple(values.get(name, ()))
+        values["cost"] = Cost(**values.get("cost", {}))
         explanation = Explanation(**values)
         if not isinstance(explanation.attributes, dict):
             raise TypeError("its attributes are no object")
@@ -138,35 +185,49 @@ def load_explanation(study: Study, image_id: str, target_id: str) -> Explanation
     return explanation
 
 
+def _step(value: float, steps: tuple[int, ...]) -> int:
+    """Round to the nearest step by ratio: 1 and 2 differ as much as 10 and 20."""
+    return min(steps, key=lambda step: abs(step - value) / (step + value))
+
+
 def area_step_percent(area_percent: float) -> int:
-    """Round an area to the nearest of AREA_STEPS_PERCENT, by ratio: 1 and 2 differ as much as 10 and 20."""
-    return min(AREA_STEPS_PERCENT, key=lambda step: abs(step - area_percent) / (step + area_percent))
+    """Round an area to the nearest of AREA_STEPS_PERCENT, by ratio."""
+    return _step(area_percent, AREA_STEPS_PERCENT)
 
 
-def phrase_of(attribute: str, value: Any) -> str | None:
+def length_step_mm(length_mm: float) -> int:
+    """Round a length to the nearest of LENGTH_STEPS_MM, by ratio."""
+    return _step(length_mm, LENGTH_STEPS_MM)
+
+
+def phrase_of(preset: Preset, name: str, value: Any) -> str | None:
     """Return the phrase of one attribute, or None where it says nothing (absent, cannot assess, free text)."""
-    if attribute not in _PHRASES or value in (ABSENT, CANNOT_ASSESS, None):
+    attribute = preset[name]
+    if attribute.phrase is None or value in OPEN_WORDS or value is None:
         return None
     if isinstance(value, (int, float)):
-        return _PHRASES[attribute].format(area_step_percent(value))
-    special = _SPECIAL_PHRASES.get((attribute, value))
-    return special if special is not None else _PHRASES[attribute].format(value)
+        millimetres = attribute.kind == "millimetres"
+        return attribute.phrase.format(length_step_mm(value) if millimetres else area_step_percent(value))
+    special = attribute.phrases.get(value)
+    return special if special is not None else attribute.phrase.format(value)
 
 
-def attribute_phrases(explanation: Explanation) -> dict[str, str]:
+def attribute_phrases(explanation: Explanation, preset: Preset) -> dict[str, str]:
     """Return the phrase of each attribute that says something, by attribute: one text token each.
 
     Phrases come from a small closed set (`all_phrases`), so an encoder needs to see each only once. Empty where
     the target is absent or nothing could be assessed.
     """
-    phrases = {name: phrase_of(name, explanation.attributes.get(name)) for name in _PHRASES}
+    phrases = {name: phrase_of(preset, name, explanation.attributes.get(name)) for name in preset.names}
     return {name: phrase for name, phrase in phrases.items() if phrase is not None}
 
 
-def all_phrases() -> tuple[str, ...]:
+def all_phrases(preset: Preset) -> tuple[str, ...]:
     """Return every phrase that `attribute_phrases` can give, without repeats; flipping leads to no other."""
-    phrases = [phrase_of("area_percent", step) for step in AREA_STEPS_PERCENT]
-    phrases += [phrase_of(name, word) for name in _PHRASES for word in vocabulary(name)]
+    phrases: list[str | None] = []
+    for one in preset.attributes:
+        steps = {"percent": AREA_STEPS_PERCENT, "millimetres": LENGTH_STEPS_MM}.get(one.kind, ())
+        phrases += [phrase_of(preset, one.name, value) for value in (*steps, *one.words)]
     return tuple(dict.fromkeys(phrase for phrase in phrases if phrase is not None))
 
 
@@ -178,17 +239,20 @@ def flip_phrase(phrase: str, horizontally: bool, vertically: bool) -> str:
     return re.sub(r"\b(" + "|".join(swaps) + r")\b", lambda match: swaps[match[0]], phrase)
 
 
-def in_words(attributes: dict[str, Any]) -> str:
+def in_words(attributes: dict[str, Any], preset: Preset) -> str:
     """Write attributes as one sentence for people, ending in the remarks; what cannot be said is left out."""
     if attributes.get("location") == ABSENT:
         sentence = "the target is absent"
     else:
-        phrases = [phrase_of(name, attributes.get(name)) for name in _PHRASES if name != "area_percent"]
-        area = attributes.get("area_percent")
-        if isinstance(area, (int, float)):
-            phrases.insert(1, f"{area:.3g} percent of the image")
-        sentence = (
-            ", ".join(phrase for phrase in phrases if phrase is not None) or "nothing could be assessed"
-        )
+        said = []
+        for name in preset.names:
+            value = attributes.get(name)
+            if name == "area_percent" and isinstance(value, (int, float)):
+                said.append(f"{value:.3g} percent of the image")
+            elif preset[name].kind == "millimetres" and isinstance(value, (int, float)):
+                said.append(f"{value:.3g} mm")
+            elif (phrase := phrase_of(preset, name, value)) is not None:
+                said.append(phrase)
+        sentence = ", ".join(said) or "nothing could be assessed"
     remarks = str(attributes.get("remarks") or "").strip()
     return f"{sentence}. {remarks}".strip()

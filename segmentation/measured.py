@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segmentation.explanation import ABSENT, CANNOT_ASSESS, in_words, schema
+from segmentation.explanation import in_words
+from segmentation.explanation_presets import ABSENT, CANNOT_ASSESS, Preset, load_preset
 from segmentation.images import resize
 
 VERSION = "measured-1"
@@ -254,16 +255,22 @@ _NAMES = (
 )
 
 
-def describe(numbers: Numbers) -> dict[str, Any]:
-    """Put measured numbers into the words of the schema.
+def describe(numbers: Numbers, preset: Preset | None = None) -> dict[str, Any]:
+    """Put measured numbers into the words of a preset (default: the generic one); all else cannot be assessed.
 
     Thresholds were set on the distribution of each number over colonoscopy training images, to tell images apart
     rather than to agree with a reader. Confidence is left open: a measurement has none of its own.
     """
-    attributes = saying(CANNOT_ASSESS)
-    area = numbers["area_percent"]
-    if not area:
-        return attributes
+    preset = preset or load_preset()
+    measured = _words(numbers) if numbers["area_percent"] else {}
+    known = {name: word for name, word in measured.items() if name in preset}
+    return {**preset.saying(CANNOT_ASSESS), **known}
+
+
+def _words(numbers: Numbers) -> dict[str, Any]:
+    """Say everything that can be measured, of a region that is not empty."""
+    area = numbers["area_percent"] or 0.0
+    attributes: dict[str, Any] = {}
     attributes["area_percent"] = round(area, 1)
     components = numbers["components"] or 0.0
     attributes["count"] = "several" if components > 2 else "two" if components == 2 else "one"
@@ -289,14 +296,9 @@ def describe(numbers: Numbers) -> dict[str, Any]:
     return attributes
 
 
-def saying(word: str) -> dict[str, Any]:
-    """Return attributes that all say ``"absent"`` or ``"cannot assess"``, without remarks."""
-    return {name: "" if name == "remarks" else word for name in schema()["required"]}
-
-
-def measured_text(attributes: dict[str, Any]) -> str:
+def measured_text(attributes: dict[str, Any], preset: Preset) -> str:
     """Write attributes as a sentence that says they were measured."""
-    return f"Measured from the gazed region: {in_words(attributes)}"
+    return f"Measured from the gazed region: {in_words(attributes, preset)}"
 
 
 def _step(value: float, limits: tuple[float, ...], words: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from segmentation.explanation import attribute_phrases, load_explanation
+from segmentation.explanation import attribute_phrases, load_explanation, preset_of
 from segmentation.job import RunSpec
 from segmentation.networks import Text
 from segmentation.study import Study
@@ -72,7 +72,7 @@ def _phrases_of(study: Study, image_id: str, spec: RunSpec) -> list[str]:
             continue
         # Several targets share one teacher: its text says which it speaks of.
         prefix = f"{study.target(target_id).name}: " if len(spec.targets) > 1 else ""
-        for attribute, phrase in attribute_phrases(explanation).items():
+        for attribute, phrase in attribute_phrases(explanation, preset_of(explanation, study.folder)).items():
             if spec.text != "area-only" or attribute == "area_percent":
                 phrases.append(prefix + phrase)
     return phrases

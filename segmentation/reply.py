@@ -10,7 +10,7 @@ import re
 import unicodedata
 from typing import Any
 
-from segmentation.explanation import schema, vocabulary
+from segmentation.explanation_presets import Preset
 
 MAX_CHARACTERS = 64 * 1024
 """A reply is read no further than this."""
@@ -29,7 +29,7 @@ def plain_text(text: str, length: int) -> str:
     return cleaned if len(cleaned) <= length else cleaned[: length - 3].rstrip() + "..."
 
 
-def read_reply(text: str) -> tuple[dict[str, Any] | None, str]:
+def read_reply(text: str, preset: Preset) -> tuple[dict[str, Any] | None, str]:
     """Find attributes in a model's answer.
 
     Prose, code fences and thinking around the JSON are passed over; of several objects the last valid one counts.
@@ -42,8 +42,8 @@ def read_reply(text: str) -> tuple[dict[str, Any] | None, str]:
     """
     problem = "there is no JSON object in the answer, or it is cut short"
     for candidate in reversed(_objects(text[:MAX_CHARACTERS])):
-        attributes = _normalised(candidate)
-        problems = check_attributes(attributes)
+        attributes = _normalised(candidate, preset)
+        problems = check_attributes(attributes, preset)
         if not problems:
             return attributes, ""
         if attributes or problem.startswith("there is no"):
@@ -51,26 +51,27 @@ def read_reply(text: str) -> tuple[dict[str, Any] | None, str]:
     return None, problem
 
 
-def check_attributes(attributes: Any) -> list[str]:
-    """Check attributes by the published schema; an empty list is good news."""
+def check_attributes(attributes: Any, preset: Preset) -> list[str]:
+    """Check attributes by the preset's schema; an empty list is good news."""
     # Takes 0.1 s to import, and nothing else needs it.
     import jsonschema
 
-    validator = jsonschema.Draft202012Validator(schema())
+    validator = jsonschema.Draft202012Validator(preset.schema())
     return [
-        _sentence(error)
+        _sentence(error, preset)
         for error in sorted(validator.iter_errors(attributes), key=lambda error: str(error.path))
     ]
 
 
-def _sentence(error: Any) -> str:
+def _sentence(error: Any, preset: Preset) -> str:
     name = str(error.path[0]) if error.path else ""
     if not name:
         return plain_text(str(error.message), 200)
-    words = ", ".join(vocabulary(name))
-    expected = f"one of: {words}" if words else "a text"
-    if "anyOf" in schema()["properties"][name]:
-        expected = f"a number from 0 to 100, or {expected}"
+    attribute = preset[name]
+    expected = f"one of: {', '.join(attribute.words)}" if attribute.words else "a text"
+    number = {"percent": "a number from 0 to 100", "millimetres": "a number of 0 or more"}.get(attribute.kind)
+    if number is not None:
+        expected = f"{number}, or {expected}"
     return f"{name} must be {expected}; not {plain_text(json.dumps(error.instance, ensure_ascii=False), 60)}"
 
 
@@ -94,22 +95,23 @@ def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _normalised(candidate: dict[str, Any]) -> dict[str, Any]:
-    known = schema()["properties"]
+def _normalised(candidate: dict[str, Any], preset: Preset) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     for key, value in candidate.items():
         name = _spelled(key).replace(" ", "_")
-        if name not in known:
+        if name not in preset:
             continue
-        words = vocabulary(name)
-        if name == "remarks" and isinstance(value, str):
+        attribute = preset[name]
+        if attribute.kind == "text" and isinstance(value, str):
             value = plain_text(value, MAX_REMARKS)
         elif isinstance(value, str):
             word = _spelled(value)
-            if word in words:
-                value = word
-            elif name == "area_percent" and (
-                match := re.fullmatch(r"(?:about )?([\d.]{1,8}) ?(?:%|percent)?", word)
+            # A preset's words may have capitals, as classifications do.
+            known = {_spelled(one): one for one in attribute.words}
+            if word in known:
+                value = known[word]
+            elif attribute.kind in ("percent", "millimetres") and (
+                match := re.fullmatch(r"(?:about )?([\d.]{1,8}) ?(?:%|percent|mm)?", word)
             ):
                 value = _number(match[1], value)
         attributes[name] = value

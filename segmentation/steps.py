@@ -33,6 +33,7 @@ from gaze_capture.trackers.screen import KnownScreen
 from gaze_capture.trackers.tracker import Tracker
 from segmentation.annotation_time import store_times
 from segmentation.evaluation import Evaluation, evaluate
+from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import ExplainResult, explain_study
 from segmentation.gaze_gates import Gates, judge_in_study
 from segmentation.gaze_import import GazeReport, import_gaze
@@ -546,9 +547,7 @@ def explain(
     progress: Progress = no_progress,
 ) -> ExplainResult:
     """Describe the gazed region of every pseudo-mask that has no explanation yet."""
-    return explain_study(
-        study, backend=backend, base_url=base_url, model=model, split=split, progress=progress
-    )
+    return explain_study(study, BackendOptions(backend, base_url, model), split=split, progress=progress)
 
 
 # Training and prediction

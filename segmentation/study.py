@@ -562,6 +562,10 @@ class Study:
         """Return where an explanation lies, or would lie."""
         return self.folder / "explanations" / f"{image_id}.{target_id}.json"
 
+    def explanation_history(self, image_id: str, target_id: str) -> Path:
+        """Return the folder of everything that was ever said of a target in an image."""
+        return self.folder / "explanations" / "history" / f"{image_id}.{target_id}"
+
     def explanation_keys(self) -> set[tuple[str, str]]:
         """Return (image id, target id) of all stored explanations."""
         return _keys_in(self.folder / "explanations", ".json")

@@ -20,7 +20,7 @@ import safetensors.numpy
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import sha256_of, write_bytes_atomic, write_json_atomic
-from segmentation.explanation import attribute_phrases, flip_phrase, load_explanation
+from segmentation.explanation import attribute_phrases, flip_phrase, load_explanation, preset_of
 from segmentation.study import Study
 
 Vectors = npt.NDArray[np.float32]
@@ -175,6 +175,6 @@ def embed_study(study: Study, encoder: Encoder | None = None) -> int:
     for image_id, target_id in sorted(study.explanation_keys()):
         explanation = load_explanation(study, image_id, target_id)
         if explanation is not None:
-            for phrase in attribute_phrases(explanation).values():
+            for phrase in attribute_phrases(explanation, preset_of(explanation, study.folder)).values():
                 phrases.update(phrase_when_flipped(phrase, state) for state in range(FLIP_STATES))
     return len(PhraseCache(study.folder, encoder or MiniLM()).encode(sorted(phrases)))

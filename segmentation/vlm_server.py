@@ -13,22 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-import cv2
 import httpx
-import numpy as np
-import numpy.typing as npt
 
 from gaze_capture.errors import UserError
-from segmentation.explanation import schema
-from segmentation.images import resize
+from segmentation.explanation_presets import Preset
 from segmentation.reply import MAX_CHARACTERS, plain_text, read_reply
 
 KEY_VARIABLE = "GAZE_INSIGHT_API_KEY"
 """The environment variable that holds a server's key; it is never stored, logged or shown."""
-PICTURE_SIDE_PX = 1024
-"""Pictures are sent at most this large."""
-CONTOUR_RGB = (0, 255, 255)
-"""Cyan: rare in skin, mucosa and greyscale."""
 
 _Reply = TypeVar("_Reply")
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -127,33 +119,6 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def encode_picture(image: npt.NDArray[np.float32], region: npt.NDArray[np.bool_]) -> bytes:
-    """Make the very picture a server is sent: downscaled, the region's contour drawn, PNG without metadata.
-
-    Parameters
-    ----------
-    image : (H, W, C) 0..1, C = 1 or 3
-    region : (H, W) the broad level; may be empty
-    """
-    height, width = region.shape
-    scale = min(1.0, PICTURE_SIDE_PX / max(height, width))
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    pixels = resize(image, *size)
-    if pixels.shape[2] == 1:
-        # Scanners leave most of a 16-bit range unused: unstretched it would be sent black.
-        low, high = np.percentile(pixels, [0.1, 99.9])
-        pixels = (pixels - low) / max(float(high - low), 1e-6)
-        pixels = np.repeat(pixels, 3, axis=2)
-    picture = np.ascontiguousarray(np.rint(np.clip(pixels[:, :, ::-1], 0, 1) * 255).astype(np.uint8))
-    outline = (resize(region.astype(np.float32), *size) > 0.5).astype(np.uint8)
-    contours, _ = cv2.findContours(outline, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, contours, -1, CONTOUR_RGB[::-1], thickness=max(1, round(max(size) / 400)))
-    ok, data = cv2.imencode(".png", picture)
-    if not ok:
-        raise ValueError("a picture that PNG cannot hold")
-    return data.tobytes()
-
-
 @dataclass
 class ChatServer:
     """A model behind a chat-completions server; remembers which kind of structured output it takes.
@@ -218,8 +183,8 @@ class ChatServer:
         self.model = names[0]
         return self.model
 
-    def ask(self, prompt: str, picture_png: bytes) -> ServerReply:
-        """Ask about one picture and insist on an answer of the schema.
+    def ask(self, prompt: str, picture_png: bytes, preset: Preset) -> ServerReply:
+        """Ask about one picture and insist on an answer of the preset's schema.
 
         Asks for structure the strictest way the server takes (json_schema, json_object, the prompt alone), checks
         the answer itself, and returns it once with what is wrong to be repaired.
@@ -241,8 +206,8 @@ class ChatServer:
                 ],
             }
         ]
-        answer = self._converse(model, messages, image_sha256)
-        attributes, problem = read_reply(answer)
+        answer = self._converse(model, messages, image_sha256, preset)
+        attributes, problem = read_reply(answer, preset)
         if attributes is None:
             messages += [
                 {"role": "assistant", "content": answer[:4000] or "(empty)"},
@@ -251,15 +216,15 @@ class ChatServer:
                     "content": f"That cannot be used: {problem}. Answer again with the one corrected JSON object only.",
                 },
             ]
-            answer = self._converse(model, messages, image_sha256)
-            attributes, problem = read_reply(answer)
+            answer = self._converse(model, messages, image_sha256, preset)
+            attributes, problem = read_reply(answer, preset)
         if attributes is None:
             raise ServerError(
                 f"{plain_text(model, 60)} gave no valid answer, also when asked to repair it: {problem}."
             )
         return ServerReply(attributes, self._without_key(answer))
 
-    def _converse(self, model: str, messages: list[dict[str, Any]], image_sha256: str) -> str:
+    def _converse(self, model: str, messages: list[dict[str, Any]], image_sha256: str, preset: Preset) -> str:
         """Send messages, stepping down the ladder where the server refuses a response format; return the answer."""
         for rung in range(self._rung, len(_LADDER)):
             body: dict[str, Any] = {
@@ -268,7 +233,7 @@ class ChatServer:
                 "temperature": 0,
                 "max_tokens": self.limits.answer_tokens,
                 "stream": False,
-                **_response_format(_LADDER[rung]),
+                **_response_format(_LADDER[rung], preset),
             }
             last = rung == len(_LADDER) - 1
 
@@ -390,9 +355,9 @@ class ChatServer:
         return text.replace(self._key, "***") if self._key else text
 
 
-def _response_format(rung: Ladder) -> dict[str, Any]:
+def _response_format(rung: Ladder, preset: Preset) -> dict[str, Any]:
     if rung == "json_schema":
-        described = {"name": "explanation", "strict": True, "schema": schema()}
+        described = {"name": "explanation", "strict": True, "schema": preset.schema()}
         return {"response_format": {"type": "json_schema", "json_schema": described}}
     return {"response_format": {"type": "json_object"}} if rung == "json_object" else {}
 

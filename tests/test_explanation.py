@@ -14,11 +14,10 @@ import pytest
 
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
+from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import ExplainResult, explain_study
 from segmentation.explanation import (
-    ABSENT,
     AREA_STEPS_PERCENT,
-    CANNOT_ASSESS,
     Explanation,
     all_phrases,
     area_step_percent,
@@ -27,9 +26,8 @@ from segmentation.explanation import (
     in_words,
     load_explanation,
     save_explanation,
-    schema,
-    vocabulary,
 )
+from segmentation.explanation_presets import ABSENT, CANNOT_ASSESS, load_preset, published
 from segmentation.images import read_image
 from segmentation.measured import describe, measure_region
 from segmentation.pseudomask import PseudoMask
@@ -37,6 +35,7 @@ from segmentation.records import StudyImage
 from segmentation.reply import check_attributes, plain_text, read_reply
 from segmentation.study import Study
 
+GENERIC = load_preset()
 GOOD: dict[str, Any] = {
     "location": "upper left",
     "count": "one",
@@ -50,7 +49,7 @@ GOOD: dict[str, Any] = {
     "confidence": "high",
     "remarks": "",
 }
-GRID = [word for word in vocabulary("location") if word not in (ABSENT, CANNOT_ASSESS, "whole image")]
+GRID = [word for word in GENERIC["location"].words if word not in (ABSENT, CANNOT_ASSESS, "whole image")]
 
 
 def make_explanation(**changes: Any) -> Explanation:
@@ -106,26 +105,33 @@ def save_pseudomask(study: Study, image_id: str, mask: Any) -> None:
     )
 
 
+def test_the_generic_preset_sends_the_published_schema_unchanged() -> None:
+    assert GENERIC.schema() == published()
+    assert list(GENERIC.schema()["properties"]) == list(published()["properties"])
+
+
 def test_published_schema_is_valid_and_open_to_strict_servers() -> None:
-    jsonschema.Draft202012Validator.check_schema(schema())
-    assert schema()["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    jsonschema.Draft202012Validator.check_schema(published())
+    assert published()["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     # What strict structured output demands: nothing optional, nothing else.
-    assert schema()["additionalProperties"] is False
-    assert sorted(schema()["required"]) == sorted(schema()["properties"])
+    assert published()["additionalProperties"] is False
+    assert sorted(published()["required"]) == sorted(published()["properties"])
 
 
-@pytest.mark.parametrize("name", [name for name in schema()["properties"] if name != "remarks"])
+@pytest.mark.parametrize("name", [name for name in published()["properties"] if name != "remarks"])
 def test_every_restricted_field_can_be_absent_or_not_assessed(name: str) -> None:
     for word in (ABSENT, CANNOT_ASSESS):
-        assert word in vocabulary(name)
-        assert check_attributes({**GOOD, name: word}) == []
-    assert check_attributes({**GOOD, name: "shiny"}) != []
-    assert check_attributes({key: value for key, value in GOOD.items() if key != name}) != []
+        assert word in GENERIC[name].words
+        assert check_attributes({**GOOD, name: word}, GENERIC) == []
+    assert check_attributes({**GOOD, name: "shiny"}, GENERIC) != []
+    assert check_attributes({key: value for key, value in GOOD.items() if key != name}, GENERIC) != []
 
 
 @pytest.mark.parametrize("area", [-1, 100.5, True, None, [5], float("inf")])
 def test_impossible_areas_are_refused(area: Any) -> None:
-    assert any("area_percent" in problem for problem in check_attributes({**GOOD, "area_percent": area}))
+    assert any(
+        "area_percent" in problem for problem in check_attributes({**GOOD, "area_percent": area}, GENERIC)
+    )
 
 
 def test_stored_and_loaded_again(study: Study) -> None:
@@ -161,24 +167,24 @@ def test_attributes_that_are_no_object_are_damage(study: Study) -> None:
 
 
 def test_one_phrase_for_each_attribute_that_says_something() -> None:
-    phrases = attribute_phrases(make_explanation())
+    phrases = attribute_phrases(make_explanation(), GENERIC)
     assert phrases["location"] == "in the upper left of the image"
     assert phrases["area_percent"] == "covering about 15 percent of the image"
     assert phrases["boundary"] == "sharp boundary"
     assert set(phrases) == set(GOOD) - {"confidence", "remarks"}
     partly = make_explanation(attributes={**GOOD, "colour": ABSENT, "shape": CANNOT_ASSESS})
-    assert set(phrases) - set(attribute_phrases(partly)) == {"colour", "shape"}
-    assert attribute_phrases(make_explanation(attributes={})) == {}
+    assert set(phrases) - set(attribute_phrases(partly, GENERIC)) == {"colour", "shape"}
+    assert attribute_phrases(make_explanation(attributes={}), GENERIC) == {}
 
 
 def test_phrases_are_few_distinct_and_closed_under_flips() -> None:
-    phrases = all_phrases()
+    phrases = all_phrases(GENERIC)
     assert 40 < len(phrases) < 120
     for horizontally in (False, True):
         for vertically in (False, True):
             assert {flip_phrase(phrase, horizontally, vertically) for phrase in phrases} == set(phrases)
     areas = {
-        attribute_phrases(make_explanation(attributes={"area_percent": area}))["area_percent"]
+        attribute_phrases(make_explanation(attributes={"area_percent": area}), GENERIC)["area_percent"]
         for area in np.linspace(0, 100, 2001)
     }
     assert len(areas) == len(AREA_STEPS_PERCENT) and areas <= set(phrases)
@@ -203,7 +209,9 @@ def test_flipped_location_is_measured_in_the_flipped_image(word: str) -> None:
             phrases = []
             for region_seen in (region, region[flips]):
                 attributes = describe(measure_region(image, region_seen))
-                phrases.append(attribute_phrases(make_explanation(attributes=attributes))["location"])
+                phrases.append(
+                    attribute_phrases(make_explanation(attributes=attributes), GENERIC)["location"]
+                )
             assert phrases[1] == flip_phrase(phrases[0], horizontally, vertically)
     assert describe(measure_region(image, region))["location"] == word
 
@@ -215,11 +223,14 @@ def test_flipping_swaps_whole_words_only() -> None:
 
 
 def test_in_words() -> None:
-    said = in_words({**GOOD, "colour": CANNOT_ASSESS, "remarks": "Reflections."})
-    assert said.startswith("in the upper left of the image, 12.5 percent of the image, a single region")
+    said = in_words({**GOOD, "colour": CANNOT_ASSESS, "remarks": "Reflections."}, GENERIC)
+    assert said.startswith("in the upper left of the image, a single region, 12.5 percent of the image")
     assert said.endswith("smooth texture. Reflections.") and "colour" not in said
-    assert in_words({**GOOD, "location": ABSENT}) == "the target is absent."
-    assert in_words(dict.fromkeys(GOOD, CANNOT_ASSESS) | {"remarks": ""}) == "nothing could be assessed."
+    assert in_words({**GOOD, "location": ABSENT}, GENERIC) == "the target is absent."
+    assert (
+        in_words(dict.fromkeys(GOOD, CANNOT_ASSESS) | {"remarks": ""}, GENERIC)
+        == "nothing could be assessed."
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,7 +244,7 @@ def test_in_words() -> None:
     ],
 )
 def test_good_replies_in_bad_wrapping(reply: str) -> None:
-    assert read_reply(reply) == (GOOD, "")
+    assert read_reply(reply, GENERIC) == (GOOD, "")
 
 
 @pytest.mark.parametrize(
@@ -255,14 +266,14 @@ def test_good_replies_in_bad_wrapping(reply: str) -> None:
     ],
 )
 def test_bad_replies_say_what_is_wrong(reply: str, says: str) -> None:
-    attributes, problem = read_reply(reply)
+    attributes, problem = read_reply(reply, GENERIC)
     assert attributes is None
     assert re.search(says, problem), problem
 
 
 def test_remarks_become_one_plain_line() -> None:
     attributes, _ = read_reply(
-        json.dumps({**GOOD, "remarks": "a\u202e\u0007b\n<b>c</b> " + "x" * 9000 + "\ud800"})
+        json.dumps({**GOOD, "remarks": "a\u202e\u0007b\n<b>c</b> " + "x" * 9000 + "\ud800"}), GENERIC
     )
     assert attributes is not None
     assert attributes["remarks"].startswith("a b <b>c</b> xxx") and len(attributes["remarks"]) <= 500
@@ -278,7 +289,7 @@ def test_measured_study(study: Study, image_folder: Path) -> None:
     for image_id in ids:
         explanation = load_explanation(study, image_id, "target")
         assert explanation is not None
-        assert check_attributes(explanation.attributes) == []
+        assert check_attributes(explanation.attributes, GENERIC) == []
         assert explanation.text.startswith("Measured from the gazed region: in the ")
         assert (explanation.backend, explanation.simulated_from) == ("measured", "masks")
         mask = read_image(image_folder / "masks" / f"{image_id}.png")[:, :, 0] > 0.5
@@ -295,7 +306,9 @@ def test_only_what_changed_is_explained_again(study: Study, image_folder: Path) 
     assert load_explanation(study, ids[0], "target") == before
     save_pseudomask(study, ids[0], np.eye(48, 64) > 0)
     study.explanation_path(ids[1], "target").write_text("{torn")
-    assert explain_study(study) == ExplainResult(done=2, skipped=1)
+    assert explain_study(study) == ExplainResult(done=1, skipped=1, reused=1), (
+        "a lost answer is in the history"
+    )
     assert explain_study(study, overwrite=True) == ExplainResult(done=3)
 
 
@@ -321,7 +334,7 @@ def test_images_without_gaze_wait_and_an_empty_region_is_not_described(
     assert explain_study(study) == ExplainResult(done=1, waiting=1)
     explanation = load_explanation(study, ids[1], "target")
     assert explanation is not None and explanation.attributes["location"] == CANNOT_ASSESS
-    assert attribute_phrases(explanation) == {}
+    assert attribute_phrases(explanation, GENERIC) == {}
 
 
 def test_the_annotators_word_that_there_is_no_target_counts(study: Study, image_folder: Path) -> None:
@@ -335,7 +348,7 @@ def test_the_annotators_word_that_there_is_no_target_counts(study: Study, image_
     assert explain_study(study) == ExplainResult(done=1)
     explanation = load_explanation(study, ids[0], "target")
     assert explanation is not None and explanation.attributes["location"] == ABSENT
-    assert check_attributes(explanation.attributes) == []
+    assert check_attributes(explanation.attributes, GENERIC) == []
     # No pseudo-mask is made of a search that found nothing; the image does not wait for one.
     study._pseudomask_path(ids[0], "target").unlink()
     assert explain_study(study) == ExplainResult(skipped=1)
@@ -346,7 +359,7 @@ def test_nothing_to_explain_and_unknown_names_are_told(study: Study, image_folde
         explain_study(study)
     add_gazed_images(study, image_folder)
     with pytest.raises(UserError, match="no backend 'oracle'"):
-        explain_study(study, backend="oracle")
+        explain_study(study, BackendOptions("oracle"))
     with pytest.raises(UserError, match="no images in the split 'test'"):
         explain_study(study, split="test")
 
@@ -366,14 +379,14 @@ def test_full_disk_ends_the_work_and_keeps_what_was_there(
         explain_study(study, overwrite=True)
     monkeypatch.undo()
     assert study.explanation_path(ids[0], "target").read_bytes() == before
-    assert sorted(path.name for path in (study.folder / "explanations").iterdir()) == [
+    assert sorted(path.name for path in (study.folder / "explanations").glob("*.*")) == [
         f"{i}.target.json" for i in ids
     ]
 
 
 def test_reading_explanations_needs_no_validator_and_no_http() -> None:
     code = (
-        "import sys, segmentation.explanation as e; e.all_phrases();"
+        "import sys, segmentation.explanation as e; e.all_phrases(e.load_preset());"
         "assert not {'jsonschema', 'httpx', 'torch'} & set(sys.modules), 'heavy imports'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

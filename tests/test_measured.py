@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from segmentation.explanation import CANNOT_ASSESS, vocabulary
+from segmentation.explanation_presets import CANNOT_ASSESS, load_preset
 from segmentation.images import decode_mask, read_image
 from segmentation.measured import Numbers, describe, grid_word, measure_region, measured_text
 from segmentation.reply import check_attributes
@@ -113,7 +113,7 @@ def test_parts_are_counted_and_specks_are_not() -> None:
     (0.3, 0.8, "lower left"), (0.4, 0.9, "lower centre"), (0.99, 0.99, "lower right"),
 ])  # fmt: skip
 def test_grid(x: float, y: float, word: str) -> None:
-    assert grid_word(x, y) == word and word in vocabulary("location")
+    assert grid_word(x, y) == word and word in load_preset()["location"].words
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_nothing_breaks_it(channels: int, shape: tuple[int, int], kind: str, fla
     numbers = measure_region(image, region)
     json.dumps(numbers, allow_nan=False)
     attributes = describe(numbers)
-    assert check_attributes(attributes) == []
+    assert check_attributes(attributes, load_preset()) == []
     if kind == "empty":
         assert attributes["location"] == CANNOT_ASSESS
     if kind == "whole":
@@ -249,8 +249,12 @@ def test_sizes_that_differ_are_refused() -> None:
 
 
 def test_text_says_that_it_is_measured() -> None:
-    text = measured_text(words(ellipse((200, 200), (30, 30), (20, 20)), (0.8, 0.2, 0.2), (0.5, 0.5, 0.5)))
-    assert text.startswith("Measured from the gazed region: in the upper left of the image, 3.1")
+    text = measured_text(
+        words(ellipse((200, 200), (30, 30), (20, 20)), (0.8, 0.2, 0.2), (0.5, 0.5, 0.5)), load_preset()
+    )
+    assert text.startswith(
+        "Measured from the gazed region: in the upper left of the image, a single region, 3.1"
+    )
 
 
 def test_fast_enough_to_follow_the_gaze() -> None:
@@ -275,7 +279,7 @@ def test_plausible_on_real_images(shared_data: Path) -> None:
         mask = decode_mask(next((folder / "masks").glob(f"{path.stem}.*")))
         numbers = measure_region(read_image(path), mask)
         attributes = describe(numbers)
-        assert check_attributes(attributes) == []
+        assert check_attributes(attributes, load_preset()) == []
         assert attributes["area_percent"] == pytest.approx(100 * mask.mean(), abs=0.051)
         differences.append(numbers["boundary_ratio"] or 0.0)
         assert attributes["colour"] in ("red", "pink", "orange", "brown", "yellow", "white")

@@ -8,6 +8,7 @@ import pytest
 
 from gaze_capture.errors import UserError
 from segmentation.explanation import all_phrases
+from segmentation.explanation_presets import load_preset
 from segmentation.text_encoder import FLIP_STATES, MiniLM, PhraseCache, embed_study, phrase_when_flipped
 from tests.training_helpers import HashEncoder, make_study
 
@@ -93,7 +94,7 @@ def test_location_words_follow_every_flip() -> None:
 
 
 def test_flipping_leads_to_no_new_phrase() -> None:
-    known = set(all_phrases())
+    known = set(all_phrases(load_preset()))
     assert {phrase_when_flipped(phrase, state) for phrase in known for state in range(FLIP_STATES)} == known
 
 

@@ -17,15 +17,18 @@ import numpy as np
 import pytest
 
 from gaze_capture.errors import UserError
+from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import explain_study
-from segmentation.explanation import load_explanation, schema
+from segmentation.explanation import load_explanation
+from segmentation.explanation_presets import load_preset, published
+from segmentation.explanation_settings import ViewSettings
+from segmentation.gaze_view import encode_picture
 from segmentation.study import Study
 from segmentation.vlm_server import (
     KEY_VARIABLE,
     ChatServer,
     ServerError,
     ServerLimits,
-    encode_picture,
     server_url,
 )
 from tests.test_explanation import GOOD, add_gazed_images
@@ -159,7 +162,7 @@ def ask(server: FakeServer, *plays: Play, limits: ServerLimits = LIMITS) -> tupl
     if plays:
         server.plays = list(plays)
     with ChatServer(server.url, "tiny-vlm", limits) as chat:
-        return chat.ask("What is there?", PICTURE).attributes, chat
+        return chat.ask("What is there?", PICTURE, load_preset()).attributes, chat
 
 
 def test_a_well_behaved_server_is_asked_once(server: FakeServer) -> None:
@@ -167,7 +170,7 @@ def test_a_well_behaved_server_is_asked_once(server: FakeServer) -> None:
     assert attributes == GOOD and chat.requests == 1
     path, headers, body = server.asked[0]
     assert path == "/v1/chat/completions" and "Authorization" not in headers
-    assert body["response_format"]["json_schema"]["schema"] == schema(), "the published schema, unchanged"
+    assert body["response_format"]["json_schema"]["schema"] == published(), "the published schema, unchanged"
     assert body["response_format"]["json_schema"]["strict"] is True and body["model"] == "tiny-vlm"
     text, image = body["messages"][0]["content"]
     assert text == {"type": "text", "text": "What is there?"}
@@ -221,9 +224,9 @@ def test_the_ladder_is_stepped_down_once_and_remembered(
 ) -> None:
     server.plays = [only_without(kind)]
     with ChatServer(server.url, "m", LIMITS) as chat:
-        chat.ask("one", PICTURE)
+        chat.ask("one", PICTURE, load_preset())
         assert chat.requests == requests
-        chat.ask("two", PICTURE)
+        chat.ask("two", PICTURE, load_preset())
         assert chat.requests == requests + 1
     assert server.asked[-1][2].get("response_format", {}).get("type") == kind
 
@@ -255,7 +258,7 @@ def test_what_stays_wrong_is_one_sentence(server: FakeServer, play: Play, reques
     server.plays = [play]
     with ChatServer(server.url, "tiny-vlm", LIMITS) as chat:
         with pytest.raises(ServerError, match=says) as caught:
-            chat.ask("What?", PICTURE)
+            chat.ask("What?", PICTURE, load_preset())
         assert chat.requests == requests
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
@@ -267,7 +270,7 @@ def test_a_flood_is_not_taken_in(server: FakeServer) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(ServerError), ChatServer(server.url, "m", LIMITS) as chat:
-            chat.ask("What?", PICTURE)
+            chat.ask("What?", PICTURE, load_preset())
         # The fake server itself holds one block of 1 MiB at a time, in a thread or two.
         assert tracemalloc.get_traced_memory()[1] < 12 << 20
     finally:
@@ -280,7 +283,7 @@ def test_nothing_listens() -> None:
         port = free.getsockname()[1]
     with ChatServer(f"http://127.0.0.1:{port}", "m", LIMITS) as chat:
         with pytest.raises(ServerError, match=f"Nothing answers at 127.0.0.1:{port}") as caught:
-            chat.ask("What?", PICTURE)
+            chat.ask("What?", PICTURE, load_preset())
     assert caught.value.whole_server
 
 
@@ -347,7 +350,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
         say(echo),
         fail(401, json.dumps({"error": {"message": f"Incorrect API key provided: {key}"}})),
     ]
-    result = explain_study(study, backend="openai", base_url=server.url, model="m", limits=LIMITS)
+    result = explain_study(study, BackendOptions("openai", server.url, "m", LIMITS))
     assert all(headers["Authorization"] == f"Bearer {key}" for _, headers, _ in server.asked)
     assert result.done == 1 and "***" in result.failed[0][1]
     assert key not in caplog.text and key not in str(result)
@@ -380,7 +383,7 @@ def test_the_picture_is_small_outlined_and_without_metadata() -> None:
     image = rng.random((600, 2400, 3)).astype(np.float32) * 0.3
     region = np.zeros((600, 2400), dtype=bool)
     region[200:400, 800:1600] = True
-    data = encode_picture(image, region)
+    data = encode_picture(image, region, ViewSettings())
     kinds, position = [], 8
     while position < len(data):
         length = int.from_bytes(data[position : position + 4], "big")
@@ -398,12 +401,15 @@ def test_the_picture_is_small_outlined_and_without_metadata() -> None:
 def test_grey_and_tiny_pictures_can_be_sent() -> None:
     faint = np.linspace(0, 0.02, 40 * 30, dtype=np.float32).reshape(40, 30, 1)
     picture = cv2.imdecode(
-        np.frombuffer(encode_picture(faint, np.zeros((40, 30), bool)), np.uint8), cv2.IMREAD_COLOR
+        np.frombuffer(encode_picture(faint, np.zeros((40, 30), bool), ViewSettings()), np.uint8),
+        cv2.IMREAD_COLOR,
     )
     assert (
         picture is not None and picture.shape == (40, 30, 3) and int(picture.max()) - int(picture.min()) > 250
     )
-    assert encode_picture(np.zeros((1, 1, 3), np.float32), np.ones((1, 1), bool)).startswith(b"\x89PNG")
+    assert encode_picture(np.zeros((1, 1, 3), np.float32), np.ones((1, 1), bool), ViewSettings()).startswith(
+        b"\x89PNG"
+    )
 
 
 def test_a_study_is_explained_and_every_request_leaves_a_line(
@@ -411,7 +417,7 @@ def test_a_study_is_explained_and_every_request_leaves_a_line(
 ) -> None:
     ids = add_gazed_images(study, image_folder)
     server.plays = [say("pardon?"), say(json.dumps({**GOOD, "remarks": "<b>bold</b>"}))]
-    result = explain_study(study, backend="openai", base_url=server.url, limits=LIMITS)
+    result = explain_study(study, BackendOptions("openai", server.url, limits=LIMITS))
     assert (result.done, result.failed) == (3, [])
     assert result.requests == 5 == len(server.asked), "the list of models, a repair, and one for each image"
     lines = [json.loads(line) for line in (study.folder / "audit.jsonl").read_text().splitlines()]
@@ -432,9 +438,9 @@ def test_a_study_is_explained_and_every_request_leaves_a_line(
     assert "The gaze rested once, 0.8 s in all" in explanation.prompt
     assert '"shape": "round" | "oval"' in explanation.prompt and "$" not in explanation.prompt
     assert ids[0] not in explanation.prompt, "file names may hold a patient's"
-    again = explain_study(study, backend="openai", base_url=server.url, model="tiny-vlm", limits=LIMITS)
+    again = explain_study(study, BackendOptions("openai", server.url, "tiny-vlm", LIMITS))
     assert (again.done, again.skipped, again.requests) == (0, 3, 0)
-    other = explain_study(study, backend="openai", base_url=server.url, model="other", limits=LIMITS)
+    other = explain_study(study, BackendOptions("openai", server.url, "other", LIMITS))
     assert other.done == 3
 
 
@@ -443,7 +449,7 @@ def test_a_mute_server_is_not_asked_for_every_image(study: Study, image_folder: 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    result = explain_study(study, backend="openai", base_url=url, model="m", limits=LIMITS)
+    result = explain_study(study, BackendOptions("openai", url, "m", LIMITS))
     assert result.done == 0 and result.requests == 9
     assert [image for image, _ in result.failed] == ids
     assert "Nothing answers" in result.failed[0][1] and result.failed[-1][1].startswith(
@@ -456,14 +462,14 @@ def test_bad_answers_to_one_image_do_not_stop_the_rest(
 ) -> None:
     ids = add_gazed_images(study, image_folder, count=6)
     server.plays = [say("no")] * 8 + [say(json.dumps(GOOD))]
-    result = explain_study(study, backend="openai", base_url=server.url, model="m", limits=LIMITS)
+    result = explain_study(study, BackendOptions("openai", server.url, "m", LIMITS))
     assert (result.done, [image for image, _ in result.failed]) == (2, ids[:4])
 
 
 def test_other_machines_are_refused_before_anything_is_read(study: Study, image_folder: Path) -> None:
     add_gazed_images(study, image_folder)
     with pytest.raises(UserError, match="not this machine"):
-        explain_study(study, backend="openai", base_url="https://api.example.org/v1", model="m")
+        explain_study(study, BackendOptions("openai", "https://api.example.org/v1", "m"))
     assert not (study.folder / "audit.jsonl").exists()
 
 

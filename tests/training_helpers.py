@@ -98,5 +98,5 @@ def make_study(folder: Path, image_folder: Path, *, explained: bool = True) -> S
         assert mask is not None
         study.save_pseudomask(pseudomask_of(image_id, mask, binary_erosion(mask, iterations=3)))
     if explained:
-        assert explain_study(study, backend="measured").done
+        assert explain_study(study).done
     return study

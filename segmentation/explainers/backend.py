@@ -1,0 +1,59 @@
+"""What the engine and the backends agree upon: a question about one image, an answer, and who gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gaze_capture.errors import UserError
+from segmentation.explanation import Cost
+from segmentation.questions import Question
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a backend said."""
+
+    attributes: dict[str, Any]
+    """By the schema of the question's preset."""
+    text: str
+    """The attributes in words, with where they come from."""
+    raw_reply: str
+    numbers: dict[str, float | None] | None = None
+    """What was measured of the region, where the backend did so; else the engine measures."""
+    picture_sha256: str = ""
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question with its answer, or with the reason there is none."""
+
+    question: Question
+    result: Answer | UserError
+
+
+class Backend(Protocol):
+    """A source of explanations; use as a context manager."""
+
+    name: str
+    model: str
+
+    @property
+    def requests(self) -> int:
+        """Requests sent to a server so far."""
+
+    def prompt(self, question: Question) -> str:
+        """Return the words that the question will be asked with; empty where none are."""
+
+    def answers(self, questions: Iterator[Question]) -> Iterator[Answered | None]:
+        """Answer questions in any order, drawing them as they are needed, and never more than are being worked on.
+
+        None says, several times a second, that answers are still awaited: the caller may then close the generator,
+        which abandons at once whatever is on its way.
+        """
+
+    def __enter__(self) -> Backend: ...
+
+    def __exit__(self, *_: object) -> None: ...

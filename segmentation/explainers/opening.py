@@ -1,0 +1,52 @@
+"""From a backend's name and options to the backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gaze_capture.errors import UserError
+from segmentation.explainers.backend import Backend
+from segmentation.explainers.by_measuring import MeasuredBackend
+from segmentation.explainers.by_server import ServerBackend
+from segmentation.study import Study
+from segmentation.vlm_server import ChatServer, ServerLimits
+
+BACKENDS = ("measured", "openai")
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """Which backend explains, and how."""
+
+    name: str = "measured"
+    """One of BACKENDS."""
+    base_url: str | None = None
+    """Of the server, for ``openai``."""
+    model: str | None = None
+    """Of the server; None asks the server, which has to offer exactly one."""
+    limits: ServerLimits = field(default_factory=ServerLimits)
+    """Patience with a server."""
+
+
+def open_backend(study: Study, options: BackendOptions) -> Backend:
+    """Return a backend to be used as a context manager.
+
+    Raises
+    ------
+    UserError
+        If there is no such backend, or it cannot be used here; the sentence says why.
+    """
+    if options.name == "measured":
+        return MeasuredBackend()
+    if options.name == "openai":
+
+        def note(server: str, model: str, image_sha256: str | None) -> None:
+            study.audit("explanation-request", server=server, model=model, image_sha256=image_sha256)
+
+        server = ChatServer(options.base_url, options.model, options.limits, note)
+        try:
+            return ServerBackend(server)
+        except UserError:
+            server.close()
+            raise
+    raise UserError(f"There is no backend {options.name!r}; choose one of: {', '.join(BACKENDS)}.")
