@@ -44,8 +44,11 @@ class ViewSettings:
             raise UserError(f"Gaze can be drawn as {', '.join(DRAWN)}, not {self.drawn!r}.")
         if self.crop_margin is not None and not 0 <= self.crop_margin <= 10:
             raise UserError(f"The margin of the crop should be between 0 and 10, not {self.crop_margin}.")
-        if not 64 <= self.side_px <= 4096:
+        if type(self.side_px) is not int or not 64 <= self.side_px <= 4096:
             raise UserError(f"Pictures should be sent at 64 to 4096 px, not {self.side_px}.")
+        for name in ("fixations_in_words", "mask_text"):
+            if type(getattr(self, name)) is not bool:
+                raise UserError(f"{name} is true or false, not {getattr(self, name)!r}.")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def load_settings(study: Study) -> ExplanationSettings:
     if isinstance(values, dict) and isinstance(values.get("schema"), int) and values["schema"] > SCHEMA:
         raise UserError(f"{path} was written by a newer Gaze Insight; update the program to read it.")
     try:
+        if not isinstance(values["stated"], list):
+            raise TypeError("stated is no list")
         return ExplanationSettings(
             str(values["preset"]), tuple(map(str, values["stated"])), ViewSettings(**values["view"])
         )

@@ -11,13 +11,13 @@ import unicodedata
 from typing import Any
 
 from segmentation.explanation_presets import Preset
+from segmentation.spelling import spelled
 
 MAX_CHARACTERS = 64 * 1024
 """A reply is read no further than this."""
 MAX_REMARKS = 500
 """Longer remarks are cut."""
 _MAX_CANDIDATES = 200
-_SPELLINGS = {"center": "centre", "gray": "grey", "color": "colour"}
 
 
 def plain_text(text: str, length: int) -> str:
@@ -97,17 +97,17 @@ def _refuse(constant: str) -> float:
 
 def _normalised(candidate: dict[str, Any], preset: Preset) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
+    names = {spelled(name): name for name in preset.names}
     for key, value in candidate.items():
-        name = _spelled(key).replace(" ", "_")
-        if name not in preset:
+        if (name := names.get(spelled(key))) is None:
             continue
         attribute = preset[name]
         if attribute.kind == "text" and isinstance(value, str):
             value = plain_text(value, MAX_REMARKS)
         elif isinstance(value, str):
-            word = _spelled(value)
+            word = spelled(value)
             # A preset's words may have capitals, as classifications do.
-            known = {_spelled(one): one for one in attribute.words}
+            known = {spelled(one): one for one in attribute.words}
             if word in known:
                 value = known[word]
             elif attribute.kind in ("percent", "millimetres") and (
@@ -123,10 +123,3 @@ def _number(text: str, otherwise: str) -> float | str:
         return float(text)
     except ValueError:
         return otherwise
-
-
-def _spelled(text: str) -> str:
-    words = " ".join(re.split(r"[\s_-]+", text[:100].strip().casefold()))
-    for american, british in _SPELLINGS.items():
-        words = words.replace(american, british)
-    return words
