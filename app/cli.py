@@ -11,9 +11,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from app import commands, gaze_commands, session_commands
+from app import commands, gaze_commands, preset_commands, session_commands
 from app.commands import Command, Outcome
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
@@ -154,6 +154,19 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} should be at least 1")
     return value
+
+
+def _margin(text: str) -> float | Literal["none"]:
+    try:
+        return "none" if text == "none" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} should be a number such as 0.5, or none") from None
+
+
+def _yes(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"{text} should be yes or no")
+    return text == "yes"
 
 
 DETECTOR_OPTIONS = {
@@ -465,6 +478,39 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server on this machine")
     explain.add_argument("--model", metavar="NAME")
     explain.add_argument("--split", metavar="NAME")
+
+    presets = add(
+        "explanation-presets",
+        preset_commands.explanation_presets,
+        "list what explanations can be asked for; show, check or copy a preset",
+        study=False,
+    )
+    presets.add_argument("study", type=Path, nargs="?", metavar="STUDY", help="whose own presets count, too")
+    preset_action = presets.add_mutually_exclusive_group()
+    preset_action.add_argument("--show", metavar="ID", help="its file, attributes and prompt")
+    preset_action.add_argument("--schema", metavar="ID", help="its JSON schema, with all attributes")
+    preset_action.add_argument("--copy", metavar="ID", help="into the study, to be changed there")
+    preset_action.add_argument(
+        "--check", type=Path, metavar="FILE.json", help="say what is wrong with a preset"
+    )
+    presets.add_argument("--as", dest="new_id", metavar="NEWID", help="the copy's id; default: the same")
+
+    asking = add(
+        "explanation-settings",
+        preset_commands.explanation_settings,
+        "show or change what a study's explanations are asked by, and what a model is shown",
+    )
+    asking.add_argument("--preset", metavar="ID")
+    asking.add_argument(
+        "--stated", nargs="*", metavar="TECHNIQUE", help="such as NBI; without one: nothing is stated"
+    )
+    asking.add_argument("--drawn", choices=("contour", "heatmap", "both", "nothing"), help="of the gaze")
+    asking.add_argument(
+        "--crop", type=_margin, metavar="MARGIN|none", help="around the gazed region, in shares of its size"
+    )
+    asking.add_argument("--fixations-in-words", type=_yes, metavar="yes|no", help="list them in the prompt")
+    asking.add_argument("--side-px", type=_count, metavar="N", help="the picture's largest side")
+    asking.add_argument("--mask-text", type=_yes, metavar="yes|no", help="blank what looks like text")
 
     train = add("train", commands.train, "train teacher and student")
     train.add_argument("--method", choices=("gaze-to-insight", "partial", "supervised"))

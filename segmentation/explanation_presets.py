@@ -1,9 +1,9 @@
 """Presets: which attributes an explanation has for one kind of task, their words, and what a model is asked.
 
 A preset is a JSON file and a prompt beside it (`segmentation.preset_reading` has the rules). Those of the program lie
-in ``resources/explanations``; a study may have its own in its folder ``presets/``, usually a copy that was edited. Every
-preset has the attributes of the published ``resources/explanation.schema.json``, except those it leaves out, and may
-add more.
+in ``resources/explanations``; a study may have its own in its folder ``presets/``, usually a copy that was edited.
+Every preset has the attributes of the published ``resources/explanation.schema.json``, except those it leaves out, and
+may add more.
 """
 
 from __future__ import annotations
@@ -212,6 +212,10 @@ def read_preset(path: Path) -> Preset:
     UserError
         If it is no preset; the sentence names the file, the line and the reason.
     """
+    if not is_preset_id(path.stem):
+        raise UserError(
+            f"{path}: a preset's file name should be lower-case letters, digits, - and _, 60 at most; rename it."
+        )
     return _read_preset(path, _stamp(path), _stamp(path.with_suffix(".md")))
 
 
@@ -247,7 +251,9 @@ def copy_preset(preset_id: str, study_folder: Path, new_id: str | None = None) -
     read_preset(source)
     name = new_id or preset_id
     if not is_preset_id(name):
-        raise UserError(f"{name!r} cannot be a preset's id: use lower-case letters, digits, - and _, 60 at most.")
+        raise UserError(
+            f"{name!r} cannot be a preset's id: use lower-case letters, digits, - and _, 60 at most."
+        )
     target = own_folder(study_folder) / f"{name}.json"
     for path in (target, target.with_suffix(".md")):
         if os.path.lexists(path):
@@ -267,10 +273,6 @@ def parse_preset(text: str, prompt: str, path: Path) -> Preset:
     UserError
         If it is no preset; the sentence names the file, the line and the reason.
     """
-    if not is_preset_id(path.stem):
-        raise UserError(
-            f"{path}: a preset's file name should be lower-case letters, digits, - and _, 60 at most; rename it."
-        )
     values = check_preset(text, path, _base())
     check_prompt(prompt, path.with_suffix(".md"))
     left_out = values.get("leave_out", [])
