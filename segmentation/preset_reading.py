@@ -83,10 +83,12 @@ def read_text(path: Path, *, links: bool = False) -> str:
             )
         data = path.read_bytes()
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}, line {line}: the text is not UTF-8; save it in that encoding.") from None
+    # The same preset, checked out or edited on another system, is the same question.
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def check_prompt(text: str, path: Path) -> None:

@@ -446,6 +446,8 @@ def test_files_that_are_no_text_are_refused(study: Study, own: Path) -> None:
         load_preset("fundus", study.folder)
     own.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
     assert load_preset("fundus", study.folder).title == "Vessels of the fundus"
+    own.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert load_preset("fundus", study.folder).sha256 == parse_preset(GOOD, PROMPT, own).sha256
     own.write_text(GOOD + " " * 300_000, encoding="utf-8")
     with pytest.raises(UserError, match="larger than 256 KB"):
         load_preset("fundus", study.folder)
@@ -624,3 +626,32 @@ def test_damaged_settings_are_refused(study: Study, values: dict[str, Any]) -> N
     path.write_text(json.dumps({"schema": 1, "preset": "polyp", "stated": [], "view": {}, **values}))
     with pytest.raises(UserError, match=re.escape(f"{path} is damaged")):
         load_settings(study)
+
+
+def test_the_documented_example_is_a_good_preset() -> None:
+    text = Path(__file__).parents[1].joinpath("docs", "explanation-presets.md").read_text(encoding="utf-8")
+    found = re.search(r"```json\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    preset = parse_preset(found[1], PROMPT, Path("disc.json"))
+    assert preset.names[-5:] == ("rim", "vessels", "disc_height", "confidence", "remarks")
+    assert preset.techniques == ("red-free",) and "texture" not in preset
+
+
+def test_a_copy_that_was_edited_is_what_images_are_explained_by(study: Study, image_folder: Path) -> None:
+    (image_id,) = add_gazed_images(study, image_folder, count=1)
+    path = copy_preset("polyp", study.folder, "mine")
+    path.write_text(path.read_text(encoding="utf-8").replace('"mucus_cap"', '"mucus_film"'), encoding="utf-8")
+    save_settings(study, ExplanationSettings("mine"))
+    assert explain_study(study).done == 1
+    explanation = load_explanation(study, image_id, study.targets[0].id)
+    assert explanation is not None
+    assert explanation.attributes["mucus_film"] == CANNOT_ASSESS and "mucus_cap" not in explanation.attributes
+    assert (
+        explanation.preset_sha256 == load_preset("mine", study.folder).sha256 != load_preset("polyp").sha256
+    )
+    path.write_text("{", encoding="utf-8")
+    result = explain_study(study, overwrite=True)
+    assert result.done == 0 and [(one, f"{path}, line 1" in why) for one, why in result.failed] == [
+        (image_id, True)
+    ]
+    assert load_explanation(study, image_id, study.targets[0].id) == explanation
