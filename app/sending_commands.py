@@ -62,7 +62,7 @@ def allow_sending(args: argparse.Namespace, progress: Progress) -> Outcome:
     marked = sum(bool(image.burned_in) for image in study.images.values())
     if marked and not question.view.mask_text:
         lines.append(
-            f"{marked} of the study's images are marked for text in their pixels, and it is not blanked in what is sent."
+            f"{marked} of the study's images are marked for text in their pixels, which is sent as it is."
         )
     if not values["encrypted"]:
         lines.append("The connection is not encrypted: whoever is on the way can read it. https would be.")
