@@ -35,7 +35,7 @@ def key_for(origin: str) -> str:
         return ""
     try:
         key = (keyring.get_password(SERVICE, origin) or "").strip()
-    except keyring.errors.KeyringError:
+    except (keyring.errors.KeyringError, RuntimeError, OSError):
         return ""
     return _checked(key, f"The key for {origin} in the keyring")
 
@@ -54,7 +54,7 @@ def store_key(origin: str, key: str) -> None:
     keyring = _keyring()
     try:
         keyring.set_password(SERVICE, origin, key)
-    except keyring.errors.KeyringError as error:
+    except (keyring.errors.KeyringError, RuntimeError, OSError) as error:
         raise _no_keyring(error, key) from None
 
 
@@ -71,7 +71,7 @@ def forget_key(origin: str) -> bool:
         if keyring.get_password(SERVICE, origin) is None:
             return False
         keyring.delete_password(SERVICE, origin)
-    except keyring.errors.KeyringError as error:
+    except (keyring.errors.KeyringError, RuntimeError, OSError) as error:
         raise _no_keyring(error, "") from None
     return True
 

@@ -8,6 +8,7 @@ taken for more of it. Handwriting, logos, and letters as pale as what is behind 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segmentation.images import resize
 from segmentation.readers.burned_in import likely_text
 from segmentation.view_geometry import Box
 
@@ -28,6 +30,8 @@ _MAX_HEIGHT_PX = 64
 _MOST_SHAPES = 4000
 """A picture with more is texture."""
 _ENLARGED_BELOW_PX = 1000
+_MOST_PIXELS = 1 << 22
+"""Larger images are searched shrunk: their letters are larger, too."""
 _NEIGHBOURS = 2
 """Steps from a sure row to what is taken along with it."""
 
@@ -52,14 +56,22 @@ class _Shape:
 
 
 def text_boxes(display: npt.NDArray[np.uint8]) -> tuple[Box, ...]:
-    """Return rectangles of an image that look like text, with a margin; none overlap.
+    """Return rectangles of an image that look like text, with a margin.
 
     Parameters
     ----------
     display : (H, W, 3) RGB as it is displayed
     """
-    display = np.ascontiguousarray(display)
     height, width = display.shape[:2]
+    shrink = max(1.0, (height * width / _MOST_PIXELS) ** 0.5)
+    if shrink > 1:
+        display = resize(display, max(1, round(height / shrink)), max(1, round(width / shrink)))
+        across, down = width / display.shape[1], height / display.shape[0]
+        return tuple(
+            (int(x * across), int(y * down), math.ceil(wide * across) + 1, math.ceil(high * down) + 1)
+            for x, y, wide, high in text_boxes(display)
+        )
+    display = np.ascontiguousarray(display)
     covered = np.zeros((height, width), np.uint8)
     rows = [_Shape(x, y, x + across, y + down, 0.0) for x, y, across, down in likely_text(display)]
     rows += _rows_of(display, 1)
@@ -98,7 +110,8 @@ def _rows_of(display: npt.NDArray[np.uint8], times: int) -> list[_Shape]:
 
 
 def _sure_and_unsure(plane: _Plane, times: int) -> tuple[list[_Shape], list[_Shape]]:
-    sure, unsure = [], []
+    sure: list[_Shape] = []
+    unsure: list[_Shape] = []
     for ground_px in _GROUNDS_PX:
         for row in _in_rows(_letters(plane, ground_px, 5 if times == 1 else 8)):
             whole = _Shape(

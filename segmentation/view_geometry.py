@@ -26,8 +26,8 @@ def box_shown(region: npt.NDArray[np.bool_], view: ViewSettings) -> Box:
     height, width = region.shape
     if view.crop_margin is None or not region.any():
         return 0, 0, width, height
-    x, across = _span(region.any(axis=0), view.crop_margin)
-    y, down = _span(region.any(axis=1), view.crop_margin)
+    x, across = _span(np.logical_or.reduce(region, axis=0), view.crop_margin)
+    y, down = _span(np.logical_or.reduce(region, axis=1), view.crop_margin)
     return x, y, across, down
 
 

@@ -66,7 +66,7 @@ def asked(study: Study, pixels: npt.NDArray[np.uint8], region: Any, **view: Any)
     """Bring an image into a study and ask about it."""
     (study.folder / "images").mkdir(exist_ok=True)
     (study.folder / "images" / "secret-name.png").write_bytes(encode_display(pixels))
-    image = StudyImage("secret-name", "images/secret-name.png", "secret-name.png", "", pixels.shape)  # type: ignore[arg-type]
+    image = StudyImage("secret-name", "images/secret-name.png", "secret-name.png", "", pixels.shape)
     study.add_images([image])
     save_pseudomask(study, image.id, region)
     save_settings(study, ExplanationSettings(view=ViewSettings(**view)))
@@ -81,7 +81,7 @@ def square(height: int = 400, width: int = 400, at: tuple[int, int, int, int] = 
 
 
 def test_contour_heatmap_both_and_nothing_are_what_they_say() -> None:
-    image = mucosa().astype(np.float32) / 255
+    image = (mucosa() / 255).astype(np.float32)
     region = square()
     heat = cv2.GaussianBlur(region.astype(np.float32), (0, 0), 12)
     heat /= heat.max()
@@ -296,3 +296,12 @@ def test_what_is_previewed_is_what_is_sent_byte_for_byte(
         explanation = load_explanation(study, image, "target")
         assert explanation is not None
         assert (explanation.picture_sha256, explanation.prompt) == (preview.picture_sha256, preview.prompt)
+
+
+def test_text_in_a_large_image_is_found_where_it_stands() -> None:
+    pixels = mucosa(2400, 3200)
+    text = written(pixels, "12/07/1961 DOE", 1800, 2000, 1.3)
+    covered = np.zeros(text.shape, bool)
+    for x, y, across, down in text_boxes(pixels):
+        covered[y : y + down, x : x + across] = True
+    assert covered[text].mean() > 0.95 and covered.mean() < 0.02

@@ -46,13 +46,17 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keyring", None)  # As where it is not installed.
 
 
+class Errors(types.ModuleType):
+    class KeyringError(Exception):
+        pass
+
+
 class Ring(types.ModuleType):
     """A keyring in memory, behind the functions of the package `keyring`."""
 
     def __init__(self) -> None:
         super().__init__("keyring")
-        self.errors: Any = types.ModuleType("keyring.errors")
-        self.errors.KeyringError = type("KeyringError", (Exception,), {})
+        self.errors = Errors("keyring.errors")
         self.held: dict[tuple[str, str], str] = {}
         self.broken = ""
 
