@@ -63,15 +63,19 @@ def text_boxes(display: npt.NDArray[np.uint8]) -> tuple[Box, ...]:
     display : (H, W, 3) RGB as it is displayed
     """
     height, width = display.shape[:2]
-    shrink = max(1.0, (height * width / _MOST_PIXELS) ** 0.5)
-    if shrink > 1:
-        display = resize(display, max(1, round(height / shrink)), max(1, round(width / shrink)))
-        across, down = width / display.shape[1], height / display.shape[0]
-        return tuple(
-            (int(x * across), int(y * down), math.ceil(wide * across) + 1, math.ceil(high * down) + 1)
-            for x, y, wide, high in text_boxes(display)
-        )
-    display = np.ascontiguousarray(display)
+    shrink = (height * width / _MOST_PIXELS) ** 0.5
+    if shrink <= 1:
+        return _boxes_in(np.ascontiguousarray(display))
+    small = resize(display, max(1, round(height / shrink)), max(1, round(width / shrink)))
+    across, down = width / small.shape[1], height / small.shape[0]
+    return tuple(
+        (int(x * across), int(y * down), math.ceil(wide * across) + 1, math.ceil(high * down) + 1)
+        for x, y, wide, high in _boxes_in(small)
+    )
+
+
+def _boxes_in(display: npt.NDArray[np.uint8]) -> tuple[Box, ...]:
+    height, width = display.shape[:2]
     covered = np.zeros((height, width), np.uint8)
     rows = [_Shape(x, y, x + across, y + down, 0.0) for x, y, across, down in likely_text(display)]
     rows += _rows_of(display, 1)
