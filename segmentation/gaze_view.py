@@ -19,7 +19,7 @@ CONTOUR_RGB = (0, 255, 255)
 """Cyan: rare in skin, mucosa and greyscale."""
 BLANK_RGB = (128, 128, 128)
 """Grey: neither the black around an endoscope's picture nor anything to describe."""
-_MOST_ALPHA = 0.6
+_MOST_ALPHA = 0.5
 """Where the gaze dwelt longest, the image still shows through."""
 _PERCENTILE_PIXELS = 1 << 20
 
