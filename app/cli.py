@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from app import commands, gaze_commands, preset_commands, session_commands
+from app import commands, gaze_commands, preset_commands, sending_commands, session_commands
 from app.commands import Command, Outcome
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
@@ -511,6 +511,33 @@ def _parser() -> argparse.ArgumentParser:
     asking.add_argument("--fixations-in-words", type=_yes, metavar="yes|no", help="list them in the prompt")
     asking.add_argument("--side-px", type=_count, metavar="N", help="the picture's largest side")
     asking.add_argument("--mask-text", type=_yes, metavar="yes|no", help="blank what looks like text")
+    sending = add(
+        "allow-sending",
+        sending_commands.allow_sending,
+        "show what would leave for a server on another machine, and allow it",
+    )
+    sending.add_argument("--base-url", required=True, metavar="URL", help="of the server")
+    sending.add_argument(
+        "--image", metavar="ID", help="the example to show; default: the first that has gaze"
+    )
+    sending.add_argument("--target", metavar="ID", help="default: the first that has gaze")
+    sending.add_argument(
+        "--preview", type=Path, metavar="DIR", help="write the very picture and words that would leave"
+    )
+    sending.add_argument("--annotator", type=_annotator, metavar="A", help="default: the user's name")
+    sending.add_argument("--download", action="store_true", help="allow fetching models; nothing leaves")
+    said = sending.add_mutually_exclusive_group()
+    said.add_argument("--yes", action="store_true", help="allow it; without, it is only shown")
+    said.add_argument("--withdraw", action="store_true", help="nothing more may be sent there")
+
+    key = add(
+        "server-key",
+        sending_commands.server_key,
+        "keep a server's key in the system's keyring; it is typed in, or read from stdin",
+        study=False,
+    )
+    key.add_argument("--base-url", required=True, metavar="URL", help="of the server, and of no other")
+    key.add_argument("--forget", action="store_true", help="take it out of the keyring")
 
     train = add("train", commands.train, "train teacher and student")
     train.add_argument("--method", choices=("gaze-to-insight", "partial", "supervised"))

@@ -19,6 +19,8 @@ from segmentation.pseudomask import PseudoMask
 from segmentation.records import StudyImage, Target
 from segmentation.reply import plain_text
 from segmentation.study import Study
+from segmentation.text_masking import text_boxes
+from segmentation.view_geometry import Box, box_shown
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,32 @@ class Question:
         for values in (mask.heatmap, mask.xy_px, mask.duration_ms):
             digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()
+
+    @functools.cached_property
+    def box(self) -> Box:
+        """The part of the image that is shown."""
+        return box_shown(self.region, self.view)
+
+    @functools.cached_property
+    def blanked(self) -> tuple[Box, ...]:
+        """Rectangles of the image that are filled in the picture, because they look like text.
+
+        Raises
+        ------
+        UserError
+            If text is to be blanked, the image is marked for it, and none was found: the picture cannot be made as
+            the study wants it. Or if the image cannot be read.
+        """
+        if not self.view.mask_text:
+            return ()
+        boxes = text_boxes(self.study.shown(self.image))
+        if self.image.burned_in and not boxes:
+            raise UserError(
+                f"{self.image.id} is marked for text in its pixels ({self.image.burned_in}), but none was found to "
+                f"blank; look at it and blank it, or say that there is none, with: gaze-insight blank "
+                f"{self.study.folder} {self.image.id}"
+            )
+        return boxes
 
     def pixels(self) -> npt.NDArray[np.float32]:
         """Read the image (H, W, C) in 0..1.
@@ -91,10 +119,78 @@ def build_prompt(question: Question) -> str:
 
 
 def drawn_in_words(question: Question) -> str:
-    """Say what is drawn into the picture, and what of the image it shows."""
-    if not question.region.any():
+    """Say what is drawn into the picture, which part of the image it is, and what was blanked.
+
+    Location and area are asked of the whole image, also where the picture is a part of it: that is what they are
+    checked against and what the other words (fixations, earlier explanations) refer to. The model is told where the
+    picture lies in the image, and how to convert.
+    """
+    said = [_gaze_drawn(question)]
+    if question.box != (0, 0, question.region.shape[1], question.region.shape[0]):
+        said.append(_crop_in_words(question))
+    if question.view.mask_text:
+        said.append(blanked_in_words(question))
+    return " ".join(filter(None, said))
+
+
+def _gaze_drawn(question: Question) -> str:
+    drawn = question.view.drawn
+    if drawn == "nothing":
+        return "Nothing is drawn into the picture."
+    said = []
+    if drawn in ("heatmap", "both") and question.pseudomask.heatmap.max(initial=0) > 0:
+        said.append(
+            "A translucent overlay shows how long the gaze dwelt where: purple for a short time, green for longer, "
+            "yellow for the longest. These colours are not the tissue's."
+        )
+    if drawn in ("contour", "both") and question.region.any():
+        said.append("A cyan contour in the picture encloses where the gaze dwelt.")
+    return " ".join(said)
+
+
+def _crop_in_words(question: Question) -> str:
+    x, y, across, down = question.box
+    height, width = question.region.shape
+    left, top, share_x, share_y = x / width, y / height, across / width, down / height
+    return (
+        f"The picture is a part of the image: it spans {left:.0%} to {left + share_x:.0%} of the whole image's width, "
+        f"from the left, and {top:.0%} to {top + share_y:.0%} of its height, from the top, and so covers "
+        f"{share_x * share_y:.2%} of its area. Places and shares of area, above and in your answer, are those of the "
+        f"whole image: what fills half of this picture fills {share_x * share_y / 2:.2%} of the image."
+    )
+
+
+def blanked_in_words(question: Question) -> str:
+    """Say what was blanked in the picture, and how much of the gazed region that hides; nothing where nothing was."""
+    boxes = [box for box in question.blanked if _overlaps(box, question.box)]
+    if not boxes:
         return ""
-    return "A cyan contour in the picture encloses where the gaze dwelt."
+    count = "One rectangle" if len(boxes) == 1 else f"{len(boxes)} rectangles"
+    verb = "was" if len(boxes) == 1 else "were"
+    said = (
+        f"{count} of the picture {verb} filled with grey to hide what looks like text; do not describe them."
+    )
+    if share := blanked_share(question):
+        said += f" They hide {max(share, 0.001):.1%} of the region that was looked at."
+    return said
+
+
+def blanked_share(question: Question) -> float:
+    """Return how much of the broad level is blanked, 0..1."""
+    covered = np.zeros_like(question.region)
+    for x, y, width, height in question.blanked:
+        covered[y : y + height, x : x + width] = True
+    size = int(question.region.sum())
+    return int((covered & question.region).sum()) / size if size else 0.0
+
+
+def _overlaps(one: Box, other: Box) -> bool:
+    return (
+        one[0] < other[0] + other[2]
+        and other[0] < one[0] + one[2]
+        and one[1] < other[1] + other[3]
+        and other[1] < one[1] + one[3]
+    )
 
 
 def vocabulary_in_words(preset: Preset) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ipaddress
 import json
-import os
 import random
 import time
 from collections.abc import Callable
@@ -17,10 +15,9 @@ import httpx
 
 from gaze_capture.errors import UserError
 from segmentation.explanation_presets import Preset
+from segmentation.hosts import is_loopback, origin
 from segmentation.reply import MAX_CHARACTERS, plain_text, read_reply
-
-KEY_VARIABLE = "GAZE_INSIGHT_API_KEY"
-"""The environment variable that holds a server's key; it is never stored, logged or shown."""
+from segmentation.server_keys import KEY_VARIABLE, key_for
 
 _Reply = TypeVar("_Reply")
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -82,14 +79,11 @@ def server_url(base_url: str | None) -> httpx.URL:
     Raises
     ------
     UserError
-        If it is no address, or one outside this machine: images leave it only with consent, which this version
-        cannot yet ask for.
+        If it is no address.
     """
     example = "for example http://127.0.0.1:11434/v1 (Ollama) or http://127.0.0.1:1234/v1 (LM Studio)"
     if not base_url:
-        raise UserError(
-            f"The openai backend needs the address of a server on this machine: --base-url, {example}."
-        )
+        raise UserError(f"The openai backend needs the address of a server: --base-url, {example}.")
     shown = plain_text(base_url, 100)
     try:
         url = httpx.URL(base_url.strip())
@@ -101,22 +95,8 @@ def server_url(base_url: str | None) -> httpx.URL:
         )
     if url.scheme not in ("http", "https") or not url.host:
         raise UserError(f"{shown!r} is no server address; give one like {example}.")
-    if not _is_loopback(url.host):
-        raise UserError(
-            f"{plain_text(url.host, 80)} is not this machine: images are only sent to a server at 127.0.0.1 "
-            "or localhost."
-        )
     path = url.path.rstrip("/").removesuffix("/chat/completions")
     return url.copy_with(path=path or "/v1", fragment=None)
-
-
-def _is_loopback(host: str) -> bool:
-    if host.rstrip(".").lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass
@@ -133,12 +113,14 @@ class ChatServer:
     on_request: Callable[[str, str, str | None], None] = lambda server, model, image_sha256: None
     """Told of every request before it leaves: server, model, hash of the picture (None where none is sent)."""
     requests: int = 0
+    permitted: str | None = None
+    """The one other machine (scheme, host, port, as `hosts.origin` writes it) that may be asked; None: none."""
 
     def __post_init__(self) -> None:
         self.url = server_url(self.base_url)
-        self._key = os.environ.get(KEY_VARIABLE, "").strip()
-        if not (self._key.isascii() and self._key.isprintable()):
-            raise UserError(f"The key in {KEY_VARIABLE} holds characters that no key has; set it again.")
+        self._check_host(self.url)
+        self._key_origin = origin(self.url)
+        self._key = key_for(self._key_origin)
         self._rung = 0
         # Neither proxies nor .netrc from the environment: pixels go to this address and nowhere else.
         self._client = httpx.Client(
@@ -162,6 +144,12 @@ class ChatServer:
     def server(self) -> str:
         """Host and port, for people and the audit log."""
         return self.url.netloc.decode("ascii")
+
+    def _check_host(self, url: httpx.URL) -> None:
+        if not is_loopback(url.host) and origin(url) != self.permitted:
+            raise UserError(
+                f"{plain_text(url.host, 80)} is not this machine, and nobody has allowed to send anything there."
+            )
 
     def find_model(self) -> str:
         """Return the model's name, asking the server where none was given.
@@ -289,10 +277,12 @@ class ChatServer:
         format_negotiable: bool = False,
     ) -> Any:
         """Send one request and return the decoded JSON, or raise ServerError with the reason."""
+        url = self.url.copy_with(path=self.url.path + path)
+        self._check_host(url)
         self.requests += 1
         self.on_request(self.server, self.model or "", image_sha256)
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        url = self.url.copy_with(path=self.url.path + path)
+        own_key = self._key if origin(url) == self._key_origin else ""
+        headers = {"Authorization": f"Bearer {own_key}"} if own_key else {}
         deadline = time.monotonic() + self.limits.timeout_s
         data = bytearray()
         try:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The keyring of whoever runs the tests is left alone.
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
 os.environ["LSLAPICFG"] = str(Path(__file__).with_name("lsl_api.cfg"))
 
 from typing import TYPE_CHECKING

@@ -23,9 +23,9 @@ from segmentation.explanation import load_explanation
 from segmentation.explanation_presets import load_preset, published
 from segmentation.explanation_settings import ViewSettings
 from segmentation.gaze_view import encode_picture
+from segmentation.server_keys import KEY_VARIABLE
 from segmentation.study import Study
 from segmentation.vlm_server import (
-    KEY_VARIABLE,
     ChatServer,
     ServerError,
     ServerLimits,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 
 from gaze_capture.errors import UserError
 from segmentation.explainers.backend import Answer, Answered
 from segmentation.explanation import Cost, in_words
-from segmentation.gaze_view import encode_view
+from segmentation.gaze_view import shown
 from segmentation.questions import Question, build_prompt
 from segmentation.reply import plain_text
 from segmentation.vlm_server import ChatServer
@@ -49,14 +48,14 @@ class ServerBackend:
 
     def _ask(self, question: Question) -> Answer:
         begun, before = time.monotonic(), self._server.requests
-        picture = encode_view(question)
-        reply = self._server.ask(build_prompt(question), picture, question.preset)
+        seen = shown(question)
+        reply = self._server.ask(seen.prompt, seen.picture_png, question.preset)
         text = f"Described by {plain_text(self.model, 80)}: {in_words(reply.attributes, question.preset)}"
         cost = Cost(time.monotonic() - begun, self._server.requests - before)
         return Answer(
             reply.attributes,
             text,
             reply.raw,
-            picture_sha256=hashlib.sha256(picture).hexdigest(),
+            picture_sha256=seen.picture_sha256,
             cost=cost,
         )

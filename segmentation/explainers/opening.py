@@ -8,6 +8,8 @@ from gaze_capture.errors import UserError
 from segmentation.explainers.backend import Backend
 from segmentation.explainers.by_measuring import MeasuredBackend
 from segmentation.explainers.by_server import ServerBackend
+from segmentation.explainers.permitted import PermittedBackend
+from segmentation.sending import check_may_send, host_of, needs_permission, still_allowed
 from segmentation.study import Study
 from segmentation.vlm_server import ChatServer, ServerLimits
 
@@ -39,13 +41,19 @@ def open_backend(study: Study, options: BackendOptions) -> Backend:
     if options.name == "measured":
         return MeasuredBackend()
     if options.name == "openai":
+        check_may_send(study, options.base_url)
+        remote = needs_permission(options.base_url)
 
         def note(server: str, model: str, image_sha256: str | None) -> None:
+            if remote and not still_allowed(study, options.base_url):
+                raise UserError(f"The permission to send images of this study to {server} was withdrawn.")
             study.audit("explanation-request", server=server, model=model, image_sha256=image_sha256)
 
-        server = ChatServer(options.base_url, options.model, options.limits, note)
+        permitted = host_of(options.base_url) if remote else None
+        server = ChatServer(options.base_url, options.model, options.limits, note, permitted=permitted)
         try:
-            return ServerBackend(server)
+            backend = ServerBackend(server)
+            return PermittedBackend(backend, options.base_url) if remote else backend
         except UserError:
             server.close()
             raise
