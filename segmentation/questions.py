@@ -55,6 +55,11 @@ class Question:
             digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()
 
+    @functools.cached_property
+    def prompt(self) -> str:
+        """The words that a model is asked with."""
+        return build_prompt(self)
+
     def pixels(self) -> npt.NDArray[np.float32]:
         """Read the image (H, W, C) in 0..1.
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import email.utils
 import hashlib
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from segmentation.explanation import load_explanation
 from segmentation.explanation_presets import load_preset, published
 from segmentation.explanation_settings import ViewSettings
 from segmentation.gaze_view import encode_picture
+from segmentation.server_connection import _seconds_in
 from segmentation.study import Study
 from segmentation.vlm_server import (
     KEY_VARIABLE,
@@ -33,7 +37,9 @@ from segmentation.vlm_server import (
 )
 from tests.test_explanation import GOOD, add_gazed_images
 
-LIMITS = ServerLimits(timeout_s=0.6, connect_s=0.5, reply_bytes=200_000, backoff_s=0.01, longest_pause_s=0.05)
+LIMITS = ServerLimits(
+    timeout_s=0.6, connect_s=0.5, reply_bytes=200_000, backoff_s=0.01, longest_pause_s=0.05, patience_s=0.3
+)
 PICTURE = b"\x89PNG not looked at"
 
 Play = Callable[["Handler", dict[str, Any]], None]
@@ -56,7 +62,9 @@ class Handler(BaseHTTPRequestHandler):
         (plays.pop(0) if len(plays) > 1 else plays[0])(self, body)
 
     def send(self, status: int, text: str, kind: str = "application/json", **headers: str) -> None:
-        data = text.encode()
+        self.send_bytes(status, text.encode(), kind, **headers)
+
+    def send_bytes(self, status: int, data: bytes, kind: str = "application/json", **headers: str) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
@@ -89,10 +97,15 @@ class FakeServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
 
+def answer(content: Any, finish_reason: str = "stop", **message: Any) -> dict[str, Any]:
+    return {
+        "choices": [{"message": {"content": content, **message}, "finish_reason": finish_reason}],
+        "usage": {"prompt_tokens": 900, "completion_tokens": 50},
+    }
+
+
 def say(content: Any) -> Play:
-    return lambda handler, body: handler.send(
-        200, json.dumps({"choices": [{"message": {"content": content}}]})
-    )
+    return lambda handler, body: handler.send(200, json.dumps(answer(content)))
 
 
 def fail(status: int, text: str = '{"error": {"message": "no luck"}}', **headers: str) -> Play:
@@ -194,6 +207,12 @@ def test_a_well_behaved_server_is_asked_once(server: FakeServer) -> None:
         say(json.dumps({**GOOD, "shape": "<img src=http://127.0.0.1/x>"})),
         say(json.dumps({**GOOD, "area_percent": "huge"})),
         say(""),
+        say("<think>" + json.dumps(GOOD) + "</think> I would rather not."),
+        lambda handler, body: handler.send(200, json.dumps(answer("{", finish_reason="length"))),
+        lambda handler, body: handler.send(200, json.dumps(answer(None, refusal="I cannot help with that."))),
+        lambda handler, body: handler.send(200, "x\x9c", Content_Encoding="gzip"),
+        lambda handler, body: handler.send_bytes(200, "é".encode("latin-1")),
+        fail(503, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), fail(429, Retry_After="soon"),
     ],
 )  # fmt: skip
 def test_one_misbehaviour_is_got_over(server: FakeServer, play: Play) -> None:
@@ -231,6 +250,110 @@ def test_the_ladder_is_stepped_down_once_and_remembered(
     assert server.asked[-1][2].get("response_format", {}).get("type") == kind
 
 
+def test_a_refusal_that_names_no_format_is_a_rule_the_second_time_only(server: FakeServer) -> None:
+    good, bad = say(json.dumps(GOOD)), fail(400)
+    server.plays = [bad, good, good, bad, good, bad, good, good]
+    kinds = []
+    with ChatServer(server.url, "m", LIMITS) as chat:
+        for _ in range(5):
+            chat.ask("What?", PICTURE, load_preset())
+        for _, _, body in server.asked:
+            kinds.append(body.get("response_format", {}).get("type"))
+    once, ladder = ["json_schema"], ["json_schema", "json_object"]
+    assert kinds == [*ladder, *once, *ladder, *ladder, "json_object"]
+
+
+def test_what_a_cloud_calls_things_is_learnt(server: FakeServer) -> None:
+    def play(handler: Handler, body: dict[str, Any]) -> None:
+        if "max_tokens" in body:
+            text = "Unsupported parameter: 'max_tokens' is not supported; use 'max_completion_tokens'."
+            fail(400, json.dumps({"error": {"message": text}}))(handler, body)
+        elif "temperature" in body:
+            fail(400, '{"error": {"message": "temperature does not support 0"}}')(handler, body)
+        else:
+            say(json.dumps(GOOD))(handler, body)
+
+    server.plays = [play]
+    with ChatServer(server.url, "m", LIMITS) as chat:
+        chat.ask("one", PICTURE, load_preset())
+        assert chat.requests == 3
+        chat.ask("two", PICTURE, load_preset())
+        assert chat.requests == 4
+    assert server.asked[-1][2]["response_format"]["type"] == "json_schema", "nothing else was given up"
+    assert server.asked[-1][2]["max_completion_tokens"] == LIMITS.answer_tokens
+
+
+def test_an_answer_cut_short_is_asked_for_again_with_more_tokens(server: FakeServer) -> None:
+    def play(handler: Handler, body: dict[str, Any]) -> None:
+        if body["max_tokens"] == LIMITS.answer_tokens:
+            handler.send(200, json.dumps(answer("", "length", reasoning_content=json.dumps(GOOD))))
+        else:
+            say("<think>{} no</think>" + json.dumps(GOOD))(handler, body)
+
+    server.plays = [play]
+    with ChatServer(server.url, "m", LIMITS) as chat:
+        assert chat.ask("one", PICTURE, load_preset()).attributes == GOOD
+        assert chat.requests == 2 and len(server.asked[1][2]["messages"]) == 1, (
+            "asked afresh, nothing to repair"
+        )
+        chat.ask("two", PICTURE, load_preset())
+        assert chat.requests == 3, "what it takes is remembered"
+    server.plays = [lambda handler, body: handler.send(200, json.dumps(answer("{", "length")))]
+    with (
+        ChatServer(server.url, "m", LIMITS) as chat,
+        pytest.raises(ServerError, match="no end within 4096 tokens"),
+    ):
+        chat.ask("What?", PICTURE, load_preset())
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("2", 2), ("0.5", 0.5), ("soon", None), ("", None), ("-3", None), ("9" * 400, None), ("Wed, 99 Oct", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+    ],
+)  # fmt: skip
+def test_how_long_a_server_asks_to_be_left_alone(header: str, seconds: float | None) -> None:
+    assert _seconds_in(header) == seconds
+
+
+def test_a_time_of_day_to_come_back_at() -> None:
+    later = email.utils.format_datetime(datetime.now(timezone.utc) + timedelta(seconds=60), usegmt=True)
+    seconds = _seconds_in(later)
+    assert seconds is not None and 50 < seconds <= 60
+
+
+def test_a_server_that_stays_busy_is_left_alone_in_the_end(server: FakeServer) -> None:
+    server.plays = [fail(429)]
+    with ChatServer(server.url, "m", LIMITS) as chat:
+        with pytest.raises(ServerError, match="error 429: no luck") as caught:
+            chat.ask("What?", PICTURE, load_preset())
+        assert caught.value.whole_server and 5 <= chat.requests <= 12
+
+
+def test_whoever_waits_for_a_hanging_server_can_walk_away(server: FakeServer) -> None:
+    server.plays = [hang]
+    patient = dataclasses.replace(LIMITS, timeout_s=60)
+
+    def walk_away() -> None:
+        if server.asked:
+            raise InterruptedError
+
+    before = threading.active_count()
+    with ChatServer(server.url, "m", patient) as chat, pytest.raises(InterruptedError):
+        chat.ask("What?", PICTURE, load_preset(), walk_away)
+    assert "vlm-server" not in [thread.name for thread in threading.enumerate()]
+    assert threading.active_count() <= before + 1, "the server's own, which still hangs"
+
+
+def test_a_model_without_eyes_is_the_whole_servers_matter(server: FakeServer) -> None:
+    text = "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+    server.plays = [fail(500, json.dumps({"error": {"message": text}}))]
+    with ChatServer(server.url, "m", LIMITS) as chat, pytest.raises(ServerError, match="mmproj") as caught:
+        chat.ask("What?", PICTURE, load_preset())
+    assert caught.value.takes_no_pictures and caught.value.whole_server
+
+
 def test_repair_tells_the_model_what_was_wrong(server: FakeServer) -> None:
     ask(server, say(json.dumps({**GOOD, "shape": "blobby"})), say(json.dumps(GOOD)))
     messages = server.asked[1][2]["messages"]
@@ -243,10 +366,10 @@ def test_repair_tells_the_model_what_was_wrong(server: FakeServer) -> None:
     ("play", "requests", "says"),
     [
         (fail(500), 3, "error 500: no luck"),
-        (fail(404), 3, r"no such address or model \(404\)"),
-        (fail(401), 3, rf"refuses the key \(401\); set {KEY_VARIABLE}"),
+        (fail(404), 2, r"no such address or model \(404\)"),
+        (fail(401), 2, rf"refuses the key \(401\); set {KEY_VARIABLE}"),
         (fail(400), 5, "error 400"),
-        (fail(302, Location="http://example.org/"), 3, "points to another address"),
+        (fail(302, Location="http://example.org/"), 2, "points to another address"),
         (hang, 2, "did not answer within 0.6 s"),
         (drip, 2, "did not finish within 0.6 s"),
         (flood, 3, "more than 200000 bytes"),
@@ -449,7 +572,7 @@ def test_a_mute_server_is_not_asked_for_every_image(study: Study, image_folder: 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    result = explain_study(study, BackendOptions("openai", url, "m", LIMITS))
+    result = explain_study(study, BackendOptions("openai", url, "m", LIMITS, concurrency=1))
     assert result.done == 0 and result.requests == 9
     assert [image for image, _ in result.failed] == ids
     assert "Nothing answers" in result.failed[0][1] and result.failed[-1][1].startswith(
@@ -475,5 +598,6 @@ def test_other_machines_are_refused_before_anything_is_read(study: Study, image_
 
 def test_client_follows_nothing_and_trusts_no_environment() -> None:
     with ChatServer("http://127.0.0.1:1", "m") as chat:
-        assert isinstance(chat._client, httpx.Client)
-        assert chat._client.follow_redirects is False and chat._client.trust_env is False
+        assert isinstance(chat.connection.client, httpx.AsyncClient)
+        client = chat.connection.client
+        assert client.follow_redirects is False and client.trust_env is False

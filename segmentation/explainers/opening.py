@@ -8,8 +8,9 @@ from gaze_capture.errors import UserError
 from segmentation.explainers.backend import Backend
 from segmentation.explainers.by_measuring import MeasuredBackend
 from segmentation.explainers.by_server import ServerBackend
+from segmentation.server_connection import ServerLimits, Waiting
 from segmentation.study import Study
-from segmentation.vlm_server import ChatServer, ServerLimits
+from segmentation.vlm_server import ChatServer
 
 BACKENDS = ("measured", "openai")
 
@@ -26,10 +27,16 @@ class BackendOptions:
     """Of the server; None asks the server, which has to offer exactly one."""
     limits: ServerLimits = field(default_factory=ServerLimits)
     """Patience with a server."""
+    concurrency: int = 2
+    """Questions asked of a server at once, 1..16."""
+    price_per_million: tuple[float, float] | None = None
+    """What a million tokens cost that go to the server, and that come from it; None where nothing is paid."""
 
 
-def open_backend(study: Study, options: BackendOptions) -> Backend:
+def open_backend(study: Study, options: BackendOptions, waiting: Waiting = lambda: None) -> Backend:
     """Return a backend to be used as a context manager.
+
+    `waiting` is called several times a second while a server is awaited; what it raises abandons the opening.
 
     Raises
     ------
@@ -45,8 +52,8 @@ def open_backend(study: Study, options: BackendOptions) -> Backend:
 
         server = ChatServer(options.base_url, options.model, options.limits, note)
         try:
-            return ServerBackend(server)
-        except UserError:
+            return ServerBackend(server, options.concurrency, waiting)
+        except BaseException:
             server.close()
             raise
     raise UserError(f"There is no backend {options.name!r}; choose one of: {', '.join(BACKENDS)}.")
