@@ -220,18 +220,16 @@ class ChatServer:
         said = await self.converse(messages, schema, image_sha256, spent, tokens)
         attributes, problem = read_reply(said.text, preset)
         if attributes is None and said.cut_short:
-            if tokens == self.limits.answer_tokens:
-                tokens *= _MORE_TOKENS
-                said = await self.converse(messages, schema, image_sha256, spent, tokens)
-                attributes, problem = read_reply(said.text, preset)
-                if attributes is not None:
-                    # A model that thinks aloud does so each time.
-                    self._tokens = tokens
+            tokens *= _MORE_TOKENS
+            said = await self.converse(messages, schema, image_sha256, spent, tokens)
+            attributes, problem = read_reply(said.text, preset)
             if attributes is None and said.cut_short:
                 raise ServerError(
                     f"{plain_text(self._name, 60)} came to no end within {tokens} tokens; "
                     "a model that thinks less may do better."
                 )
+            # A model that thinks aloud does so each time.
+            self._tokens = min(tokens, self.limits.answer_tokens * _MORE_TOKENS)
         if attributes is None:
             messages = [
                 *messages,

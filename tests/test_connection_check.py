@@ -3,11 +3,14 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,7 +22,7 @@ from gaze_capture.errors import UserError
 from segmentation.connection_check import ConnectionReport, check_connection, disc
 from segmentation.server_presets import SERVER_PRESETS, server_preset
 from segmentation.vlm_server import KEY_VARIABLE
-from tests.test_vlm_server import (
+from tests.chat_server import (
     LIMITS,
     FakeServer,
     Handler,
@@ -27,11 +30,16 @@ from tests.test_vlm_server import (
     drop,
     fail,
     hang,
-    no_key,  # noqa: F401
     only_without,
     say,
-    server,  # noqa: F401
 )
+
+pytestmark = pytest.mark.usefixtures("no_key")
+
+
+@pytest.fixture
+def server(chat_server: FakeServer) -> FakeServer:
+    return chat_server
 
 
 def see(handler: Handler, body: dict[str, Any]) -> None:
@@ -122,26 +130,18 @@ def test_an_unknown_model_is_told_with_those_there_are(server: FakeServer) -> No
 
 @contextmanager
 def listing(play: Play) -> Iterator[None]:
+    """Answer in this way where the list of models is asked for."""
     real = Handler.do_GET
 
     def do_get(self: Handler) -> None:
         self.server.asked.append((self.path, {}, {}))
-        if self.path == "/v1/models" and play is not good_under_v1:
-            play(self, {})
-        elif play is good_under_v1:
-            fail(404)(self, {})
-        else:
-            play(self, {})
+        play(self, {})
 
     Handler.do_GET = do_get  # type: ignore[method-assign]
     try:
         yield
     finally:
         Handler.do_GET = real  # type: ignore[method-assign]
-
-
-def good_under_v1(handler: Handler, body: dict[str, Any]) -> None:
-    """Stand for a server that knows nothing under other paths."""
 
 
 def test_no_such_api(server: FakeServer) -> None:
@@ -215,18 +215,25 @@ def test_presets_of_servers() -> None:
         server_preset("nobody")
 
 
-def test_a_certificate_that_nobody_signed(tmp_path_factory: pytest.TempPathFactory) -> None:
-    trustme = pytest.importorskip("trustme")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="nothing here can make a certificate")
+def test_a_certificate_that_nobody_signed(server: FakeServer, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=127.0.0.1",
+    ]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
-    fake = FakeServer()
-    fake.socket = context.wrap_socket(fake.socket, server_side=True)
-    thread = threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        report = check_connection(fake.url.replace("http:", "https:"), limits=LIMITS)
-    finally:
-        fake.shutdown()
-        thread.join()
-        fake.server_close()
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    report = check_connection(server.url.replace("http:", "https:"), limits=LIMITS)
     assert "is not one that this computer trusts" in report.sentence

@@ -23,18 +23,24 @@ from segmentation.explainers.opening import BackendOptions, open_backend
 from segmentation.explaining import Questions, due_for_explaining, explain_study
 from segmentation.explanation import load_explanation
 from segmentation.study import Study
-from tests.test_explanation import GOOD, add_gazed_images
-from tests.test_vlm_server import (
+from tests.chat_server import (
     LIMITS,
     FakeServer,
     Handler,
     answer,
     fail,
     hang,
-    no_key,  # noqa: F401
     say,
-    server,  # noqa: F401
 )
+from tests.test_explanation import GOOD, add_gazed_images
+
+pytestmark = pytest.mark.usefixtures("no_key")
+
+
+@pytest.fixture
+def server(chat_server: FakeServer) -> FakeServer:
+    return chat_server
+
 
 good = say(json.dumps(GOOD))
 
