@@ -12,7 +12,6 @@ import argparse
 import collections
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 import tempfile
@@ -137,13 +136,19 @@ def explain(study: Study, *more: str) -> tuple[dict[str, Any], float, float]:
     """Run the command; return its answer, seconds, and peak memory in MB."""
     command = [sys.executable, "-m", "app", "explain", str(study.folder), "--json", *more]
     begun = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        values = json.loads(process.stdout.read())
-        # wait4 tells the memory of this very process.
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return values, time.monotonic() - begun, usage.ru_maxrss / 1024
+    megabytes = 0.0
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as out:
+        with subprocess.Popen(command, stdout=out) as process:
+            status = Path(f"/proc/{process.pid}/status")
+            while process.poll() is None:
+                # The high-water mark. What wait4 tells would count this process's memory at the fork as well.
+                for line in status.read_text().splitlines():
+                    if line.startswith("VmHWM:"):
+                        megabytes = int(line.split()[1]) / 1024
+                time.sleep(0.02)
+        out.seek(0)
+        values = json.load(out)
+    return values, time.monotonic() - begun, megabytes
 
 
 def show(line: str) -> None:
@@ -200,9 +205,7 @@ def main() -> None:
     show(f"\ndone {values['done']} of {total} ({values['done'] / total:.1%}), stored {by_server}")
     for row in values["failed"]:
         show(f"  {row['image']}: {row['reason']}")
-    show(
-        f"requests {values['requests']} ({values['requests'] / total:.2f} an image), audited with the second run {audited}"
-    )
+    show(f"requests {values['requests']} ({values['requests'] / total:.2f} an image), audited {audited}")
     show(
         f"time {seconds:.1f} s with {args.concurrency} at once; waited for answers {values['seconds']:.1f} s"
     )
