@@ -78,6 +78,7 @@ def explain(args: argparse.Namespace, progress: Progress) -> Outcome:
 
 def _test_connection(args: argparse.Namespace, base_url: str | None, progress: Progress) -> Outcome:
     from segmentation.connection_check import CHECK_LIMITS, check_connection
+    from segmentation.server_presets import server_preset
 
     limits = CHECK_LIMITS
     if args.timeout is not None:
@@ -85,4 +86,7 @@ def _test_connection(args: argparse.Namespace, base_url: str | None, progress: P
     report = check_connection(
         base_url, args.model, limits=limits, waiting=lambda: progress(0, 1, "Asking the server")
     )
-    return Outcome(dataclasses.asdict(report), report.sentence, 0 if report.ok else 1)
+    lines = [report.sentence]
+    if args.server and not report.ok:
+        lines.append(f"{server_preset(args.server).name}: {server_preset(args.server).hint}")
+    return Outcome(dataclasses.asdict(report), "\n".join(lines), 0 if report.ok else 1)

@@ -126,7 +126,7 @@ class _Check:
         chat = self.chat
         if error.whole_server and error.status not in (404,):
             return str(error)
-        if error.status in (404, 405) or error.said == "a web page":
+        if error.status in (404, 405) or error.web_page:
             path = chat.url.path
             sentence = f"Something answers at {chat.server}, but under {path} is no chat-completions server"
             hint = "give its address up to /v1" if path.endswith("/v1") else f"try {path.rstrip('/')}/v1"
@@ -139,13 +139,15 @@ class _Check:
         model = plain_text(chat.model or "", 60)
         colour, place = random.choice(list(itertools.product(_COLOURS_BGR, _PLACES)))
         picture = disc(colour, place)
+        # Enough for one that thinks first.
+        tokens = 4 * chat.limits.answer_tokens
         begun = time.monotonic()
         asked = chat.converse(
             picture_messages(_PROMPT, picture),
             _SCHEMA,
             hashlib.sha256(picture).hexdigest(),
             Spent(),
-            chat.limits.answer_tokens,
+            tokens,
         )
         try:
             said = chat.connection.wait(asked, self.waiting)
@@ -157,6 +159,8 @@ class _Check:
             return self.wrong(str(error))
         seconds = time.monotonic() - begun
         answer = _answer_in(said.text)
+        if answer is None and said.cut_short:
+            return self.wrong(f"{model} came to no end within {tokens} tokens; choose one that thinks less.")
         saw = answer == (colour, place)
         how = f"{chat.server} answered as {model} in {seconds:.1f} s ({said.rung})"
         if saw:

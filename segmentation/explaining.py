@@ -38,7 +38,7 @@ class ExplainResult:
     done: int = 0
     """Explanations made now."""
     failed: list[tuple[str, str]] = field(default_factory=list)
-    """Image id and reason."""
+    """Image id and reason, in the study's order."""
     requests: int = 0
     """Requests sent to a server."""
     skipped: int = 0
@@ -119,6 +119,8 @@ def explain_study(
                     batch.give_up(broken)
                     break
         result.requests = backend.requests
+    order = {image.id: number for number, (image, _) in enumerate(due)}
+    result.failed.sort(key=lambda one: order[one[0]])
     if options.price_per_million is not None:
         tokens = (result.prompt_tokens, result.completion_tokens)
         result.money = sum(

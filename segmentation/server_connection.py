@@ -75,6 +75,7 @@ class ServerError(UserError):
         wait_s: float | None = None,
         status: int = 0,
         said: str = "",
+        web_page: bool = False,
     ) -> None:
         super().__init__(reason)
         self.whole_server = whole_server
@@ -89,6 +90,8 @@ class ServerError(UserError):
         """Of HTTP; 0 where there was none, or it was 200."""
         self.said = said
         """The server's own message, as plain text."""
+        self.web_page = web_page
+        """A page for people came, with status 200."""
 
     @property
     def busy(self) -> bool:
@@ -279,7 +282,7 @@ class ServerConnection:
         page = "html" in response.headers.get("Content-Type", "").lower()
         return ServerError(
             f"{self.server} answered {'a web page' if page else 'something'} that is not JSON.",
-            said="a web page" if page else "",
+            web_page=page,
         )
 
     def _connect_error(self, error: httpx.ConnectError) -> ServerError:

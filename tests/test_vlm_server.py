@@ -431,7 +431,7 @@ def test_a_study_is_explained_and_every_request_leaves_a_line(
 ) -> None:
     ids = add_gazed_images(study, image_folder)
     server.plays = [say("pardon?"), say(json.dumps({**GOOD, "remarks": "<b>bold</b>"}))]
-    result = explain_study(study, BackendOptions("openai", server.url, limits=LIMITS))
+    result = explain_study(study, BackendOptions("openai", server.url, limits=LIMITS, concurrency=1))
     assert (result.done, result.failed) == (3, [])
     assert result.requests == 5 == len(server.asked), "the list of models, a repair, and one for each image"
     lines = [json.loads(line) for line in (study.folder / "audit.jsonl").read_text().splitlines()]
@@ -476,7 +476,7 @@ def test_bad_answers_to_one_image_do_not_stop_the_rest(
 ) -> None:
     ids = add_gazed_images(study, image_folder, count=6)
     server.plays = [say("no")] * 8 + [say(json.dumps(GOOD))]
-    result = explain_study(study, BackendOptions("openai", server.url, "m", LIMITS))
+    result = explain_study(study, BackendOptions("openai", server.url, "m", LIMITS, concurrency=1))
     assert (result.done, [image for image, _ in result.failed]) == (2, ids[:4])
 
 
