@@ -13,7 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from app import commands, gaze_commands, preset_commands, sending_commands, session_commands
+from app import (
+    commands,
+    explain_commands,
+    gaze_commands,
+    preset_commands,
+    sending_commands,
+    session_commands,
+)
 from app.commands import Command, Outcome
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
@@ -21,6 +28,7 @@ from gaze_capture.formats.reading import FORMATS
 from gaze_capture.storage import explained
 from segmentation.export import EXPORTERS
 from segmentation.progress import Progress
+from segmentation.server_presets import SERVER_PRESETS
 from segmentation.stacks import MODALITIES
 
 
@@ -49,8 +57,11 @@ def run_command(arguments: Sequence[str]) -> int:
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("Stopped. Everything finished so far is kept.\n")
+    except SystemExit as error:
+        # Wrong usage that shows only when arguments are seen together.
+        return int(error.code or 0)
+    except KeyboardInterrupt as stopped:
+        sys.stderr.write(f"{str(stopped) or 'Stopped. Everything finished so far is kept.'}\n")
         return 130
     except BrokenPipeError:
         # The reader (head, less) has gone; Python would complain once more when it flushes at exit.
@@ -123,6 +134,13 @@ def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} should be greater than 0")
+    return value
+
+
+def _price(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} should be 0 or more")
     return value
 
 
@@ -473,11 +491,48 @@ def _parser() -> argparse.ArgumentParser:
     )
     pseudomask.add_argument("--split", metavar="NAME")
 
-    explain = add("explain", commands.explain, "say why the fixated region matters")
-    explain.add_argument("--backend", choices=("measured", "openai"), default="measured")
-    explain.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server on this machine")
+    explain = add("explain", explain_commands.explain, "say why the fixated region matters", study=False)
+    explain.set_defaults(usage_error=explain.error)
+    explain.add_argument("study", type=Path, nargs="?", metavar="STUDY", help="the study's folder")
+    explain.add_argument(
+        "--backend",
+        choices=("measured", "openai"),
+        help="default: openai where a server is named, else measured",
+    )
+    where = explain.add_mutually_exclusive_group()
+    where.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server")
+    where.add_argument(
+        "--server",
+        choices=[preset.id for preset in SERVER_PRESETS],
+        help="a well-known server at its usual address",
+    )
     explain.add_argument("--model", metavar="NAME")
     explain.add_argument("--split", metavar="NAME")
+    explain.add_argument("--images", nargs="+", metavar="ID", help="only these images")
+    explain.add_argument(
+        "--overwrite", action="store_true", help="ask again, also what was asked, edited or approved before"
+    )
+    explain.add_argument(
+        "--concurrency",
+        type=int,
+        choices=range(1, 17),
+        default=2,
+        metavar="N",
+        help="questions asked of a server at once, 1 to 16",
+    )
+    explain.add_argument("--timeout", type=_positive, metavar="S", help="seconds one request may take")
+    explain.add_argument(
+        "--price",
+        type=_price,
+        nargs=2,
+        metavar=("IN", "OUT"),
+        help="of a million tokens to and from the server, to estimate what it costs",
+    )
+    explain.add_argument(
+        "--test-connection",
+        action="store_true",
+        help="ask the server about a made-up picture instead, and say what is wrong; needs no STUDY",
+    )
 
     presets = add(
         "explanation-presets",

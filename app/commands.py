@@ -496,32 +496,6 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome({**dataclasses.asdict(report), "settings": settings.to_json()}, "\n".join(lines))
 
 
-def explain(args: argparse.Namespace, progress: Progress) -> Outcome:
-    """``gaze-insight explain``."""
-    from segmentation.steps import explain
-
-    study = Study.open(args.study)
-    result = explain(
-        study,
-        backend=args.backend,
-        base_url=args.base_url,
-        model=args.model,
-        split=args.split,
-        progress=progress,
-    )
-    values = {
-        "done": result.done,
-        "failed": [{"image": image, "reason": reason} for image, reason in result.failed],
-        "requests": result.requests,
-        "skipped": result.skipped,
-        "waiting": result.waiting,
-    }
-    failed = [f"{image}: {reason}" for image, reason in result.failed]
-    return Outcome(
-        values, "\n".join([f"Explained {counted(result.done, 'image')}.", *named("Failed", failed)])
-    )
-
-
 def train(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight train``."""
     from gaze_capture.storage import read_json

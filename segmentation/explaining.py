@@ -16,18 +16,19 @@ from segmentation.explanation import (
     load_history,
     save_explanation,
 )
-from segmentation.explanation_presets import ABSENT
-from segmentation.explanation_settings import conditions_of, load_settings, preset_for
+from segmentation.explanation_presets import ABSENT, Preset
+from segmentation.explanation_settings import ExplanationSettings, conditions_of, load_settings, preset_for
 from segmentation.measured import measure_region
 from segmentation.progress import Progress, no_progress
 from segmentation.questions import Question
 from segmentation.records import StudyImage, Target, utc_now
-from segmentation.reply import check_attributes
+from segmentation.reply import check_attributes, plain_text
+from segmentation.server_connection import ServerError
 from segmentation.study import Study
-from segmentation.vlm_server import ServerError
 
 GIVE_UP_AFTER = 3
-"""Images in a row that failed because of the server itself; the rest is then not asked for."""
+"""Failures in a row because of the server itself; the rest is then not asked for. Each but the first is of an image
+that was begun after the one before had failed: several on their way at once tell no more than one."""
 
 
 @dataclass
@@ -37,7 +38,7 @@ class ExplainResult:
     done: int = 0
     """Explanations made now."""
     failed: list[tuple[str, str]] = field(default_factory=list)
-    """Image id and reason."""
+    """Image id and reason, in the study's order."""
     requests: int = 0
     """Requests sent to a server."""
     skipped: int = 0
@@ -49,9 +50,20 @@ class ExplainResult:
     waiting: int = 0
     """Images with neither a pseudo-mask nor the word that the target is absent."""
     seconds: float = 0.0
-    """Added up over the answers; several may have been awaited at once."""
+    """Added up over the answers, also those that came to nothing; several may have been awaited at once."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    money: float | None = None
+    """Estimated from the tokens and the price that was given; None without a price."""
+
+    def spent_in_words(self) -> str:
+        """Say what the work took of a server; empty where none was asked."""
+        if not self.requests:
+            return ""
+        words = f"{self.requests} requests, {self.seconds:.0f} s"
+        if self.prompt_tokens or self.completion_tokens:
+            words += f", {self.prompt_tokens} + {self.completion_tokens} tokens"
+        return words if self.money is None else f"{words}, about {self.money:.2f} by the price given"
 
 
 Due = tuple[StudyImage, Target]
@@ -87,27 +99,34 @@ def explain_study(
         If nothing could be done at all: unknown backend, no pseudo-masks, a server that cannot be asked, a study
         that cannot be written.
     """
+    options = options or BackendOptions()
+    unknown = [image_id for image_id in image_ids or () if image_id not in study.images]
+    if unknown:
+        raise UserError(f"{study.folder} has no image {plain_text(unknown[0], 80)!r}.")
     due, waiting = due_for_explaining(study, split, image_ids)
     if not due:
         raise UserError(
             f"{study.folder} has no pseudo-masks to explain yet; make them with: gaze-insight pseudomask"
         )
     result = ExplainResult(waiting=waiting)
-    with open_backend(study, options or BackendOptions()) as backend:
-        batch = _Batch(study, backend, due, overwrite, result, progress)
-        failures_in_a_row = 0
+    questions = Questions(study)
+    with open_backend(study, options, lambda: progress(0, len(due), "")) as backend:
+        batch = _Batch(questions, backend, due, overwrite, result, progress)
         with contextlib.closing(batch.answers()) as answers:
             for answered in answers:
                 progress(batch.settled, len(due), batch.at)
-                if answered is None:
-                    continue
-                broken = batch.settle(answered)
-                failures_in_a_row = failures_in_a_row + 1 if broken else 0
-                if broken and failures_in_a_row == GIVE_UP_AFTER:
+                if answered is not None and (broken := batch.settle(answered)) is not None:
                     batch.give_up(broken)
                     break
         result.requests = backend.requests
-    progress(len(due), len(due), "")
+    order = {image.id: number for number, (image, _) in enumerate(due)}
+    result.failed.sort(key=lambda one: order[one[0]])
+    if options.price_per_million is not None:
+        tokens = (result.prompt_tokens, result.completion_tokens)
+        result.money = sum(
+            count * price / 1e6 for count, price in zip(tokens, options.price_per_million, strict=True)
+        )
+    progress(len(due), len(due), result.spent_in_words())
     return result
 
 
@@ -126,6 +145,50 @@ def due_for_explaining(
     return due, len({image.id for image, _ in wanted} - {image.id for image, _ in due})
 
 
+class Questions:
+    """What any backend is asked about the images of a study, by its settings and presets as they are now.
+
+    Raises
+    ------
+    UserError
+        If the study's settings are damaged.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.settings: ExplanationSettings = load_settings(study)
+        self._presets: dict[tuple[str, ...], Preset] = {}
+
+    def preset_of(self, image: StudyImage) -> Preset:
+        """Return the preset with the attributes that can be asked of an image.
+
+        Raises
+        ------
+        UserError
+            If it has gone or is damaged.
+        """
+        conditions = conditions_of(image, self.settings)
+        if conditions not in self._presets:
+            self._presets[conditions] = preset_for(self.study, image, self.settings)
+        return self._presets[conditions]
+
+    def about(self, image: StudyImage, target: Target) -> Question:
+        """Return what any backend is asked about a target in an image.
+
+        Raises
+        ------
+        UserError
+            If it has no pseudo-mask, or the preset is damaged.
+        """
+        pseudomask = self.study.pseudomask(image.id, target.id)
+        if pseudomask is None:
+            raise UserError(f"The pseudo-mask of {image.id} has gone; make the pseudo-masks again.")
+        conditions = conditions_of(image, self.settings)
+        return Question(
+            self.study, image, target, pseudomask, self.preset_of(image), self.settings.view, conditions
+        )
+
+
 def question_about(study: Study, image: StudyImage, target: Target) -> Question:
     """Return what any backend is asked about a target in an image.
 
@@ -134,12 +197,16 @@ def question_about(study: Study, image: StudyImage, target: Target) -> Question:
     UserError
         If it has no pseudo-mask, or the study's preset or settings are damaged.
     """
-    settings = load_settings(study)
-    pseudomask = study.pseudomask(image.id, target.id)
-    if pseudomask is None:
-        raise UserError(f"The pseudo-mask of {image.id} has gone; make the pseudo-masks again.")
-    preset = preset_for(study, image, settings)
-    return Question(study, image, target, pseudomask, preset, settings.view, conditions_of(image, settings))
+    return Questions(study).about(image, target)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question on its way."""
+
+    number: int
+    prompt: str
+    sha256: str
 
 
 class _Batch:
@@ -147,14 +214,15 @@ class _Batch:
 
     def __init__(
         self,
-        study: Study,
+        questions: Questions,
         backend: Backend,
         due: Sequence[Due],
         overwrite: bool,
         result: ExplainResult,
         progress: Progress,
     ) -> None:
-        self.study = study
+        self.questions = questions
+        self.study = questions.study
         self.backend = backend
         self.due = due
         self.overwrite = overwrite
@@ -163,6 +231,10 @@ class _Batch:
         self.at = ""
         """The image that was begun last."""
         self._open = {(image.id, target.id) for image, target in due}
+        self._asked: dict[tuple[str, str], _Asked] = {}
+        self._drawn = 0
+        self._broken = 0
+        self._drawn_when_broken = 0
 
     @property
     def settled(self) -> int:
@@ -200,31 +272,28 @@ class _Batch:
         if self.study.presence(image.id, target.id) == ABSENT:
             self._say_absent(image, target, stored)
             return None
-        question = question_about(self.study, image, target)
-        if self.overwrite:
-            return question
-        asked = self._asked(question)
-        if stored is not None and stored.asked_sha256 == asked:
-            self.result.skipped += 1
-            return None
-        for earlier in reversed(load_history(self.study, image.id, target.id)):
-            if earlier.asked_sha256 == asked and not earlier.touched:
-                choose_explanation(self.study, earlier)
-                self.result.reused += 1
-                return None
-        return question
-
-    def _asked(self, question: Question) -> str:
+        question = self.questions.about(image, target)
         prompt = self.backend.prompt(question)
-        return question.asked_sha256(self.backend.name, self.backend.model, prompt)
+        asked = question.asked_sha256(self.backend.name, self.backend.model, prompt)
+        if not self.overwrite:
+            if stored is not None and stored.asked_sha256 == asked:
+                self.result.skipped += 1
+                return None
+            for earlier in reversed(load_history(self.study, image.id, target.id)):
+                if earlier.asked_sha256 == asked and not earlier.touched:
+                    choose_explanation(self.study, earlier)
+                    self.result.reused += 1
+                    return None
+        self._drawn += 1
+        self._asked[image.id, target.id] = _Asked(self._drawn, prompt, asked)
+        return question
 
     def _say_absent(self, image: StudyImage, target: Target, stored: Explanation | None) -> None:
         """Store that there is no target: whoever looked has answered already."""
         if stored is not None and stored.region_sha256 is None and not self.overwrite:
             self.result.skipped += 1
             return
-        settings = load_settings(self.study)
-        preset = preset_for(self.study, image, settings)
+        preset = self.questions.preset_of(image)
         gaze = self.study.fixations.get((image.id, target.id), [])
         explanation = Explanation(
             image_id=image.id,
@@ -239,30 +308,40 @@ class _Batch:
             simulated_from=next((item.simulated_from for item in gaze if item.simulated_from), None),
             preset=preset.id,
             preset_sha256=preset.sha256,
-            conditions=conditions_of(image, settings),
+            conditions=conditions_of(image, self.questions.settings),
         )
         save_explanation(self.study, explanation)
         self.result.done += 1
 
     def settle(self, answered: Answered) -> ServerError | None:
-        """Store an answer or note the failure; return the error where the whole server is to blame."""
+        """Store an answer or note the failure; return the error where the server is not worth asking any more."""
         question, answer = answered.question, answered.result
+        key = question.image.id, question.target.id
+        asked = self._asked.pop(key)
+        cost = answer.cost if isinstance(answer, Answer) else answered.cost
+        self.result.seconds += cost.seconds
+        self.result.prompt_tokens += cost.prompt_tokens
+        self.result.completion_tokens += cost.completion_tokens
         if isinstance(answer, Answer) and (problems := check_attributes(answer.attributes, question.preset)):
             answer = UserError(f"The explanation breaks its schema: {problems[0]}.")
         if isinstance(answer, UserError):
             self.study.check_there()
             self._fail(question.image, question.target, str(answer))
-            return answer if isinstance(answer, ServerError) and answer.whole_server else None
+            if not (isinstance(answer, ServerError) and answer.whole_server):
+                self._broken = 0
+            elif asked.number > self._drawn_when_broken:
+                self._broken += 1
+                self._drawn_when_broken = self._drawn
+                return answer if self._broken == GIVE_UP_AFTER else None
+            return None
         # A full disk ends the work instead of failing every image.
-        save_explanation(self.study, self._explanation(question, answer))
-        self._open.discard((question.image.id, question.target.id))
+        save_explanation(self.study, self._explanation(question, answer, asked))
+        self._open.discard(key)
+        self._broken = 0
         self.result.done += 1
-        self.result.seconds += answer.cost.seconds
-        self.result.prompt_tokens += answer.cost.prompt_tokens
-        self.result.completion_tokens += answer.cost.completion_tokens
         return None
 
-    def _explanation(self, question: Question, answer: Answer) -> Explanation:
+    def _explanation(self, question: Question, answer: Answer, asked: _Asked) -> Explanation:
         numbers = answer.numbers
         if numbers is None:
             numbers = measure_region(question.pixels(), question.region)
@@ -271,7 +350,7 @@ class _Batch:
             target_id=question.target.id,
             backend=self.backend.name,
             model=self.backend.model,
-            prompt=self.backend.prompt(question),
+            prompt=asked.prompt,
             attributes=answer.attributes,
             text=answer.text,
             raw_reply=answer.raw_reply,
@@ -282,7 +361,7 @@ class _Batch:
             preset_sha256=question.preset.sha256,
             conditions=question.conditions,
             numbers=numbers,
-            asked_sha256=self._asked(question),
+            asked_sha256=asked.sha256,
             picture_sha256=answer.picture_sha256,
             cost=answer.cost,
         )

@@ -83,6 +83,11 @@ class Question:
             )
         return boxes
 
+    @functools.cached_property
+    def prompt(self) -> str:
+        """The words that a model is asked with."""
+        return build_prompt(self)
+
     def pixels(self) -> npt.NDArray[np.float32]:
         """Read the image (H, W, C) in 0..1.
 

@@ -41,7 +41,7 @@ def read_reply(text: str, preset: Preset) -> tuple[dict[str, Any] | None, str]:
     the attributes and ``""``, or None and what is wrong, in words a model can act upon
     """
     problem = "there is no JSON object in the answer, or it is cut short"
-    for candidate in reversed(_objects(text[:MAX_CHARACTERS])):
+    for candidate in reversed(_objects(_without_thinking(text[:MAX_CHARACTERS]))):
         attributes = _normalised(candidate, preset)
         problems = check_attributes(attributes, preset)
         if not problems:
@@ -49,6 +49,14 @@ def read_reply(text: str, preset: Preset) -> tuple[dict[str, Any] | None, str]:
         if attributes or problem.startswith("there is no"):
             problem = "; ".join(problems[:6])
     return None, problem
+
+
+def _without_thinking(text: str) -> str:
+    """Drop what a model thought aloud: a draft in there is no answer. Some servers swallow the opening tag."""
+    thought, end, rest = text.rpartition("</think>")
+    if end and (thought.lstrip().startswith("<think>") or "{" in rest):
+        return rest
+    return "" if text.lstrip().startswith("<think>") else text
 
 
 def check_attributes(attributes: Any, preset: Preset) -> list[str]:

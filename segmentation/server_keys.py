@@ -27,7 +27,7 @@ def key_for(origin: str) -> str:
         If it holds characters that no key has.
     """
     if key := os.environ.get(KEY_VARIABLE, "").strip():
-        return _checked(key, f"The key in {KEY_VARIABLE}")
+        return checked_key(key, f"The key in {KEY_VARIABLE}")
     try:
         keyring = _keyring()
     except UserError:
@@ -37,7 +37,7 @@ def key_for(origin: str) -> str:
         key = (keyring.get_password(SERVICE, origin) or "").strip()
     except (keyring.errors.KeyringError, RuntimeError, OSError):
         return ""
-    return _checked(key, f"The key for {origin} in the keyring")
+    return checked_key(key, f"The key for {origin} in the keyring")
 
 
 def store_key(origin: str, key: str) -> None:
@@ -48,7 +48,7 @@ def store_key(origin: str, key: str) -> None:
     UserError
         If it is empty or no key, or there is no keyring.
     """
-    key = _checked(key.strip(), "The key")
+    key = checked_key(key.strip(), "The key")
     if not key:
         raise UserError("The key is empty; nothing was stored.")
     keyring = _keyring()
@@ -96,7 +96,8 @@ def _no_keyring(error: Exception, key: str) -> UserError:
     )
 
 
-def _checked(key: str, what: str) -> str:
+def checked_key(key: str, what: str) -> str:
+    """Return a key, or raise UserError where it holds characters that no header can."""
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"{what} holds characters that no key has; set it again.")
     return key

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import random
-import time
-from collections.abc import Callable
+import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import httpx
 
@@ -17,49 +14,33 @@ from gaze_capture.errors import UserError
 from segmentation.explanation_presets import Preset
 from segmentation.hosts import is_loopback, origin
 from segmentation.reply import MAX_CHARACTERS, plain_text, read_reply
-from segmentation.server_keys import KEY_VARIABLE, key_for
+from segmentation.server_connection import (
+    OnRequest,
+    ServerConnection,
+    ServerError,
+    ServerLimits,
+    Waiting,
+)
+from segmentation.server_keys import KEY_VARIABLE, checked_key, key_for
 
-_Reply = TypeVar("_Reply")
-_RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+__all__ = [
+    "KEY_VARIABLE",
+    "ChatServer",
+    "Rung",
+    "ServerError",
+    "ServerLimits",
+    "ServerReply",
+    "Spent",
+    "server_url",
+]
+
+Rung = Literal["json_schema", "json_object", "prompt"]
+_LADDER: tuple[Rung, ...] = ("json_schema", "json_object", "prompt")
 _REFUSED_FORMAT = frozenset({400, 415, 422, 501})
-Ladder = Literal["json_schema", "json_object", "prompt"]
-_LADDER: tuple[Ladder, ...] = ("json_schema", "json_object", "prompt")
-
-
-class ServerError(UserError):
-    """The server gave no usable answer."""
-
-    def __init__(
-        self, reason: str, *, whole_server: bool = False, slow: bool = False, wait_s: float | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.whole_server = whole_server
-        """The next image can expect the same."""
-        self.slow = slow
-        """It took the whole timeout to find out."""
-        self.wait_s = wait_s
-        """How long the server asks to be left alone."""
-
-
-class _FormatRefused(Exception):
-    """The server does not take this way of asking for structure."""
-
-
-@dataclass(frozen=True)
-class ServerLimits:
-    """How long and how much a server may answer."""
-
-    timeout_s: float = 180.0
-    """For one request as a whole; a large model on a CPU takes minutes."""
-    connect_s: float = 5.0
-    reply_bytes: int = 1 << 20
-    tries: int = 3
-    """Attempts at one question where the server is busy, broken or silent."""
-    backoff_s: float = 1.0
-    """Pause before the second attempt, doubled before each further one."""
-    longest_pause_s: float = 30.0
-    """However long a server asks to be left alone."""
-    answer_tokens: int = 1024
+_ABOUT_FORMAT = re.compile(r"response_?format|json|schema|grammar|structured|guided", re.IGNORECASE)
+_MORE_TOKENS = 4
+_LIST_S = 15.0
+"""A list of models needs no thinking."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +50,27 @@ class ServerReply:
     attributes: dict[str, Any]
     raw: str
     """The answer's text as it came, at most 64 KiB."""
+
+
+@dataclass
+class Spent:
+    """What one question has cost so far, answered or not."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    """As the server counts them; 0 where it does not say."""
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Said:
+    """The text of one answer."""
+
+    text: str
+    cut_short: bool
+    """The tokens were used up."""
+    rung: Rung
+    """How it was asked for structure."""
 
 
 def server_url(base_url: str | None) -> httpx.URL:
@@ -101,34 +103,34 @@ def server_url(base_url: str | None) -> httpx.URL:
 
 @dataclass
 class ChatServer:
-    """A model behind a chat-completions server; remembers which kind of structured output it takes.
+    """A model behind a chat-completions server; remembers how it wants to be asked.
 
-    Use as a context manager, or call `close`.
+    Use as a context manager, or call `close`, which abandons whatever is on its way.
     """
 
     base_url: str | None
     model: str | None = None
     """None asks the server, which has to offer exactly one."""
     limits: ServerLimits = field(default_factory=ServerLimits)
-    on_request: Callable[[str, str, str | None], None] = lambda server, model, image_sha256: None
-    """Told of every request before it leaves: server, model, hash of the picture (None where none is sent)."""
-    requests: int = 0
+    on_request: OnRequest = lambda server, model, image_sha256: None
+    key: str | None = field(default=None, repr=False)
+    """None takes the environment's or the keyring's."""
     permitted: str | None = None
     """The one other machine (scheme, host, port, as `hosts.origin` writes it) that may be asked; None: none."""
 
     def __post_init__(self) -> None:
         self.url = server_url(self.base_url)
-        self._check_host(self.url)
-        self._key_origin = origin(self.url)
-        self._key = key_for(self._key_origin)
+        if not is_loopback(self.url.host) and origin(self.url) != self.permitted:
+            raise UserError(
+                f"{plain_text(self.url.host, 80)} is not this machine, and nobody has allowed to send anything there."
+            )
+        key = key_for(origin(self.url)) if self.key is None else checked_key(self.key.strip(), "The key")
         self._rung = 0
-        # Neither proxies nor .netrc from the environment: pixels go to this address and nowhere else.
-        self._client = httpx.Client(
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(self.limits.timeout_s, connect=self.limits.connect_s),
-            headers={"Accept-Encoding": "identity", "User-Agent": "gaze-insight"},
-        )
+        self._refusals = 0
+        self._tokens = self.limits.answer_tokens
+        self._tokens_name = "max_tokens"
+        self._takes_temperature = True
+        self.connection = ServerConnection(self.url, key, self.limits, self.on_request)
 
     def __enter__(self) -> ChatServer:
         return self
@@ -137,21 +139,20 @@ class ChatServer:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
+        """Abandon what is on its way and close the connections."""
+        self.connection.close()
 
     @property
     def server(self) -> str:
         """Host and port, for people and the audit log."""
-        return self.url.netloc.decode("ascii")
+        return self.connection.server
 
-    def _check_host(self, url: httpx.URL) -> None:
-        if not is_loopback(url.host) and origin(url) != self.permitted:
-            raise UserError(
-                f"{plain_text(url.host, 80)} is not this machine, and nobody has allowed to send anything there."
-            )
+    @property
+    def requests(self) -> int:
+        """Requests sent so far."""
+        return self.connection.requests
 
-    def find_model(self) -> str:
+    def find_model(self, waiting: Waiting = lambda: None) -> str:
         """Return the model's name, asking the server where none was given.
 
         Raises
@@ -161,201 +162,220 @@ class ChatServer:
         """
         if self.model:
             return self.model
-        listed = self._persist(lambda: self._send("GET", "/models", None, None))
-        data = listed.get("data") if isinstance(listed, dict) else None
-        rows = data if isinstance(data, list) else []
-        names = [str(row["id"]) for row in rows if isinstance(row, dict) and row.get("id")]
+
+        async def listed() -> tuple[str, ...]:
+            return await self.connection.persist(self.models)
+
+        names = self.connection.wait(listed(), waiting)
         if len(names) != 1:
             offered = plain_text(", ".join(names[:20]), 300) or "none"
             raise ServerError(f"Name the model to ask with --model; {self.server} offers: {offered}.")
         self.model = names[0]
         return self.model
 
-    def ask(self, prompt: str, picture_png: bytes, preset: Preset) -> ServerReply:
+    async def models(self) -> tuple[str, ...]:
+        """Ask once which models the server offers."""
+        listed = await self.connection.request("GET", "/models", model=self.model or "", timeout_s=_LIST_S)
+        data = listed.get("data") if isinstance(listed, dict) else None
+        rows = data if isinstance(data, list) else []
+        return tuple(str(row["id"]) for row in rows if isinstance(row, dict) and row.get("id"))
+
+    def ask(
+        self, prompt: str, picture_png: bytes, preset: Preset, waiting: Waiting = lambda: None
+    ) -> ServerReply:
+        """Ask about one picture and wait for the answer; see `asking`."""
+        self.find_model(waiting)
+        return self.connection.wait(self.asking(prompt, picture_png, preset, Spent()), waiting)
+
+    async def asking(self, prompt: str, picture_png: bytes, preset: Preset, spent: Spent) -> ServerReply:
         """Ask about one picture and insist on an answer of the preset's schema.
 
-        Asks for structure the strictest way the server takes (json_schema, json_object, the prompt alone), checks
-        the answer itself, and returns it once with what is wrong to be repaired.
+        Asks for structure the strictest way the server takes (json_schema, json_object, the prompt alone) and checks
+        the answer itself. One that was cut short is asked for once more with more tokens; one that is wrong goes
+        back once with what is wrong to be repaired. `spent` counts along, also where nothing comes of it.
 
         Raises
         ------
         ServerError
             If no valid answer came; the reason is one sentence.
         """
-        model = self.find_model()
-        picture = base64.b64encode(picture_png).decode("ascii")
+        schema = preset.schema()
+        messages = picture_messages(prompt, picture_png)
         image_sha256 = hashlib.sha256(picture_png).hexdigest()
-        messages: list[dict[str, Any]] = [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "text", "text": prompt},
-                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
-                ],
-            }
-        ]
-        answer = self._converse(model, messages, image_sha256, preset)
-        attributes, problem = read_reply(answer, preset)
+        tokens = self._tokens
+        said = await self.converse(messages, schema, image_sha256, spent, tokens)
+        attributes, problem = read_reply(said.text, preset)
+        if attributes is None and said.cut_short:
+            tokens *= _MORE_TOKENS
+            said = await self.converse(messages, schema, image_sha256, spent, tokens)
+            attributes, problem = read_reply(said.text, preset)
+            if attributes is None and said.cut_short:
+                raise ServerError(
+                    f"{plain_text(self._name, 60)} came to no end within {tokens} tokens; "
+                    "a model that thinks less may do better."
+                )
+            # A model that thinks aloud does so each time.
+            self._tokens = min(tokens, self.limits.answer_tokens * _MORE_TOKENS)
         if attributes is None:
-            messages += [
-                {"role": "assistant", "content": answer[:4000] or "(empty)"},
+            messages = [
+                *messages,
+                {"role": "assistant", "content": said.text[:4000] or "(empty)"},
                 {
                     "role": "user",
                     "content": f"That cannot be used: {problem}. Answer again with the one corrected JSON object only.",
                 },
             ]
-            answer = self._converse(model, messages, image_sha256, preset)
-            attributes, problem = read_reply(answer, preset)
+            said = await self.converse(messages, schema, image_sha256, spent, tokens)
+            attributes, problem = read_reply(said.text, preset)
         if attributes is None:
             raise ServerError(
-                f"{plain_text(model, 60)} gave no valid answer, also when asked to repair it: {problem}."
+                f"{plain_text(self._name, 60)} gave no valid answer, also when asked to repair it: {problem}."
             )
-        return ServerReply(attributes, self._without_key(answer))
+        return ServerReply(attributes, self.connection.without_key(said.text))
 
-    def _converse(self, model: str, messages: list[dict[str, Any]], image_sha256: str, preset: Preset) -> str:
-        """Send messages, stepping down the ladder where the server refuses a response format; return the answer."""
-        for rung in range(self._rung, len(_LADDER)):
+    @property
+    def _name(self) -> str:
+        return self.model or ""
+
+    async def converse(
+        self,
+        messages: list[dict[str, Any]],
+        schema: dict[str, Any],
+        image_sha256: str | None,
+        spent: Spent,
+        tokens: int,
+    ) -> Said:
+        """Send messages, adapting to what the server refuses, and return the answer's text.
+
+        Raises
+        ------
+        ServerError
+            If there is none.
+        """
+        rung, plainly = self._rung, False
+        while True:
+            asked_rung, tokens_name, temperature = rung, self._tokens_name, self._takes_temperature
             body: dict[str, Any] = {
-                "model": model,
+                "model": self._name,
                 "messages": messages,
-                "temperature": 0,
-                "max_tokens": self.limits.answer_tokens,
+                tokens_name: tokens,
                 "stream": False,
-                **_response_format(_LADDER[rung], preset),
+                **({"temperature": 0} if temperature else {}),
+                **_response_format(_LADDER[asked_rung], schema),
             }
-            last = rung == len(_LADDER) - 1
 
-            def send(body: dict[str, Any] = body, last: bool = last) -> str:
-                reply = self._send(
-                    "POST", "/chat/completions", body, image_sha256, format_negotiable=not last
-                )
-                return self._answer_in(reply)
+            async def send(
+                body: dict[str, Any] = body,
+                asked_rung: int = asked_rung,
+                tokens_name: str = tokens_name,
+                temperature: bool = temperature,
+            ) -> Said:
+                spent.requests += 1
+                try:
+                    reply = await self.connection.request(
+                        "POST", "/chat/completions", body, model=self._name, image_sha256=image_sha256
+                    )
+                except ServerError as error:
+                    if self._adapts_to(error, asked_rung, tokens_name, temperature):
+                        raise _Adapted from None
+                    raise
+                return self._read(reply, spent, _LADDER[asked_rung])
 
             try:
-                answer = self._persist(send)
-            except _FormatRefused:
+                said = await self.connection.persist(send)
+            except _FormatRefused as refused:
+                rung, plainly = max(rung + 1, self._rung), plainly or refused.plainly
                 continue
-            self._rung = rung
-            return answer
-        raise AssertionError("the last rung refuses nothing")
+            except _Adapted:
+                continue
+            self._learn(asked_rung, plainly)
+            return said
 
-    def _answer_in(self, reply: Any) -> str:
+    def _learn(self, rung: int, plainly: bool) -> None:
+        """Remember the rung that was taken; a refusal that named no format may have had any reason: once is no rule."""
+        self._refusals = self._refusals + 1 if rung > self._rung else 0
+        if plainly or self._refusals >= 2:
+            self._rung, self._refusals = max(rung, self._rung), 0
+
+    def _adapts_to(self, error: ServerError, rung: int, tokens_name: str, temperature: bool) -> bool:
+        """Whether the same can be asked in another way; raises _FormatRefused where that is the format's."""
+        if error.takes_no_pictures:
+            return False
+        refused = error.status in _REFUSED_FORMAT
+        if refused and tokens_name == "max_tokens" and "max_completion_tokens" in error.said:
+            self._tokens_name = "max_completion_tokens"
+            return True
+        if refused and temperature and "temperature" in error.said:
+            self._takes_temperature = False
+            return True
+        plainly = bool(_ABOUT_FORMAT.search(error.said))
+        if rung < len(_LADDER) - 1 and (refused or (error.status == 500 and plainly)):
+            raise _FormatRefused(plainly)
+        return False
+
+    def _read(self, reply: Any, spent: Spent, rung: Rung) -> Said:
+        """Return the text in a reply, and count its tokens."""
+        usage = reply.get("usage") if isinstance(reply, dict) else None
+        if isinstance(usage, dict):
+            spent.prompt_tokens += _count(usage.get("prompt_tokens"))
+            spent.completion_tokens += _count(usage.get("completion_tokens"))
         try:
-            content = reply["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError):
-            content = None
+            choice = reply["choices"][0]
+            message = choice["message"]
+            content = message["content"]
+            why = choice.get("finish_reason")
+            refusal = message.get("refusal")
+        except (KeyError, IndexError, TypeError, AttributeError):
+            content = why = refusal = None
         if isinstance(content, list):
             content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        model = plain_text(self._name, 60)
+        if not content and isinstance(refusal, str) and refusal:
+            raise ServerError(f"{model} declines to answer: {self._plain(refusal)}.", lasting=True)
+        if not content and why == "content_filter":
+            raise ServerError(f"{self.server} filtered the answer of {model} out.", lasting=True)
+        if content is None and why == "length":
+            # All tokens went into thinking.
+            content = ""
         if not isinstance(content, str):
             raise ServerError(f"{self.server} answered without a message; is it a chat-completions server?")
         # Half a surrogate pair is valid JSON but cannot be written to a file.
-        return content[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+        text = content[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+        return Said(text, why == "length", rung)
 
-    def _persist(self, send: Callable[[], _Reply]) -> _Reply:
-        """Try again, after a growing pause, what may go better the next time."""
-        pause_s = self.limits.backoff_s
-        left = self.limits.tries
-        while True:
-            try:
-                return send()
-            except ServerError as error:
-                # Waiting out a timeout costs minutes: such an attempt counts twice.
-                left -= 2 if error.slow else 1
-                if left <= 0:
-                    raise
-                wait_s = pause_s * random.uniform(0.8, 1.2) if error.wait_s is None else error.wait_s
-                time.sleep(min(wait_s, self.limits.longest_pause_s))
-                pause_s *= 2
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | None,
-        image_sha256: str | None,
-        *,
-        format_negotiable: bool = False,
-    ) -> Any:
-        """Send one request and return the decoded JSON, or raise ServerError with the reason."""
-        url = self.url.copy_with(path=self.url.path + path)
-        self._check_host(url)
-        self.requests += 1
-        self.on_request(self.server, self.model or "", image_sha256)
-        own_key = self._key if origin(url) == self._key_origin else ""
-        headers = {"Authorization": f"Bearer {own_key}"} if own_key else {}
-        deadline = time.monotonic() + self.limits.timeout_s
-        data = bytearray()
-        try:
-            with self._client.stream(method, url, json=body, headers=headers) as response:
-                for chunk in response.iter_raw():
-                    data += chunk
-                    if len(data) > self.limits.reply_bytes:
-                        raise ServerError(
-                            f"{self.server} answered with more than {self.limits.reply_bytes} bytes."
-                        )
-                    if time.monotonic() > deadline:
-                        raise ServerError(
-                            f"{self.server} did not finish within {self.limits.timeout_s:g} s.", slow=True
-                        )
-        except httpx.TimeoutException as error:
-            connecting = isinstance(error, httpx.ConnectTimeout)
-            limit_s = self.limits.connect_s if connecting else self.limits.timeout_s
-            raise ServerError(
-                f"{self.server} did not answer within {limit_s:g} s.",
-                whole_server=connecting,
-                slow=not connecting,
-            ) from None
-        except httpx.ConnectError:
-            raise ServerError(
-                f"Nothing answers at {self.server}; start the server or correct --base-url.",
-                whole_server=True,
-            ) from None
-        except (httpx.HTTPError, httpx.StreamError) as error:
-            reason = plain_text(self._without_key(str(error)), 120) or type(error).__name__
-            raise ServerError(f"{self.server} broke off: {reason}.") from None
-        status = response.status_code
-        if status == 200:
-            try:
-                return json.loads(data)
-            except (ValueError, RecursionError):
-                raise ServerError(f"{self.server} answered something that is not JSON.") from None
-        if format_negotiable and status in _REFUSED_FORMAT:
-            raise _FormatRefused
-        raise self._status_error(status, bytes(data), response.headers.get("Retry-After", ""))
-
-    def _status_error(self, status: int, data: bytes, retry_after: str) -> ServerError:
-        said = plain_text(self._without_key(_message_in(data)), 160)
-        tail = f": {said.rstrip('.')}." if said else "."
-        if status in (401, 403):
-            return ServerError(
-                f"{self.server} refuses the key ({status}); set {KEY_VARIABLE} in the environment{tail}",
-                whole_server=True,
-            )
-        if status == 404:
-            return ServerError(f"{self.server} knows no such address or model (404){tail}", whole_server=True)
-        if 300 <= status < 400:
-            return ServerError(
-                f"{self.server} points to another address ({status}), which is not followed.",
-                whole_server=True,
-            )
-        wait_s = float(retry_after) if status in _RETRIED and retry_after.isdecimal() else None
-        return ServerError(f"{self.server} answered with error {status}{tail}", wait_s=wait_s)
-
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+    def _plain(self, text: str) -> str:
+        return plain_text(self.connection.without_key(text), 160).rstrip(".")
 
 
-def _response_format(rung: Ladder, preset: Preset) -> dict[str, Any]:
+class _Adapted(Exception):
+    """The server refused something that can be asked for in another way."""
+
+
+class _FormatRefused(Exception):
+    """The server does not take this way of asking for structure."""
+
+    def __init__(self, plainly: bool) -> None:
+        super().__init__()
+        self.plainly = plainly
+        """It says that this is the reason."""
+
+
+def picture_messages(prompt: str, picture_png: bytes) -> list[dict[str, Any]]:
+    """Return the messages that ask about a picture."""
+    picture = base64.b64encode(picture_png).decode("ascii")
+    content = [
+        {"type": "text", "text": prompt},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
+    ]
+    return [{"role": "user", "content": content}]
+
+
+def _response_format(rung: Rung, schema: dict[str, Any]) -> dict[str, Any]:
     if rung == "json_schema":
-        described = {"name": "explanation", "strict": True, "schema": preset.schema()}
+        described = {"name": "explanation", "strict": True, "schema": schema}
         return {"response_format": {"type": "json_schema", "json_schema": described}}
     return {"response_format": {"type": "json_object"}} if rung == "json_object" else {}
 
 
-def _message_in(data: bytes) -> str:
-    """Return the message of an OpenAI-style error, or nothing: an HTML page is no message."""
-    try:
-        error = json.loads(data)["error"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
-    return str(error.get("message", "")) if isinstance(error, dict) else str(error)
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9 else 0

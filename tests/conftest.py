@@ -6,6 +6,8 @@ Imports nothing that gaze_capture does not need: its tests run without the rest.
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -21,6 +23,7 @@ import pytest
 
 if TYPE_CHECKING:
     from segmentation.study import Study
+    from tests.chat_server import FakeServer
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +63,24 @@ def image_folder(tmp_path: Path) -> Path:
         (folder / "images" / f"case_{number}.png").write_bytes(data.tobytes())
         (folder / "masks" / f"case_{number}.png").write_bytes(encode_mask(mask))
     return folder
+
+
+@pytest.fixture
+def chat_server() -> Iterator[FakeServer]:
+    """Run a chat-completions server on loopback that answers well until it is told otherwise."""
+    from tests.chat_server import FakeServer
+
+    fake = FakeServer()
+    thread = threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield fake
+    fake.released.set()
+    fake.shutdown()
+    thread.join()
+    fake.server_close()
+
+
+@pytest.fixture
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the key for servers out of the environment."""
+    monkeypatch.delenv("GAZE_INSIGHT_API_KEY", raising=False)

@@ -55,8 +55,9 @@ def test_the_whole_day(image_folder: Path, tmp_path: Path) -> None:
     assert made["made"] == 6
     assert made["settings"]["lesions"] == "clusters"
     assert made["settings"]["thresholds"] == [0.5, 0.25]
-    assert values("explain", study) | {"failed": []} == {
-        "done": 6, "failed": [], "requests": 0, "skipped": 0, "waiting": 0
+    assert values("explain", study) == {
+        "done": 6, "failed": [], "requests": 0, "skipped": 0, "reused": 0, "kept": 0, "waiting": 0, "seconds": 0,
+        "tokens": {"prompt": 0, "completion": 0},
     }  # fmt: skip
     config = tmp_path / "spec.json"
     config.write_text(json.dumps(TINY.to_json()))

@@ -22,10 +22,8 @@ from segmentation.records import StudyImage
 from segmentation.study import Study
 from segmentation.text_masking import text_boxes
 from segmentation.view_geometry import LEAST_PX, box_shown
+from tests.chat_server import LIMITS, FakeServer
 from tests.test_explanation import add_gazed_images, save_pseudomask
-from tests.test_vlm_server import LIMITS, FakeServer, server
-
-__all__ = ["server"]
 
 
 def decoded(data: bytes) -> npt.NDArray[np.uint8]:
@@ -280,15 +278,15 @@ def test_text_that_is_marked_but_not_found_keeps_the_image_back(study: Study) ->
 
 
 def test_what_is_previewed_is_what_is_sent_byte_for_byte(
-    server: FakeServer, study: Study, image_folder: Path
+    chat_server: FakeServer, study: Study, image_folder: Path
 ) -> None:
     ids = add_gazed_images(study, image_folder)
     view = ViewSettings("both", crop_margin=0.25, side_px=128, mask_text=True)
     save_settings(study, ExplanationSettings(view=view))
     previews = {image: shown(question_about(study, study.image(image), study.target())) for image in ids}
-    assert explain_study(study, BackendOptions("openai", server.url, "m", LIMITS)).done == 3
+    assert explain_study(study, BackendOptions("openai", chat_server.url, "m", LIMITS)).done == 3
     sent = []
-    for _, _, body in server.asked:
+    for _, _, body in chat_server.asked:
         words, picture = body["messages"][0]["content"]
         sent.append((words["text"], base64.b64decode(picture["image_url"]["url"].partition(",")[2])))
     assert sorted(sent) == sorted((one.prompt, one.picture_png) for one in previews.values())

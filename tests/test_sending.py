@@ -32,11 +32,10 @@ from segmentation.sending import (
 from segmentation.server_keys import KEY_VARIABLE, SERVICE, forget_key, key_for, store_key
 from segmentation.study import Study
 from segmentation.vlm_server import ChatServer
+from tests.chat_server import LIMITS, FakeServer
 from tests.test_explanation import add_gazed_images
-from tests.test_vlm_server import LIMITS, PICTURE, FakeServer, server
 
-__all__ = ["server"]
-
+PICTURE = b"\x89PNG not looked at"
 REMOTE = "https://api.example.org/v1"
 
 
@@ -255,19 +254,18 @@ def test_a_server_elsewhere_is_not_even_opened_without_its_own_permission() -> N
         with pytest.raises(UserError, match=r"api\.example\.org is not this machine"):
             ChatServer(REMOTE, "m", permitted=permitted)
     with ChatServer(REMOTE, "m", LIMITS, permitted=host_of(REMOTE)) as chat:
-        chat.url = httpx.URL("https://elsewhere.example/v1")
-        with pytest.raises(UserError, match=r"elsewhere\.example is not this machine"):
+        chat.connection.url = httpx.URL("https://elsewhere.example/v1")
+        with pytest.raises(UserError, match=r"elsewhere\.example is not the server"):
             chat.ask("What?", PICTURE, load_preset())
-        assert chat.requests == 0
 
 
 @pytest.fixture
-def far_away(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def far_away(chat_server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Return the address of a server that counts as another machine, and is the misbehaving one on loopback."""
     import socket
 
     real = socket.getaddrinfo
-    port = server.server_address[1]
+    port = chat_server.server_address[1]
 
     def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
         name = host.decode() if isinstance(host, bytes) else host
@@ -278,16 +276,16 @@ def far_away(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
 
 
 def test_nothing_leaves_before_it_is_allowed_and_each_request_leaves_a_line(
-    far_away: str, server: FakeServer, gazed: Study
+    far_away: str, chat_server: FakeServer, gazed: Study
 ) -> None:
     options = BackendOptions("openai", far_away, limits=LIMITS)
     with pytest.raises(UserError, match=r"nobody has allowed .* gaze-insight allow-sending"):
         explain_study(gazed, options)
-    assert server.asked == [] and audited(gazed) == []
+    assert chat_server.asked == [] and audited(gazed) == []
     given = allow(gazed, far_away)
     assert not given.encrypted
     result = explain_study(gazed, options)
-    assert (result.done, result.failed, len(server.asked)) == (3, [], 4)
+    assert (result.done, result.failed, len(chat_server.asked)) == (3, [], 4)
     lines = [line for line in audited(gazed) if line["action"] == "explanation-request"]
     assert [line["image_sha256"] is None for line in lines] == [True, False, False, False], (
         "also the list of models"
@@ -296,22 +294,22 @@ def test_nothing_leaves_before_it_is_allowed_and_each_request_leaves_a_line(
     withdraw_permission(gazed, far_away, "A")
     with pytest.raises(UserError, match="was withdrawn"):
         explain_study(gazed, options, overwrite=True)
-    assert len(server.asked) == 4
+    assert len(chat_server.asked) == 4
 
 
 def test_a_permission_withdrawn_or_a_view_changed_in_mid_batch_stops_what_has_not_left(
-    far_away: str, server: FakeServer, gazed: Study
+    far_away: str, chat_server: FakeServer, gazed: Study
 ) -> None:
     allow(gazed, far_away)
-    first = server.plays[0]
+    first = chat_server.plays[0]
 
     def change(handler: Any, body: Any) -> None:
         save_settings(gazed, ExplanationSettings(view=ViewSettings("nothing")))
         first(handler, body)
 
-    server.plays = [change, first]
+    chat_server.plays = [change, first]
     result = explain_study(gazed, BackendOptions("openai", far_away, "m", LIMITS))
-    assert result.done == 1 and len(server.asked) == 1
+    assert result.done == 1 and len(chat_server.asked) == 1
     assert len(result.failed) == 2 and "not in the way they are shown now" in result.failed[0][1]
     save_settings(gazed, ExplanationSettings())
 
@@ -319,34 +317,40 @@ def test_a_permission_withdrawn_or_a_view_changed_in_mid_batch_stops_what_has_no
         withdraw_permission(gazed, far_away, "B")
         handler.send(500, "{}")
 
-    server.plays = [withdraw, first]
+    chat_server.plays = [withdraw, first]
     result = explain_study(gazed, BackendOptions("openai", far_away, "m", LIMITS))
-    assert len(server.asked) == 2, "not even the retry leaves"
+    assert len(chat_server.asked) == 2, "not even the retry leaves"
     assert result.done == 0 and all("withdrawn" in reason for _, reason in result.failed)
 
 
-def test_a_redirect_elsewhere_is_not_followed(far_away: str, server: FakeServer, gazed: Study) -> None:
+def test_a_redirect_elsewhere_is_not_followed(far_away: str, chat_server: FakeServer, gazed: Study) -> None:
     allow(gazed, far_away)
-    server.plays = [
-        lambda handler, body: handler.send(307, "", Location=f"http://127.0.0.1:{server.server_address[1]}/x")
+    chat_server.plays = [
+        lambda handler, body: handler.send(
+            307, "", Location=f"http://127.0.0.1:{chat_server.server_address[1]}/x"
+        )
     ]
     result = explain_study(gazed, BackendOptions("openai", far_away, "m", LIMITS))
     assert result.done == 0 and "not followed" in result.failed[0][1]
-    assert {path for path, _, _ in server.asked} == {"/v1/chat/completions"}
+    assert {path for path, _, _ in chat_server.asked} == {"/v1/chat/completions"}
 
 
-def test_a_key_is_kept_for_one_host(ring: Ring, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = host_of(server.url)
+def test_a_key_is_kept_for_one_host(
+    ring: Ring, chat_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = host_of(chat_server.url)
     store_key(mine, " sk-one\n")
     assert ring.held == {(SERVICE, mine): "sk-one"} and key_for(mine) == "sk-one"
     assert key_for(host_of(REMOTE)) == ""
-    with ChatServer(server.url, "m", LIMITS) as chat:
+    with ChatServer(chat_server.url, "m", LIMITS) as chat:
         assert "sk-one" not in repr(chat)
         chat.ask("What?", PICTURE, load_preset())
-        assert server.asked[-1][1]["Authorization"] == "Bearer sk-one"
+        assert chat_server.asked[-1][1]["Authorization"] == "Bearer sk-one"
         chat.url = chat.url.copy_with(host="localhost")
         chat.ask("What?", PICTURE, load_preset())
-        assert "Authorization" not in server.asked[-1][1], "the same machine by another name is another host"
+        assert "Authorization" not in chat_server.asked[-1][1], (
+            "the same machine by another name is another host"
+        )
     monkeypatch.setenv(KEY_VARIABLE, "sk-env")
     assert key_for(mine) == "sk-env"
     assert forget_key(mine) is True and forget_key(mine) is False and ring.held == {}

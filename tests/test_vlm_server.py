@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import email.utils
 import hashlib
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from segmentation.explanation import load_explanation
 from segmentation.explanation_presets import load_preset, published
 from segmentation.explanation_settings import ViewSettings
 from segmentation.gaze_view import encode_picture
+from segmentation.server_connection import _seconds_in
 from segmentation.server_keys import KEY_VARIABLE
 from segmentation.study import Study
 from segmentation.vlm_server import (
@@ -31,131 +33,30 @@ from segmentation.vlm_server import (
     ServerLimits,
     server_url,
 )
+from tests.chat_server import (
+    LIMITS,
+    FakeServer,
+    Handler,
+    Play,
+    answer,
+    drip,
+    drop,
+    fail,
+    flood,
+    hang,
+    only_without,
+    say,
+)
 from tests.test_explanation import GOOD, add_gazed_images
 
-LIMITS = ServerLimits(timeout_s=0.6, connect_s=0.5, reply_bytes=200_000, backoff_s=0.01, longest_pause_s=0.05)
 PICTURE = b"\x89PNG not looked at"
 
-Play = Callable[["Handler", dict[str, Any]], None]
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Speaks the chat-completions protocol as well as the play of the moment lets it."""
-
-    protocol_version = "HTTP/1.1"
-    server: FakeServer
-
-    def do_GET(self) -> None:
-        self.server.asked.append((self.path, dict(self.headers), {}))
-        self.send(200, json.dumps({"data": [{"id": name} for name in self.server.models]}))
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.path, dict(self.headers), body))
-        plays = self.server.plays
-        (plays.pop(0) if len(plays) > 1 else plays[0])(self, body)
-
-    def send(self, status: int, text: str, kind: str = "application/json", **headers: str) -> None:
-        data = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class FakeServer(ThreadingHTTPServer):
-    """A server on loopback; `plays` are used up in turn, the last one stays."""
-
-    daemon_threads = True
-    models: tuple[str, ...] = ("tiny-vlm",)
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        self.plays: list[Play] = [say(json.dumps(GOOD))]
-        self.released = threading.Event()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are part of the play."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-def say(content: Any) -> Play:
-    return lambda handler, body: handler.send(
-        200, json.dumps({"choices": [{"message": {"content": content}}]})
-    )
-
-
-def fail(status: int, text: str = '{"error": {"message": "no luck"}}', **headers: str) -> Play:
-    return lambda handler, body: handler.send(status, text, **headers)
-
-
-def hang(handler: Handler, body: dict[str, Any]) -> None:
-    handler.server.released.wait(20)
-    handler.close_connection = True
-
-
-def drip(handler: Handler, body: dict[str, Any]) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    for _ in range(100):
-        if handler.server.released.wait(0.05):
-            break
-        handler.wfile.write(b" ")
-    handler.close_connection = True
-
-
-def flood(handler: Handler, body: dict[str, Any]) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(50 << 20))
-    handler.end_headers()
-    for _ in range(50):
-        handler.wfile.write(b"x" * (1 << 20))
-
-
-def drop(handler: Handler, body: dict[str, Any]) -> None:
-    handler.connection.shutdown(socket.SHUT_RDWR)
-    handler.close_connection = True
-
-
-def only_without(kind: str | None) -> Play:
-    """Refuse response formats down to a rung of the ladder."""
-
-    def play(handler: Handler, body: dict[str, Any]) -> None:
-        asked = body.get("response_format", {}).get("type")
-        if asked == "json_schema" or (asked == "json_object" and kind is None):
-            handler.send(400, '{"error": {"message": "response_format is not supported"}}')
-        else:
-            say(json.dumps(GOOD))(handler, body)
-
-    return play
+pytestmark = pytest.mark.usefixtures("no_key")
 
 
 @pytest.fixture
-def server() -> Iterator[FakeServer]:
-    fake = FakeServer()
-    thread = threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield fake
-    fake.released.set()
-    fake.shutdown()
-    thread.join()
-    fake.server_close()
-
-
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+def server(chat_server: FakeServer) -> FakeServer:
+    return chat_server
 
 
 def ask(server: FakeServer, *plays: Play, limits: ServerLimits = LIMITS) -> tuple[dict[str, Any], ChatServer]:
@@ -194,6 +95,12 @@ def test_a_well_behaved_server_is_asked_once(server: FakeServer) -> None:
         say(json.dumps({**GOOD, "shape": "<img src=http://127.0.0.1/x>"})),
         say(json.dumps({**GOOD, "area_percent": "huge"})),
         say(""),
+        say("<think>" + json.dumps(GOOD) + "</think> I would rather not."),
+        lambda handler, body: handler.send(200, json.dumps(answer("{", finish_reason="length"))),
+        lambda handler, body: handler.send(200, json.dumps(answer(None, refusal="I cannot help with that."))),
+        lambda handler, body: handler.send(200, "x\x9c", Content_Encoding="gzip"),
+        lambda handler, body: handler.send_bytes(200, "é".encode("latin-1")),
+        fail(503, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), fail(429, Retry_After="soon"),
     ],
 )  # fmt: skip
 def test_one_misbehaviour_is_got_over(server: FakeServer, play: Play) -> None:
@@ -231,6 +138,113 @@ def test_the_ladder_is_stepped_down_once_and_remembered(
     assert server.asked[-1][2].get("response_format", {}).get("type") == kind
 
 
+def test_a_refusal_that_names_no_format_is_a_rule_the_second_time_only(server: FakeServer) -> None:
+    good, bad = say(json.dumps(GOOD)), fail(400)
+    server.plays = [bad, good, good, bad, good, bad, good, good]
+    kinds = []
+    with ChatServer(server.url, "m", LIMITS) as chat:
+        for _ in range(5):
+            chat.ask("What?", PICTURE, load_preset())
+        for _, _, body in server.asked:
+            kinds.append(body.get("response_format", {}).get("type"))
+    once, ladder = ["json_schema"], ["json_schema", "json_object"]
+    assert kinds == [*ladder, *once, *ladder, *ladder, "json_object"]
+
+
+def test_what_a_cloud_calls_things_is_learnt(server: FakeServer) -> None:
+    def play(handler: Handler, body: dict[str, Any]) -> None:
+        if "max_tokens" in body:
+            text = "Unsupported parameter: 'max_tokens' is not supported; use 'max_completion_tokens'."
+            fail(400, json.dumps({"error": {"message": text}}))(handler, body)
+        elif "temperature" in body:
+            fail(400, '{"error": {"message": "temperature does not support 0"}}')(handler, body)
+        else:
+            say(json.dumps(GOOD))(handler, body)
+
+    server.plays = [play]
+    with ChatServer(server.url, "m", LIMITS) as chat:
+        chat.ask("one", PICTURE, load_preset())
+        assert chat.requests == 3
+        chat.ask("two", PICTURE, load_preset())
+        assert chat.requests == 4
+    assert server.asked[-1][2]["response_format"]["type"] == "json_schema", "nothing else was given up"
+    assert server.asked[-1][2]["max_completion_tokens"] == LIMITS.answer_tokens
+
+
+def test_an_answer_cut_short_is_asked_for_again_with_more_tokens(server: FakeServer) -> None:
+    def play(handler: Handler, body: dict[str, Any]) -> None:
+        if body["max_tokens"] == LIMITS.answer_tokens:
+            handler.send(200, json.dumps(answer("", "length", reasoning_content=json.dumps(GOOD))))
+        else:
+            say("<think>{} no</think>" + json.dumps(GOOD))(handler, body)
+
+    server.plays = [play]
+    with ChatServer(server.url, "m", LIMITS) as chat:
+        assert chat.ask("one", PICTURE, load_preset()).attributes == GOOD
+        assert chat.requests == 2 and len(server.asked[1][2]["messages"]) == 1, (
+            "asked afresh, nothing to repair"
+        )
+        chat.ask("two", PICTURE, load_preset())
+        assert chat.requests == 3, "what it takes is remembered"
+        cut = json.dumps(answer("{", "length"))
+        server.plays = [lambda handler, body: handler.send(200, cut), say(json.dumps(GOOD))]
+        assert chat.ask("three", PICTURE, load_preset()).attributes == GOOD
+    server.plays = [lambda handler, body: handler.send(200, json.dumps(answer("{", "length")))]
+    with (
+        ChatServer(server.url, "m", LIMITS) as chat,
+        pytest.raises(ServerError, match="no end within 4096 tokens"),
+    ):
+        chat.ask("What?", PICTURE, load_preset())
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("2", 2), ("0.5", 0.5), ("soon", None), ("", None), ("-3", None), ("9" * 400, None), ("Wed, 99 Oct", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+    ],
+)  # fmt: skip
+def test_how_long_a_server_asks_to_be_left_alone(header: str, seconds: float | None) -> None:
+    assert _seconds_in(header) == seconds
+
+
+def test_a_time_of_day_to_come_back_at() -> None:
+    later = email.utils.format_datetime(datetime.now(timezone.utc) + timedelta(seconds=60), usegmt=True)
+    seconds = _seconds_in(later)
+    assert seconds is not None and 50 < seconds <= 60
+
+
+def test_a_server_that_stays_busy_is_left_alone_in_the_end(server: FakeServer) -> None:
+    server.plays = [fail(429)]
+    with ChatServer(server.url, "m", LIMITS) as chat:
+        with pytest.raises(ServerError, match="error 429: no luck") as caught:
+            chat.ask("What?", PICTURE, load_preset())
+        assert caught.value.whole_server and 5 <= chat.requests <= 12
+
+
+def test_whoever_waits_for_a_hanging_server_can_walk_away(server: FakeServer) -> None:
+    server.plays = [hang]
+    patient = dataclasses.replace(LIMITS, timeout_s=60)
+
+    def walk_away() -> None:
+        if server.asked:
+            raise InterruptedError
+
+    before = threading.active_count()
+    with ChatServer(server.url, "m", patient) as chat, pytest.raises(InterruptedError):
+        chat.ask("What?", PICTURE, load_preset(), walk_away)
+    assert "vlm-server" not in [thread.name for thread in threading.enumerate()]
+    assert threading.active_count() <= before + 1, "the server's own, which still hangs"
+
+
+def test_a_model_without_eyes_is_the_whole_servers_matter(server: FakeServer) -> None:
+    text = "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+    server.plays = [fail(500, json.dumps({"error": {"message": text}}))]
+    with ChatServer(server.url, "m", LIMITS) as chat, pytest.raises(ServerError, match="mmproj") as caught:
+        chat.ask("What?", PICTURE, load_preset())
+    assert caught.value.takes_no_pictures and caught.value.whole_server
+
+
 def test_repair_tells_the_model_what_was_wrong(server: FakeServer) -> None:
     ask(server, say(json.dumps({**GOOD, "shape": "blobby"})), say(json.dumps(GOOD)))
     messages = server.asked[1][2]["messages"]
@@ -243,10 +257,10 @@ def test_repair_tells_the_model_what_was_wrong(server: FakeServer) -> None:
     ("play", "requests", "says"),
     [
         (fail(500), 3, "error 500: no luck"),
-        (fail(404), 3, r"no such address or model \(404\)"),
-        (fail(401), 3, rf"refuses the key \(401\); set {KEY_VARIABLE}"),
+        (fail(404), 2, r"no such address or model \(404\)"),
+        (fail(401), 2, rf"refuses the key \(401\); set {KEY_VARIABLE}"),
         (fail(400), 5, "error 400"),
-        (fail(302, Location="http://example.org/"), 3, "points to another address"),
+        (fail(302, Location="http://example.org/"), 2, "points to another address"),
         (hang, 2, "did not answer within 0.6 s"),
         (drip, 2, "did not finish within 0.6 s"),
         (flood, 3, "more than 200000 bytes"),
@@ -417,7 +431,7 @@ def test_a_study_is_explained_and_every_request_leaves_a_line(
 ) -> None:
     ids = add_gazed_images(study, image_folder)
     server.plays = [say("pardon?"), say(json.dumps({**GOOD, "remarks": "<b>bold</b>"}))]
-    result = explain_study(study, BackendOptions("openai", server.url, limits=LIMITS))
+    result = explain_study(study, BackendOptions("openai", server.url, limits=LIMITS, concurrency=1))
     assert (result.done, result.failed) == (3, [])
     assert result.requests == 5 == len(server.asked), "the list of models, a repair, and one for each image"
     lines = [json.loads(line) for line in (study.folder / "audit.jsonl").read_text().splitlines()]
@@ -449,7 +463,7 @@ def test_a_mute_server_is_not_asked_for_every_image(study: Study, image_folder: 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    result = explain_study(study, BackendOptions("openai", url, "m", LIMITS))
+    result = explain_study(study, BackendOptions("openai", url, "m", LIMITS, concurrency=1))
     assert result.done == 0 and result.requests == 9
     assert [image for image, _ in result.failed] == ids
     assert "Nothing answers" in result.failed[0][1] and result.failed[-1][1].startswith(
@@ -462,7 +476,7 @@ def test_bad_answers_to_one_image_do_not_stop_the_rest(
 ) -> None:
     ids = add_gazed_images(study, image_folder, count=6)
     server.plays = [say("no")] * 8 + [say(json.dumps(GOOD))]
-    result = explain_study(study, BackendOptions("openai", server.url, "m", LIMITS))
+    result = explain_study(study, BackendOptions("openai", server.url, "m", LIMITS, concurrency=1))
     assert (result.done, [image for image, _ in result.failed]) == (2, ids[:4])
 
 
@@ -475,5 +489,6 @@ def test_other_machines_are_refused_before_anything_is_read(study: Study, image_
 
 def test_client_follows_nothing_and_trusts_no_environment() -> None:
     with ChatServer("http://127.0.0.1:1", "m") as chat:
-        assert isinstance(chat._client, httpx.Client)
-        assert chat._client.follow_redirects is False and chat._client.trust_env is False
+        assert isinstance(chat.connection.client, httpx.AsyncClient)
+        client = chat.connection.client
+        assert client.follow_redirects is False and client.trust_env is False

@@ -32,6 +32,8 @@ class Answered:
 
     question: Question
     result: Answer | UserError
+    cost: Cost = field(default_factory=Cost)
+    """What it took, also where no answer came."""
 
 
 class Backend(Protocol):

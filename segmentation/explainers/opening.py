@@ -10,8 +10,9 @@ from segmentation.explainers.by_measuring import MeasuredBackend
 from segmentation.explainers.by_server import ServerBackend
 from segmentation.explainers.permitted import PermittedBackend
 from segmentation.sending import check_may_send, host_of, needs_permission, still_allowed
+from segmentation.server_connection import ServerLimits, Waiting
 from segmentation.study import Study
-from segmentation.vlm_server import ChatServer, ServerLimits
+from segmentation.vlm_server import ChatServer
 
 BACKENDS = ("measured", "openai")
 
@@ -28,10 +29,16 @@ class BackendOptions:
     """Of the server; None asks the server, which has to offer exactly one."""
     limits: ServerLimits = field(default_factory=ServerLimits)
     """Patience with a server."""
+    concurrency: int = 2
+    """Questions asked of a server at once, 1..16."""
+    price_per_million: tuple[float, float] | None = None
+    """What a million tokens cost that go to the server, and that come from it; None where nothing is paid."""
 
 
-def open_backend(study: Study, options: BackendOptions) -> Backend:
+def open_backend(study: Study, options: BackendOptions, waiting: Waiting = lambda: None) -> Backend:
     """Return a backend to be used as a context manager.
+
+    `waiting` is called several times a second while a server is awaited; what it raises abandons the opening.
 
     Raises
     ------
@@ -52,9 +59,9 @@ def open_backend(study: Study, options: BackendOptions) -> Backend:
         permitted = host_of(options.base_url) if remote else None
         server = ChatServer(options.base_url, options.model, options.limits, note, permitted=permitted)
         try:
-            backend = ServerBackend(server)
-            return PermittedBackend(backend, options.base_url) if remote else backend
-        except UserError:
+            backend = ServerBackend(server, options.concurrency, waiting)
+        except BaseException:
             server.close()
             raise
+        return PermittedBackend(backend, options.base_url) if remote else backend
     raise UserError(f"There is no backend {options.name!r}; choose one of: {', '.join(BACKENDS)}.")
