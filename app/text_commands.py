@@ -74,7 +74,7 @@ def import_embeddings(args: argparse.Namespace, progress: Progress) -> Outcome:
     ]
     if found["missing"]:
         lines.append(
-            f"{counted(found['missing'], 'image')} of the study have none; the teacher reads nothing there."
+            f"Without embeddings: {counted(found['missing'], 'image')}; the teacher reads nothing there."
         )
     lines.append(f"Next: gaze-insight train {args.study} --embeddings {found['name']}")
     return Outcome(found, "\n".join(lines))

@@ -215,7 +215,7 @@ def _explained(folder: Path, config: dict[str, Any] | None = None) -> Iterator[N
         raise
     except ImportError as error:
         raise UserError(
-            f"The text encoder in {folder} needs a package that is not installed: {_first_line(error)}"
+            f"The text encoder in {folder} needs a package that is not installed: {_first_sentence(error)}"
         ) from None
     except Exception as error:
         text = str(error)
@@ -224,17 +224,21 @@ def _explained(folder: Path, config: dict[str, Any] | None = None) -> Iterator[N
                 f"Memory does not suffice for the text encoder in {folder}; close other programs or choose a smaller "
                 "one."
             ) from None
+        if "ignore_mismatched_sizes" in text:
+            raise UserError(
+                f"The weights in {folder} do not fit its config.json; copy the encoder's folder again."
+            ) from None
         if config and "auto_map" in config:
             raise UserError(
                 f"The text encoder in {folder} brings program code of its own, which is never run; choose one that "
                 "the package transformers knows."
             ) from None
         raise UserError(
-            f"{folder} is no text encoder that can be used ({_first_line(error)}); choose the folder of a BERT, "
+            f"{folder} is no text encoder that can be used ({_first_sentence(error)}); choose the folder of a BERT, "
             "RoBERTa, DistilBERT, T5 or CLIP model with its tokenizer."
         ) from None
 
 
-def _first_line(error: Exception) -> str:
+def _first_sentence(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")[:200]
+    return (lines[0].partition(". ")[0] if lines else type(error).__name__).rstrip(".")[:200]

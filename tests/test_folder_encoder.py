@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.cli import run_command
 from gaze_capture.errors import UserError
 from gaze_capture.storage import sha256_of
 from segmentation import steps, text_steps
@@ -166,8 +167,8 @@ def _other_tokenizer(folder: Path) -> None:
         (_without_a_layer, "lacks weights that its config.json asks for"),
         (_not_numbers, "vectors are not numbers"),
         (_other_tokenizer, "belongs to another model"),
-        (_config(hidden_size=24), "is no text encoder that can be used"),
-        (_config(model_type="vit"), "."),
+        (_config(hidden_size=24), "do not fit its config.json"),
+        (_config(model_type="vit"), "or choose a text encoder"),
         (_config(model_type="no-such-model"), "is no text encoder that can be used"),
         (
             _config(
@@ -332,3 +333,25 @@ def test_a_damaged_list_of_folders_is_begun_anew(home: Path) -> None:
     assert remembered_folder("0" * 64) is None
     remember_folder("1" * 64, home)
     assert remembered_folder("1" * 64) == home
+
+
+def test_the_command_shows_and_chooses(
+    explained: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*arguments: str, status: int = 0) -> str:
+        assert run_command(["text-encoder", str(explained.folder), *arguments]) == status
+        captured = capsys.readouterr()
+        return captured.err if status else captured.out
+
+    assert "all-MiniLM-L6-v2 (default)" in told()
+    folder = save_text_encoder(tmp_path / "tiny", "clip")
+    chosen = told("--folder", str(folder))
+    assert "tiny (" in chosen and "12 wide" in chosen
+    assert f"in {folder}" in told()
+    shutil.rmtree(folder)
+    shown = json.loads(told("--json"))
+    assert shown["folder"] is None and (shown["name"], shown["width"]) == ("tiny", 12)
+    # All vectors are there: nothing is missed yet.
+    assert "have their vectors" in told("--embed")
+    assert "There is no folder" in told("--folder", str(folder), status=1)
+    assert json.loads(told("--json")) == shown
