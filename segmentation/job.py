@@ -132,6 +132,13 @@ class RunSpec:
     darm_every: int = 1
     """DARM needs an extra look at the disagreement: done on every n-th step."""
     text: Literal["explanation", "none", "shuffled", "area-only"] = "explanation"
+    text_embeddings: str = ""
+    """Name of imported embeddings (`segmentation.imported_embeddings`) that the teacher reads in place of phrases."""
+    text_encoder: str = ""
+    """Name of the encoder that turned phrases into vectors; empty stands for MiniLM. Set when the run is made, from
+    what the study has chosen."""
+    text_encoder_sha256: str = ""
+    """Hash of the encoder's weights, or of the imported embeddings."""
     # Which levels supervise whom: indices into the pseudo-mask's descending thresholds
     teacher_levels: tuple[int, int] = (0, -1)
     """Foreground level and background level of the teacher's partial cross-entropy; between them is ignored."""

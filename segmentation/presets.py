@@ -120,6 +120,9 @@ def checked(spec: RunSpec) -> RunSpec:
         < 1,
         f"ema_decay should be 0 or more and below 1, not {spec.ema_decay}": 0 <= spec.ema_decay < 1,
         f"holdout should be 0 or more and below 1, not {spec.holdout}": 0 <= spec.holdout < 1,
+        "imported embeddings do not say which token is the area; text area-only needs explanations": not (
+            spec.text_embeddings and spec.text == "area-only"
+        ),
         f"darm_every should be 1 or more, not {spec.darm_every}": spec.darm_every >= 1,
     }
     for sentence, holds in rules.items():
