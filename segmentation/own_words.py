@@ -127,6 +127,11 @@ _FOLLOWING = _LINKS | frozenset(
 _OF_THE_TARGET = ("shape", "colour", "texture")
 _SPELLINGS = {"center": "centre", "gray": "grey", "color": "colour", "tumor": "tumour"}
 _NUMBER = r"\d{1,3}(?:[.,]\d{1,2})?"
+_OF_THE_IMAGE = re.compile(
+    r"\s*(?:$|[.,;:)]|and\b|but\b|area\b|coverage\b|"
+    r"of (?:the |this )?(?:whole |entire )?(?:image|picture|frame|view|field|area)\b)"
+)
+"""What follows a percentage that is an area."""
 _FRACTIONS = {"half": 50.0, "a third": 33.0, "one third": 33.0, "a quarter": 25.0, "one quarter": 25.0}
 
 _VERTICAL = {"upper": "upper", "top": "upper", "lower": "lower", "bottom": "lower"}
@@ -204,7 +209,7 @@ class _Alias:
 
 
 def _tokens(text: str) -> tuple[_Token, ...]:
-    text = text.replace("’", "'")  # noqa: RUF001 - what telephones and word processors write
+    text = text.replace("’", "'")
     return tuple(_Token(found, _folded(found)) for found in re.findall(r"[^\W_]+(?:'[^\W_]+)?|[+]", text))
 
 
@@ -423,11 +428,10 @@ def _numbers(words: str, preset: Preset) -> dict[str, float]:
     found: dict[str, float] = {}
     text = " ".join(words.casefold().split())
     areas = set()
-    pattern = rf"({_NUMBER})(?:\s?(?:-|–|to)\s?({_NUMBER}))?\s?(?:%|percent\b|per cent\b)(?=(.{{0,24}}))"  # noqa: RUF001
+    pattern = rf"({_NUMBER})(?:\s?(?:-|–|to)\s?({_NUMBER}))?\s?(?:%|percent\b|per cent\b)(?=(.{{0,24}}))"
     for match in re.finditer(pattern, text):
         # "30 % of the circumference" is no share of the image.
-        if re.match(r"\s*(?:$|[.,;:)]|and\b|but\b|of (?:the |this )?(?:whole |entire )?(?:image|picture|frame|view|field|area)|"
-                    r"(?:area|coverage)\b)", match[3]):  # fmt: skip
+        if _OF_THE_IMAGE.match(match[3]):
             values = [_value(part) for part in match.groups()[:2] if part]
             areas.add(sum(values) / len(values))
     for fraction, percent in _FRACTIONS.items():
@@ -438,7 +442,7 @@ def _numbers(words: str, preset: Preset) -> dict[str, float]:
     lengths = [one.name for one in preset.attributes if one.kind == "millimetres"]
     told = [
         _value(number) * (10 if unit == "cm" else 1)
-        for several, unit in re.findall(rf"({_NUMBER}(?:\s?(?:x|×|by)\s?{_NUMBER})*)\s?(mm|cm)\b", text)  # noqa: RUF001
+        for several, unit in re.findall(rf"({_NUMBER}(?:\s?(?:x|×|by)\s?{_NUMBER})*)\s?(mm|cm)\b", text)
         for number in re.findall(_NUMBER, several)
     ]
     if len(lengths) == 1 and told:

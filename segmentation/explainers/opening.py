@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 
 from gaze_capture.errors import UserError
 from segmentation.explainers.backend import Backend
+from segmentation.explainers.by_annotator import AnnotatorBackend
 from segmentation.explainers.by_measuring import MeasuredBackend
 from segmentation.explainers.by_server import ServerBackend
 from segmentation.study import Study
 from segmentation.vlm_server import ChatServer, ServerLimits
 
-BACKENDS = ("measured", "openai")
+BACKENDS = ("measured", "annotator", "openai")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class BackendOptions:
     base_url: str | None = None
     """Of the server, for ``openai``."""
     model: str | None = None
-    """Of the server; None asks the server, which has to offer exactly one."""
+    """Of the server; None asks the server, which has to offer exactly one. For ``annotator``, whose words alone are
+    read."""
     limits: ServerLimits = field(default_factory=ServerLimits)
     """Patience with a server."""
 
@@ -38,6 +40,8 @@ def open_backend(study: Study, options: BackendOptions) -> Backend:
     """
     if options.name == "measured":
         return MeasuredBackend()
+    if options.name == "annotator":
+        return AnnotatorBackend(options.model)
     if options.name == "openai":
 
         def note(server: str, model: str, image_sha256: str | None) -> None:
