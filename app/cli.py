@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import commands, gaze_commands, session_commands
+from app import claims_commands, commands, gaze_commands, session_commands
 from app.commands import Command, Outcome
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
@@ -461,10 +461,37 @@ def _parser() -> argparse.ArgumentParser:
     pseudomask.add_argument("--split", metavar="NAME")
 
     explain = add("explain", commands.explain, "say why the fixated region matters")
-    explain.add_argument("--backend", choices=("measured", "openai"), default="measured")
+    explain.add_argument("--backend", choices=("measured", "annotator", "openai"), default="measured")
     explain.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server on this machine")
     explain.add_argument("--model", metavar="NAME")
     explain.add_argument("--split", metavar="NAME")
+
+    explanations = add(
+        "explanations", claims_commands.explanations, "check what was said against what is measured"
+    )
+    explanations.add_argument(
+        "--image", nargs="+", metavar="ID", help="only these images, each with its claims"
+    )
+    explanations.add_argument("--split", metavar="NAME")
+    explanations.add_argument("--contradictions", action="store_true", help="list every contradicted claim")
+    explanations.add_argument(
+        "--against",
+        choices=("gaze", "masks"),
+        default="gaze",
+        help="measure the gazed region, or the true masks in its place",
+    )
+    describe = add(
+        "describe", claims_commands.describe, "keep what a clinician says of an image in their own words"
+    )
+    describe.add_argument("image", nargs="?", metavar="IMAGE", help="its id")
+    describe.add_argument("--annotator", required=True, metavar="A", help="a pseudonym, not a name")
+    told = describe.add_mutually_exclusive_group(required=True)
+    told.add_argument("--words", metavar="TEXT")
+    told.add_argument("--file", type=Path, metavar="CSV", help="columns image and words, of many images")
+    describe.add_argument("--target", metavar="ID", help="what is described; default: the first target")
+    describe.add_argument(
+        "--note", metavar="RECORDING/FILE", help="the voice note that the words were written down from"
+    )
 
     train = add("train", commands.train, "train teacher and student")
     train.add_argument("--method", choices=("gaze-to-insight", "partial", "supervised"))

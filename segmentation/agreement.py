@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -52,14 +53,6 @@ class Share:
             "interval": list(self.interval) if self.interval else None,
             "by_chance": self.by_chance,
         }
-
-
-@dataclass(frozen=True)
-class Described:
-    """One explanation with its checks."""
-
-    explanation: Explanation
-    checks: tuple[Check, ...]
 
 
 @dataclass(frozen=True)
@@ -154,25 +147,6 @@ def measure_numbers(
     return measure_region(pixels, region)
 
 
-def described_images(
-    study: Study, *, split: str | None = None, image_ids: Sequence[str] | None = None
-) -> Iterator[Described]:
-    """Check the explanations that count, one after the other, against what is stored with them.
-
-    Raises
-    ------
-    UserError
-        If there is no such split, or an explanation is damaged.
-    """
-    chosen = None if image_ids is None else set(image_ids)
-    for image, target in study.iterate_keys(split):
-        if chosen is not None and image.id not in chosen:
-            continue
-        explanation = load_explanation(study, image.id, target.id)
-        if explanation is not None:
-            yield Described(explanation, tuple(checks_of(explanation)))
-
-
 def agreement_table(
     study: Study,
     *,
@@ -184,7 +158,7 @@ def agreement_table(
     """Return a row for each model that described images of a study, those of the most images first.
 
     The latest that each model said of an image counts, whether or not it is the explanation that counts for the image,
-    and as the model said it: what people corrected is theirs.
+    and as the model said it: what people corrected is theirs. Damaged files are passed over; ``verify`` names them.
 
     Parameters
     ----------
@@ -196,7 +170,7 @@ def agreement_table(
     Raises
     ------
     UserError
-        If there is no such split, an explanation is damaged or an image cannot be read.
+        If there is no such split, or an image cannot be read that has to be measured.
     """
     said: dict[tuple[str, str, str], list[tuple[Explanation, dict[str, float | None]]]] = {}
     chosen = None if image_ids is None else set(image_ids)
@@ -222,10 +196,11 @@ def agreement_table(
 
 def _latest_of_each(study: Study, image_id: str, target_id: str) -> Iterable[Explanation]:
     """Return the latest of each backend, model and preset, as it was said."""
-    current = load_explanation(study, image_id, target_id)
     everything = load_history(study, image_id, target_id)
-    if current is not None and not everything:  # Made before there was a history.
-        everything = [current]
+    if not everything:  # Made before there was a history.
+        with contextlib.suppress(UserError):
+            current = load_explanation(study, image_id, target_id)
+            everything = [current] if current is not None else []
     latest = {}
     for one in sorted(everything, key=lambda one: one.created):
         # What nobody was asked, because the annotator saw no target, is nobody's claim.

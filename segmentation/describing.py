@@ -139,14 +139,23 @@ def why_no_words(study: Study, image_id: str, target_id: str) -> UserError:
 
 
 def words_of_annotator(study: Study, annotator: str) -> list[Path]:
-    """Return the files of everything an annotator said in words; damaged files are passed over."""
+    """Return the files of everything an annotator said in words, and of the explanations made of it.
+
+    Damaged files are passed over: nobody knows whose they are.
+    """
+    folder = study.folder / "explanations"
     found = []
-    for path in sorted((study.folder / "explanations" / "words").glob("*/*.json")):
-        try:
-            if _read(path).annotator == annotator:
+    for pattern in ("words/*/*.json", "history/*/*.json", "*.json"):
+        for path in sorted(folder.glob(pattern)):
+            try:
+                values = read_json(path)
+            except UserError:
+                continue
+            if not isinstance(values, dict):
+                continue
+            described = values.get("backend") == "annotator" and values.get("model") == annotator
+            if described or ("words" in values and values.get("annotator") == annotator):
                 found.append(path)
-        except UserError:
-            continue
     return found
 
 
