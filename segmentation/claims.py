@@ -271,7 +271,9 @@ def _colour_contrast(said: Any, numbers: Numbers, outline: Outline) -> _Finding 
     by_red, by_yellow = change
     if by_red is None or by_yellow is None:
         return None
-    paler = math.hypot(own[0] - by_red, own[1] - by_yellow) - math.hypot(*own)
+    # How far the change leads from the surroundings' colour towards grey.
+    around = own[0] - by_red, own[1] - by_yellow
+    paler = -(around[0] * by_red + around[1] * by_yellow) / max(math.hypot(*around), 1e-6)
     towards = {
         "redder": by_red,
         "greener": -by_red,

@@ -13,6 +13,7 @@ from pathlib import Path
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
 from gaze_capture.voice import FOLDER as VOICE_FOLDER
+from gaze_capture.voice import LIST as VOICE_LIST
 from gaze_capture.voice import notes_of
 from segmentation.own_words import MAX_WORDS_CHARACTERS
 from segmentation.records import new_id, utc_now
@@ -117,9 +118,9 @@ def voice_notes(study: Study, image_id: str, target_id: str) -> list[str]:
         If a recording's list of notes is damaged.
     """
     return [
-        f"{recording}/{note.file}"
-        for recording in study.recording_ids()
-        for note in notes_of(study.recordings_folder / recording)
+        f"{place.parents[1].name}/{note.file}"
+        for place in sorted(study.recordings_folder.glob(f"*/{VOICE_FOLDER}/{VOICE_LIST}"))
+        for note in notes_of(place.parents[1])
         if note.image_id == image_id and note.target_id in (None, target_id)
     ]
 

@@ -1,4 +1,4 @@
-"""What the report says of explanations: what of each is contradicted, and how far each model agrees with measurement."""
+"""What the report says of explanations: what of each is contradicted, and how far each model agrees with numbers."""
 
 from __future__ import annotations
 
