@@ -151,7 +151,7 @@ def test_a_measurement_never_contradicts_itself() -> None:
     rng = np.random.default_rng(0)
     colours = [name for name in NUMBERS if "contrast" in name or name in ("red_green", "yellow_blue")]
     for _ in range(500):
-        numbers = {
+        numbers: dict[str, float | None] = {
             **{name: float(rng.uniform(0, 1)) for name in ("centre_x", "centre_y", "eccentricity", "solidity")},
             **{name: float(rng.normal(0, 20)) for name in colours},
             "circularity": float(rng.uniform(0.3, 1)),

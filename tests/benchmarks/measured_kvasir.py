@@ -15,7 +15,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,35 +148,29 @@ def contradicted(pairs: Sequence[Pair], shift: int) -> dict[str, str]:
 
 def compare_levels(study: Study) -> dict[str, dict[str, str]]:
     """Area and place of other regions that could be measured, on train alone: validation is not for choosing."""
-    ways: dict[str, Callable[[Any], Any]] = {
-        f"heatmap above {threshold:g}": lambda mask, threshold=threshold: mask.heatmap >= threshold
-        for threshold in (0.1, 0.15, 0.2, 0.25, 0.3)
-    }
-    ways = {
-        "broad level": lambda mask: mask.masks[-1],
-        "strict level": lambda mask: mask.masks[0],
-        **ways,
-    }
-    found: dict[str, list[tuple[float, int]]] = {name: [] for name in ways}
+    thresholds = (0.1, 0.15, 0.2, 0.25, 0.3)
+    names = ["broad level", "strict level", *(f"heatmap above {threshold:g}" for threshold in thresholds)]
+    found: dict[str, list[tuple[float, int]]] = {name: [] for name in names}
     for image in study.images_of("train"):
         mask, truth = study.pseudomask(image.id, "target"), study.true_mask(image.id, "target")
         assert mask is not None and truth is not None
         # Form alone: no pixels are needed.
         blank = np.zeros((*truth.shape, 1), np.float32)
         wanted = measure_region(blank, truth)
-        for name, way in ways.items():
-            numbers = measure_region(blank, way(mask))
+        regions = [mask.masks[-1], mask.masks[0], *(mask.heatmap >= threshold for threshold in thresholds)]
+        for name, region in zip(names, regions, strict=True):
+            numbers = measure_region(blank, region)
             if numbers["area_percent"]:
                 apart = _cell_distance(describe(numbers)["location"], describe(wanted)["location"])
                 found[name].append((numbers["area_percent"] / (wanted["area_percent"] or math.nan), apart))
     table = {}
     for name, values in found.items():
-        ratio, apart = np.array([one for one, _ in values]), np.array([one for _, one in values])
+        ratio, cells = np.array([one for one, _ in values]), np.array([one for _, one in values])
         table[name] = {
             "area ratio, median": f"{np.median(ratio):.3f}",
             "area within a factor 1.5": _share(np.abs(np.log(ratio)) <= math.log(1.5)),
-            "same cell": _share(apart == 0),
-            "same or neighbouring cell": _share(apart <= 1),
+            "same cell": _share(cells == 0),
+            "same or neighbouring cell": _share(cells <= 1),
         }
     return table
 
