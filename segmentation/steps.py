@@ -34,7 +34,7 @@ from gaze_capture.trackers.tracker import Tracker
 from segmentation.annotation_time import store_times
 from segmentation.evaluation import Evaluation, evaluate
 from segmentation.explainers.opening import BackendOptions
-from segmentation.explaining import ExplainResult, explain_study
+from segmentation.explaining import ExplainResult, explain_in_own_words, explain_study
 from segmentation.gaze_gates import Gates, judge_in_study
 from segmentation.gaze_import import GazeReport, import_gaze
 from segmentation.importing import ImportReport, import_images
@@ -64,6 +64,7 @@ __all__ = [
     "detect_fixations",
     "evaluate",
     "explain",
+    "explain_in_own_words",
     "import_gaze",
     "import_images",
     "latest_run",
