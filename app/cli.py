@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app import (
+    claims_commands,
     commands,
     explain_commands,
     gaze_commands,
@@ -497,7 +498,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("study", type=Path, nargs="?", metavar="STUDY", help="the study's folder")
     explain.add_argument(
         "--backend",
-        choices=("measured", "openai"),
+        choices=("measured", "annotator", "openai"),
         help="default: openai where a server is named, else measured",
     )
     where = explain.add_mutually_exclusive_group()
@@ -620,6 +621,33 @@ def _parser() -> argparse.ArgumentParser:
         "--token-axis", type=int, choices=(0, 1), default=0, help="which axis counts tokens; default: 0"
     )
     embeddings.add_argument("--width", type=_count, metavar="D", help="default: what most files have")
+
+    explanations = add(
+        "explanations", claims_commands.explanations, "check what was said against what is measured"
+    )
+    explanations.add_argument(
+        "--image", nargs="+", metavar="ID", help="only these images, each with its claims"
+    )
+    explanations.add_argument("--split", metavar="NAME")
+    explanations.add_argument("--contradictions", action="store_true", help="list every contradicted claim")
+    explanations.add_argument(
+        "--against",
+        choices=("gaze", "masks"),
+        default="gaze",
+        help="measure the gazed region, or the true masks in its place",
+    )
+    describe = add(
+        "describe", claims_commands.describe, "keep what a clinician says of an image in their own words"
+    )
+    describe.add_argument("image", nargs="?", metavar="IMAGE", help="its id")
+    describe.add_argument("--annotator", required=True, metavar="A", help="a pseudonym, not a name")
+    told = describe.add_mutually_exclusive_group(required=True)
+    told.add_argument("--words", metavar="TEXT")
+    told.add_argument("--file", type=Path, metavar="CSV", help="columns image and words, of many images")
+    describe.add_argument("--target", metavar="ID", help="what is described; default: the first target")
+    describe.add_argument(
+        "--note", metavar="RECORDING/FILE", help="the voice note that the words were written down from"
+    )
 
     train = add("train", commands.train, "train teacher and student")
     train.add_argument("--method", choices=("gaze-to-insight", "partial", "supervised"))

@@ -158,6 +158,7 @@ def erase_annotator(args: argparse.Namespace, progress: Progress) -> Outcome:
             counted(len(found.imports), "import") + " of gaze",
             counted(found.pseudomasks, "pseudo-mask"),
             counted(found.explanations, "explanation"),
+            counted(found.words, "file") + " of own words",
             counted(found.reviews, "file") + " of reviews",
             counted(found.overrules, "overruled gate"),
         )

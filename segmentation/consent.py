@@ -20,6 +20,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.fixation_table import read_fixation_table, read_looks
 from gaze_capture.recording_codec import FRAMES_NAME, SUMMARY_NAME, needs_recovery, read_recording
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
+from segmentation.describing import words_of_annotator
 from segmentation.records import SCHEMA, safe_name, utc_now
 from segmentation.study import Study
 
@@ -181,6 +182,8 @@ class Erasure:
     """Imported gaze tables that hold their looks."""
     pseudomasks: int
     explanations: int
+    words: int
+    """Files of what they said of images in their own words, and of explanations made of that."""
     reviews: int
     """Files of reviews."""
     overrules: int
@@ -198,6 +201,7 @@ class Erasure:
             self.recordings
             or self.imports
             or self.pseudomasks
+            or self.words
             or self.reviews
             or self.overrules
             or self.consent
@@ -211,7 +215,7 @@ class Erasure:
 
 
 def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
-    """Erase an annotator's recordings, imported looks, reviews, overrules, consent, and pseudo-masks of their gaze.
+    """Erase an annotator's recordings, looks, own words, reviews, overrules, consent, and pseudo-masks of their gaze.
 
     Pseudo-masks of several annotators go as a whole and can be made again from the others' gaze. Lines of the audit
     log stay, and one says that this was done.
@@ -242,6 +246,7 @@ def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
     explanations = [
         study.explanation_path(*key) for key in pseudomasks if study.explanation_path(*key).exists()
     ]
+    words = words_of_annotator(study, annotator)
     reviews = _reviews_of(study, annotator)
     overrules = [
         path
@@ -256,6 +261,7 @@ def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
         imports=tuple(folder.name for folder in tables),
         pseudomasks=len(pseudomasks),
         explanations=len(explanations),
+        words=len(words),
         reviews=len(reviews),
         overrules=len(overrules),
         consent=own_consent,
@@ -275,7 +281,7 @@ def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
             study.remove_pseudomask(*key)
         for key in pseudomasks:
             shutil.rmtree(study.explanation_history(*key), ignore_errors=True)
-        for path in [*explanations, *reviews, *overrules]:
+        for path in [*explanations, *words, *reviews, *overrules]:
             path.unlink(missing_ok=True)
         if own_consent:
             consent.unlink()

@@ -7,7 +7,9 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gaze_capture.errors import UserError
+from segmentation.describing import keep_words
 from segmentation.explainers.backend import Answer, Answered, Backend
+from segmentation.explainers.by_annotator import AnnotatorBackend
 from segmentation.explainers.opening import BackendOptions, open_backend
 from segmentation.explanation import (
     Explanation,
@@ -200,13 +202,75 @@ def question_about(study: Study, image: StudyImage, target: Target) -> Question:
     return Questions(study).about(image, target)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A question on its way."""
+def explanation_from(backend: Backend, question: Question, answer: Answer) -> Explanation:
+    """Make the record of an answer, with what is measured of the gazed region beside it.
 
-    number: int
-    prompt: str
-    sha256: str
+    Raises
+    ------
+    UserError
+        If the image cannot be read.
+    """
+    numbers = answer.numbers
+    if numbers is None:
+        numbers = measure_region(question.pixels(), question.region)
+    return Explanation(
+        image_id=question.image.id,
+        target_id=question.target.id,
+        backend=backend.name,
+        model=answer.model or backend.model,
+        prompt=backend.prompt(question),
+        attributes=answer.attributes,
+        text=answer.text,
+        raw_reply=answer.raw_reply,
+        created=utc_now(),
+        simulated_from=question.pseudomask.simulated_from,
+        region_sha256=question.region_sha256,
+        preset=question.preset.id,
+        preset_sha256=question.preset.sha256,
+        conditions=question.conditions,
+        numbers=numbers,
+        asked_sha256=_asked(backend, question),
+        picture_sha256=answer.picture_sha256,
+        cost=answer.cost,
+    )
+
+
+def _asked(backend: Backend, question: Question) -> str:
+    return question.asked_sha256(backend.name, backend.model, backend.prompt(question))
+
+
+def explain_in_own_words(
+    study: Study, image_id: str, target_id: str, annotator: str, words: str, voice_note: str = ""
+) -> Explanation | None:
+    """Keep what an annotator said of a target in an image, and let it be the explanation that counts.
+
+    Parameters
+    ----------
+    voice_note : ``<recording>/<file>`` of the voice note that was written down; nothing where the words were typed
+
+    Returns
+    -------
+    the explanation, or None where there is no pseudo-mask yet: the words are kept, and read by the backend
+    ``annotator`` once there is one
+
+    Raises
+    ------
+    UserError
+        If something of what is said cannot be, or the study cannot be read or written.
+    """
+    image, target = study.image(image_id), study.target(target_id)
+    keep_words(study, image_id, target_id, annotator, words, voice_note)
+    if (image_id, target_id) not in study.pseudomask_keys():
+        return None
+    question = question_about(study, image, target)
+    backend = AnnotatorBackend(annotator.strip())
+    answered = next(iter(backend.answers(iter([question]))))
+    assert answered is not None
+    if isinstance(answered.result, UserError):
+        raise answered.result
+    explanation = explanation_from(backend, question, answered.result)
+    save_explanation(study, explanation)
+    return explanation
 
 
 class _Batch:
@@ -231,7 +295,7 @@ class _Batch:
         self.at = ""
         """The image that was begun last."""
         self._open = {(image.id, target.id) for image, target in due}
-        self._asked: dict[tuple[str, str], _Asked] = {}
+        self._asked: dict[tuple[str, str], int] = {}
         self._drawn = 0
         self._broken = 0
         self._drawn_when_broken = 0
@@ -273,9 +337,8 @@ class _Batch:
             self._say_absent(image, target, stored)
             return None
         question = self.questions.about(image, target)
-        prompt = self.backend.prompt(question)
-        asked = question.asked_sha256(self.backend.name, self.backend.model, prompt)
         if not self.overwrite:
+            asked = _asked(self.backend, question)
             if stored is not None and stored.asked_sha256 == asked:
                 self.result.skipped += 1
                 return None
@@ -285,7 +348,7 @@ class _Batch:
                     self.result.reused += 1
                     return None
         self._drawn += 1
-        self._asked[image.id, target.id] = _Asked(self._drawn, prompt, asked)
+        self._asked[image.id, target.id] = self._drawn
         return question
 
     def _say_absent(self, image: StudyImage, target: Target, stored: Explanation | None) -> None:
@@ -329,42 +392,17 @@ class _Batch:
             self._fail(question.image, question.target, str(answer))
             if not (isinstance(answer, ServerError) and answer.whole_server):
                 self._broken = 0
-            elif asked.number > self._drawn_when_broken:
+            elif asked > self._drawn_when_broken:
                 self._broken += 1
                 self._drawn_when_broken = self._drawn
                 return answer if self._broken == GIVE_UP_AFTER else None
             return None
         # A full disk ends the work instead of failing every image.
-        save_explanation(self.study, self._explanation(question, answer, asked))
+        save_explanation(self.study, explanation_from(self.backend, question, answer))
         self._open.discard(key)
         self._broken = 0
         self.result.done += 1
         return None
-
-    def _explanation(self, question: Question, answer: Answer, asked: _Asked) -> Explanation:
-        numbers = answer.numbers
-        if numbers is None:
-            numbers = measure_region(question.pixels(), question.region)
-        return Explanation(
-            image_id=question.image.id,
-            target_id=question.target.id,
-            backend=self.backend.name,
-            model=self.backend.model,
-            prompt=asked.prompt,
-            attributes=answer.attributes,
-            text=answer.text,
-            raw_reply=answer.raw_reply,
-            created=utc_now(),
-            simulated_from=question.pseudomask.simulated_from,
-            region_sha256=question.region_sha256,
-            preset=question.preset.id,
-            preset_sha256=question.preset.sha256,
-            conditions=question.conditions,
-            numbers=numbers,
-            asked_sha256=asked.sha256,
-            picture_sha256=answer.picture_sha256,
-            cost=answer.cost,
-        )
 
     def _fail(self, image: StudyImage, target: Target, reason: str) -> None:
         self._open.discard((image.id, target.id))

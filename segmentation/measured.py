@@ -28,6 +28,14 @@ FRAME_LEVEL = 0.05
 """Colour pixels darker than this in every channel are an endoscope's black frame, not surroundings."""
 SMALLEST_FORM_PX = 40
 """Below this many pixels a contour is all corners: solidity and circularity would be the grid's."""
+INTENSITY_STEPS = (-15.0, -4.0, 4.0, 15.0)
+"""Contrast in lightness between much darker, darker, similar, brighter and much brighter."""
+BOUNDARY_STEPS = (1.1, 1.7)
+"""Boundary ratio between blurred, moderately sharp and sharp."""
+ECCENTRICITY_STEPS = (0.6, 0.87)
+"""Between round, oval and elongated: axes of 5:4 still look round, axes of more than 2:1 long."""
+COLOUR_CHANGE = 4.0
+"""Difference in CIELab a and b below which colours are similar."""
 CORE_PX = 2
 """Pixels this close to the contour are left out of the region's own appearance and of its surroundings."""
 
@@ -279,14 +287,14 @@ def _words(numbers: Numbers) -> dict[str, Any]:
     )
     attributes["shape"] = _shape(numbers)
     if (ratio := numbers["boundary_ratio"]) is not None:
-        attributes["boundary"] = "blurred" if ratio < 1.1 else "moderately sharp" if ratio < 1.7 else "sharp"
+        attributes["boundary"] = _step(ratio, BOUNDARY_STEPS, ("blurred", "moderately sharp", "sharp"))
     if (contrast := numbers["lightness_contrast"]) is not None:
         attributes["intensity"] = _step(
-            contrast, (-15, -4, 4, 15), ("much darker", "darker", "similar", "brighter", "much brighter")
+            contrast, INTENSITY_STEPS, ("much darker", "darker", "similar", "brighter", "much brighter")
         )
     lightness, red_green, yellow_blue = numbers["lightness"], numbers["red_green"], numbers["yellow_blue"]
     if lightness is not None and red_green is not None and yellow_blue is not None:
-        attributes["colour"] = _colour(lightness, red_green, yellow_blue)
+        attributes["colour"] = colour_word(lightness, red_green, yellow_blue)
         by_red, by_yellow = numbers["red_green_contrast"], numbers["yellow_blue_contrast"]
         if by_red is not None and by_yellow is not None:
             attributes["colour_contrast"] = _colour_contrast(red_green, yellow_blue, by_red, by_yellow)
@@ -320,11 +328,11 @@ def _shape(numbers: Numbers) -> str:
         return "irregular"
     if solidity < 0.93:
         return "lobulated"
-    # Axes of 5:4 still look round, axes of more than 2:1 long.
-    return _step(eccentricity, (0.6, 0.87), ("round", "oval", "elongated"))
+    return _step(eccentricity, ECCENTRICITY_STEPS, ("round", "oval", "elongated"))
 
 
-def _colour(lightness: float, red_green: float, yellow_blue: float) -> str:
+def colour_word(lightness: float, red_green: float, yellow_blue: float) -> str:
+    """Return the word for a colour given in CIELab."""
     if math.hypot(red_green, yellow_blue) < 10:
         return _step(lightness, (20, 80), ("black", "grey", "white"))
     hue = math.degrees(math.atan2(yellow_blue, red_green)) % 360
@@ -337,7 +345,7 @@ def _colour(lightness: float, red_green: float, yellow_blue: float) -> str:
 
 def _colour_contrast(red_green: float, yellow_blue: float, by_red: float, by_yellow: float) -> str:
     change = math.hypot(by_red, by_yellow)
-    if change < 4:
+    if change < COLOUR_CHANGE:
         return "similar"
     around = (red_green - by_red, yellow_blue - by_yellow)
     towards_grey = -(around[0] * by_red + around[1] * by_yellow) / max(math.hypot(*around) * change, 1e-6)

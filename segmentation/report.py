@@ -20,6 +20,7 @@ from segmentation.job import RunSpec
 from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
 from segmentation.records import StudyImage, Target
+from segmentation.report_explanations import agreement_section, described
 from segmentation.report_figures import Overlay, curve, histogram, legend, overlay_figure
 from segmentation.report_parts import graded, row, table, whole_page
 from segmentation.runs import RunFolder, latest_run
@@ -58,6 +59,7 @@ def write_report(
         metrics = measured
     chosen = _for_gallery(metrics, split)
     sections = [_tiles(study, metrics, chosen), _gaze_section(study, progress), _pseudomask_section(study)]
+    sections.append(agreement_section(study, progress))
     if run:
         sections += [_metrics_section(metrics), _targets_section(study, metrics), _run_section(study, run)]
     sections.append(_gallery_section(study, run, chosen, split, progress))
@@ -483,7 +485,7 @@ def _card(study: Study, run: RunFolder | None, image: StudyImage, target: Target
     )
     name = image.id if len(study.targets) == 1 else f"{image.id} · {target.name}"
     explanation = load_explanation(study, image.id, target.id)
-    text = f'<p class="explained">{escape(explanation.text)}</p>' if explanation else ""
+    text = described(explanation) if explanation else ""
     return (
         f"<figure>{overlay_figure(overlay)}"
         f'<figcaption><span class="name" title="{escape(name)}">{escape(name)}</span>'

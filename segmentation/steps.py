@@ -35,7 +35,7 @@ from segmentation.annotation_time import store_times
 from segmentation.encoder_folders import text_job
 from segmentation.evaluation import Evaluation, evaluate
 from segmentation.explainers.opening import BackendOptions
-from segmentation.explaining import ExplainResult, explain_study
+from segmentation.explaining import ExplainResult, explain_in_own_words, explain_study
 from segmentation.gaze_gates import Gates, judge_in_study
 from segmentation.gaze_import import GazeReport, import_gaze
 from segmentation.importing import ImportReport, import_images
@@ -65,6 +65,7 @@ __all__ = [
     "detect_fixations",
     "evaluate",
     "explain",
+    "explain_in_own_words",
     "import_gaze",
     "import_images",
     "latest_run",

@@ -20,6 +20,10 @@ from segmentation.consent import (
     suggested_id,
     withdraw_consent,
 )
+from segmentation.describing import load_words
+from segmentation.explainers.opening import BackendOptions
+from segmentation.explaining import explain_in_own_words, explain_study
+from segmentation.explanation import load_history
 from segmentation.gaze_gates import overrule
 from segmentation.records import utc_now
 from segmentation.steps import make_pseudomasks
@@ -137,6 +141,22 @@ def test_erasing_leaves_nothing_of_one_annotator_and_all_of_the_other(two: Study
     )
     with pytest.raises(UserError, match="Nothing is stored"):
         erase_annotator(again, "ann", really=True)
+
+
+def test_own_words_are_erased_with_what_was_made_of_them(study: Study) -> None:
+    add_images(study, ["b"])
+    record_in(study, "rec-ben", [("b", 1, 6)], annotator="ben")
+    make_pseudomasks(study)
+    for name in ("ben", "ann"):
+        assert explain_in_own_words(study, "b", "target", name, f"Round, says {name}.")
+    told = erase_annotator(study, "ann", really=False)
+    assert told.words == 3, "the words, the explanation that counts, and its place in the history"
+    erase_annotator(study, "ann", really=True)
+    assert files_that_name(study, '"ann"') == set()
+    assert [own.annotator for own in load_words(study, "b", "target")] == ["ben"]
+    assert [one.model for one in load_history(study, "b", "target")] == ["ben"]
+    assert explain_study(study, BackendOptions("annotator")).reused == 1
+    assert verify(study).sound
 
 
 def test_erasing_on_the_command_line_asks_for_yes(two: Study, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.recording_codec import read_recording
 from gaze_capture.storage import write_json_atomic
 from segmentation import steps
-from segmentation.explanation import Explanation, save_explanation
+from segmentation.explanation import Explanation, load_explanation, save_explanation
 from segmentation.gaze_quality import gaze_quality
 from segmentation.job import JobEvent, RunSpec
 from segmentation.phantoms import write_phantoms
@@ -133,6 +134,42 @@ def test_everything_from_the_study_is_escaped(tmp_path: Path) -> None:
     page = _page(study, tmp_path)
     assert "script" not in page.tags
     assert page.text.count(HOSTILE) >= 3, "name, annotator and explanation are shown as the text they are"
+
+
+def test_contradictions_are_marked_and_agreement_is_a_number_for_each_model(tmp_path: Path) -> None:
+    study = Study.create(tmp_path / "study")
+    images, masks = write_phantoms(tmp_path / "raw", 3, size_px=64)
+    steps.import_images(study, [images], masks=masks)
+    steps.simulate(study)
+    steps.make_pseudomasks(study)
+    assert "Claims that agree" not in _page(study, tmp_path).text, "nothing is explained"
+    steps.explain(study)
+    page = _page(study, tmp_path)
+    assert "by construction: they are no evidence" in page.text and "Contradicted" not in page.text
+    first, second, _ = study.images_of("train")
+    for image, area in ((first, 95.0), (second, None)):
+        measured = load_explanation(study, image.id, "target")
+        assert measured is not None
+        said = {
+            **measured.attributes,
+            "area_percent": measured.attributes["area_percent"] if area is None else area,
+            "remarks": "" if area is None else f"PI-RADS 4 {HOSTILE}",
+            HOSTILE: HOSTILE,
+        }
+        save_explanation(
+            study,
+            replace(measured, backend="openai", model=HOSTILE, attributes=said, text=HOSTILE, created="2999"),
+        )
+    page = _page(study, tmp_path)
+    assert "script" not in page.tags and page.text.count(HOSTILE) >= 4
+    assert "Contradicted area percent: 95; measured: " in page.text
+    assert "Not asked for remarks: a score or diagnosis (PI-RADS 4) was not asked for." in page.text
+    assert "Contradicted or not asked for: 2" in page.text
+    described = page.text.index("Claims that agree")
+    assert "simulated from masks" in page.text[described:]
+    # One of two areas agrees; dealt to the other image, none of the right one's size need to.
+    assert re.search(r"50% \(9% to 91%\)", page.text[described:])
+    assert "by chance" in page.text[described:]
 
 
 def test_gaze_quality_is_that_of_the_samples(gazed: Study) -> None:

@@ -24,6 +24,8 @@ class Answer:
     """What was measured of the region, where the backend did so; else the engine measures."""
     picture_sha256: str = ""
     cost: Cost = field(default_factory=Cost)
+    model: str = ""
+    """Who said it, where that differs from image to image; else the backend's model did."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from gaze_capture.errors import UserError
 from segmentation.explainers.backend import Backend
+from segmentation.explainers.by_annotator import AnnotatorBackend
 from segmentation.explainers.by_measuring import MeasuredBackend
 from segmentation.explainers.by_server import ServerBackend
 from segmentation.explainers.permitted import PermittedBackend
@@ -14,7 +15,7 @@ from segmentation.server_connection import ServerLimits, Waiting
 from segmentation.study import Study
 from segmentation.vlm_server import ChatServer
 
-BACKENDS = ("measured", "openai")
+BACKENDS = ("measured", "annotator", "openai")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class BackendOptions:
     base_url: str | None = None
     """Of the server, for ``openai``."""
     model: str | None = None
-    """Of the server; None asks the server, which has to offer exactly one."""
+    """Of the server; None asks the server, which has to offer exactly one. For ``annotator``, whose words alone are
+    read."""
     limits: ServerLimits = field(default_factory=ServerLimits)
     """Patience with a server."""
     concurrency: int = 2
@@ -47,6 +49,8 @@ def open_backend(study: Study, options: BackendOptions, waiting: Waiting = lambd
     """
     if options.name == "measured":
         return MeasuredBackend()
+    if options.name == "annotator":
+        return AnnotatorBackend(options.model)
     if options.name == "openai":
         check_may_send(study, options.base_url)
         remote = needs_permission(options.base_url)
