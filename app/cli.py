@@ -461,9 +461,18 @@ def _parser() -> argparse.ArgumentParser:
     pseudomask.add_argument("--split", metavar="NAME")
 
     explain = add("explain", commands.explain, "say why the fixated region matters")
-    explain.add_argument("--backend", choices=("measured", "openai"), default="measured")
+    explain.add_argument("--backend", choices=("measured", "openai", "transformers"), default="measured")
     explain.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server on this machine")
-    explain.add_argument("--model", metavar="NAME")
+    explain.add_argument(
+        "--model", metavar="NAME", help="the server's model; for transformers a model's folder"
+    )
+    explain.add_argument(
+        "--device", metavar="D", default="auto", help="transformers: auto, cpu, cuda, cuda:N or mps"
+    )
+    explain.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
+    explain.add_argument(
+        "--allow-download", action="store_true", help="let --model OWNER/NAME come from the Hugging Face hub"
+    )
     explain.add_argument("--split", metavar="NAME")
 
     train = add("train", commands.train, "train teacher and student")

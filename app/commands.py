@@ -506,6 +506,9 @@ def explain(args: argparse.Namespace, progress: Progress) -> Outcome:
         backend=args.backend,
         base_url=args.base_url,
         model=args.model,
+        device=args.device,
+        dtype=args.dtype,
+        allow_download=args.allow_download,
         split=args.split,
         progress=progress,
     )

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gaze_capture.errors import UserError
-from segmentation.explainers.backend import Answer, Answered, Backend
+from segmentation.explainers.backend import Answer, Answered, Backend, Waiting
 from segmentation.explainers.opening import BackendOptions, open_backend
 from segmentation.explanation import (
     Explanation,
@@ -98,8 +98,9 @@ def explain_study(
         failures_in_a_row = 0
         with contextlib.closing(batch.answers()) as answers:
             for answered in answers:
-                progress(batch.settled, len(due), batch.at)
-                if answered is None:
+                doing = answered.doing if isinstance(answered, Waiting) else batch.at
+                progress(batch.settled, len(due), doing)
+                if not isinstance(answered, Answered):
                     continue
                 broken = batch.settle(answered)
                 failures_in_a_row = failures_in_a_row + 1 if broken else 0
@@ -169,7 +170,7 @@ class _Batch:
         """How many need no further work."""
         return len(self.due) - len(self._open)
 
-    def answers(self) -> Generator[Answered | None, None, None]:
+    def answers(self) -> Generator[Answered | Waiting | None, None, None]:
         """Ask whatever has to be asked, and let the caller breathe where nothing has."""
         yield from self.backend.answers(self._questions())
 

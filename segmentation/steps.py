@@ -543,11 +543,17 @@ def explain(
     backend: str = "measured",
     base_url: str | None = None,
     model: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    allow_download: bool = False,
     split: str | None = None,
     progress: Progress = no_progress,
 ) -> ExplainResult:
     """Describe the gazed region of every pseudo-mask that has no explanation yet."""
-    return explain_study(study, BackendOptions(backend, base_url, model), split=split, progress=progress)
+    options = BackendOptions(
+        backend, base_url, model, device=device, dtype=dtype, allow_download=allow_download
+    )
+    return explain_study(study, options, split=split, progress=progress)
 
 
 # Training and prediction

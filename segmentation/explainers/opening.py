@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 
 from gaze_capture.errors import UserError
 from segmentation.explainers.backend import Backend
+from segmentation.explainers.by_local_model import LocalModelBackend
 from segmentation.explainers.by_measuring import MeasuredBackend
 from segmentation.explainers.by_server import ServerBackend
 from segmentation.study import Study
 from segmentation.vlm_server import ChatServer, ServerLimits
 
-BACKENDS = ("measured", "openai")
+BACKENDS = ("measured", "openai", "transformers")
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,15 @@ class BackendOptions:
     base_url: str | None = None
     """Of the server, for ``openai``."""
     model: str | None = None
-    """Of the server; None asks the server, which has to offer exactly one."""
+    """Of the server; None asks the server, which has to offer exactly one. For ``transformers`` the model's folder."""
     limits: ServerLimits = field(default_factory=ServerLimits)
     """Patience with a server."""
+    device: str = "auto"
+    """For ``transformers``: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
+    dtype: str = "auto"
+    """For ``transformers``: ``auto``, ``fp32``, ``bf16`` or ``fp16``."""
+    allow_download: bool = False
+    """For ``transformers``: whether `model` may be downloaded from the Hugging Face hub."""
 
 
 def open_backend(study: Study, options: BackendOptions) -> Backend:
@@ -49,4 +56,8 @@ def open_backend(study: Study, options: BackendOptions) -> Backend:
         except UserError:
             server.close()
             raise
+    if options.name == "transformers":
+        return LocalModelBackend(
+            study, options.model, options.device, options.dtype, allow_download=options.allow_download
+        )
     raise UserError(f"There is no backend {options.name!r}; choose one of: {', '.join(BACKENDS)}.")
