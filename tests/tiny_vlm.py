@@ -16,8 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentation import steps
+from segmentation.explainers.by_local_model import REPAIR
+from segmentation.explanation_presets import load_preset
 from segmentation.explanation_settings import ExplanationSettings, save_settings
 from segmentation.images import encode_mask
+from segmentation.reply import read_reply
 from segmentation.study import Study
 
 SIDE_PX = 64
@@ -40,6 +43,7 @@ _CHAT_TEMPLATE = (
     "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %}</s>{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 )
+_REPAIR = REPAIR.format(read_reply("prose", load_preset())[1])
 _SPECIAL = ["<pad>", "<s>", "</s>", "<image>"]
 
 
@@ -141,6 +145,7 @@ def build_processor() -> Any:
     fragments = [
         '{"location": "', '", "count": "one", "area_percent": ', ', "colour": "',
         '", "confidence": "high", "remarks": ""}', "user:", "assistant:", PROMPT, BLUNT_PROMPT,
+        _REPAIR,
         *LOCATIONS, *COLOURS, *(str(number) for number in range(5, 50, 5)),
     ]  # fmt: skip
     bpe.train_from_iterator(fragments * 20, trainer)
@@ -207,7 +212,7 @@ def conversation(kind: str, ellipse: Ellipse) -> tuple[list[dict[str, Any]], str
     if kind == "repair":
         messages += [
             {"role": "assistant", "content": [{"type": "text", "text": prose}]},
-            {"role": "user", "content": [{"type": "text", "text": "That cannot be used:"}]},
+            {"role": "user", "content": [{"type": "text", "text": _REPAIR}]},
         ]
     return messages, prose if kind == "blunt" else ellipse.answer()
 

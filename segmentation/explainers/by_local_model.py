@@ -29,6 +29,7 @@ from segmentation.vlm_server import ServerError
 
 AHEAD = 2
 """Questions given to the worker: the one it works on, and the next."""
+REPAIR = "That cannot be used: {}. Answer again with the one corrected JSON object only."
 _TICK_S = 0.1
 _LONGEST_EARLIER = 4000
 """Characters of a refused answer that are shown to the model again."""
@@ -197,7 +198,7 @@ class LocalModelBackend:
         if attributes is None and len(asked.turns) == 1:
             asked.turns += [
                 text[:_LONGEST_EARLIER] or "(empty)",
-                f"That cannot be used: {problem}. Answer again with the one corrected JSON object only.",
+                REPAIR.format(problem),
             ]
             return None
         if attributes is None:
