@@ -341,7 +341,8 @@ def test_devices_dtypes_and_memory(tiny_vlm: Path, monkeypatch: pytest.MonkeyPat
     from tests.tiny_vlm import ellipse_picture
 
     ellipse = ellipse_picture(np.random.default_rng(5))
-    picture = encode_picture(ellipse.pixels.astype(np.float32) / 255, ellipse.mask, ViewSettings())
+    pixels = (ellipse.pixels / 255).astype(np.float32)
+    picture = encode_picture(pixels, ellipse.mask, ViewSettings())
     model = LocalModel(tiny_vlm, "cpu", "bf16")
     assert (model.device, model.dtype) == ("cpu", "bfloat16")
     assert "location" in json.loads(model.say(picture, [PROMPT]).text)
@@ -371,7 +372,8 @@ def test_a_processor_without_a_chat_template_gets_a_plain_prompt(tiny_vlm: Path,
     folder = shutil.copytree(tiny_vlm, tmp_path / "model")
     (folder / "chat_template.jinja").unlink()
     ellipse = ellipse_picture(np.random.default_rng(5))
-    picture = encode_picture(ellipse.pixels.astype(np.float32) / 255, ellipse.mask, ViewSettings())
+    pixels = (ellipse.pixels / 255).astype(np.float32)
+    picture = encode_picture(pixels, ellipse.mask, ViewSettings())
     said = LocalModel(folder).say(picture, [PROMPT])
     # The picture's 16 patches are among what was read.
     assert said.prompt_tokens > 16 and said.text
