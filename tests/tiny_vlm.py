@@ -220,7 +220,7 @@ def conversation(kind: str, ellipse: Ellipse) -> tuple[list[dict[str, Any]], str
 def train_tiny_vlm(folder: Path, iterations: int = 300, seed: int = 0) -> Path:
     """Build, train and save a model into a folder, as any other model is saved; return the folder.
 
-    Takes about 18 s of one core.
+    Takes 20 to 35 s of one core.
     """
     import torch
 
