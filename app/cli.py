@@ -498,7 +498,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("study", type=Path, nargs="?", metavar="STUDY", help="the study's folder")
     explain.add_argument(
         "--backend",
-        choices=("measured", "annotator", "openai"),
+        choices=("measured", "annotator", "openai", "transformers"),
         help="default: openai where a server is named, else measured",
     )
     where = explain.add_mutually_exclusive_group()
@@ -508,7 +508,17 @@ def _parser() -> argparse.ArgumentParser:
         choices=[preset.id for preset in SERVER_PRESETS],
         help="a well-known server at its usual address",
     )
-    explain.add_argument("--model", metavar="NAME")
+    explain.add_argument(
+        "--model",
+        metavar="NAME",
+        help="the server's model; the folder of a local one; whose own words are read",
+    )
+    explain.add_argument(
+        "--device", metavar="D", default="auto", help="of a local model: auto, cpu, cuda, cuda:N or mps"
+    )
+    explain.add_argument(
+        "--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of a local model"
+    )
     explain.add_argument("--split", metavar="NAME")
     explain.add_argument("--images", nargs="+", metavar="ID", help="only these images")
     explain.add_argument(

@@ -28,7 +28,9 @@ def explain(args: argparse.Namespace, progress: Progress) -> Outcome:
         raise UserError(f"The backend {backend} asks no server; leave out --server and --base-url.")
     limits = ServerLimits() if args.timeout is None else ServerLimits(timeout_s=args.timeout)
     price = None if args.price is None else (args.price[0], args.price[1])
-    options = BackendOptions(backend, base_url, args.model, limits, args.concurrency, price)
+    options = BackendOptions(
+        backend, base_url, args.model, limits, args.concurrency, price, args.device, args.dtype
+    )
     settled = (0, 0)
 
     def follow(done: int, total: int, label: str) -> None:

@@ -391,7 +391,7 @@ class StudyPage(Page):
         def work(progress: StepProgress) -> object:
             from segmentation import steps
 
-            return steps.explain(study, backend="measured", progress=progress)
+            return steps.explain(study, progress=progress)
 
         self._do(work, self.tr("Describing regions"))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gaze_capture.errors import UserError
 from segmentation.describing import keep_words
-from segmentation.explainers.backend import Answer, Answered, Backend
+from segmentation.explainers.backend import Answer, Answered, Backend, Doing
 from segmentation.explainers.by_annotator import AnnotatorBackend
 from segmentation.explainers.opening import BackendOptions, open_backend
 from segmentation.explanation import (
@@ -116,8 +116,9 @@ def explain_study(
         batch = _Batch(questions, backend, due, overwrite, result, progress)
         with contextlib.closing(batch.answers()) as answers:
             for answered in answers:
-                progress(batch.settled, len(due), batch.at)
-                if answered is not None and (broken := batch.settle(answered)) is not None:
+                doing = answered.doing if isinstance(answered, Doing) else batch.at
+                progress(batch.settled, len(due), doing)
+                if isinstance(answered, Answered) and (broken := batch.settle(answered)) is not None:
                     batch.give_up(broken)
                     break
         result.requests = backend.requests
@@ -265,7 +266,7 @@ def explain_in_own_words(
     question = question_about(study, image, target)
     backend = AnnotatorBackend(annotator.strip())
     answered = next(iter(backend.answers(iter([question]))))
-    assert answered is not None
+    assert isinstance(answered, Answered)
     if isinstance(answered.result, UserError):
         raise answered.result
     explanation = explanation_from(backend, question, answered.result)
@@ -305,7 +306,7 @@ class _Batch:
         """How many need no further work."""
         return len(self.due) - len(self._open)
 
-    def answers(self) -> Generator[Answered | None, None, None]:
+    def answers(self) -> Generator[Answered | Doing | None, None, None]:
         """Ask whatever has to be asked, and let the caller breathe where nothing has."""
         yield from self.backend.answers(self._questions())
 

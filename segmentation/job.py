@@ -19,14 +19,15 @@ Kind = Literal[
     "sample",
     "agreement",
     "selection",
+    "answer",
     "warning",
     "done",
     "stopped",
     "failed",
 ]
 """What a JobEvent tells: `phase` names the stage of work, `step` carries losses, `sample` the path of a fresh sample
-mask, `agreement` the student's overlap with its own labels, `selection` a score on images set apart; `done`, `stopped`
-and `failed` end a job."""
+mask, `agreement` the student's overlap with its own labels, `selection` a score on images set apart, `answer` what a
+vision-language model said; `done`, `stopped` and `failed` end a job."""
 
 ENDINGS: frozenset[str] = frozenset({"done", "stopped", "failed"})
 

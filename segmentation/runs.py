@@ -251,8 +251,8 @@ def start_worker(
     run
         The run, or for a job without one the study's folder.
     job
-        ``{"task": "train"}`` (default), ``{"task": "predict", ...}``, ``{"task": "embed", ...}`` or
-        ``{"task": "import-embeddings", ...}``; see `segmentation.worker`.
+        ``{"task": "train"}`` (default), ``{"task": "predict", ...}``, ``{"task": "embed", ...}``,
+        ``{"task": "import-embeddings", ...}`` or ``{"task": "describe", ...}``; see `segmentation.worker`.
     detached
         A detached worker outlives this process and speaks through the run's events file alone. Any other speaks on
         its stdout, too (see `read_events`), and ends with this process.

@@ -34,8 +34,8 @@ from gaze_capture.trackers.tracker import Tracker
 from segmentation.annotation_time import store_times
 from segmentation.encoder_folders import text_job
 from segmentation.evaluation import Evaluation, evaluate
-from segmentation.explainers.opening import BackendOptions
-from segmentation.explaining import ExplainResult, explain_in_own_words, explain_study
+from segmentation.explaining import ExplainResult, explain_in_own_words
+from segmentation.explaining import explain_study as explain
 from segmentation.gaze_gates import Gates, judge_in_study
 from segmentation.gaze_import import GazeReport, import_gaze
 from segmentation.importing import ImportReport, import_images
@@ -537,19 +537,6 @@ def make_pseudomasks(
         failed=tuple(failed),
         of_others=len(others & study.pseudomask_keys()) if chosen is not None else 0,
     )
-
-
-def explain(
-    study: Study,
-    *,
-    backend: str = "measured",
-    base_url: str | None = None,
-    model: str | None = None,
-    split: str | None = None,
-    progress: Progress = no_progress,
-) -> ExplainResult:
-    """Describe the gazed region of every pseudo-mask that has no explanation yet."""
-    return explain_study(study, BackendOptions(backend, base_url, model), split=split, progress=progress)
 
 
 # Training and prediction

@@ -4,7 +4,9 @@ Jobs are ``{"task": "train", "study", "run"}``, ``{"task": "predict", "study", "
 "networks", "overwrite", "flip_average", "device"}``, both with ``text_encoder_folder`` where this computer has the
 run's text encoder; ``{"task": "embed", "study"}``, with ``folder`` (a text encoder, or null for MiniLM) where the
 study shall have another encoder, else ``text_encoder_folder``; ``{"task": "import-embeddings", "study", "folder",
-"name", "target", "split", "token_axis", "width"}``. All take ``threads`` (None: all cores), ``detached`` and
+"name", "target", "split", "token_axis", "width"}``; ``{"task": "describe", "model", "device", "dtype",
+"allow_download"}``, for which no study is opened: what is to be described arrives on stdin, one JSON object a line (see
+`segmentation.vlm_local.describe`), up to ``{"end": true}``. All take ``threads`` (None: all cores), ``detached`` and
 ``nice``. What a training tells is kept in its run's events.jsonl.
 """
 
@@ -14,13 +16,14 @@ import contextlib
 import dataclasses
 import json
 import os
+import queue
 import signal
 import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,15 +72,16 @@ def main(arguments: list[str]) -> int:
     [argument] = arguments
     job = json.loads(argument) if argument.lstrip().startswith("{") else read_json(Path(argument))
     detached = bool(job.get("detached"))
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     if not detached:
-        _end_with_parent()
+        _end_with_parent(lines.put)
     _lower_priority(int(job.get("nice", 10)))
     run = RunFolder(Path(job["study"]) / "runs" / job["run"]) if job.get("run") else None
     events = run.events_path if run and job["task"] == "train" else None
     report = Reporter(run.id if run else "", events, None if detached else stream)
     try:
         with _heartbeat(run) if run and job["task"] == "train" else contextlib.nullcontext():
-            finished = _do(job, run, report)
+            finished = _describe(job, lines, report) if job["task"] == "describe" else _do(job, run, report)
         if not finished:
             _tell_ending(report, "stopped", "Stopped as asked; what was done is kept.")
         return 0
@@ -90,6 +94,19 @@ def main(arguments: list[str]) -> int:
         traceback.print_exc()
         _tell_ending(report, "failed", _sentence(error))
     return 1
+
+
+def _describe(job: dict[str, Any], lines: queue.SimpleQueue[bytes], report: Reporter) -> bool:
+    """Answer what arrives on stdin."""
+    from segmentation.device import use_threads
+    from segmentation.vlm_local import describe
+
+    def items() -> Iterator[dict[str, Any]]:
+        while not (item := json.loads(lines.get())).get("end"):
+            yield item
+
+    use_threads(job.get("threads"))
+    return describe(job, items(), report)
 
 
 def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
@@ -183,13 +200,16 @@ def _claim_stdout() -> BinaryIO:
     return stream
 
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone: its end of our stdin is closed then."""
+def _end_with_parent(take: Callable[[bytes], object]) -> None:
+    """End this process when the one that started it is gone, whose end of our stdin is closed then.
+
+    Until then, `take` is given each line that arrives.
+    """
 
     def watch() -> None:
-        with contextlib.suppress(OSError):
-            while os.read(0, 1024):
-                pass
+        with contextlib.suppress(OSError), open(0, "rb", closefd=False) as stream:
+            for line in stream:
+                take(line)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

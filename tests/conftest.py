@@ -35,6 +35,14 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a small vision-language model, trained when the first test asks for it."""
+    from tests.tiny_vlm import train_tiny_vlm
+
+    return train_tiny_vlm(tmp_path_factory.mktemp("models") / "tiny-vlm")
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     """Return a new, empty study."""

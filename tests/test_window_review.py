@@ -127,7 +127,7 @@ def test_what_is_known_is_told(window: MainWindow, study: Study) -> None:
     from segmentation import steps
 
     page = page_of(window)
-    steps.explain(study, backend="measured")
+    steps.explain(study)
     window.session.refresh("data")
     assert page.description.origin.accessibleName() == "Measured"
     assert page.description.attributes.rowCount() >= 8

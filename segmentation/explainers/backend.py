@@ -29,6 +29,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Doing:
+    """Answers are still awaited, because of something else than the question."""
+
+    doing: str
+    """What is being done, such as ``loading the model``."""
+
+
+@dataclass(frozen=True)
 class Answered:
     """A question with its answer, or with the reason there is none."""
 
@@ -51,11 +59,16 @@ class Backend(Protocol):
     def prompt(self, question: Question) -> str:
         """Return the words that the question will be asked with; empty where none are."""
 
-    def answers(self, questions: Iterator[Question]) -> Iterator[Answered | None]:
+    def answers(self, questions: Iterator[Question]) -> Iterator[Answered | Doing | None]:
         """Answer questions in any order, drawing them as they are needed, and never more than are being worked on.
 
-        None says, several times a second, that answers are still awaited: the caller may then close the generator,
-        which abandons at once whatever is on its way.
+        None or Doing says, several times a second, that answers are still awaited: the caller may then close the
+        generator, which abandons at once whatever is on its way.
+
+        Raises
+        ------
+        UserError
+            If no question can be answered, such as by a model that cannot be loaded.
         """
 
     def __enter__(self) -> Backend: ...
