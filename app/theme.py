@@ -209,6 +209,12 @@ QLabel[role="key"] {
 QFrame#panel { background: $surface; border: none; }
 QFrame#panelLeft { background: $surface; border: none; border-right: 1px solid $border; }
 QFrame#panelRight { background: $surface; border: none; border-left: 1px solid $border; }
+QFrame#attribute { border: 1px solid transparent; border-radius: 6px; background: transparent; }
+QFrame#attribute[pointed="true"] { background: $raised; }
+QFrame#attribute:focus { border: 1px solid $accent; }
+QFrame#rowButtons { background: $raised; border: none; border-radius: 4px; }
+QFrame#cell { background: transparent; border: none; border-bottom: 1px solid $border; }
+QFrame#cell[differs="true"] { background: $selection; }
 QFrame#rail { background: $background; border: none; border-right: 1px solid $border; }
 QFrame#statusBar { background: $background; border: none; border-top: 1px solid $border; }
 QFrame#card { background: $surface; border: 1px solid $border; border-radius: 6px; }

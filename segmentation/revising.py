@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from gaze_capture.errors import UserError
@@ -147,6 +147,19 @@ def use(study: Study, now: Explanation, chosen: Explanation, annotator: str) -> 
             backend=chosen.backend, model=chosen.model, created=chosen.created,
         )  # fmt: skip
     return chosen
+
+
+def distinct_answers(history: Iterable[Explanation], current: Explanation | None) -> list[Explanation]:
+    """Return the latest answer of each backend and model, and the latest that people touched, oldest first.
+
+    What counts is among them, whatever is newer.
+    """
+    latest: dict[tuple[str, str, bool], Explanation] = {}
+    for one in (*history, *([] if current is None else [current])):
+        key = (one.backend, one.model, one.touched)
+        latest.pop(key, None)
+        latest[key] = one
+    return list(latest.values())
 
 
 def is_approved(explanation: Explanation) -> bool:
