@@ -136,7 +136,7 @@ class CompareDialog(Dialog):
         made = " · ".join(part for part in (moment(answer.created), cost_in_words(answer)) if part)
         column.addWidget(pill, 0, Qt.AlignmentFlag.AlignLeft)
         column.addWidget(model)
-        column.addWidget(label(made, "muted"))
+        column.addWidget(label(made, "muted", wrap=True))
         counts = answer == self._current
         button = Button(
             self.tr("In use") if counts else self.tr("Use this one"), "check" if counts else "",
@@ -155,7 +155,7 @@ class CompareDialog(Dialog):
         text = label(breakable(readable(attribute.name)), "" if differs else "muted", wrap=True)
         row.addWidget(text, 1, Qt.AlignmentFlag.AlignTop)
         if differs:
-            sign = IconLabel("not-equals", "accent", 16)
+            sign = IconLabel("arrows-left-right", "accent", 16)
             sign.setToolTip(self.tr("The descriptions differ"))
             sign.setAccessibleName(self.tr("The descriptions differ"))
             row.addWidget(sign, 0, Qt.AlignmentFlag.AlignTop)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
 from app import theme
 from app.canvas import Canvas
@@ -166,6 +166,9 @@ class DescriptionPanel(QWidget):
         else:
             self._show_origin(explanation)
             self._show_rows(self._study, explanation)
+            for row in self.rows.values():
+                # At once: what is shown later by itself has no height yet, and the panel would scroll to its top.
+                row.show()
             if focused in self.rows:
                 self.rows[focused].setFocus()
         self._follow()
@@ -195,10 +198,7 @@ class DescriptionPanel(QWidget):
 
     def _show_rows(self, study: Study, explanation: Explanation) -> None:
         against = contradictions(self._checks_of(explanation))
-        fold = Fold("")
-        inside = QVBoxLayout(fold.body)
-        box(inside, spacing=0)
-        folded = 0
+        folded: list[AttributeRow] = []
         for attribute, can_edit in attributes_of(study, explanation):
             name = attribute.name
             value = explanation.attributes.get(name)
@@ -221,15 +221,18 @@ class DescriptionPanel(QWidget):
             if says_something(value) or against.get(name):
                 self._body.addWidget(row)
             else:
-                inside.addWidget(row)
-                folded += 1
-        if folded == len(self.rows):
+                folded.append(row)
+        if len(folded) == len(self.rows):
             self._body.addWidget(label(breakable(explanation.text), wrap=True))
-        fold.toggle.setText(self.tr("{count} absent or not assessed").format(count=folded))
-        fold.toggle.setChecked(self._unfolded)
-        fold.toggle.toggled.connect(self._remember_fold)
-        fold.setVisible(folded > 0)
-        self._body.addWidget(fold)
+        if folded:
+            fold = Fold(self.tr("{count} absent or not assessed").format(count=len(folded)))
+            inside = QVBoxLayout(fold.body)
+            box(inside, spacing=0)
+            for row in folded:
+                inside.addWidget(row)
+            fold.toggle.setChecked(self._unfolded)
+            fold.toggle.toggled.connect(self._remember_fold)
+            self._body.addWidget(fold)
 
     def _remember_fold(self, opened: bool) -> None:
         self._unfolded = opened
@@ -257,6 +260,14 @@ class DescriptionPanel(QWidget):
         place = reachable.index(row) + step if row in reachable else 0
         if 0 <= place < len(reachable):
             reachable[place].setFocus()
+            if (area := self._scroll_area()) is not None:
+                area.ensureWidgetVisible(reachable[place], 0, theme.HUGE)
+
+    def _scroll_area(self) -> QScrollArea | None:
+        parent = self.parentWidget()
+        while parent is not None and not isinstance(parent, QScrollArea):
+            parent = parent.parentWidget()
+        return parent
 
     # Changing
 

@@ -36,7 +36,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.criteria import FIELDS, Criteria, text_of, value_of
+from app.criteria import Criteria, counts_of, text_of
 from app.criteria import Row as Row
 from app.list_filter import ListFilter
 from app.widgets import box, heading, label
@@ -373,7 +373,10 @@ class ImageList(QFrame):
         self.search = QLineEdit()
         self.search.setPlaceholderText(self.tr("Name, id or group"))
         self.search.setToolTip(
-            self.tr("Words of name, id, group or split; or a field, like split:test or group:patient-7")
+            self.tr(
+                "Words of name, id, group, split or description; or a field, like split:test or group:patient-7. "
+                "Descriptions: boundary:blurred, area>20, by:measured, has:contradiction, edited, approved"
+            )
         )
         self.search.setClearButtonEnabled(False)
         self.states = QComboBox()
@@ -431,8 +434,7 @@ class ImageList(QFrame):
         self._count()
 
     def _values(self) -> dict[str, Counter[str]]:
-        rows = self.model.rows
-        return {field: Counter(value_of(row, field) for row in rows) for field in FIELDS}
+        return counts_of(self.model.rows)
 
     def _restore(self) -> None:
         """Mark the current image again, which a reset forgets."""

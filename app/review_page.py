@@ -21,7 +21,8 @@ from app import theme
 from app.canvas_frame import CanvasFrame
 from app.centre import Centre
 from app.describe_again import task_of
-from app.description_panel import DescriptionPanel, Revised
+from app.described import DescribedImages
+from app.description_panel import DescriptionPanel, Revised, no_checks
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList, Row
 from app.latest import NO_FLICKER_MS, Latest
@@ -68,6 +69,8 @@ class ReviewPage(Page):
         self._facts = Latest(self)
         self._facts.answered.connect(self._learn)
         self._facts.failed.connect(self.error)
+        self.described = DescribedImages(no_checks, self)
+        self.described.changed.connect(self._follow_described)
         self._given: list[Given | Revised] = []
         self._shown_at = 0.0
         self._timed: str | None = None
@@ -132,7 +135,7 @@ class ReviewPage(Page):
         self.layers = LayerPanel(self.canvas)
         self.targets = TargetsBar()
         self.targets.chosen.connect(self._choose_target)
-        self.description = DescriptionPanel(self.session, self.canvas)
+        self.description = DescriptionPanel(self.session, self.canvas, no_checks)
         self.description.revised.connect(self._note_revised)
         self.description.wanted.connect(self._describe)
         self.description.error.connect(self.error)
@@ -258,6 +261,7 @@ class ReviewPage(Page):
     def _ask(self, study: Study) -> None:
         run_id = self.runs.currentData()
         self._facts.ask(lambda: gather(study, run_id), NO_FLICKER_MS)
+        self.described.ask(study)
 
     def _learn(self, facts: Facts) -> None:
         self._known = facts
@@ -267,6 +271,10 @@ class ReviewPage(Page):
                 # The slice bar's marks are of the facts, too.
                 self._show_image()
 
+    def _follow_described(self) -> None:
+        if self.session.study is not None:
+            self._list_images(self.session.study)
+
     def _list_images(self, study: Study) -> None:
         self.list.set_rows([self._row(entry) for entry in entries(study)])
         self._count(study)
@@ -275,20 +283,26 @@ class ReviewPage(Page):
         target, image, masked = self.session.target_id, entry.image, self._known.masked
         key = (image.id, target)
         states = [self._state((name, target), (name, target) in masked) for name in entry.slices]
+        said = (self.described.of(name, target) for name in entry.slices)
+        described = tuple(one for one in said if one is not None)
         if not entry.is_volume:
             detail = "" if image.split == "train" else image.split
             return Row(
                 image.id, entry.name, image, *states[0], detail,
                 presence=self._known.said.get(key), quality=look_quality(self._known.looks.get(key, ())),
+                described=described,
             )  # fmt: skip
         # What is left to do stands for the volume; after that, what was said most.
         waiting, empty = self._words["waiting"], self._words["empty"]
-        said = [word for word, _ in states if word not in (waiting, empty)]
-        usual = [word for word, _ in Counter(said).most_common(1)]
+        given = [word for word, _ in states if word not in (waiting, empty)]
+        usual = [word for word, _ in Counter(given).most_common(1)]
         state, number = common_state((word for word, _ in states), [waiting, *usual, empty])
-        number = len(said) if said and state != waiting else number
+        number = len(given) if given and state != waiting else number
         count = "" if state == empty else f"{number}/{len(states)}"
-        return Row(image.id, entry.name, image, state, dict(states)[state], slices=entry.slices, count=count)
+        return Row(
+            image.id, entry.name, image, state, dict(states)[state], slices=entry.slices, count=count,
+            described=described,
+        )  # fmt: skip
 
     def _state(self, key: tuple[str, str], has_mask: bool) -> tuple[str, str]:
         review = self._known.reviews.get(key)
@@ -455,11 +469,15 @@ class ReviewPage(Page):
     def _note_revised(self, revised: Revised) -> None:
         self._given.append(revised)
         self.undo_button.setEnabled(True)
+        if self.session.study is not None:
+            self.described.ask(self.session.study)
 
     def _undo_revised(self, revised: Revised) -> None:
         if self.description.undo(revised):
             self._given.pop()
             self.undo_button.setEnabled(bool(self._given))
+            if self.session.study is not None:
+                self.described.ask(self.session.study)
             self.session.set_target(revised.before.target_id)
             self.session.set_image(revised.before.image_id)
 
@@ -522,5 +540,6 @@ class ReviewPage(Page):
     def stop(self) -> None:
         """End the threads."""
         self._facts.stop()
+        self.described.stop()
         self.list.thumbnails.stop()
         self._ahead.stop()

@@ -150,15 +150,13 @@ def use(study: Study, now: Explanation, chosen: Explanation, annotator: str) -> 
 
 
 def distinct_answers(history: Iterable[Explanation], current: Explanation | None) -> list[Explanation]:
-    """Return the latest answer of each backend and model, and the latest that people touched, oldest first.
+    """Return the latest answer of each backend and model, and the latest that people touched, by who answered first.
 
     What counts is among them, whatever is newer.
     """
     latest: dict[tuple[str, str, bool], Explanation] = {}
     for one in (*history, *([] if current is None else [current])):
-        key = (one.backend, one.model, one.touched)
-        latest.pop(key, None)
-        latest[key] = one
+        latest[one.backend, one.model, one.touched] = one
     return list(latest.values())
 
 
