@@ -14,6 +14,7 @@ from PySide6.QtGui import (
     QKeyEvent,
     QMouseEvent,
     QResizeEvent,
+    QTextCursor,
     QValidator,
     QWheelEvent,
 )
@@ -224,7 +225,7 @@ class TextEditor(QPlainTextEdit):
             QCoreApplication.translate("Attributes", "Enter stores, Esc leaves it; at most {count} characters")
             .format(count=MAX_REMARKS)
         )  # fmt: skip
-        self.selectAll()
+        self.moveCursor(QTextCursor.MoveOperation.End)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Store or cancel."""

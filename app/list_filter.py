@@ -13,6 +13,9 @@ from app.criteria import DESCRIPTION, FIELDS, NONE_SAID, SAID
 from app.description_rows import readable
 from app.widgets import Button, ElidedLabel, Fold, IconButton, box, clear, label, scrolled
 
+LONGEST = 24
+"""Values of more characters are cut."""
+
 Chosen = tuple[tuple[str, frozenset[str]], ...]
 
 
@@ -44,12 +47,12 @@ class FilterPopup(QFrame):
             ("quality", "few"): self.tr("Few fixations inside"),
             ("quality", NONE_SAID): self.tr("No gaze"),
             (DESCRIPTION, "measured"): self.tr("Measured"),
-            (DESCRIPTION, "openai"): self.tr("By a VLM on a server"),
-            (DESCRIPTION, "transformers"): self.tr("By a local VLM"),
-            (DESCRIPTION, "annotator"): self.tr("By the annotator"),
-            (DESCRIPTION, "contradiction"): self.tr("Contradicts what is measured"),
+            (DESCRIPTION, "openai"): self.tr("VLM on a server"),
+            (DESCRIPTION, "transformers"): self.tr("Local VLM"),
+            (DESCRIPTION, "annotator"): self.tr("Annotator"),
+            (DESCRIPTION, "contradiction"): self.tr("With contradictions"),
             (DESCRIPTION, "edited"): self.tr("Edited"),
-            (DESCRIPTION, "approved"): self.tr("Approved in part or whole"),
+            (DESCRIPTION, "approved"): self.tr("Approved"),
             (DESCRIPTION, NONE_SAID): self.tr("None"),
         }
         outer = QVBoxLayout(self)
@@ -90,8 +93,11 @@ class FilterPopup(QFrame):
     def _add_boxes(self, column: QVBoxLayout, field: str, values: set[str], counts: Counter[str]) -> None:
         order = {key: number for number, key in enumerate(self._words)}
         for value in sorted(values, key=lambda value: (order.get((field, value), 0), value)):
+            words = self.word(field, value)
+            if len(words) > LONGEST:
+                words = words[: LONGEST - 1] + "…"
             # An ampersand would underline what follows.
-            tick = QCheckBox(f"{self.word(field, value)}  {counts[value]:,}".replace("&", "&&"))
+            tick = QCheckBox(f"{words}  {counts[value]:,}".replace("&", "&&"))
             tick.setChecked(value in self._ticked[field])
             tick.toggled.connect(lambda on, value=value: self._tick(field, value, on))
             column.addWidget(tick)
@@ -121,7 +127,7 @@ class FilterPopup(QFrame):
         shown = [key for key in self.boxes if not key[0].startswith(SAID) or self._is_unfolded(key[0])]
         folds = len({field for field, _ in self.boxes if field.startswith(SAID)})
         groups = len({field for field, _ in self.boxes if not field.startswith(SAID)})
-        self.setFixedHeight(min(520, 72 + 26 * max(len(shown), 1) + 28 * groups + 34 * folds))
+        self.setFixedHeight(min(520, 72 + 26 * max(len(shown), 1) + 28 * groups + 30 * folds))
 
     def _is_unfolded(self, field: str) -> bool:
         return field in self._unfolded or bool(self._ticked[field])

@@ -279,6 +279,11 @@ QLineEdit, QComboBox, QSpinBox, QDoubleSpinBox {
 }
 QLineEdit:focus, QComboBox:focus, QSpinBox:focus, QDoubleSpinBox:focus { border: 1px solid $accent; }
 QLineEdit:disabled, QComboBox:disabled, QSpinBox:disabled, QDoubleSpinBox:disabled { color: $disabled; }
+QFrame#attribute QPlainTextEdit {
+    background: $field; color: $text; border: 1px solid $border; border-radius: 6px; padding: 2px;
+    selection-background-color: $accent; selection-color: $on_accent;
+}
+QFrame#attribute QPlainTextEdit:focus { border: 1px solid $accent; }
 QComboBox { padding-right: 4px; }
 QComboBox::drop-down { border: none; width: 24px; }
 QComboBox::down-arrow { image: url($caret); width: 12px; height: 12px; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -316,3 +317,43 @@ def test_describing_again_measures_and_keeps_what_people_edited(
     page.description._describe_again()
     qtbot.waitUntil(lambda: page.description.origin.isVisible())
     assert stored(study).attributes == first.attributes
+
+
+def test_twenty_five_attributes_with_long_names_fit(window: MainWindow, study: Study) -> None:
+    page, first = page_of(window), stored(study)
+    names = [f"asymmetry_of_pigmentation_network_structurelessness_{number}" for number in range(14)]
+    folder = study.folder / "presets"
+    folder.mkdir()
+    added = {
+        name: {"description": "d", "words": ["atypicalinhomogeneouspolymorphousvascular", "b"]}
+        for name in names
+    }
+    preset = {"format": 1, "title": "Wide", "attributes": added}
+    (folder / "wide.json").write_text(json.dumps(preset), "utf-8")
+    (folder / "wide.md").write_text("$vocabulary $target $modality $gaze $outline", "utf-8")
+    said = {name: "atypicalinhomogeneouspolymorphousvascular" for name in names}
+    save_explanation(study, told_by_model(dataclasses.replace(first, preset="wide"), **said))
+    show_again(window)
+    QApplication.processEvents()
+    assert len(page.description.rows) == 25
+    assert list(page.description.rows)[-2:] == ["confidence", "remarks"], "in the preset's order"
+    right = page.description.mapTo(window, QPoint(page.description.width(), 0)).x()
+    for row in page.description.rows.values():
+        if row.isVisible():
+            assert row.mapTo(window, QPoint(row.width(), 0)).x() <= right
+            assert row.mark.mapTo(window, QPoint(row.mark.width(), 0)).x() <= right
+    row_of(window, names[0]).setFocus()
+    for _ in range(13):
+        press(window, Qt.Key.Key_Down)
+    assert row_of(window, names[13]).hasFocus()
+    assert not row_of(window, names[13]).visibleRegion().isEmpty(), "scrolled into view"
+    row_of(window, names[13]).edit()
+    assert row_of(window, names[13]).width() <= page.description.width()
+    press(window, Qt.Key.Key_Escape)
+    (folder / "wide.json").write_text("{", "utf-8")
+    save_explanation(study, told_by_model(dataclasses.replace(first, preset="wide"), **said, count="two"))
+    show_again(window)
+    assert row_of(window, names[0]).value.text(), "a damaged preset hides nothing"
+    row_of(window, names[0]).setFocus()
+    press(window, Qt.Key.Key_Return)
+    assert row_of(window, names[0]).editor is None
