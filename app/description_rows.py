@@ -19,6 +19,7 @@ from PySide6.QtGui import (
     QWheelEvent,
 )
 from PySide6.QtWidgets import (
+    QApplication,
     QComboBox,
     QDoubleSpinBox,
     QFrame,
@@ -181,7 +182,7 @@ class NumberEditor(QDoubleSpinBox):
         except ValueError:
             return self.value()
 
-    def validate(self, text: str, position: int) -> object:
+    def validate(self, text: str, position: int) -> tuple[QValidator.State, str, int]:
         """Let numbers and the beginnings of words pass."""
         plain = text.strip().removesuffix(self._unit.strip()).replace(",", ".").strip()
         if plain in self._words:
@@ -305,34 +306,31 @@ class AttributeRow(QFrame):
         column.addLayout(self._line)
         if said.contradiction:
             column.addWidget(label(breakable(said.contradiction), "warning", wrap=True))
-        self._make_buttons()
+        self.buttons: QFrame | None = None
+        """Made when the row is first pointed at: thirty of them would delay each image."""
 
-    def _make_buttons(self) -> None:
-        self.buttons = QFrame(self)
-        self.buttons.setObjectName("rowButtons")
-        row = QHBoxLayout(self.buttons)
+    def _make_buttons(self) -> QFrame:
+        buttons = QFrame(self)
+        buttons.setObjectName("rowButtons")
+        row = QHBoxLayout(buttons)
         box(row, spacing=0)
         name = self.said.attribute.name
 
         def button(icon: str, tip: str, act: Callable[[], object]) -> IconButton:
             made = IconButton(icon, tip, on_click=act)
-            made.setFixedSize(28, 26)
+            made.setFixedSize(28, 22)
             made.setFocusPolicy(Qt.FocusPolicy.NoFocus)
             row.addWidget(made)
             return made
 
-        self.edit_button = button("pencil-simple", self.tr("Edit (Enter)"), lambda: self.edit(by_mouse=True))
-        self.edit_button.setVisible(self.said.can_edit)
-        self.approve_button = button(
-            "check", self.tr("Approve (Ctrl+Enter)"), lambda: self.approved.emit(name)
-        )
-        self.approve_button.setVisible(self.said.can_approve)
-        self.revert_button = button(
-            "arrow-counter-clockwise", self.tr("Revert to what was said first (Del)"),
-            lambda: self.reverted.emit(name),
-        )  # fmt: skip
-        self.revert_button.setVisible(self.said.can_revert)
-        self.buttons.hide()
+        if self.said.can_edit:
+            button("pencil-simple", self.tr("Edit (Enter)"), lambda: self.edit(by_mouse=True))
+        if self.said.can_approve:
+            button("check", self.tr("Approve (Ctrl+Enter)"), lambda: self.approved.emit(name))
+        if self.said.can_revert:
+            tip = self.tr("Revert to what was said first (Del)")
+            button("arrow-counter-clockwise", tip, lambda: self.reverted.emit(name))
+        return buttons
 
     # Editing
 
@@ -354,7 +352,7 @@ class AttributeRow(QFrame):
         made.installEventFilter(self)
         self.editor = made
         self.value.hide()
-        self.buttons.hide()
+        self._place_buttons(False)
         self._line.insertWidget(self._line.indexOf(self.value), made, 1)
         made.show()
         made.setFocus()
@@ -366,6 +364,7 @@ class AttributeRow(QFrame):
         """Store what was changed where the focus goes elsewhere."""
         if (
             watched is self.editor
+            and QApplication.activePopupWidget() is None
             and isinstance(event, QFocusEvent)
             and event.type() == QEvent.Type.FocusOut
             and event.reason()
@@ -412,18 +411,24 @@ class AttributeRow(QFrame):
         self.setProperty("pointed", on)
         self.style().unpolish(self)
         self.style().polish(self)
-        if on and self.editor is None:
-            self.buttons.adjustSize()
-            self.buttons.move(self.width() - self.buttons.width() - 4, 2)
-            self.buttons.show()
-            self.buttons.raise_()
-        else:
-            self.buttons.hide()
+        self._place_buttons(on and self.editor is None)
+
+    def _place_buttons(self, shown: bool) -> None:
+        """Show the buttons at the right, over the marks, or hide them."""
+        if self.buttons is None:
+            if not shown:
+                return
+            self.buttons = self._make_buttons()
+        self.buttons.adjustSize()
+        self.buttons.move(self.width() - self.buttons.width() - 4, 3)
+        self.buttons.setVisible(shown)
+        self.buttons.raise_()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Keep the buttons at the right."""
         super().resizeEvent(event)
-        self.buttons.move(self.width() - self.buttons.width() - 4, 2)
+        if self.buttons is not None:
+            self._place_buttons(self.buttons.isVisible())
 
     def enterEvent(self, event: QEnterEvent) -> None:
         """Tell that it is pointed at."""

@@ -17,7 +17,7 @@ from app.scene import Mask, Outline, outline
 
 COLOUR = "#7FE3D4"
 """Lighter than every layer's, so that it is none of them."""
-FILL = 0.22
+FILL = 0.16
 BAND_SHARE = 0.012
 """Half the width of the band along the contour, as a share of the image's longer side."""
 _ROWS = {"upper": 0, "lower": 2}

@@ -373,10 +373,7 @@ class ImageList(QFrame):
         self.search = QLineEdit()
         self.search.setPlaceholderText(self.tr("Name, id or group"))
         self.search.setToolTip(
-            self.tr(
-                "Words of name, id, group, split or description; or a field, like split:test or group:patient-7. "
-                "Descriptions: boundary:blurred, area>20, by:measured, has:contradiction, edited, approved"
-            )
+            self.tr("Words of name, id, group or split; or a field, like split:test or group:patient-7")
         )
         self.search.setClearButtonEnabled(False)
         self.states = QComboBox()

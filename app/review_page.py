@@ -87,6 +87,12 @@ class ReviewPage(Page):
             "ungradable": self.tr("Ungradable"),
         }
         self.list = ImageList(self.tr("Queue"), self._words.values())
+        self.list.search.setToolTip(
+            self.tr(
+                "Words of name, id, group, split or description; or a field, like split:test or group:patient-7; "
+                "of descriptions boundary:blurred, area>20, by:measured, has:contradiction, edited, approved"
+            )
+        )
         self.frame = CanvasFrame()
         self.canvas = self.frame.canvas
         self.canvas.tabbed.connect(self.next_target)

@@ -63,9 +63,10 @@ def edit(study: Study, explanation: Explanation, name: str, value: Any, annotato
     original = explanation.attributes if explanation.original is None else explanation.original
     attributes = {**explanation.attributes, name: value}
     edited = {*explanation.edited, name} if value != original.get(name) else {*explanation.edited} - {name}
-    revised = _revised(explanation, attributes, original, edited, {*explanation.approved, name}, annotator)
+    approved = {*explanation.approved, name}
+    revised = _in_words(_revised(explanation, attributes, original, edited, approved, annotator), preset)
     was = explanation.attributes.get(name)
-    return _store(study, explanation, revised, preset, "edit", attribute=name, was=was, now=value)
+    return _store(study, explanation, revised, "edit", attribute=name, was=was, now=value)
 
 
 def approve(
@@ -80,7 +81,6 @@ def approve(
     ChangedElsewhere
         If something else is stored by now.
     """
-    preset = preset_of(explanation, study.folder)
     wanted = list(explanation.attributes) if names is None else list(names)
     unknown = [name for name in wanted if name not in explanation.attributes]
     if unknown:
@@ -91,7 +91,7 @@ def approve(
     revised = _revised(
         explanation, explanation.attributes, explanation.original, explanation.edited, approved, annotator
     )
-    return _store(study, explanation, revised, preset, "approve", attributes=wanted)
+    return _store(study, explanation, revised, "approve", attributes=wanted)
 
 
 def revert(study: Study, explanation: Explanation, name: str, annotator: str) -> Explanation:
@@ -110,8 +110,9 @@ def revert(study: Study, explanation: Explanation, name: str, annotator: str) ->
     attributes = {**explanation.attributes, name: explanation.original.get(name)}
     edited, approved = {*explanation.edited} - {name}, {*explanation.approved} - {name}
     revised = _revised(explanation, attributes, explanation.original, edited, approved, annotator)
+    revised = _in_words(revised, preset)
     was, now = explanation.attributes.get(name), attributes[name]
-    return _store(study, explanation, revised, preset, "revert", attribute=name, was=was, now=now)
+    return _store(study, explanation, revised, "revert", attribute=name, was=was, now=now)
 
 
 def take_back(study: Study, now: Explanation, before: Explanation, annotator: str) -> Explanation:
@@ -219,9 +220,8 @@ def _revised(
 
 
 def _store(
-    study: Study, before: Explanation, revised: Explanation, preset: Preset, action: str, **values: Any
+    study: Study, before: Explanation, revised: Explanation, action: str, **values: Any
 ) -> Explanation:
-    revised = dataclasses.replace(revised, text=_text(revised, preset))
     with _unchanged(study, before):
         save_explanation(study, revised)
         study.audit(
@@ -234,8 +234,8 @@ def _store(
     return revised
 
 
-def _text(explanation: Explanation, preset: Preset) -> str:
-    """Say where the words come from, then the words."""
+def _in_words(explanation: Explanation, preset: Preset) -> Explanation:
+    """Write its text anew: where the words come from, then the words."""
     if explanation.backend == "measured":
         source = "Measured from the gazed region"
     elif explanation.backend == "annotator":
@@ -244,4 +244,5 @@ def _text(explanation: Explanation, preset: Preset) -> str:
         source = f"Described by {plain_text(explanation.model, 80)}"
     if explanation.edited:
         source += f", edited by {plain_text(explanation.revised_by, 80)}"
-    return f"{source}: {in_words(explanation.attributes, preset)}"
+    text = f"{source}: {in_words(explanation.attributes, preset)}"
+    return dataclasses.replace(explanation, text=text)

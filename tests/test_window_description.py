@@ -19,6 +19,7 @@ from pytestqt.qtbot import QtBot
 from app.description_rows import AttributeRow, NumberEditor, TextEditor, WordEditor
 from app.main_window import MainWindow
 from app.review_page import ReviewPage
+from app.widgets import IconButton
 from segmentation.explaining import explain_study
 from segmentation.explanation import Cost, Explanation, load_explanation, load_history, save_explanation
 from segmentation.revising import approve
@@ -357,3 +358,31 @@ def test_twenty_five_attributes_with_long_names_fit(window: MainWindow, study: S
     row_of(window, names[0]).setFocus()
     press(window, Qt.Key.Key_Return)
     assert row_of(window, names[0]).editor is None
+
+
+def test_the_mouse_opens_the_words_chooses_and_approves(
+    window: MainWindow, qtbot: QtBot, study: Study
+) -> None:
+    row = row_of(window, "texture")
+    before = row.said.value
+    QTest.mouseDClick(row, Qt.MouseButton.LeftButton, pos=QPoint(120, 10))
+    editor = row.editor
+    assert isinstance(editor, WordEditor)
+    qtbot.waitUntil(editor.view().isVisible)
+    number = next(n for n in range(editor.count()) if editor.itemText(n) != before)
+    wanted = editor.itemText(number)
+    place = editor.view().visualRect(editor.model().index(number, 0)).center()
+    qtbot.wait(
+        QApplication.doubleClickInterval() + 50
+    )  # A popup takes no click that may belong to a double click.
+    QTest.mouseMove(editor.view().viewport(), place)
+    QTest.mouseClick(editor.view().viewport(), Qt.MouseButton.LeftButton, pos=place)
+    qtbot.waitUntil(lambda: stored(study).attributes["texture"] == wanted)
+    row = row_of(window, "count")
+    assert row.buttons is None
+    QTest.mouseMove(row, QPoint(20, 10))
+    QApplication.processEvents()
+    assert row.buttons is not None and row.buttons.isVisible()
+    approve_button = next(one for one in row.buttons.findChildren(IconButton) if "Approve" in one.toolTip())
+    QTest.mouseClick(approve_button, Qt.MouseButton.LeftButton)
+    assert set(stored(study).approved) == {"texture", "count"}
