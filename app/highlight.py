@@ -81,13 +81,15 @@ def grid_cell(word: str, shape: tuple[int, ...]) -> Outline | None:
 
 def _near_contour(region: Mask) -> Mask:
     reach = max(1.5, BAND_SHARE * max(region.shape))
-    return (_distance(region) <= reach) & (_distance(~region) <= reach)
+    near: Mask = (_distance(region) <= reach) & (_distance(~region) <= reach)
+    return near
 
 
 def _with_surroundings(region: Mask) -> Mask:
     """Return the region with about as much around it, as it is measured."""
     reach = max(3.0, (math.sqrt(2) - 1) * math.sqrt(np.count_nonzero(region) / math.pi))
-    return _distance(~region) <= reach
+    near: Mask = _distance(~region) <= reach
+    return near
 
 
 def _distance(mask: Mask) -> npt.NDArray[np.float32]:

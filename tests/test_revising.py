@@ -110,3 +110,12 @@ def test_undo_and_another_answer(study: Study, told: Explanation) -> None:
     save_explanation(study, other)
     assert use(study, other, told, "Dr. E") == told == stored(study, told)
     assert other in load_history(study, told.image_id, "target")
+
+
+def test_the_history_keeps_its_order_within_a_second(study: Study, told: Explanation) -> None:
+    now = told
+    said = [now]
+    for word in ("one", "two", "several", "one", "two", "several", "one", "two"):
+        now = edit(study, now, "count", word, "Dr. E")
+        said.append(now)
+    assert load_history(study, told.image_id, "target") == said
