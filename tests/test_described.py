@@ -14,6 +14,7 @@ from app import described
 from app.criteria import Criteria, Described, Row, text_of
 from app.described import DescribedImages
 from app.review_page import ReviewPage
+from app.widgets import Fold
 from segmentation.explaining import explain_study
 from segmentation.explanation import Explanation, load_explanation, save_explanation
 from segmentation.records import StudyImage
@@ -150,8 +151,8 @@ def test_search_and_filter_follow_an_edit_in_the_window(
     assert ("description", "edited") not in popup.boxes
     tick = popup.boxes["said:boundary", "blurred"]
     assert not tick.isVisible(), "an attribute's words are folded away"
-    fold = tick.parentWidget().parentWidget()
-    fold.toggle.click()  # type: ignore[attr-defined]
+    fold = next(one for one in popup.findChildren(Fold) if one.isAncestorOf(tick))
+    fold.toggle.click()
     assert tick.isVisible()
     tick.click()
     assert ids[2] in page.list.visible_ids() and ids[0] not in page.list.visible_ids()

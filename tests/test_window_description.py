@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QImage
@@ -178,16 +179,18 @@ def test_one_and_then_everything_is_approved(window: MainWindow, study: Study) -
     assert stored(study).approved == ("location",), "verdicts and changes are undone in their order"
 
 
-def pixels(window: MainWindow) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+Pixels = npt.NDArray[np.uint8]
+
+
+def pixels(window: MainWindow) -> Pixels:
     image = page_of(window).canvas.grab().toImage().convertToFormat(QImage.Format.Format_RGB888)
     flat = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), image.bytesPerLine())
     return flat[:, : 3 * image.width()].reshape(image.height(), image.width(), 3).copy()
 
 
-def changed_cell(window: MainWindow, before: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> np.ndarray[
-    tuple[int, ...], np.dtype[np.bool_]
-]:  # fmt: skip
-    return (pixels(window) != before).any(axis=2)
+def changed_cell(window: MainWindow, before: Pixels) -> npt.NDArray[np.bool_]:
+    changed: npt.NDArray[np.bool_] = (pixels(window) != before).any(axis=2)
+    return changed
 
 
 def test_what_a_row_is_about_lights_up_and_goes(window: MainWindow, qtbot: QtBot, study: Study) -> None:
@@ -248,8 +251,9 @@ def test_hostile_words_stay_words_and_fit(window: MainWindow, study: Study) -> N
     assert HOSTILE[:500] in texts and HOSTILE in texts, "the remarks, and the contradiction"
     for one in page.description.findChildren(QLabel):
         assert one.textFormat() == Qt.TextFormat.PlainText or not one.text()
-    for one in (page.description.model, row_of(window, "shape").mark, row_of(window, "shape").warning):
-        assert one is not None and "<img" not in one.toolTip() and "&lt;img" in one.toolTip()
+    row = row_of(window, "shape")
+    for widget in (page.description.model, row.mark, row.warning):
+        assert widget is not None and "<img" not in widget.toolTip() and "&lt;img" in widget.toolTip()
     assert page.description.width() <= 324
     shown = [row for row in page.description.rows.values() if row.isVisible()]
     assert len(shown) >= 8
