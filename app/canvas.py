@@ -20,6 +20,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QWidget
 
 from app import theme, windowing
+from app.highlight import Highlight, draw_highlight
 from app.layer_drawing import (
     DEFAULT_OPACITY,
     HIDDEN_AT_FIRST,
@@ -97,6 +98,7 @@ class Canvas(QWidget):
         self._hold = QTimer(self, singleShot=True, interval=int(HOLD_SECONDS * 1000))
         self._dot: tuple[float, float] | None = None
         self._live: Marks | None = None
+        self._highlight: Highlight | None = None
 
     @property
     def scene(self) -> Scene | None:
@@ -114,6 +116,8 @@ class Canvas(QWidget):
         beside = scene is not None and before is not None and scene.volume == before.volume != ""
         self._scene = scene
         self._mapped = None
+        if not same:
+            self._highlight = None
         if scene is None:
             self._image = self._heatmap = None
             self._size = QSize()
@@ -235,6 +239,12 @@ class Canvas(QWidget):
         """Show the image alone, to compare."""
         if self._bare != bare:
             self._bare = bare
+            self.update()
+
+    def set_highlight(self, highlight: Highlight | None) -> None:
+        """Show what is being spoken of, over all layers; None ends it."""
+        if highlight is not self._highlight:
+            self._highlight = highlight
             self.update()
 
     # Live gaze
@@ -506,6 +516,8 @@ class Canvas(QWidget):
             painter.setRenderHint(QPainter.RenderHint.Antialiasing)
             if not self._bare:
                 self._draw_layers(painter, place, self._scene)
+            if self._highlight is not None:
+                draw_highlight(painter, self._highlight, place, self._to_widget())
             self._draw_live(painter)
             if self._scene.spacing_mm is not None:
                 draw_scale_bar(painter, self.height() - self._foot, self._scale / self._scene.spacing_mm[1])
@@ -518,14 +530,7 @@ class Canvas(QWidget):
         if self._heatmap is not None and self._shows("heatmap"):
             painter.setOpacity(self._opacity["heatmap"])
             painter.drawPixmap(place, self._heatmap, QRectF(self._heatmap.rect()))
-        to_widget = QTransform(
-            self._scale,
-            0,
-            0,
-            self._scale,
-            self._origin.x() + self._scale / 2,
-            self._origin.y() + self._scale / 2,
-        )
+        to_widget = self._to_widget()
         if self._mapped is None:
             self._mapped = {
                 name: [to_widget.map(path) for path in paths] for name, paths in self._paths.items()
@@ -547,6 +552,10 @@ class Canvas(QWidget):
                 painter.setOpacity(self._opacity["fixations"])
                 draw_marks(painter, marks, self.widget_from_image)
         painter.setOpacity(1)
+
+    def _to_widget(self) -> QTransform:
+        half = self._scale / 2
+        return QTransform(self._scale, 0, 0, self._scale, self._origin.x() + half, self._origin.y() + half)
 
     def _draw_live(self, painter: QPainter) -> None:
         if self._live is not None and len(self._live.xy_px):

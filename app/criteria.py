@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gaze_capture.recording import Presence
 from segmentation.gaze_index import LookQuality
@@ -14,6 +18,48 @@ FIELDS = ("split", "presence", "quality")
 """What values can be chosen of, in this order."""
 NONE_SAID = ""
 """The value of images nothing is known of."""
+
+
+SAID = "said:"
+"""Begins the field of a description's attribute, as in ``said:boundary``."""
+DESCRIPTION = "description"
+"""The field of who described an image and what became of it: a backend's name, and `STATES`."""
+REMARKS = "remarks"
+MOST_WORDS = 40
+"""An attribute with more different words than this is free text, and no choice."""
+STATES = ("edited", "approved", "contradiction")
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a description says, as far as images are looked for by it."""
+
+    by: str
+    """The backend's name."""
+    model: str = ""
+    values: tuple[tuple[str, Any], ...] = ()
+    """Attributes with their values, in order."""
+    text: str = ""
+    edited: bool = False
+    approved: bool = False
+    contradicted: bool = False
+    """Whether a claim contradicts what is measured."""
+
+    @functools.cached_property
+    def states(self) -> frozenset[str]:
+        """Those of STATES that hold."""
+        held = (self.edited, self.approved, self.contradicted)
+        return frozenset(state for state, on in zip(STATES, held, strict=True) if on)
+
+    @functools.cached_property
+    def words(self) -> dict[str, str]:
+        """Attributes that are a word or a text, casefolded."""
+        return {name: value.casefold() for name, value in self.values if isinstance(value, str) and value}
+
+    @functools.cached_property
+    def numbers(self) -> dict[str, float]:
+        """Attributes that are a number."""
+        return {name: float(value) for name, value in self.values if isinstance(value, (int, float))}
 
 
 @dataclass(frozen=True)
@@ -37,6 +83,8 @@ class Row:
     """Ids of a volume's slices in order."""
     count: str = ""
     """How many of a volume's slices are in the state, as in ``7/24``."""
+    described: tuple[Described, ...] = ()
+    """What its description says; of a volume, those of its slices."""
 
     @property
     def text(self) -> str:
@@ -47,6 +95,13 @@ class Row:
         return " · ".join(part for part in parts if part)
 
 
+_HAS = {"contradiction": "contradiction", "contradictions": "contradiction", "edits": "edited", "edit": "edited",
+        "edited": "edited", "approval": "approved", "approved": "approved"}  # fmt: skip
+_COMPARISON = re.compile(r"(\w+)(>=|<=|>|<)(\d+(?:[.,]\d+)?)%?(?!\S)")
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le,
+}  # fmt: skip
+_SPELLED = {"color": "colour", "color_contrast": "colour_contrast", "brightness": "intensity"}
 _SEARCHED = {"split", "group", "patient", "id", "name", "volume", "state", "presence", "gaze"}
 _FIELD = re.compile(r'(\w+):(?:"([^"]*)"?|(\S*))')
 
@@ -58,6 +113,64 @@ def value_of(row: Row, field: str) -> str:
     if field == "presence":
         return row.presence or NONE_SAID
     return row.quality or NONE_SAID
+
+
+def values_of(row: Row, field: str) -> frozenset[str]:
+    """Return all values of a field; several where a description has several states, none where nothing is said."""
+    if field == DESCRIPTION:
+        found = {state for one in row.described for state in one.states}
+        return frozenset(found | {one.by for one in row.described}) or frozenset({NONE_SAID})
+    if field.startswith(SAID):
+        name = field.removeprefix(SAID)
+        return frozenset(one.words[name] for one in row.described if name in one.words)
+    return frozenset({value_of(row, field)})
+
+
+def counts_of(rows: Sequence[Row]) -> dict[str, Counter[str]]:
+    """Return how many rows have each value of every field that values can be chosen of.
+
+    Attributes of descriptions are among them where they are words that occur, free texts are not.
+    """
+    counts = {field: Counter(value_of(row, field) for row in rows) for field in FIELDS}
+    if not any(row.described for row in rows):
+        return counts
+    counts[DESCRIPTION] = Counter(value for row in rows for value in values_of(row, DESCRIPTION))
+    names = dict.fromkeys(
+        name for row in rows for one in row.described for name in one.words if name != REMARKS
+    )
+    for name in names:
+        found = Counter(value for row in rows for value in values_of(row, SAID + name))
+        if len(found) <= MOST_WORDS:
+            counts[SAID + name] = found
+    return counts
+
+
+def _says(row: Row, name: str, value: str, *, whole: bool) -> bool:
+    """Whether a description of the row says a value of an attribute; ``by`` and ``has`` are of the description."""
+    for one in row.described:
+        if name == "by":
+            found = value in (one.by, one.model.casefold()) or (not whole and value in one.model.casefold())
+            found = found or (value == "vlm" and one.by not in ("measured", "annotator"))
+        elif name == "has":
+            found = value == "description" or _HAS.get(value) in one.states
+        else:
+            words = one.words.get(name, "")
+            number = one.numbers.get(name)
+            found = words == value if whole else value in words
+            found = found or (number is not None and value.rstrip("%") == f"{number:g}")
+        if found:
+            return True
+    return False
+
+
+def _compares(row: Row, name: str, sign: str, number: float) -> bool:
+    """Whether a number of a description compares so; an attribute may be named by its beginning (``area``)."""
+    return any(
+        _COMPARE[sign](value, number)
+        for one in row.described
+        for attribute, value in one.numbers.items()
+        if attribute == name or attribute.startswith(name + "_")
+    )
 
 
 def _searched_value(row: Row, field: str) -> str:
@@ -77,9 +190,19 @@ def _searched_value(row: Row, field: str) -> str:
 
 
 def text_of(row: Row) -> str:
-    """Return what words are looked for in: name, id, group, volume and split."""
+    """Return what words are looked for in: name, id, group, volume and split, and what the description says."""
     image = row.image
-    return "\n".join((row.name, image.id, image.group, image.volume, image.split)).casefold()
+    said = [
+        part for one in row.described for part in (one.text, *(() if not one.states else sorted(one.states)))
+    ]
+    return "\n".join((row.name, image.id, image.group, image.volume, image.split, *said)).casefold()
+
+
+def _said_names(rows: Sequence[Row]) -> frozenset[str]:
+    """Return the names that a description can be asked by: of attributes that occur, ``by`` and ``has``."""
+    return frozenset(
+        {"by", "has"}.union(*(one.words.keys() | one.numbers.keys() for row in rows for one in row.described))
+    )
 
 
 @dataclass(frozen=True)
@@ -94,26 +217,40 @@ class Criteria:
     def passing(self, rows: Sequence[Row], texts: Sequence[str]) -> list[int]:
         """Return the numbers of the rows that pass; `texts` holds :func:`text_of` each."""
         fields: list[tuple[str, str]] = []
+        compared: list[tuple[str, str, float]] = []
+        said = _said_names(rows) if ":" in self.text else frozenset()
 
         def take(match: re.Match[str]) -> str:
             name, value = match[1].casefold(), (match[2] or match[3] or "").casefold()
-            if name not in _SEARCHED:
+            name = _SPELLED.get(name, name)
+            if name not in _SEARCHED and name not in said:
                 return match[0]
             if value:
                 fields.append((name, value))
             return " "
 
-        words = _FIELD.sub(take, self.text).casefold().split()
+        def take_comparison(match: re.Match[str]) -> str:
+            name = match[1].casefold()
+            compared.append((_SPELLED.get(name, name), match[2], float(match[3].replace(",", "."))))
+            return " "
+
+        words = _COMPARISON.sub(take_comparison, _FIELD.sub(take, self.text)).casefold().split()
         found: list[int] = list(range(len(rows)))
         for word in words:
             found = [number for number in found if word in texts[number]]
         for name, value in fields:
-            values = {number: _searched_value(rows[number], name) for number in found}
-            # A whole name means that one alone: patient-7 is not patient-70.
-            whole = [number for number in found if values[number] == value]
-            found = whole or [number for number in found if value in values[number]]
+            if name in _SEARCHED:
+                values = {number: _searched_value(rows[number], name) for number in found}
+                # A whole name means that one alone: patient-7 is not patient-70.
+                whole = [number for number in found if values[number] == value]
+                found = whole or [number for number in found if value in values[number]]
+            else:
+                whole = [number for number in found if _says(rows[number], name, value, whole=True)]
+                found = whole or [n for n in found if _says(rows[n], name, value, whole=False)]
+        for name, sign, limit in compared:
+            found = [number for number in found if _compares(rows[number], name, sign, limit)]
         if self.state is not None:
             found = [number for number in found if rows[number].state == self.state]
         for field, wanted in self.chosen:
-            found = [number for number in found if value_of(rows[number], field) in wanted]
+            found = [number for number in found if values_of(rows[number], field) & wanted]
         return found

@@ -36,7 +36,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.criteria import FIELDS, Criteria, text_of, value_of
+from app.criteria import Criteria, counts_of, text_of
 from app.criteria import Row as Row
 from app.list_filter import ListFilter
 from app.widgets import box, heading, label
@@ -431,8 +431,7 @@ class ImageList(QFrame):
         self._count()
 
     def _values(self) -> dict[str, Counter[str]]:
-        rows = self.model.rows
-        return {field: Counter(value_of(row, field) for row in rows) for field in FIELDS}
+        return counts_of(self.model.rows)
 
     def _restore(self) -> None:
         """Mark the current image again, which a reset forgets."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 
 from PySide6.QtCore import QPoint, Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QFrame, QHBoxLayout, QVBoxLayout, QWidget
 
 from app import theme
-from app.criteria import FIELDS, NONE_SAID
-from app.widgets import Button, ElidedLabel, IconButton, box, clear, label, scrolled
+from app.criteria import DESCRIPTION, FIELDS, NONE_SAID, SAID
+from app.description_rows import readable
+from app.widgets import Button, ElidedLabel, Fold, IconButton, box, clear, label, scrolled
+
+LONGEST = 24
+"""Values of more characters are cut."""
 
 Chosen = tuple[tuple[str, frozenset[str]], ...]
 
@@ -24,11 +28,13 @@ class FilterPopup(QFrame):
         super().__init__(parent, Qt.WindowType.Popup)
         self.setObjectName("card")
         self.boxes: dict[tuple[str, str], QCheckBox] = {}
-        self._ticked: dict[str, set[str]] = {field: set() for field in FIELDS}
+        self._ticked: dict[str, set[str]] = defaultdict(set)
+        self._unfolded: set[str] = set()
         self._titles = {
             "split": self.tr("Split"),
             "presence": self.tr("Target"),
             "quality": self.tr("Gaze"),
+            DESCRIPTION: self.tr("Description"),
         }
         self._words = {
             ("presence", "present"): self.tr("Present"),
@@ -40,6 +46,14 @@ class FilterPopup(QFrame):
             ("quality", "brief"): self.tr("Looked at briefly"),
             ("quality", "few"): self.tr("Few fixations inside"),
             ("quality", NONE_SAID): self.tr("No gaze"),
+            (DESCRIPTION, "measured"): self.tr("Measured"),
+            (DESCRIPTION, "openai"): self.tr("VLM on a server"),
+            (DESCRIPTION, "transformers"): self.tr("Local VLM"),
+            (DESCRIPTION, "annotator"): self.tr("Annotator"),
+            (DESCRIPTION, "contradiction"): self.tr("With contradictions"),
+            (DESCRIPTION, "edited"): self.tr("Edited"),
+            (DESCRIPTION, "approved"): self.tr("Approved"),
+            (DESCRIPTION, NONE_SAID): self.tr("None"),
         }
         outer = QVBoxLayout(self)
         box(outer, margins=(0, theme.NORMAL, 0, theme.NORMAL), spacing=theme.NORMAL)
@@ -63,24 +77,64 @@ class FilterPopup(QFrame):
         """Offer the values that occur, and those that are ticked; a group of a single value needs no choice."""
         clear(self._groups)
         self.boxes.clear()
-        order = {key: number for number, key in enumerate(self._words)}
-        for field in FIELDS:
-            values = set(counts[field]) | self._ticked[field]
+        for field in (*FIELDS, DESCRIPTION):
+            values = set(counts.get(field, ())) | self._ticked[field]
             if len(values) < 2 and not self._ticked[field]:
                 continue
             self._groups.addWidget(label(self._titles[field], "muted"))
-            for value in sorted(values, key=lambda value: (order.get((field, value), 0), value)):
-                tick = QCheckBox(f"{self.word(field, value)}  {counts[field][value]:,}")
-                tick.setChecked(value in self._ticked[field])
-                tick.toggled.connect(lambda on, field=field, value=value: self._tick(field, value, on))
-                self._groups.addWidget(tick)
-                self.boxes[field, value] = tick
+            self._add_boxes(self._groups, field, values, counts.get(field, Counter()))
             self._groups.addSpacing(theme.SMALL)
+        self._offer_words(counts)
         if not self.boxes:
             self._groups.addWidget(label(self.tr("All images are alike so far."), "muted", wrap=True))
         self._groups.addStretch(1)
-        groups = len({field for field, _ in self.boxes})
-        self.setFixedHeight(min(480, 72 + 26 * max(len(self.boxes), 1) + 28 * groups))
+        self._fit()
+
+    def _add_boxes(self, column: QVBoxLayout, field: str, values: set[str], counts: Counter[str]) -> None:
+        order = {key: number for number, key in enumerate(self._words)}
+        for value in sorted(values, key=lambda value: (order.get((field, value), 0), value)):
+            words = self.word(field, value)
+            if len(words) > LONGEST:
+                words = words[: LONGEST - 1] + "…"
+            # An ampersand would underline what follows.
+            tick = QCheckBox(f"{words}  {counts[value]:,}".replace("&", "&&"))
+            tick.setChecked(value in self._ticked[field])
+            tick.toggled.connect(lambda on, value=value: self._tick(field, value, on))
+            column.addWidget(tick)
+            self.boxes[field, value] = tick
+
+    def _offer_words(self, counts: Mapping[str, Counter[str]]) -> None:
+        """Offer the words of each attribute that descriptions have, folded away: there are many."""
+        fields = dict.fromkeys([*counts, *(field for field, values in self._ticked.items() if values)])
+        for field in (field for field in fields if field.startswith(SAID)):
+            values = set(counts.get(field, ())) | self._ticked[field]
+            if len(values) < 2 and not self._ticked[field]:
+                continue
+            fold = Fold(self.title(field))
+            column = QVBoxLayout(fold.body)
+            box(column, margins=(theme.WIDE, 0, 0, theme.SMALL), spacing=2)
+            self._add_boxes(column, field, values, counts.get(field, Counter()))
+            fold.toggle.setChecked(bool(self._ticked[field]) or field in self._unfolded)
+            fold.toggle.toggled.connect(lambda on, field=field: self._unfold(field, on))
+            self._groups.addWidget(fold)
+
+    def _unfold(self, field: str, opened: bool) -> None:
+        (self._unfolded.add if opened else self._unfolded.discard)(field)
+        self._fit()
+
+    def _fit(self) -> None:
+        """Be as high as what is offered, within limits."""
+        shown = [key for key in self.boxes if not key[0].startswith(SAID) or self._is_unfolded(key[0])]
+        folds = len({field for field, _ in self.boxes if field.startswith(SAID)})
+        groups = len({field for field, _ in self.boxes if not field.startswith(SAID)})
+        self.setFixedHeight(min(520, 72 + 26 * max(len(shown), 1) + 28 * groups + 30 * folds))
+
+    def _is_unfolded(self, field: str) -> bool:
+        return field in self._unfolded or bool(self._ticked[field])
+
+    def title(self, field: str) -> str:
+        """Return a field's name for people."""
+        return self._titles.get(field) or readable(field.removeprefix(SAID))
 
     def _tick(self, field: str, value: str, on: bool) -> None:
         (self._ticked[field].add if on else self._ticked[field].discard)(value)
@@ -104,7 +158,7 @@ class FilterPopup(QFrame):
     def sentence(self) -> str:
         """Say what is filtered; empty where nothing is."""
         parts = (
-            f"{self._titles[field]}: {', '.join(sorted(self.word(field, value) for value in values))}"
+            f"{self.title(field)}: {', '.join(sorted(self.word(field, value) for value in values))}"
             for field, values in self.chosen
         )
         return " · ".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 
@@ -19,13 +20,16 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.canvas_frame import CanvasFrame
 from app.centre import Centre
-from app.description import Description
+from app.describe_again import task_of
+from app.described import DescribedImages
+from app.description_panel import DescriptionPanel, Revised, no_checks
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList, Row
 from app.latest import NO_FLICKER_MS, Latest
 from app.layer_panel import LayerPanel
 from app.page import Page
 from app.prefetch import Prefetcher
+from app.provenance import Provenance
 from app.scene import Scene, SceneCache
 from app.session import Session
 from app.targets_bar import TargetsBar, beside
@@ -44,7 +48,6 @@ from app.widgets import (
     scrolled,
 )
 from gaze_capture.errors import UserError
-from segmentation.explanation import load_explanation
 from segmentation.gaze_index import look_quality
 from segmentation.study import Study
 
@@ -54,7 +57,8 @@ SLICES_PREFETCHED = 4
 class ReviewPage(Page):
     """Keys: A accept, R reject, 0 nothing here, Q unsure, U ungradable, Z undo, Space or N next, Backspace back.
 
-    Tab goes to the next target; in a volume Up and Down scroll, and verdicts count for the slice shown.
+    D approves the description. Tab goes to the next target; in a volume Up and Down scroll, and verdicts count for the
+    slice shown.
     """
 
     def __init__(self, session: Session) -> None:
@@ -65,7 +69,9 @@ class ReviewPage(Page):
         self._facts = Latest(self)
         self._facts.answered.connect(self._learn)
         self._facts.failed.connect(self.error)
-        self._given: list[Given] = []
+        self.described = DescribedImages(no_checks, self)
+        self.described.changed.connect(self._follow_described)
+        self._given: list[Given | Revised] = []
         self._shown_at = 0.0
         self._timed: str | None = None
         self._others_read = False
@@ -81,6 +87,12 @@ class ReviewPage(Page):
             "ungradable": self.tr("Ungradable"),
         }
         self.list = ImageList(self.tr("Queue"), self._words.values())
+        self.list.search.setToolTip(
+            self.tr(
+                "Words of name, id, group, split or description; or a field, like split:test or group:patient-7; "
+                "of descriptions boundary:blurred, area>20, by:measured, has:contradiction, edited, approved"
+            )
+        )
         self.frame = CanvasFrame()
         self.canvas = self.frame.canvas
         self.canvas.tabbed.connect(self.next_target)
@@ -129,7 +141,12 @@ class ReviewPage(Page):
         self.layers = LayerPanel(self.canvas)
         self.targets = TargetsBar()
         self.targets.chosen.connect(self._choose_target)
-        self.description = Description()
+        self.description = DescriptionPanel(self.session, self.canvas, no_checks)
+        self.description.revised.connect(self._note_revised)
+        self.description.wanted.connect(self._describe)
+        self.description.error.connect(self.error)
+        self.description.left.connect(self.canvas.setFocus)
+        self.provenance = Provenance()
         column.addLayout(title)
         column.addWidget(self.facts)
         column.addLayout(run_row)
@@ -139,6 +156,8 @@ class ReviewPage(Page):
         column.addWidget(self.layers)
         column.addSpacing(theme.NORMAL)
         column.addWidget(self.description)
+        column.addSpacing(theme.NORMAL)
+        column.addWidget(self.provenance)
         column.addStretch(1)
         outer.addWidget(scrolled(body), 1)
         outer.addWidget(line())
@@ -179,7 +198,10 @@ class ReviewPage(Page):
         moves = QHBoxLayout()
         box(moves, spacing=theme.SMALL)
         self.undo_button = IconButton(
-            "arrow-u-up-left", self.tr("Undo the last verdict (Z)"), text=self.tr("Undo"), on_click=self.undo
+            "arrow-u-up-left",
+            self.tr("Undo the last verdict or change of a description (Z)"),
+            text=self.tr("Undo"),
+            on_click=self.undo,
         )
         self._progress = label("", "muted")
         self._progress.setFont(theme.number_font(12))
@@ -245,6 +267,7 @@ class ReviewPage(Page):
     def _ask(self, study: Study) -> None:
         run_id = self.runs.currentData()
         self._facts.ask(lambda: gather(study, run_id), NO_FLICKER_MS)
+        self.described.ask(study)
 
     def _learn(self, facts: Facts) -> None:
         self._known = facts
@@ -254,6 +277,10 @@ class ReviewPage(Page):
                 # The slice bar's marks are of the facts, too.
                 self._show_image()
 
+    def _follow_described(self) -> None:
+        if self.session.study is not None:
+            self._list_images(self.session.study)
+
     def _list_images(self, study: Study) -> None:
         self.list.set_rows([self._row(entry) for entry in entries(study)])
         self._count(study)
@@ -262,20 +289,26 @@ class ReviewPage(Page):
         target, image, masked = self.session.target_id, entry.image, self._known.masked
         key = (image.id, target)
         states = [self._state((name, target), (name, target) in masked) for name in entry.slices]
+        said = (self.described.of(name, target) for name in entry.slices)
+        described = tuple(one for one in said if one is not None)
         if not entry.is_volume:
             detail = "" if image.split == "train" else image.split
             return Row(
                 image.id, entry.name, image, *states[0], detail,
                 presence=self._known.said.get(key), quality=look_quality(self._known.looks.get(key, ())),
+                described=described,
             )  # fmt: skip
         # What is left to do stands for the volume; after that, what was said most.
         waiting, empty = self._words["waiting"], self._words["empty"]
-        said = [word for word, _ in states if word not in (waiting, empty)]
-        usual = [word for word, _ in Counter(said).most_common(1)]
+        given = [word for word, _ in states if word not in (waiting, empty)]
+        usual = [word for word, _ in Counter(given).most_common(1)]
         state, number = common_state((word for word, _ in states), [waiting, *usual, empty])
-        number = len(said) if said and state != waiting else number
+        number = len(given) if given and state != waiting else number
         count = "" if state == empty else f"{number}/{len(states)}"
-        return Row(image.id, entry.name, image, state, dict(states)[state], slices=entry.slices, count=count)
+        return Row(
+            image.id, entry.name, image, state, dict(states)[state], slices=entry.slices, count=count,
+            described=described,
+        )  # fmt: skip
 
     def _state(self, key: tuple[str, str], has_mask: bool) -> tuple[str, str]:
         review = self._known.reviews.get(key)
@@ -356,11 +389,12 @@ class ReviewPage(Page):
             button.setEnabled(judged)
         for button in (self.nothing_button, self.unsure_button, self.ungradable_button):
             button.setEnabled(scene is not None)
-        self.description.empty()
+        self.description.show_scene(study, scene)
         self.pill.setVisible(scene is not None)
         if scene is None or study is None:
             self.title.setText("")
             self.facts.setText("")
+            self.provenance.empty()
             return
         image = study.image(scene.image_id)
         height, width, _ = image.shape
@@ -373,13 +407,8 @@ class ReviewPage(Page):
         self.title.setText(entry_of(study, image.id).name)
         self.facts.setText(" · ".join(facts))
         self.pill.set(*self._state((scene.image_id, scene.target_id), judged))
-        try:
-            self.description.describe(load_explanation(study, scene.image_id, scene.target_id))
-        except UserError as error:
-            self.description.describe(None)
-            self.error.emit(str(error), "")
         review = self._known.reviews.get((scene.image_id, scene.target_id))
-        self.description.tell_origins(study, scene, review)
+        self.provenance.tell_origins(study, scene, review)
 
     # Acting
 
@@ -423,11 +452,14 @@ class ReviewPage(Page):
         return next(waiting, None)
 
     def undo(self) -> None:
-        """Withdraw the last verdict given here and return to its image."""
+        """Take back the last verdict, or change of a description, made here, and return to its image."""
         study = self.session.study
         if study is None or not self._given:
             return
         given = self._given[-1]
+        if isinstance(given, Revised):
+            self._undo_revised(given)
+            return
         try:
             study.withdraw_review(given.image_id, given.target_id, given.name)
         except UserError as error:
@@ -439,6 +471,26 @@ class ReviewPage(Page):
         if self.session.image_id == given.image_id:
             self._show_image()
         self.session.set_image(given.image_id)
+
+    def _note_revised(self, revised: Revised) -> None:
+        self._given.append(revised)
+        self.undo_button.setEnabled(True)
+        if self.session.study is not None:
+            self.described.ask(self.session.study)
+
+    def _undo_revised(self, revised: Revised) -> None:
+        if self.description.undo(revised):
+            self._given.pop()
+            self.undo_button.setEnabled(bool(self._given))
+            if self.session.study is not None:
+                self.described.ask(self.session.study)
+            self.session.set_target(revised.before.target_id)
+            self.session.set_image(revised.before.image_id)
+
+    def _describe(self, image_ids: list[str]) -> None:
+        if self.session.study is not None:
+            done = functools.partial(self.session.refresh, "data")
+            self.start_task(task_of(self.session.study, image_ids, self.tr("Describing"), done))
 
     def _after_verdict(self, study: Study, image_id: str) -> None:
         assert self._cache is not None
@@ -475,6 +527,8 @@ class ReviewPage(Page):
                 self.give(words[key])
         elif plain and key == Qt.Key.Key_Z:
             self.undo()
+        elif plain and key == Qt.Key.Key_D:
+            self.description.approve_all()
         elif self.frame.slices.handle_key(event):
             event.accept()
         elif plain and key in (Qt.Key.Key_Space, Qt.Key.Key_N, Qt.Key.Key_Right, Qt.Key.Key_Down):
@@ -492,5 +546,6 @@ class ReviewPage(Page):
     def stop(self) -> None:
         """End the threads."""
         self._facts.stop()
+        self.described.stop()
         self.list.thumbnails.stop()
         self._ahead.stop()

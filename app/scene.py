@@ -90,6 +90,8 @@ class Scene:
     levels: tuple[Outline, ...] = ()
     """Highest threshold first."""
     thresholds: tuple[float, ...] = ()
+    region: Mask | None = None
+    """(H, W) the broad level, which explanations are of."""
     student: Outline | None = None
     teacher: Outline | None = None
     disagreement: Outline | None = None
@@ -233,6 +235,7 @@ def build_scene(
         gaze=tuple(marks_of(item) for item in gaze),
         levels=() if pseudomask is None else tuple(outline(mask) for mask in pseudomask.masks),
         thresholds=() if pseudomask is None else pseudomask.thresholds,
+        region=None if pseudomask is None else pseudomask.level_map >= 1,
         student=None if student is None else outline(student),
         teacher=None if teacher is None else outline(teacher),
         disagreement=None if differing is None else outline(differing),

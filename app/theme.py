@@ -209,6 +209,12 @@ QLabel[role="key"] {
 QFrame#panel { background: $surface; border: none; }
 QFrame#panelLeft { background: $surface; border: none; border-right: 1px solid $border; }
 QFrame#panelRight { background: $surface; border: none; border-left: 1px solid $border; }
+QFrame#attribute { border: 1px solid transparent; border-radius: 6px; background: transparent; }
+QFrame#attribute[pointed="true"] { background: $raised; }
+QFrame#attribute:focus { border: 1px solid $accent; }
+QFrame#rowButtons { background: $raised; border: none; border-radius: 4px; }
+QFrame#cell { background: transparent; border: none; border-bottom: 1px solid $border; }
+QFrame#cell[differs="true"] { background: $selection; }
 QFrame#rail { background: $background; border: none; border-right: 1px solid $border; }
 QFrame#statusBar { background: $background; border: none; border-top: 1px solid $border; }
 QFrame#card { background: $surface; border: 1px solid $border; border-radius: 6px; }
@@ -273,6 +279,11 @@ QLineEdit, QComboBox, QSpinBox, QDoubleSpinBox {
 }
 QLineEdit:focus, QComboBox:focus, QSpinBox:focus, QDoubleSpinBox:focus { border: 1px solid $accent; }
 QLineEdit:disabled, QComboBox:disabled, QSpinBox:disabled, QDoubleSpinBox:disabled { color: $disabled; }
+QFrame#attribute QPlainTextEdit {
+    background: $field; color: $text; border: 1px solid $border; border-radius: 6px; padding: 2px;
+    selection-background-color: $accent; selection-color: $on_accent;
+}
+QFrame#attribute QPlainTextEdit:focus { border: 1px solid $accent; }
 QComboBox { padding-right: 4px; }
 QComboBox::drop-down { border: none; width: 24px; }
 QComboBox::down-arrow { image: url($caret); width: 12px; height: 12px; }

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 FORMAT = 2
 """Version of the stored file; 1 knew the attributes of the generic preset alone."""
 
+SECONDS_IN_ID = len("20260101-120000")
+"""Characters of an id that are a time; chance follows."""
+
 AREA_STEPS_PERCENT = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100)
 """Areas are spoken of in these steps, so that few distinct phrases exist and each is encoded once."""
 LENGTH_STEPS_MM = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200)
@@ -156,7 +159,11 @@ def load_history(study: Study, image_id: str, target_id: str) -> list[Explanatio
     """
     folder = study.explanation_history(image_id, target_id)
     with explained_os_errors(folder):
-        paths = sorted(folder.glob("*.json")) if folder.exists() else []
+        # Ids tell seconds; what was stored within one is told apart by the files' own times.
+        paths = sorted(
+            folder.glob("*.json") if folder.exists() else (),
+            key=lambda path: (path.name[:SECONDS_IN_ID], path.stat().st_mtime_ns, path.name),
+        )
     found = []
     for path in paths:
         try:

@@ -45,8 +45,7 @@ class Question:
     @functools.cached_property
     def region_sha256(self) -> str:
         """Hash of the broad level."""
-        header = f"{self.region.shape[0]}x{self.region.shape[1]}:".encode()
-        return hashlib.sha256(header + np.packbits(self.region).tobytes()).hexdigest()
+        return region_sha256(self.region)
 
     @functools.cached_property
     def gaze_sha256(self) -> str:
@@ -110,6 +109,12 @@ class Question:
             json.dumps(self.preset.schema(), sort_keys=True),
         ]  # fmt: skip
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def region_sha256(region: npt.NDArray[np.bool_]) -> str:
+    """Hash of a region (H, W), by which an explanation knows whether it is of the present one."""
+    header = f"{region.shape[0]}x{region.shape[1]}:".encode()
+    return hashlib.sha256(header + np.packbits(region).tobytes()).hexdigest()
 
 
 def build_prompt(question: Question) -> str:

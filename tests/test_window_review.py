@@ -130,8 +130,8 @@ def test_what_is_known_is_told(window: MainWindow, study: Study) -> None:
     steps.explain(study)
     window.session.refresh("data")
     assert page.description.origin.accessibleName() == "Measured"
-    assert page.description.attributes.rowCount() >= 8
-    told = page.description.provenance.text()
+    assert len(page.description.rows) >= 8
+    told = page.provenance.text.text()
     assert "12 fixations" in told and "simulated from masks" in told and "run-x" in told
 
 
