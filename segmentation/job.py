@@ -131,7 +131,9 @@ class RunSpec:
     """Share of the disagreement's AREA that is blanked; 0 turns the masking off."""
     darm_every: int = 1
     """DARM needs an extra look at the disagreement: done on every n-th step."""
-    text: Literal["explanation", "none", "shuffled", "area-only"] = "explanation"
+    text: Literal["explanation", "none", "shuffled", "area-only", "empty"] = "explanation"
+    """What the teacher reads: the image's explanation, that of another image, its area alone, nothing (``empty``, the
+    same networks, which see the null token in every image), or ``none``, which asks for no text encoder."""
     # Which levels supervise whom: indices into the pseudo-mask's descending thresholds
     teacher_levels: tuple[int, int] = (0, -1)
     """Foreground level and background level of the teacher's partial cross-entropy; between them is ignored."""

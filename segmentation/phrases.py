@@ -45,7 +45,8 @@ class PhraseTable:
 
 def phrase_table(study: Study, ids: Sequence[str], spec: RunSpec, cache: PhraseCache | None) -> PhraseTable:
     """Embed the explanations of images as `spec.text` wants them; without a cache nothing is said."""
-    said = [_phrases_of(study, image_id, spec) if cache else [] for image_id in ids]
+    silent = cache is None or spec.text == "empty"
+    said = [[] if silent else _phrases_of(study, image_id, spec) for image_id in ids]
     if spec.text == "shuffled":
         said = [said[index] for index in np.random.default_rng([spec.seed, 4]).permutation(len(said))]
     told = [

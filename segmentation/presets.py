@@ -10,6 +10,8 @@ from segmentation.job import RunSpec
 METHODS = ("gaze-to-insight", "partial", "supervised")
 """Methods that can be trained; the second and third are one network alone."""
 
+TEXTS = ("explanation", "none", "shuffled", "area-only", "empty")
+
 _PRESETS: dict[str, dict[str, Any]] = {
     # From Gaze to Insight (IEEE TMI 2025), the published scripts' optimiser; needs a GPU.
     "reference": {
@@ -102,6 +104,7 @@ def checked(spec: RunSpec) -> RunSpec:
         f"augmentation should be flips, mild or strong, not {spec.augmentation!r}": spec.augmentation
         in ("flips", "mild", "strong"),
         f"views should be one or two, not {spec.views!r}": spec.views in ("one", "two"),
+        f"text should be one of {', '.join(TEXTS)}, not {spec.text!r}": spec.text in TEXTS,
         f"method should be one of {', '.join(METHODS)}, not {spec.method!r}": spec.method in METHODS,
         f"image_size_px should be a multiple of {coarsest}, not {spec.image_size_px}": spec.image_size_px > 0
         and spec.image_size_px % coarsest == 0,

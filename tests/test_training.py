@@ -76,6 +76,7 @@ def test_every_method_has_presets_and_a_class() -> None:
         {"student_widths": (8, 8)},
         {"student_widths": (8, 8, 8, 8, 8), "teacher_widths": (0, 8, 8, 8, 8)},
         {"augmentation": "none"},
+        {"text": "silent"},
         {"max_minutes": 0.0},
         {"cwc_confidence": 1.0},
         {"targets": ("target", "target")},
@@ -309,7 +310,7 @@ def test_images_labels_and_location_words_are_flipped_together(filled: Study) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "explained"), [("explanation", 6), ("none", 0), ("area-only", 6), ("shuffled", 6)]
+    ("text", "explained"), [("explanation", 6), ("none", 0), ("area-only", 6), ("shuffled", 6), ("empty", 0)]
 )
 def test_ablations_of_text(filled: Study, text: Any, explained: int) -> None:
     spec = tiny(text=text)
@@ -319,6 +320,21 @@ def test_ablations_of_text(filled: Study, text: Any, explained: int) -> None:
     assert table.explained == explained
     tokens = int((table.rows[:, 0] >= 0).sum())
     assert tokens == 6 if text == "area-only" else tokens > 6 if explained else tokens == 0
+
+
+def test_empty_text_is_the_same_networks_with_the_null_token_alone(filled: Study) -> None:
+    cache = PhraseCache(filled.folder, HashEncoder())
+    tables = {
+        text: load_training_set(filled, tiny(text=text), cache).phrases for text in ("explanation", "empty")
+    }
+    assert tables["empty"].width == tables["explanation"].width == HashEncoder.width
+    shapes = []
+    for text, table in tables.items():
+        method = make_method(tiny(text=text), table.width)
+        shapes.append({name: value.shape for name, value in method.networks.state_dict().items()})
+    assert shapes[0] == shapes[1]
+    empty = tables["empty"].text(np.arange(6))
+    assert not empty.valid.any() and not empty.tokens.any()
 
 
 def test_shuffling_gives_the_same_explanations_to_other_images(filled: Study) -> None:
