@@ -24,6 +24,8 @@ class PhraseTable:
     """(N, FLIP_STATES, L) rows of `vectors`, -1 where there is no further phrase."""
     vectors: npt.NDArray[np.float32]
     """(P, D) embedded phrases."""
+    names: tuple[tuple[tuple[str, str], ...], ...]
+    """For each of the N images the target id and the attribute of its tokens, in the order of its row."""
 
     @property
     def explained(self) -> int:
@@ -46,11 +48,11 @@ class PhraseTable:
 def phrase_table(study: Study, ids: Sequence[str], spec: RunSpec, cache: PhraseCache | None) -> PhraseTable:
     """Embed the explanations of images as `spec.text` wants them; without a cache nothing is said."""
     silent = cache is None or spec.text == "empty"
-    said = [[] if silent else _phrases_of(study, image_id, spec) for image_id in ids]
+    said = [{} if silent else _phrases_of(study, image_id, spec) for image_id in ids]
     if spec.text == "shuffled":
         said = [said[index] for index in np.random.default_rng([spec.seed, 4]).permutation(len(said))]
     told = [
-        [[phrase_when_flipped(phrase, state) for phrase in one] for state in range(FLIP_STATES)]
+        [[phrase_when_flipped(phrase, state) for phrase in one.values()] for state in range(FLIP_STATES)]
         for one in said
     ]
     vectors = cache.encode(phrase for states in told for one in states for phrase in one) if cache else {}
@@ -62,11 +64,12 @@ def phrase_table(study: Study, ids: Sequence[str], spec: RunSpec, cache: PhraseC
         for state, phrases in enumerate(states):
             rows[index, state, : len(phrases)] = [row_of[phrase] for phrase in phrases]
     stacked = np.stack(list(vectors.values())) if vectors else np.zeros((1, width), np.float32)
-    return PhraseTable(rows, stacked)
+    return PhraseTable(rows, stacked, tuple(map(tuple, said)))
 
 
-def _phrases_of(study: Study, image_id: str, spec: RunSpec) -> list[str]:
-    phrases = []
+def _phrases_of(study: Study, image_id: str, spec: RunSpec) -> dict[tuple[str, str], str]:
+    """Return what is said of an image, by target and attribute."""
+    phrases = {}
     for target_id in spec.targets:
         explanation = load_explanation(study, image_id, target_id)
         if explanation is None:
@@ -75,5 +78,5 @@ def _phrases_of(study: Study, image_id: str, spec: RunSpec) -> list[str]:
         prefix = f"{study.target(target_id).name}: " if len(spec.targets) > 1 else ""
         for attribute, phrase in attribute_phrases(explanation, preset_of(explanation, study.folder)).items():
             if spec.text != "area-only" or attribute == "area_percent":
-                phrases.append(prefix + phrase)
+                phrases[target_id, attribute] = prefix + phrase
     return phrases

@@ -337,6 +337,19 @@ def test_empty_text_is_the_same_networks_with_the_null_token_alone(filled: Study
     assert not empty.valid.any() and not empty.tokens.any()
 
 
+@pytest.mark.parametrize("text", ["explanation", "shuffled"])
+def test_every_token_is_named_by_its_target_and_attribute(filled: Study, text: Any) -> None:
+    cache = PhraseCache(filled.folder, HashEncoder())
+    table = load_training_set(filled, tiny(text=text), cache).phrases
+    area = load_training_set(filled, tiny(text="area-only"), cache).phrases
+    for row, names in enumerate(table.names):
+        assert len(names) == (table.rows[row, 0] >= 0).sum() == len(set(names)) > 1
+        # The area's token is named so: alone, it is what "area-only" reads.
+        place = names.index(("target", "area_percent"))
+        token = table.text(np.array([row])).tokens[0, place].numpy()
+        assert token.tobytes() in {vector.tobytes() for vector in area.vectors}
+
+
 def test_shuffling_gives_the_same_explanations_to_other_images(filled: Study) -> None:
     cache = PhraseCache(filled.folder, HashEncoder())
     own, other = (
