@@ -134,6 +134,12 @@ class RunSpec:
     text: Literal["explanation", "none", "shuffled", "area-only", "empty"] = "explanation"
     """What the teacher reads: the image's explanation, that of another image, its area alone, nothing (``empty``, the
     same networks, which see the null token in every image), or ``none``, which asks for no text encoder."""
+    text_strength: float = 0.1
+    """The lambda that training begins with: the weight of what the text says beside what the image shows."""
+    text_dropout: float = 0.0
+    """Share of the images of a step whose text is withheld, so that the teacher learns to do without, too."""
+    text_learning_rate: float = 1.0
+    """Learning rate of the text's layers, as a multiple of all others'."""
     # Which levels supervise whom: indices into the pseudo-mask's descending thresholds
     teacher_levels: tuple[int, int] = (0, -1)
     """Foreground level and background level of the teacher's partial cross-entropy; between them is ignored."""

@@ -158,7 +158,8 @@ def train(
 
             rate = learning_rate(spec, progress)
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                # Checkpoints from before the text had a pace of its own name none.
+                group["lr"] = rate * group.get("pace", 1.0)
             with precision.autocast():
                 losses = method.losses(next_batch().to(device), progress)
             scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]

@@ -117,6 +117,11 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     return {**line, "seconds_measuring": round(time.monotonic() - trained, 1)}
 
 
+def spec_reading(spec: RunSpec, text: str) -> RunSpec:
+    """Return the spec with another kind of text."""
+    return dataclasses.replace(spec, text=text)  # type: ignore[arg-type]
+
+
 def measure(study: Study, run_id: str, cell: Cell) -> dict[str, Any]:
     """Return Dice by network and image; the teacher reads its own kind of text, then all others."""
     from segmentation.metrics import dice
@@ -138,11 +143,11 @@ def measure(study: Study, run_id: str, cell: Cell) -> dict[str, Any]:
     cache = PhraseCache(study.folder, MiniLM())
     ids = [image.id for image in images]
     tables = {
-        text: phrase_table(study, ids, dataclasses.replace(spec, text=text), cache)
+        text: phrase_table(study, ids, spec_reading(spec, text), cache)
         for text in dict.fromkeys((spec.text, *READINGS))
     }
     looks: dict[str, tuple[str, Any]] = {"student": ("student", None), "teacher": ("teacher", spec.text)}
-    looks |= {f"teacher reads {text}": ("teacher", text) for text in READINGS}
+    looks |= {f"teacher reads {reading}": ("teacher", reading) for reading in READINGS}
     found: dict[str, dict[str, float]] = {}
     for look, (network, text) in looks.items():
         scores: dict[str, float] = {}
@@ -159,7 +164,13 @@ def measure(study: Study, run_id: str, cell: Cell) -> dict[str, Any]:
     groups = {
         f"{image.id}.{target_id}": image.group or image.id for image in images for target_id in spec.targets
     }
-    return {"explained": tables["explanation"].explained, "dice": found, "groups": groups}
+    strengths = [round(one, 4) for one in predictor.networks["teacher"].strengths()]  # type: ignore[operator]
+    return {
+        "strengths": strengths,
+        "explained": tables["explanation"].explained,
+        "dice": found,
+        "groups": groups,
+    }
 
 
 # All cells
@@ -186,7 +197,7 @@ def cells_of(args: argparse.Namespace) -> list[Cell]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // args.jobs)
     return [
-        Cell(str(study.folder), dataclasses.replace(spec, text=text, seed=seed), args.split, threads)
+        Cell(str(study.folder), dataclasses.replace(spec_reading(spec, text), seed=seed), args.split, threads)
         for seed in range(args.first_seed, args.first_seed + args.seeds)
         for text in args.texts
     ]
@@ -297,14 +308,17 @@ def print_table(lines: list[dict[str, Any]]) -> None:
                 ]
                 row = f"{text:<12} {look:<8} {len(seeds):>5} {means.mean():.4f}       {spread}"
                 say(f"{row}  {against[0]:<25} {against[1]}")
+        for text in [text for text in TEXTS if text in results.lines]:
+            strengths = [line["strengths"] for line in results.lines[text].values()]
+            say(f"lambda by scale, finest first, {text:<12} {np.mean(strengths, axis=0).round(3).tolist()}")
         say("a teacher given another text than it learned from")
         for text in [text for text in TEXTS if text in results.lines and text != "empty"]:
             seeds = sorted(results.lines[text])
             for reading in READINGS:
                 look = f"teacher reads {reading}"
                 mean = results.table(text, look, seeds).mean()
-                against = results.compared((text, look), (text, f"teacher reads {text}"))
-                say(f"  learned {text:<12} reads {reading:<12} {mean:.4f}  {against}")
+                difference = results.compared((text, look), (text, f"teacher reads {text}"))
+                say(f"  learned {text:<12} reads {reading:<12} {mean:.4f}  {difference}")
 
 
 # Preparing
