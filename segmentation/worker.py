@@ -1,8 +1,9 @@
 """The worker process: one job given as JSON, told in events, one line each.
 
 Jobs are ``{"task": "train", "study", "run"}``, ``{"task": "predict", "study", "run", "split" or "images",
-"networks", "overwrite", "flip_average", "device"}`` and ``{"task": "embed", "study"}``; all take
-``threads`` (None: all cores), ``detached`` and ``nice``. What a training tells is kept in its run's events.jsonl.
+"networks", "overwrite", "flip_average", "device"}``, ``{"task": "text-use", "study", "run", "split" or "images",
+"limit", "device"}`` and ``{"task": "embed", "study"}``; all take ``threads`` (None: all cores), ``detached`` and
+``nice``. What a training tells is kept in its run's events.jsonl.
 """
 
 from __future__ import annotations
@@ -111,6 +112,19 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
             networks=tuple(job.get("networks") or ("student",)),
             overwrite=bool(job.get("overwrite")),
             flip_average=bool(job.get("flip_average", True)),
+            device=job.get("device"),
+            threads=job.get("threads"),
+        )
+    if job["task"] == "text-use" and run:
+        from segmentation.text_measuring import measure
+
+        return measure(
+            study,
+            run,
+            report,
+            split=job.get("split"),
+            image_ids=job.get("images"),
+            limit=job.get("limit"),
             device=job.get("device"),
             threads=job.get("threads"),
         )
