@@ -24,9 +24,9 @@ SAME_DICE = 0.95
 """Masks less alike than this have changed visibly."""
 
 _PLACES: dict[Against, str] = {
-    "teacher": "the teacher's own mask",
-    "pseudomask": "the pseudo-mask",
-    "mask": "the true mask",
+    "teacher": "own mask",
+    "pseudomask": "pseudo-mask",
+    "mask": "true mask",
 }
 
 
@@ -113,17 +113,21 @@ class TextUse:
         for swap in self.swaps:
             prefix = f"{swap.target}: " if several else ""
             lines.append(
-                f"  {prefix + swap.attribute:<28} {_range(swap.dice, '.3f')}  {swap.changed:4.0%} of "
+                f"  {prefix + swap.attribute.replace('_', ' '):<28} {_range(swap.dice, '.3f')}  {swap.changed:4.0%} of "
                 f"{swap.images} images change"
             )
             lines.append(f"    {_sentence(swap)}")
-        lines += ["", "Where the words look (share of their attention inside a mask, against chance):"]
+        lines += [
+            "",
+            "Where the words look: share of their attention inside a mask minus the mask's share of the image",
+        ]
+        rows: dict[tuple[str, str], list[str]] = {}
         for share in self.shares:
-            prefix = f"{share.target}: " if several else ""
-            lines.append(
-                f"  {prefix + share.attribute:<28} {share.inside:5.1%} in {_PLACES[share.against]}, chance "
-                f"{share.chance:.1%}; difference {_range(share.difference, '+.1%')} ({share.images} images)"
-            )
+            said = f"{_PLACES[share.against]} {_range(share.difference, '+.1%')}"
+            rows.setdefault((share.target, share.attribute), []).append(said)
+        for (target, attribute), found in rows.items():
+            prefix = f"{target}: " if several else ""
+            lines.append(f"  {prefix + attribute.replace('_', ' '):<28} {', '.join(found)}")
         return "\n".join(lines)
 
 

@@ -59,7 +59,7 @@ def grey(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, RunFolder]:
         seed=1,
     )
     run = create_run(study, spec)
-    train(study, run, Events(), threads=2, encoder=HashEncoder())
+    train(study, run, Events(), threads=1, encoder=HashEncoder())
     return study, run
 
 
