@@ -177,9 +177,10 @@ def viridis_rgba() -> npt.NDArray[np.uint8]:
 def words_index(words: AttentionMaps) -> npt.NDArray[np.uint8]:
     """Return how far the words change the teacher's answer, up or down, (h, w) 0..255 on their own coarse grid.
 
-    Attention to all words together is the same everywhere and would show nothing.
+    Half of the whole way, which turns an undecided place into a certain one, is shown as the most. Attention to all
+    words together is the same everywhere and would show nothing.
     """
-    return heatmap_index(np.abs(words.effect))
+    return heatmap_index(np.minimum(2 * np.abs(words.effect), 1))
 
 
 def word_weights(words: AttentionMaps, shape: tuple[int, int]) -> dict[str, npt.NDArray[np.uint8]]:

@@ -187,7 +187,7 @@ def test_words_show_where_they_change_the_answer_and_where_each_is_read() -> Non
     effect = np.array([[-0.5, 0.0], [0.25, 1.0]], np.float32)
     attention = np.array([[[0.1, 0.1], [0.1, 0.3]], [[0.9, 0.9], [0.9, 0.7]]], np.float32)
     words = AttentionMaps(("location", "shape"), ("here", "round shape"), attention, effect, 1)
-    assert words_index(words).tolist() == [[128, 0], [64, 255]]
+    assert words_index(words).tolist() == [[255, 0], [128, 255]]
     weights = word_weights(words, (40, 60))
     assert {name: one.shape for name, one in weights.items()} == {"location": (40, 60), "shape": (40, 60)}
     assert weights["location"][-1, -1] == 255 and weights["location"][0, 0] == 0
