@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import commands, gaze_commands, session_commands, text_use_commands
+from app import commands, gaze_commands, session_commands, text_commands, text_use_commands
 from app.commands import Command, Outcome
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
@@ -466,6 +466,32 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--model", metavar="NAME")
     explain.add_argument("--split", metavar="NAME")
 
+    encoder = add(
+        "text-encoder", text_commands.text_encoder, "show or choose what turns phrases into vectors"
+    )
+    chosen = encoder.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--folder", type=Path, metavar="DIR", help="a Hugging Face text encoder on this computer"
+    )
+    chosen.add_argument("--default", action="store_true", help="back to all-MiniLM-L6-v2")
+    chosen.add_argument("--embed", action="store_true", help="encode what is new, with the study's own")
+
+    embeddings = add(
+        "import-embeddings",
+        text_commands.import_embeddings,
+        "copy text embeddings made elsewhere into a study",
+    )
+    embeddings.add_argument(
+        "folder", type=Path, metavar="DIR", help="one .npy file for each image, of its name"
+    )
+    embeddings.add_argument("--name", default="text", metavar="N", help="what runs call them; default: text")
+    embeddings.add_argument("--target", metavar="ID", help="whom they speak of; default: the first target")
+    embeddings.add_argument("--split", metavar="NAME", help="only images of this split")
+    embeddings.add_argument(
+        "--token-axis", type=int, choices=(0, 1), default=0, help="which axis counts tokens; default: 0"
+    )
+    embeddings.add_argument("--width", type=_count, metavar="D", help="default: what most files have")
+
     train = add("train", commands.train, "train teacher and student")
     train.add_argument("--method", choices=("gaze-to-insight", "partial", "supervised"))
     how = train.add_mutually_exclusive_group()
@@ -477,6 +503,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--max-minutes", type=_positive, metavar="T")
     train.add_argument("--resume", metavar="RUN")
     train.add_argument("--seed", type=int, metavar="N")
+    train.add_argument(
+        "--embeddings", metavar="NAME", help="read imported embeddings in place of explanations"
+    )
     train.add_argument("--targets", nargs="+", metavar="ID", help="default: every target of the study")
     train.add_argument(
         "--normalise",

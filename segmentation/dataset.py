@@ -16,6 +16,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.recording import UNDECIDED
 from segmentation.augmentation import STRENGTHS, flipped, moved, recoloured, standardised
 from segmentation.images import resize
+from segmentation.imported_embeddings import ImportedEmbeddings
 from segmentation.job import RunSpec
 from segmentation.losses import IGNORE
 from segmentation.networks import Text
@@ -160,7 +161,7 @@ class _Item:
 def load_training_set(
     study: Study,
     spec: RunSpec,
-    cache: PhraseCache | None,
+    text: PhraseCache | ImportedEmbeddings | None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainingSet:
     """Read the images of `spec.split` with their labels and explanations.
@@ -204,7 +205,7 @@ def load_training_set(
         images=np.stack([item.pixels for item in learned]),
         levels=levels,
         depth=depth,
-        phrases=phrase_table(study, [item.image.id for item in learned], spec, cache),
+        phrases=phrase_table(study, [item.image.id for item in learned], spec, text),
         held_images=np.stack([item.pixels for item in held]) if held else no_images,
         held_masks=(
             np.stack([item.true_masks for item in held if item.true_masks is not None])

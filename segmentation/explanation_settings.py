@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -13,6 +14,9 @@ from segmentation.records import SCHEMA, StudyImage
 from segmentation.study import Study
 
 SETTINGS_NAME = "explanations.json"
+
+MINILM = "all-MiniLM-L6-v2"
+"""The text encoder of studies that have chosen none."""
 
 Drawn = Literal["contour", "heatmap", "both", "nothing"]
 DRAWN: tuple[Drawn, ...] = get_args(Drawn)
@@ -49,6 +53,30 @@ class ViewSettings:
 
 
 @dataclass(frozen=True)
+class EncoderChoice:
+    """A text encoder from a folder, as a study knows it; where the folder lies is each computer's own affair.
+
+    Raises
+    ------
+    UserError
+        If these are not a name, a hash and a width.
+    """
+
+    name: str
+    sha256: str
+    """Hash of its weights."""
+    width: int
+    """Numbers in a vector."""
+
+    def __post_init__(self) -> None:
+        # All three become part of file names and shapes.
+        if not (isinstance(self.name, str) and self.name and isinstance(self.sha256, str)):
+            raise UserError("a text encoder needs a name and a hash")
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256) or type(self.width) is not int or self.width < 1:
+            raise UserError(f"the hash or the width of the text encoder {self.name} is none")
+
+
+@dataclass(frozen=True)
 class ExplanationSettings:
     """How the images of a study are explained."""
 
@@ -56,6 +84,8 @@ class ExplanationSettings:
     stated: tuple[str, ...] = ()
     """Techniques that the study states, such as ``NBI``: they open attributes that make no sense without."""
     view: ViewSettings = field(default_factory=ViewSettings)
+    encoder: EncoderChoice | None = None
+    """What turns phrases into vectors; None stands for MiniLM."""
 
 
 def load_settings(study: Study) -> ExplanationSettings:
@@ -73,8 +103,12 @@ def load_settings(study: Study) -> ExplanationSettings:
     if isinstance(values, dict) and isinstance(values.get("schema"), int) and values["schema"] > SCHEMA:
         raise UserError(f"{path} was written by a newer Gaze Insight; update the program to read it.")
     try:
+        encoder = values.get("encoder")
         return ExplanationSettings(
-            str(values["preset"]), tuple(map(str, values["stated"])), ViewSettings(**values["view"])
+            str(values["preset"]),
+            tuple(map(str, values["stated"])),
+            ViewSettings(**values["view"]),
+            EncoderChoice(**encoder) if encoder is not None else None,
         )
     except (KeyError, TypeError, UserError) as error:
         raise UserError(f"{path} is damaged ({error}). Delete it to start from the usual settings.") from None

@@ -140,6 +140,13 @@ class RunSpec:
     """Share of the images of a step whose text is withheld, so that the teacher learns to do without, too."""
     text_learning_rate: float = 1.0
     """Learning rate of the text's layers, as a multiple of all others'."""
+    text_embeddings: str = ""
+    """Name of imported embeddings (`segmentation.imported_embeddings`) that the teacher reads in place of phrases."""
+    text_encoder: str = ""
+    """Name of the encoder that turned phrases into vectors; empty stands for MiniLM. Set when the run is made, from
+    what the study has chosen."""
+    text_encoder_sha256: str = ""
+    """Hash of the encoder's weights, or of the imported embeddings."""
     # Which levels supervise whom: indices into the pseudo-mask's descending thresholds
     teacher_levels: tuple[int, int] = (0, -1)
     """Foreground level and background level of the teacher's partial cross-entropy; between them is ignored."""

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gaze_capture.errors import UserError
 from segmentation.explanation import attribute_phrases, load_explanation, preset_of
+from segmentation.imported_embeddings import ImportedEmbeddings
 from segmentation.job import RunSpec
 from segmentation.networks import Text
 from segmentation.study import Study
@@ -25,7 +27,8 @@ class PhraseTable:
     vectors: npt.NDArray[np.float32]
     """(P, D) embedded phrases."""
     names: tuple[tuple[tuple[str, str], ...], ...]
-    """For each of the N images the target id and the attribute of its tokens, in the order of its row."""
+    """For each of the N images the target id and the attribute of its tokens, in the order of its row. Tokens that were
+    imported are called ``token 1``, ``token 2`` ..."""
 
     @property
     def explained(self) -> int:
@@ -45,12 +48,25 @@ class PhraseTable:
         return Text(torch.from_numpy(tokens), torch.from_numpy(valid))
 
 
-def phrase_table(study: Study, ids: Sequence[str], spec: RunSpec, cache: PhraseCache | None) -> PhraseTable:
-    """Embed the explanations of images as `spec.text` wants them; without a cache nothing is said."""
+def phrase_table(
+    study: Study, ids: Sequence[str], spec: RunSpec, source: PhraseCache | ImportedEmbeddings | None
+) -> PhraseTable:
+    """Embed what is said of images as `spec.text` wants it; without a source nothing is said.
+
+    Imported embeddings are the same in all flip states: what they say cannot be retold for a flipped image.
+
+    Raises
+    ------
+    UserError
+        If none of the images has imported embeddings, or an explanation cannot be read or embedded.
+    """
+    if isinstance(source, ImportedEmbeddings):
+        return _imported_table(ids, spec, source)
+    cache = source
     silent = cache is None or spec.text == "empty"
     said = [{} if silent else phrases_of(study, image_id, spec) for image_id in ids]
     if spec.text == "shuffled":
-        said = [said[index] for index in np.random.default_rng([spec.seed, 4]).permutation(len(said))]
+        said = [said[index] for index in _shuffled(spec, len(said))]
     told = [
         [[phrase_when_flipped(phrase, state) for phrase in one.values()] for state in range(FLIP_STATES)]
         for one in said
@@ -65,6 +81,34 @@ def phrase_table(study: Study, ids: Sequence[str], spec: RunSpec, cache: PhraseC
             rows[index, state, : len(phrases)] = [row_of[phrase] for phrase in phrases]
     stacked = np.stack(list(vectors.values())) if vectors else np.zeros((1, width), np.float32)
     return PhraseTable(rows, stacked, tuple(map(tuple, said)))
+
+
+def _shuffled(spec: RunSpec, count: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng([spec.seed, 4]).permutation(count)
+
+
+def _imported_table(ids: Sequence[str], spec: RunSpec, source: ImportedEmbeddings) -> PhraseTable:
+    told = [list(source.tokens(image_id)) for image_id in ids]
+    if not any(told):
+        raise UserError(
+            f"None of the {len(ids)} images has embeddings in {source.name!r}; import theirs, or read explanations."
+        )
+    if spec.text == "shuffled":
+        told = [told[index] for index in _shuffled(spec, len(told))]
+    names = [
+        tuple(
+            (target_id, f"token {number + 1}") for target_id, tokens in one for number in range(len(tokens))
+        )
+        for one in told
+    ]
+    if spec.text == "empty":
+        names = [() for _ in names]
+    rows = np.full((len(ids), FLIP_STATES, max(1, *map(len, names))), -1, np.int32)
+    first = 0
+    for index, one in enumerate(names):
+        rows[index, :, : len(one)] = np.arange(first, first + len(one))
+        first += len(one)
+    return PhraseTable(rows, np.concatenate([tokens for one in told for _, tokens in one]), tuple(names))
 
 
 def phrases_of(study: Study, image_id: str, spec: RunSpec) -> dict[tuple[str, str], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +17,16 @@ from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.augmentation import standardised
 from segmentation.checkpoints import latest_checkpoint, load_state, load_weights
 from segmentation.device import Precision, choose_device, choose_precision, use_threads
+from segmentation.embedding import text_of
 from segmentation.images import resize
+from segmentation.imported_embeddings import ImportedEmbeddings
 from segmentation.methods import make_method, reads_text
 from segmentation.networks import Text
 from segmentation.phrases import phrase_table
 from segmentation.records import StudyImage
 from segmentation.runs import RunFolder
 from segmentation.study import Study
-from segmentation.text_encoder import Encoder, MiniLM, PhraseCache
+from segmentation.text_encoder import Encoder
 from segmentation.training import Emit
 
 BATCH = 8
@@ -127,11 +130,12 @@ def predict(
     device: str | None = None,
     threads: int | None = None,
     encoder: Encoder | None = None,
+    encoder_folder: Path | None = None,
 ) -> bool:
     """Predict the images of a split, given images, or all; False if it was stopped before its end.
 
     What this very checkpoint has predicted already is skipped. The teacher predicts only images that have an
-    explanation.
+    explanation, or imported embeddings where it learned from those.
 
     Raises
     ------
@@ -151,11 +155,8 @@ def predict(
     ]
     skipped = len(networks) * len(images) - len(work)
     emit("started", 0, len(work), device=str(predictor.precision.device), precision=predictor.precision.name)
-    cache = (
-        PhraseCache(study.folder, encoder or MiniLM())
-        if "teacher" in networks and reads_text(run.spec)
-        else None
-    )
+    reading = "teacher" in networks and reads_text(run.spec)
+    said = text_of(study, run.spec, encoder, encoder_folder) if reading else None
 
     def read(batch: list[tuple[str, StudyImage]]) -> list[npt.NDArray[np.uint8]]:
         return [study.network_input(image, run.spec.normalisation) for _, image in batch]
@@ -173,7 +174,7 @@ def predict(
             name = part[0][0]
             text = None
             if name == "teacher":
-                table = phrase_table(study, [image.id for _, image in part], run.spec, cache)
+                table = phrase_table(study, [image.id for _, image in part], run.spec, said)
                 text = table.text(np.arange(len(part)))
             for wait in saving:
                 wait()
@@ -207,7 +208,12 @@ def _waiting(
     predictor.network(network)
     targets = run.spec.targets
     if network == "teacher":
-        explained = study.explanation_keys()
+        spec = run.spec
+        explained = (
+            ImportedEmbeddings(study, spec.text_embeddings, targets, spec.text_encoder_sha256).keys()
+            if spec.text_embeddings
+            else study.explanation_keys()
+        )
         images = [
             image for image in images if any((image.id, target_id) in explained for target_id in targets)
         ]

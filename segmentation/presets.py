@@ -126,6 +126,9 @@ def checked(spec: RunSpec) -> RunSpec:
         f"text_strength should be 0 or more, not {spec.text_strength}": spec.text_strength >= 0,
         f"text_dropout should be from 0 to 1, not {spec.text_dropout}": 0 <= spec.text_dropout <= 1,
         f"text_learning_rate should be above 0, not {spec.text_learning_rate}": spec.text_learning_rate > 0,
+        "imported embeddings do not say which token is the area; text area-only needs explanations": not (
+            spec.text_embeddings and spec.text == "area-only"
+        ),
         f"darm_every should be 1 or more, not {spec.darm_every}": spec.darm_every >= 1,
     }
     for sentence, holds in rules.items():

@@ -25,6 +25,7 @@ from gaze_capture.storage import explained_os_errors, read_json, write_bytes_ato
 from segmentation.job import ENDINGS, JobEvent, RunSpec
 from segmentation.records import new_id
 from segmentation.study import Study
+from segmentation.text_choice import with_text
 
 State = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"]
 """`waiting`: never started; `interrupted`: its worker is gone without a word (killed, power cut)."""
@@ -213,11 +214,12 @@ def create_run(study: Study, spec: RunSpec) -> RunFolder:
     Raises
     ------
     UserError
-        If the study cannot be written or has no such target.
+        If the study cannot be written, or has no such target or imported embeddings.
     """
     spec = dataclasses.replace(spec, targets=spec.targets or tuple(target.id for target in study.targets))
     for target_id in spec.targets:
         study.target(target_id)
+    spec = with_text(study, spec)
     run = RunFolder(study.runs_folder / new_id("run-"))
     write_json_atomic(run.path / "spec.json", spec.to_json())
     return run
@@ -249,8 +251,8 @@ def start_worker(
     run
         The run, or for a job without one the study's folder.
     job
-        ``{"task": "train"}`` (default), ``{"task": "predict", ...}`` or ``{"task": "embed"}``; see
-        `segmentation.worker`.
+        ``{"task": "train"}`` (default), ``{"task": "predict", ...}``, ``{"task": "embed", ...}`` or
+        ``{"task": "import-embeddings", ...}``; see `segmentation.worker`.
     detached
         A detached worker outlives this process and speaks through the run's events file alone. Any other speaks on
         its stdout, too (see `read_events`), and ends with this process.

@@ -32,6 +32,7 @@ from gaze_capture.trackers.replay import ReplayTracker
 from gaze_capture.trackers.screen import KnownScreen
 from gaze_capture.trackers.tracker import Tracker
 from segmentation.annotation_time import store_times
+from segmentation.encoder_folders import text_job
 from segmentation.evaluation import Evaluation, evaluate
 from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import ExplainResult, explain_study
@@ -603,7 +604,7 @@ def train(
     else:
         run = create_run(study, spec or preset("gaze-to-insight", "cpu"))
     device = "unknown"
-    process = start_worker(run)
+    process = start_worker(run, text_job(run.spec))
     last: JobEvent | None = None
     try:
         # A resumed run tells its earlier life first, endings included: only its last word counts.
@@ -656,6 +657,7 @@ def predict(
         "networks": list(networks),
         "overwrite": overwrite,
         "device": device,
+        **text_job(run.spec),
     }
     begun = time.monotonic()
     with start_worker(run, job, detached=False) as process:

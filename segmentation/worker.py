@@ -1,14 +1,18 @@
 """The worker process: one job given as JSON, told in events, one line each.
 
 Jobs are ``{"task": "train", "study", "run"}``, ``{"task": "predict", "study", "run", "split" or "images",
-"networks", "overwrite", "flip_average", "device"}``, ``{"task": "text-use", "study", "run", "split" or "images",
-"limit", "device"}`` and ``{"task": "embed", "study"}``; all take ``threads`` (None: all cores), ``detached`` and
+"networks", "overwrite", "flip_average", "device"}`` and ``{"task": "text-use", "study", "run", "split" or "images",
+"limit", "device"}``, all with ``text_encoder_folder`` where this computer has the run's text encoder;
+``{"task": "embed", "study"}``, with ``folder`` (a text encoder, or null for MiniLM) where the study shall have another
+encoder, else ``text_encoder_folder``; ``{"task": "import-embeddings", "study", "folder", "name", "target", "split",
+"token_axis", "width"}``. All take ``threads`` (None: all cores), ``detached`` and
 ``nice``. What a training tells is kept in its run's events.jsonl.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -96,10 +100,14 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
     import cv2
 
     cv2.setNumThreads(1)
+    if job["task"] in ("embed", "import-embeddings"):
+        return _do_text(job, study, report)
+    known = job.get("text_encoder_folder")
+    encoder_folder = Path(known) if known else None
     if job["task"] == "train" and run:
         from segmentation.training import train
 
-        return train(study, run, report, threads=job.get("threads"))
+        return train(study, run, report, threads=job.get("threads"), encoder_folder=encoder_folder)
     if job["task"] == "predict" and run:
         from segmentation.prediction import predict
 
@@ -114,6 +122,7 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
             flip_average=bool(job.get("flip_average", True)),
             device=job.get("device"),
             threads=job.get("threads"),
+            encoder_folder=encoder_folder,
         )
     if job["task"] == "text-use" and run:
         from segmentation.text_measuring import measure
@@ -127,14 +136,37 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
             limit=job.get("limit"),
             device=job.get("device"),
             threads=job.get("threads"),
+            encoder_folder=encoder_folder,
         )
-    if job["task"] == "embed":
-        from segmentation.text_encoder import embed_study
-
-        count = embed_study(study)
-        report("done", count, count, phrases=count)
-        return True
     raise UserError(f"The worker knows no such job: {job.get('task')!r}.")
+
+
+def _do_text(job: dict[str, Any], study: Study, report: Reporter) -> bool:
+    def progress(done: int, total: int, label: str) -> None:
+        report("progress", done, total, name=label)
+
+    if job["task"] == "import-embeddings":
+        from segmentation.imported_embeddings import import_embeddings
+
+        options = ("name", "target", "split", "token_axis", "width")
+        found = import_embeddings(
+            study,
+            Path(job["folder"]),
+            progress=progress,
+            **{name: job[name] for name in options if name in job},
+        )
+        report("done", found.images, found.images, **dataclasses.asdict(found))
+        return True
+    from segmentation.embedding import chosen_encoder, embed_study, use_encoder
+
+    if "folder" in job:
+        encoder, count = use_encoder(study, Path(job["folder"]) if job["folder"] else None, progress)
+    else:
+        known = job.get("text_encoder_folder")
+        encoder = chosen_encoder(study, Path(known) if known else None)
+        count = embed_study(study, encoder, progress)
+    report("done", count, count, phrases=count, name=encoder.name, sha256=encoder.sha256, width=encoder.width)
+    return True
 
 
 def _tell_ending(report: Reporter, kind: Kind, message: str) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from gaze_capture.errors import UserError
+from segmentation.embedding import embed_study
 from segmentation.explanation import all_phrases
 from segmentation.explanation_presets import load_preset
-from segmentation.text_encoder import FLIP_STATES, MiniLM, PhraseCache, embed_study, phrase_when_flipped
+from segmentation.text_encoder import FLIP_STATES, MiniLM, PhraseCache, phrase_when_flipped
 from tests.training_helpers import HashEncoder, make_study
 
 

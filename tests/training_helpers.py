@@ -100,3 +100,74 @@ def make_study(folder: Path, image_folder: Path, *, explained: bool = True) -> S
     if explained:
         assert explain_study(study).done
     return study
+
+
+WORDS = (
+    "in the upper lower centre left right of image round oval irregular shape smooth sharp blurred boundary one two "
+    "three separate regions region brighter darker than its surroundings about percent : . , 1 2 3 5 7 10 15 20 a e i"
+).split()
+
+
+def save_text_encoder(folder: Path, kind: str, *, seed: int = 0, width: int = 16) -> Path:
+    """Store a two-layer text encoder with random weights and a tokenizer of a few words in a folder."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    torch.manual_seed(seed)
+    words = dict.fromkeys(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS])
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    # CLIP pools at the end of text.
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
+    ).save_pretrained(folder)
+    sizes: dict[str, Any] = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 40,
+        "pad_token_id": 0,
+    }
+    clip = {**sizes, "bos_token_id": 1, "eos_token_id": 2, "projection_dim": 12}
+    model: Any
+    if kind == "bert":
+        model = transformers.BertForMaskedLM(transformers.BertConfig(**sizes))
+    elif kind == "roberta":
+        model = transformers.RobertaModel(transformers.RobertaConfig(**sizes))
+    elif kind == "distilbert":
+        model = transformers.DistilBertModel(
+            transformers.DistilBertConfig(
+                vocab_size=len(vocabulary), dim=width, n_layers=2, n_heads=2, hidden_dim=32, pad_token_id=0
+            )
+        )
+    elif kind == "clip text":
+        model = transformers.CLIPTextModel(transformers.CLIPTextConfig(**clip))
+    elif kind == "clip":
+        vision = {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+        }
+        model = transformers.CLIPModel(
+            transformers.CLIPConfig(
+                text_config=clip,
+                vision_config={**vision, "image_size": 32, "patch_size": 16},
+                projection_dim=12,
+            )
+        )
+    elif kind == "t5":
+        model = transformers.T5ForConditionalGeneration(
+            transformers.T5Config(
+                vocab_size=len(vocabulary), d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2
+            )
+        )
+    model.save_pretrained(folder)
+    return folder

@@ -124,11 +124,11 @@ def spec_reading(spec: RunSpec, text: str) -> RunSpec:
 
 def measure(study: Study, run_id: str, cell: Cell) -> dict[str, Any]:
     """Return Dice by network and image; the teacher reads its own kind of text, then all others."""
+    from segmentation.embedding import text_of
     from segmentation.metrics import dice
     from segmentation.phrases import phrase_table
     from segmentation.prediction import Predictor
     from segmentation.runs import RunFolder
-    from segmentation.text_encoder import MiniLM, PhraseCache
 
     run = RunFolder(study.runs_folder / run_id)
     spec = run.spec
@@ -140,10 +140,10 @@ def measure(study: Study, run_id: str, cell: Cell) -> dict[str, Any]:
     ]
     pixels = [study.network_input(image, spec.normalisation) for image in images]
     truths = [[study.true_mask(image.id, target_id) for target_id in spec.targets] for image in images]
-    cache = PhraseCache(study.folder, MiniLM())
+    said = text_of(study, spec, None, None)
     ids = [image.id for image in images]
     tables = {
-        text: phrase_table(study, ids, spec_reading(spec, text), cache)
+        text: phrase_table(study, ids, spec_reading(spec, text), said)
         for text in dict.fromkeys((spec.text, *READINGS))
     }
     looks: dict[str, tuple[str, Any]] = {"student": ("student", None), "teacher": ("teacher", spec.text)}
@@ -326,7 +326,7 @@ def print_table(lines: list[dict[str, Any]]) -> None:
 
 def prepare(study: Study, pack: Path | None) -> None:
     """Encode all phrases; pack what training reads, with the code."""
-    from segmentation.text_encoder import embed_study
+    from segmentation.embedding import embed_study
 
     say(f"{embed_study(study)} phrases are encoded")
     if pack is None:
