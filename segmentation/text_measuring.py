@@ -248,7 +248,9 @@ def _interval(groups: Sequence[str], values: Sequence[float | str]) -> Interval 
     known = np.isfinite(numbers)
     if not known.any():
         return None
-    return clustered_interval(numbers[known], [groups[index] for index in np.flatnonzero(known)])
+    return clustered_interval(
+        numbers[known], [group for group, there in zip(groups, known, strict=True) if there]
+    )
 
 
 def moved_towards(before: Mask, after: Mask, place: tuple[float, float]) -> float:

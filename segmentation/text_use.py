@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from gaze_capture.errors import UserError
 from segmentation.bootstrap import Interval
+from segmentation.encoder_folders import text_job
 from segmentation.job import ENDINGS, JobEvent
 from segmentation.runs import RunFolder, latest_run, read_events, start_worker
 from segmentation.study import Study
@@ -194,7 +195,7 @@ def measure_text_use(
     """
     run = RunFolder(study.runs_folder / latest_run(study, run_id))
     study.images_of(split)
-    job = {"task": "text-use", "split": split, "limit": images, "device": device}
+    job = {"task": "text-use", "split": split, "limit": images, "device": device, **text_job(run.spec)}
     with start_worker(run, job, detached=False) as process:
         for event in read_events(process):
             on_event(event)

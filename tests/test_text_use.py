@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -116,9 +117,17 @@ def test_a_teacher_that_never_learned_hardly_minds(filled: Study) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"text": "none"}, {"text": "empty"}, {"method": "partial"}])
-def test_a_run_without_text_is_not_asked(filled: Study, changes: dict[str, str]) -> None:
-    run = create_run(filled, tiny(**{"iterations": 1, **changes}))
+def test_a_run_without_text_is_not_asked(filled: Study, changes: dict[str, Any]) -> None:
+    run = create_run(filled, tiny(**changes, iterations=1))
     with pytest.raises(UserError, match="learned without text"):
+        measure(filled, run, Events(), encoder=HashEncoder())
+
+
+def test_imported_embeddings_have_no_words_to_swap(filled: Study) -> None:
+    run = create_run(filled, tiny())
+    spec = {**run.spec.to_json(), "text_embeddings": "theirs"}
+    (run.path / "spec.json").write_text(json.dumps(spec))
+    with pytest.raises(UserError, match="learned from imported embeddings"):
         measure(filled, run, Events(), encoder=HashEncoder())
 
 

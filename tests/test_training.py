@@ -350,6 +350,31 @@ def test_every_token_is_named_by_its_target_and_attribute(filled: Study, text: A
         assert token.tobytes() in {vector.tobytes() for vector in area.vectors}
 
 
+def test_withheld_text_leaves_the_null_token(filled: Study) -> None:
+    from segmentation.methods import without_some_text
+
+    spec = tiny(text_dropout=0.5, batch_size=6)
+    data = load_training_set(filled, spec, PhraseCache(filled.folder, HashEncoder()))
+    method = make_method(spec, HashEncoder.width)
+    batch = Batches(data, spec, method.labels)[0]
+    told = without_some_text(batch, 0.5, spec.seed).text.valid
+    kept = told.any(dim=1)
+    assert 0 < kept.sum() < 6
+    assert torch.equal(told[kept], batch.text.valid[kept])
+    assert not without_some_text(batch, 1.0, spec.seed).text.valid.any()
+
+
+def test_the_texts_layers_learn_at_a_pace_of_their_own(filled: Study) -> None:
+    rates = {}
+    for pace in (1.0, 5.0):
+        spec = tiny(text_learning_rate=pace, iterations=2)
+        run, _ = run_of(filled, spec)
+        rates[pace] = weights_of(run, "teacher")["fusions.0.text.1.weight"]
+        before = make_method(spec, HashEncoder.width).networks["teacher"].state_dict()
+        rates[pace] = (rates[pace] - before["fusions.0.text.1.weight"]).abs().mean()
+    assert rates[5.0] > 3 * rates[1.0]
+
+
 def test_shuffling_gives_the_same_explanations_to_other_images(filled: Study) -> None:
     cache = PhraseCache(filled.folder, HashEncoder())
     own, other = (
