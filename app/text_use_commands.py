@@ -8,7 +8,7 @@ from app.commands import Outcome
 from segmentation.job import JobEvent
 from segmentation.progress import Progress
 from segmentation.study import Study
-from segmentation.text_use import measure_text_use
+from segmentation.text_use_step import measure_text_use
 
 
 def text_use(args: argparse.Namespace, progress: Progress) -> Outcome:
