@@ -34,7 +34,7 @@ from app.layer_drawing import (
     square,
 )
 from app.ruler import draw_scale_bar
-from app.scene import LAYERS, Floats, LayerName, Marks, Scene
+from app.scene import LAYERS, Floats, LayerName, Marks, Scene, words_index
 from segmentation.intensity import Window
 
 MINIMUM_VISIBLE_PX = 32
@@ -85,6 +85,7 @@ class Canvas(QWidget):
         self._others: list[tuple[QPainterPath, str, str]] = []
         self._others_shown = False
         self._heatmap: QPixmap | None = None
+        self._words: QPixmap | None = None
         self._paths: dict[LayerName, list[QPainterPath]] = {}
         self._mapped: dict[LayerName, list[QPainterPath]] | None = None
         self._scale = 1.0
@@ -119,7 +120,7 @@ class Canvas(QWidget):
         if not same:
             self._highlight = None
         if scene is None:
-            self._image = self._heatmap = None
+            self._image = self._heatmap = self._words = None
             self._size = QSize()
             self._paths, self._others = {}, []
             self.update()
@@ -132,6 +133,7 @@ class Canvas(QWidget):
         if not (same or beside):
             self._window = None
         self._heatmap = None if scene.heatmap is None else pixmap_of(scene.heatmap, heatmap=True)
+        self._words = None if scene.words is None else pixmap_of(words_index(scene.words), words=True)
         self._others = [(path_of(one.outline), one.colour, one.name) for one in scene.others]
         self._paths = {
             name: [path_of(found)]
@@ -530,6 +532,9 @@ class Canvas(QWidget):
         if self._heatmap is not None and self._shows("heatmap"):
             painter.setOpacity(self._opacity["heatmap"])
             painter.drawPixmap(place, self._heatmap, QRectF(self._heatmap.rect()))
+        if self._words is not None and self._shows("words"):
+            painter.setOpacity(self._opacity["words"])
+            painter.drawPixmap(place, self._words, QRectF(self._words.rect()))
         to_widget = self._to_widget()
         if self._mapped is None:
             self._mapped = {

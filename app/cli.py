@@ -22,6 +22,7 @@ from app import (
     sending_commands,
     session_commands,
     text_commands,
+    text_use_commands,
 )
 from app.commands import Command, Outcome
 from gaze_capture.detectors import PRESETS
@@ -695,6 +696,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", metavar="NAME", help="default: all images")
     evaluate.add_argument("--against", choices=("masks", "pseudomasks", "reviews"), default="masks")
     report.add_argument("--to", type=Path, required=True, metavar="FILE.html")
+
+    text_use = add("text-use", text_use_commands.text_use, "measure whether the teacher uses what it reads")
+    text_use.add_argument("--run", dest="run_id", metavar="RUN", help="default: the latest finished")
+    text_use.add_argument("--split", metavar="NAME", help="default: all images that are explained")
+    text_use.add_argument("--images", type=_count, metavar="N", help="at most so many of them")
+    text_use.add_argument("--device", default="auto", metavar="D")
 
     export = add("export", commands.export, "write gaze for other programs, into a new folder")
     export.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")

@@ -11,7 +11,7 @@ import numpy as np
 from PySide6.QtCore import QLineF, QPointF, QRectF, Qt
 from PySide6.QtGui import QBrush, QColor, QFont, QImage, QPainter, QPainterPath, QPen, QPixmap, QPolygonF
 
-from app.scene import LayerName, Marks, Outline, inferno_rgba
+from app.scene import LayerName, Marks, Outline, inferno_rgba, viridis_rgba
 
 RADIUS_AT_250_MS = 8.0
 Place = Callable[[float, float], QPointF]
@@ -40,12 +40,13 @@ STYLES: dict[LayerName, Style] = {
     "disagreement": Style("#CC79A7", 1.0),
     "reviewed": Style("#FFFFFF", 2.0),
     "truth": Style("#F0E442", 2.0, dashes=(1.2, 2.2)),
+    "words": Style("#35B779"),
 }
 LOWER_LEVEL_DASHES = (5.0, 3.0)
 NAME_WIDTH = 140
 """Longer names of other targets are cut."""
-DEFAULT_OPACITY: dict[LayerName, float] = {"heatmap": 0.4, "scanpath": 0.8}
-HIDDEN_AT_FIRST: frozenset[LayerName] = frozenset({"scanpath", "teacher", "disagreement", "truth"})
+DEFAULT_OPACITY: dict[LayerName, float] = {"heatmap": 0.4, "scanpath": 0.8, "words": 0.6}
+HIDDEN_AT_FIRST: frozenset[LayerName] = frozenset({"scanpath", "teacher", "disagreement", "truth", "words"})
 
 
 def pen_of(style: Style, *, halo: bool = False) -> QPen:
@@ -64,21 +65,28 @@ def _inferno() -> list[int]:
     return [QColor(*rgba).rgba() for rgba in inferno_rgba().tolist()]
 
 
-def pixmap_of(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], *, heatmap: bool = False) -> QPixmap:
-    """Turn pixels, RGB (H, W, 3) or grey (H, W), or a heatmap (H, W), into a pixmap."""
+@functools.cache
+def _viridis() -> list[int]:
+    return [QColor(*rgba).rgba() for rgba in viridis_rgba().tolist()]
+
+
+def pixmap_of(
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], *, heatmap: bool = False, words: bool = False
+) -> QPixmap:
+    """Turn pixels, RGB (H, W, 3) or grey (H, W), or a heatmap or a map of words (H, W), into a pixmap."""
     height, width = pixels.shape[:2]
     coloured = pixels.ndim == 3
     form = (
         QImage.Format.Format_RGB888
         if coloured
         else QImage.Format.Format_Indexed8
-        if heatmap
+        if heatmap or words
         else QImage.Format.Format_Grayscale8
     )
     data = np.ascontiguousarray(pixels)
     image = QImage(data.data, width, height, width * (3 if coloured else 1), form)
-    if heatmap:
-        image.setColorTable(_inferno())
+    if heatmap or words:
+        image.setColorTable(_inferno() if heatmap else _viridis())
     # fromImage converts, and so copies: the pixmap does not lean on the array's memory.
     return QPixmap.fromImage(image)
 

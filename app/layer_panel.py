@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QCheckBox, QGridLayout, QSlider, QWidget
 from app import theme
 from app.canvas import Canvas
 from app.layer_drawing import STYLES, pen_of
-from app.scene import LAYERS, LayerName, Scene
+from app.scene import KEYS, LAYERS, LayerName, Scene
 from app.widgets import box, label
 from segmentation.records import Target
 
@@ -28,8 +28,16 @@ def layer_title(name: LayerName) -> str:
         "disagreement": QCoreApplication.translate("Layers", "Disagreement"),
         "reviewed": QCoreApplication.translate("Layers", "Reviewed"),
         "truth": QCoreApplication.translate("Layers", "True mask"),
+        "words": QCoreApplication.translate("Layers", "Words"),
     }
     return titles[name]
+
+
+RAMPS: dict[LayerName, tuple[tuple[float, str], ...]] = {
+    "heatmap": ((0, "#1B0C41"), (0.4, "#A52C60"), (0.7, "#FB9B06"), (1, "#FCFFA4")),
+    "words": ((0, "#440154"), (0.4, "#2A788E"), (0.7, "#35B779"), (1, "#FDE725")),
+}
+"""Colours of inferno and viridis, for the samples."""
 
 
 class LineSample(QWidget):
@@ -49,9 +57,9 @@ class LineSample(QWidget):
         painter.setBrush(QColor(theme.SURROUND))
         painter.drawRoundedRect(area, 4, 4)
         style = STYLES[self._name]
-        if self._name == "heatmap":
+        if self._name in RAMPS:
             ramp = QLinearGradient(area.left() + 4, 0, area.right() - 4, 0)
-            for place, colour in ((0, "#1B0C41"), (0.4, "#A52C60"), (0.7, "#FB9B06"), (1, "#FCFFA4")):
+            for place, colour in RAMPS[self._name]:
                 ramp.setColorAt(place, QColor(colour))
             painter.setBrush(QBrush(ramp))
             painter.drawRoundedRect(area.adjusted(4, 5, -4, -5), 2, 2)
@@ -82,9 +90,15 @@ class LayerPanel(QWidget):
         layout.setHorizontalSpacing(theme.NORMAL)
         layout.setColumnStretch(2, 1)
         for row, name in enumerate(LAYERS):
-            key = label(str(row + 1), "key")
+            key = label(str(row + 1), "key") if row < KEYS else label("", "muted")
             switch = QCheckBox(layer_title(name))
-            switch.setToolTip(self.tr("Show or hide; key {key}, hold it to peek").format(key=row + 1))
+            switch.setToolTip(
+                self.tr("Show or hide; key {key}, hold it to peek").format(key=row + 1)
+                if row < KEYS
+                else self.tr(
+                    "Where the words of the description change the teacher's answer; made by text-use"
+                )
+            )
             switch.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             slider = QSlider(Qt.Orientation.Horizontal)
             slider.setRange(0, 100)

@@ -22,7 +22,7 @@ from app.canvas_frame import CanvasFrame
 from app.centre import Centre
 from app.describe_again import task_of
 from app.described import DescribedImages
-from app.description_panel import DescriptionPanel, Revised, no_checks
+from app.description_panel import DescriptionPanel, Revised
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList, Row
 from app.latest import NO_FLICKER_MS, Latest
@@ -30,7 +30,7 @@ from app.layer_panel import LayerPanel
 from app.page import Page
 from app.prefetch import Prefetcher
 from app.provenance import Provenance
-from app.scene import Scene, SceneCache
+from app.scene import Scene, SceneCache, word_weights
 from app.session import Session
 from app.targets_bar import TargetsBar, beside
 from app.texts import short_name
@@ -48,6 +48,7 @@ from app.widgets import (
     scrolled,
 )
 from gaze_capture.errors import UserError
+from segmentation.claims import checks_of
 from segmentation.gaze_index import look_quality
 from segmentation.study import Study
 
@@ -69,7 +70,7 @@ class ReviewPage(Page):
         self._facts = Latest(self)
         self._facts.answered.connect(self._learn)
         self._facts.failed.connect(self.error)
-        self.described = DescribedImages(no_checks, self)
+        self.described = DescribedImages(checks_of, self)
         self.described.changed.connect(self._follow_described)
         self._given: list[Given | Revised] = []
         self._shown_at = 0.0
@@ -141,7 +142,7 @@ class ReviewPage(Page):
         self.layers = LayerPanel(self.canvas)
         self.targets = TargetsBar()
         self.targets.chosen.connect(self._choose_target)
-        self.description = DescriptionPanel(self.session, self.canvas, no_checks)
+        self.description = DescriptionPanel(self.session, self.canvas, checks_of)
         self.description.revised.connect(self._note_revised)
         self.description.wanted.connect(self._describe)
         self.description.error.connect(self.error)
@@ -390,6 +391,8 @@ class ReviewPage(Page):
         for button in (self.nothing_button, self.unsure_button, self.ungradable_button):
             button.setEnabled(scene is not None)
         self.description.show_scene(study, scene)
+        if scene is not None and scene.words is not None:
+            self.description.show_weights(word_weights(scene.words, scene.image.shape[:2]))
         self.pill.setVisible(scene is not None)
         if scene is None or study is None:
             self.title.setText("")

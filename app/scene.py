@@ -16,16 +16,29 @@ import numpy.typing as npt
 
 from app.windowing import opened
 from gaze_capture.fixations import Fixations, simulated_source
+from segmentation.attention import AttentionMaps, load_attention
 from segmentation.images import read_stored
 from segmentation.intensity import AS_IT_IS, Intensity, Window
 from segmentation.stacks import Values
 from segmentation.study import Study, Verdict
 
 LayerName = Literal[
-    "heatmap", "fixations", "scanpath", "levels", "student", "teacher", "disagreement", "reviewed", "truth"
+    "heatmap",
+    "fixations",
+    "scanpath",
+    "levels",
+    "student",
+    "teacher",
+    "disagreement",
+    "reviewed",
+    "truth",
+    "words",
 ]
 LAYERS: tuple[LayerName, ...] = get_args(LayerName)
-"""In the order of their keys 1-9."""
+"""In the order of their keys 1-9; what comes after has a switch alone."""
+
+KEYS = 9
+"""How many layers have a key."""
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -98,6 +111,8 @@ class Scene:
     """Where student and teacher differ."""
     reviewed: Outline | None = None
     truth: Outline | None = None
+    words: AttentionMaps | None = None
+    """What the run's teacher made of each phrase, where that was asked (`segmentation.text_use`)."""
     others: tuple[OtherTarget, ...] = ()
     """Reviewed masks, else the student's, of the study's other targets, where they are asked for."""
     verdict: Verdict | None = None
@@ -119,6 +134,8 @@ class Scene:
             found |= {"fixations", "scanpath"}
         if self.levels:
             found.add("levels")
+        if self.words is not None:
+            found.add("words")
         regions: tuple[LayerName, ...] = ("student", "teacher", "disagreement", "reviewed", "truth")
         found.update(name for name in regions if getattr(self, name) is not None)
         return frozenset(found)
@@ -149,6 +166,33 @@ def inferno_rgba() -> npt.NDArray[np.uint8]:
     # The square root lifts the flanks: a linear alpha hides all but the very peak.
     alpha = np.rint(np.sqrt(np.linspace(0, 1, 256)) * 235).astype(np.uint8)
     return np.concatenate([bgr[:, ::-1], alpha[:, np.newaxis]], axis=1)
+
+
+def viridis_rgba() -> npt.NDArray[np.uint8]:
+    """Return the colours (256, 4) of what words do, as `inferno_rgba`: viridis, its alpha following the value."""
+    ramp = np.arange(256, dtype=np.uint8)[:, np.newaxis]
+    bgr = cv2.applyColorMap(ramp, cv2.COLORMAP_VIRIDIS)[:, 0]
+    alpha = np.rint(np.sqrt(np.linspace(0, 1, 256)) * 235).astype(np.uint8)
+    return np.concatenate([bgr[:, ::-1], alpha[:, np.newaxis]], axis=1)
+
+
+def words_index(words: AttentionMaps) -> npt.NDArray[np.uint8]:
+    """Return how far the words change the teacher's answer, up or down, (h, w) 0..255 on their own coarse grid.
+
+    Half of the whole way, which turns an undecided place into a certain one, is shown as the most. Attention to all
+    words together is the same everywhere and would show nothing.
+    """
+    return heatmap_index(np.minimum(2 * np.abs(words.effect), 1))
+
+
+def word_weights(words: AttentionMaps, shape: tuple[int, int]) -> dict[str, npt.NDArray[np.uint8]]:
+    """Return where each attribute's phrase is read, (H, W) 0..255 on the image's grid, from its least to its most."""
+    weights = {}
+    for name, attention in zip(words.names, words.maps, strict=True):
+        span = float(np.ptp(attention)) or 1.0
+        stretched = (attention - attention.min()) / span
+        weights[name] = heatmap_index(cv2.resize(stretched, shape[::-1], interpolation=cv2.INTER_LINEAR))
+    return weights
 
 
 def heatmap_index(heatmap: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
@@ -241,6 +285,7 @@ def build_scene(
         disagreement=None if differing is None else outline(differing),
         reviewed=None if reviewed is None else outline(reviewed),
         truth=None if truth is None else outline(truth),
+        words=load_attention(study, run_id, image_id, target_id) if run_id else None,
         others=_others(study, image_id, target_id, run_id) if others else (),
         verdict=reviews[-1].verdict if reviews else None,
         run_id=run_id,

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QDialog, QGridLayout, QHBoxLayout, QVBoxLayout, QW
 from app import theme
 from app.keymap import ACTIONS, Keymap, shown, title
 from app.layer_panel import layer_title
-from app.scene import LAYERS
+from app.scene import KEYS, LAYERS
 from app.widgets import box, heading, label
 
 
@@ -54,7 +54,7 @@ class ShortcutsDialog(QDialog):
                 (
                     self.tr("Layers (hold to peek)"),
                     [
-                        *((str(n + 1), layer_title(name)) for n, name in enumerate(LAYERS)),
+                        *((str(n + 1), layer_title(name)) for n, name in enumerate(LAYERS[:KEYS])),
                         ("O", self.tr("Outlines of all targets")),
                     ],
                 ),

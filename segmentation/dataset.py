@@ -50,6 +50,15 @@ class Batch:
             text=Text(*(part.to(device, non_blocking=True) for part in self.text)),
         )
 
+    def pinned(self) -> Batch:
+        """Return the batch in page-locked memory, from where a copy to a GPU does not wait for the work before it."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            labels={name: label.pin_memory() for name, label in self.labels.items()},
+            text=Text(*(part.pin_memory() for part in self.text)),
+        )
+
 
 @dataclass(frozen=True)
 class TrainingSet:

@@ -132,7 +132,15 @@ class RunSpec:
     """Share of the disagreement's AREA that is blanked; 0 turns the masking off."""
     darm_every: int = 1
     """DARM needs an extra look at the disagreement: done on every n-th step."""
-    text: Literal["explanation", "none", "shuffled", "area-only"] = "explanation"
+    text: Literal["explanation", "none", "shuffled", "area-only", "empty"] = "explanation"
+    """What the teacher reads: the image's explanation, that of another image, its area alone, nothing (``empty``, the
+    same networks, which see the null token in every image), or ``none``, which asks for no text encoder."""
+    text_strength: float = 0.1
+    """The lambda that training begins with: the weight of what the text says beside what the image shows."""
+    text_dropout: float = 0.0
+    """Share of the images of a step whose text is withheld, so that the teacher learns to do without, too."""
+    text_learning_rate: float = 1.0
+    """Learning rate of the text's layers, as a multiple of all others'."""
     text_embeddings: str = ""
     """Name of imported embeddings (`segmentation.imported_embeddings`) that the teacher reads in place of phrases."""
     text_encoder: str = ""

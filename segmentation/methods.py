@@ -29,7 +29,7 @@ from segmentation.losses import (
     partial_dice,
     paste,
 )
-from segmentation.networks import Output, Pasted, Student, Teacher
+from segmentation.networks import Output, Pasted, Student, Teacher, Text
 
 NOISE = 0.2
 """Mixed images get uniform noise up to this, on values 0..1."""
@@ -99,7 +99,9 @@ class GazeToInsight(Method):
         self.networks = nn.ModuleDict(
             {
                 "student": Student(targets, spec.student_widths, spec.teacher_widths),
-                "teacher": Teacher(targets, spec.teacher_widths, text_width, spec.text_heads),
+                "teacher": Teacher(
+                    targets, spec.teacher_widths, text_width, spec.text_heads, spec.text_strength
+                ),
             }
         )
         self.labels = {"student": spec.student_levels, "teacher": spec.teacher_levels}
@@ -114,6 +116,8 @@ class GazeToInsight(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return the labels' losses of both networks, AFC and CWC."""
         spec = self.spec
+        if spec.text_dropout:
+            batch = without_some_text(batch, spec.text_dropout, spec.seed)
         rng = np.random.default_rng([spec.seed, 5, batch.step])
         ramp = consistency_ramp(progress, spec.consistency_ramp)
         pasted: Pasted | None = cutmix(batch.images, rng)
@@ -161,6 +165,13 @@ class GazeToInsight(Method):
         disagreement = (student != teacher).any(dim=1).cpu().numpy()
         blocks = darm_blocks(disagreement, self.spec.darm_share, rng)
         return torch.from_numpy(blocks).to(batch.images.device)[:, None]
+
+
+def without_some_text(batch: Batch, share: float, seed: int) -> Batch:
+    """Withhold the text of a share of the images, drawn for the step."""
+    kept = np.random.default_rng([seed, 7, batch.step]).random(len(batch.index)) >= share
+    valid = batch.text.valid & torch.from_numpy(kept).to(batch.text.valid.device)[:, None]
+    return dataclasses.replace(batch, text=Text(batch.text.tokens, valid))
 
 
 def mixed_batch(batch: Batch, pasted: Pasted, seed: int) -> Batch:

@@ -132,7 +132,7 @@ class TextFusion(nn.Module):
     everywhere, so that an explanation should bring several; an image without one attends to a learned null token.
     """
 
-    def __init__(self, width: int, text_width: int, heads: int) -> None:
+    def __init__(self, width: int, text_width: int, heads: int, strength: float = 0.1) -> None:
         super().__init__()
         while width % heads:
             heads -= 1
@@ -145,7 +145,7 @@ class TextFusion(nn.Module):
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width)
         self.out_norm = nn.LayerNorm(width)
-        self.strength = nn.Parameter(torch.full((1,), 0.1))
+        self.strength = nn.Parameter(torch.full((1,), strength))
         """The lambda that weighs what the text says at this scale."""
 
     def forward(self, features: Tensor, text: Text, pasted: Pasted | None = None) -> Tensor:
@@ -158,10 +158,8 @@ class TextFusion(nn.Module):
             region = functional.interpolate(pasted.region.to(features.dtype), (height, breadth)) > 0.5
             inside = region.flatten(2)
             mask = torch.cat([~inside & mask, inside & mask[pasted.source]], dim=1)
-        positions = functional.interpolate(self.positions, (height, breadth), mode="bilinear")
-        image = features.flatten(2)
-        said = self.out_norm(self._attend(image + positions.flatten(2), tokens, mask))
-        fused: Tensor = image + (self.strength * said).transpose(1, 2)
+        said = self.out_norm(self._attend(self._placed(features), tokens, mask))
+        fused: Tensor = features.flatten(2) + (self.strength * said).transpose(1, 2)
         return fused.view(features.shape)
 
     def _attend(self, image: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -170,15 +168,37 @@ class TextFusion(nn.Module):
         Tokens are few: the query's weights are folded into the keys and the output's into the values, so that the image
         meets one narrow matrix on each side instead of two wide ones. `mask` is (B, L, 1 or N); gives (B, N, C).
         """
-        heads, length, width = self.heads, *tokens.shape[1:]
-        key, value = self.key_value(tokens).reshape(len(tokens), length, 2, heads, -1).unbind(2)
-        query_weight = self.query.weight.reshape(heads, -1, width) * key.shape[3] ** -0.5
-        into = torch.einsum("blhe,hed->bhld", key, query_weight)
-        out_of = torch.einsum("blhe,dhe->bhld", value, self.out.weight.reshape(width, heads, -1))
-        scores = torch.bmm(into.flatten(1, 2), image.to(into.dtype)).view(len(image), heads, length, -1)
-        scores = scores.masked_fill(~mask[:, None], float("-inf"))
-        weights = scores.softmax(dim=2).to(scores.dtype)
+        width = tokens.shape[2]
+        key, value = self._keys_and_values(tokens)
+        out_of = torch.einsum("blhe,dhe->bhld", value, self.out.weight.reshape(width, self.heads, -1))
+        weights = self._weights(image, key, mask)
         return torch.bmm(weights.flatten(1, 2).transpose(1, 2), out_of.flatten(1, 2)) + self.out.bias
+
+    def _keys_and_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values (B, L, heads, C / heads) of text tokens (B, L, C)."""
+        key, value = self.key_value(tokens).reshape(*tokens.shape[:2], 2, self.heads, -1).unbind(2)
+        return key, value
+
+    def _weights(self, image: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+        """Return how much of each text token each image token reads: (B, heads, L, N), summing to 1 over tokens."""
+        query_weight = self.query.weight.reshape(self.heads, -1, image.shape[1]) * key.shape[3] ** -0.5
+        into = torch.einsum("blhe,hed->bhld", key, query_weight)
+        scores = torch.bmm(into.flatten(1, 2), image.to(into.dtype))
+        scores = scores.view(len(image), self.heads, key.shape[1], -1)
+        scores = scores.masked_fill(~mask[:, None], float("-inf"))
+        return scores.softmax(dim=2).to(scores.dtype)
+
+    def attention(self, features: Tensor, text: Text) -> Tensor:
+        """Return the attention (B, 1 + L, h, w) of features to the null token and the text's, the mean over heads."""
+        tokens, allowed = self._tokens(text)
+        key, _ = self._keys_and_values(tokens)
+        weights = self._weights(self._placed(features), key, allowed[:, :, None])
+        return weights.mean(1).view(*weights.shape[:3:2], *features.shape[2:])
+
+    def _placed(self, features: Tensor) -> Tensor:
+        """Return image tokens (B, C, N) that know where they are."""
+        positions = functional.interpolate(self.positions, features.shape[2:], mode="bilinear")
+        return features.flatten(2) + positions.flatten(2)
 
     def _tokens(self, text: Text) -> tuple[Tensor, Tensor]:
         """Project the text and put the null token before it, open only where there is nothing else."""
@@ -192,9 +212,18 @@ class TextFusion(nn.Module):
 class Teacher(UNet):
     """A U-Net whose features at the four scales attend to the explanation of the image."""
 
-    def __init__(self, targets: int, widths: Sequence[int], text_width: int, heads: int = 8) -> None:
+    def __init__(
+        self,
+        targets: int,
+        widths: Sequence[int],
+        text_width: int,
+        heads: int = 8,
+        text_strength: float = 0.1,
+    ) -> None:
         super().__init__(targets, widths)
-        self.fusions = nn.ModuleList(TextFusion(width, text_width, heads) for width in widths[-4:])
+        self.fusions = nn.ModuleList(
+            TextFusion(width, text_width, heads, text_strength) for width in widths[-4:]
+        )
 
     def forward(self, images: Tensor, text: Text, pasted: Pasted | None = None) -> Output:  # type: ignore[override]
         """Segment images with the help of their explanations."""
@@ -203,6 +232,21 @@ class Teacher(UNet):
             fusion(feature, text, pasted) for fusion, feature in zip(self.fusions, features[-4:], strict=True)
         ]
         return Output(self.decode([*features[:-4], *fused]), fused)
+
+    def attention(self, images: Tensor, text: Text) -> list[Tensor]:
+        """Return how much of each token each place reads, (B, 1 + L, h, w) at each of the four scales, finest first.
+
+        The first token is the null token, read where an image has no other. At every place the tokens sum to 1.
+        """
+        features = self.encode(images)[-4:]
+        return [
+            fusion.attention(feature, text)  # type: ignore[operator]
+            for fusion, feature in zip(self.fusions, features, strict=True)
+        ]
+
+    def strengths(self) -> list[float]:
+        """Return the lambda of each scale, finest first: how much of what the text says is added there."""
+        return [float(fusion.strength.detach()) for fusion in self.fusions]  # type: ignore[operator]
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -11,17 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from segmentation.job import RunSpec
-from segmentation.networks import Student
+from segmentation.networks import Student, TextFusion
 
 
 def make_optimiser(spec: RunSpec, networks: nn.Module) -> torch.optim.Optimizer:
     """Return the spec's optimiser over all networks; norms, biases and other vectors do not decay."""
-    decaying = [parameter for parameter in networks.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in networks.parameters() if parameter.ndim <= 1]
-    groups = [
-        {"params": decaying, "weight_decay": spec.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    fusions = [part for part in networks.modules() if isinstance(part, TextFusion)]
+    apart = spec.text_learning_rate != 1
+    text = {id(parameter) for part in fusions for parameter in part.parameters()} if apart else set()
+    groups = []
+    for reads, pace in ((False, 1.0), (True, spec.text_learning_rate)):
+        for wide, decay in ((True, spec.weight_decay), (False, 0.0)):
+            members = [
+                one for one in networks.parameters() if (one.ndim > 1, id(one) in text) == (wide, reads)
+            ]
+            if members:
+                groups.append({"params": members, "weight_decay": decay, "pace": pace})
     if spec.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=spec.learning_rate, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)

@@ -63,7 +63,8 @@ def phrase_table(
     if isinstance(source, ImportedEmbeddings):
         return _imported_table(ids, spec, source)
     cache = source
-    said = [_phrases_of(study, image_id, spec) if cache else {} for image_id in ids]
+    silent = cache is None or spec.text == "empty"
+    said = [{} if silent else phrases_of(study, image_id, spec) for image_id in ids]
     if spec.text == "shuffled":
         said = [said[index] for index in _shuffled(spec, len(said))]
     told = [
@@ -100,7 +101,9 @@ def _imported_table(ids: Sequence[str], spec: RunSpec, source: ImportedEmbedding
         )
         for one in told
     ]
-    rows = np.full((len(ids), FLIP_STATES, max(map(len, names))), -1, np.int32)
+    if spec.text == "empty":
+        names = [() for _ in names]
+    rows = np.full((len(ids), FLIP_STATES, max(1, *map(len, names))), -1, np.int32)
     first = 0
     for index, one in enumerate(names):
         rows[index, :, : len(one)] = np.arange(first, first + len(one))
@@ -108,16 +111,38 @@ def _imported_table(ids: Sequence[str], spec: RunSpec, source: ImportedEmbedding
     return PhraseTable(rows, np.concatenate([tokens for one in told for _, tokens in one]), tuple(names))
 
 
-def _phrases_of(study: Study, image_id: str, spec: RunSpec) -> dict[tuple[str, str], str]:
-    """Return what is said of an image, by target and attribute."""
+def phrases_of(study: Study, image_id: str, spec: RunSpec) -> dict[tuple[str, str], str]:
+    """Return what is said of an image, by target and attribute.
+
+    Raises
+    ------
+    UserError
+        If an explanation or its preset is damaged.
+    """
     phrases = {}
     for target_id in spec.targets:
         explanation = load_explanation(study, image_id, target_id)
         if explanation is None:
             continue
-        # Several targets share one teacher: its text says which it speaks of.
-        prefix = f"{study.target(target_id).name}: " if len(spec.targets) > 1 else ""
+        prefix = prefix_of(study, target_id, spec)
         for attribute, phrase in attribute_phrases(explanation, preset_of(explanation, study.folder)).items():
             if spec.text != "area-only" or attribute == "area_percent":
                 phrases[target_id, attribute] = prefix + phrase
     return phrases
+
+
+def prefix_of(study: Study, target_id: str, spec: RunSpec) -> str:
+    """Return what precedes a target's phrases: where several share one teacher, its text says which it speaks of."""
+    return f"{study.target(target_id).name}: " if len(spec.targets) > 1 else ""
+
+
+def text_of_phrases(said: Sequence[Sequence[str]], cache: PhraseCache) -> Text:
+    """Return what B readings say, each a list of phrases in the order of their tokens."""
+    vectors = cache.encode(phrase for phrases in said for phrase in phrases)
+    longest = max(1, *map(len, said))
+    tokens = np.zeros((len(said), longest, cache.encoder.width), np.float32)
+    valid = np.zeros((len(said), longest), np.bool_)
+    for index, phrases in enumerate(said):
+        for place, phrase in enumerate(phrases):
+            tokens[index, place], valid[index, place] = vectors[phrase], True
+    return Text(torch.from_numpy(tokens), torch.from_numpy(valid))

@@ -10,6 +10,8 @@ from segmentation.job import RunSpec
 METHODS = ("gaze-to-insight", "partial", "supervised")
 """Methods that can be trained; the second and third are one network alone."""
 
+TEXTS = ("explanation", "none", "shuffled", "area-only", "empty")
+
 _PRESETS: dict[str, dict[str, Any]] = {
     # From Gaze to Insight (IEEE TMI 2025), the published scripts' optimiser; needs a GPU.
     "reference": {
@@ -102,6 +104,7 @@ def checked(spec: RunSpec) -> RunSpec:
         f"augmentation should be flips, mild or strong, not {spec.augmentation!r}": spec.augmentation
         in ("flips", "mild", "strong"),
         f"views should be one or two, not {spec.views!r}": spec.views in ("one", "two"),
+        f"text should be one of {', '.join(TEXTS)}, not {spec.text!r}": spec.text in TEXTS,
         f"method should be one of {', '.join(METHODS)}, not {spec.method!r}": spec.method in METHODS,
         f"image_size_px should be a multiple of {coarsest}, not {spec.image_size_px}": spec.image_size_px > 0
         and spec.image_size_px % coarsest == 0,
@@ -120,6 +123,9 @@ def checked(spec: RunSpec) -> RunSpec:
         < 1,
         f"ema_decay should be 0 or more and below 1, not {spec.ema_decay}": 0 <= spec.ema_decay < 1,
         f"holdout should be 0 or more and below 1, not {spec.holdout}": 0 <= spec.holdout < 1,
+        f"text_strength should be 0 or more, not {spec.text_strength}": spec.text_strength >= 0,
+        f"text_dropout should be from 0 to 1, not {spec.text_dropout}": 0 <= spec.text_dropout <= 1,
+        f"text_learning_rate should be above 0, not {spec.text_learning_rate}": spec.text_learning_rate > 0,
         "imported embeddings do not say which token is the area; text area-only needs explanations": not (
             spec.text_embeddings and spec.text == "area-only"
         ),

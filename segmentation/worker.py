@@ -1,13 +1,19 @@
 """The worker process: one job given as JSON, told in events, one line each.
 
-Jobs are ``{"task": "train", "study", "run"}``, ``{"task": "predict", "study", "run", "split" or "images",
-"networks", "overwrite", "flip_average", "device"}``, both with ``text_encoder_folder`` where this computer has the
-run's text encoder; ``{"task": "embed", "study"}``, with ``folder`` (a text encoder, or null for MiniLM) where the
-study shall have another encoder, else ``text_encoder_folder``; ``{"task": "import-embeddings", "study", "folder",
-"name", "target", "split", "token_axis", "width"}``; ``{"task": "describe", "model", "device", "dtype",
-"allow_download"}``, for which no study is opened: what is to be described arrives on stdin, one JSON object a line (see
-`segmentation.vlm_local.describe`), up to ``{"end": true}``. All take ``threads`` (None: all cores), ``detached`` and
-``nice``. What a training tells is kept in its run's events.jsonl.
+Jobs are objects with a ``task``:
+
+- ``train``: ``study``, ``run``, ``text_encoder_folder``
+- ``predict``: ``study``, ``run``, ``split`` or ``images``, ``networks``, ``overwrite``, ``flip_average``, ``device``,
+  ``text_encoder_folder``
+- ``text-use``: ``study``, ``run``, ``split`` or ``images``, ``limit``, ``device``, ``text_encoder_folder``
+- ``embed``: ``study``, and ``folder`` (a text encoder, or null for MiniLM) where the study shall have another encoder,
+  else ``text_encoder_folder``
+- ``import-embeddings``: ``study``, ``folder``, ``name``, ``target``, ``split``, ``token_axis``, ``width``
+- ``describe``: ``model``, ``device``, ``dtype``, ``allow_download``. No study is opened for it: what is to be described
+  arrives on stdin, one JSON object a line (see `segmentation.vlm_local.describe`), up to ``{"end": true}``.
+
+``text_encoder_folder`` is given where this computer has the text encoder. All take ``threads`` (None: all cores),
+``detached`` and ``nice``. What a training tells is kept in its run's events.jsonl.
 """
 
 from __future__ import annotations
@@ -136,6 +142,20 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
             networks=tuple(job.get("networks") or ("student",)),
             overwrite=bool(job.get("overwrite")),
             flip_average=bool(job.get("flip_average", True)),
+            device=job.get("device"),
+            threads=job.get("threads"),
+            encoder_folder=encoder_folder,
+        )
+    if job["task"] == "text-use" and run:
+        from segmentation.text_measuring import measure
+
+        return measure(
+            study,
+            run,
+            report,
+            split=job.get("split"),
+            image_ids=job.get("images"),
+            limit=job.get("limit"),
             device=job.get("device"),
             threads=job.get("threads"),
             encoder_folder=encoder_folder,

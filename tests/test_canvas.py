@@ -13,8 +13,20 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from app.canvas import HOLD_SECONDS, Canvas
-from app.scene import LAYERS, Marks, Outline, Scene, SceneCache, build_scene, heatmap_index, outline
+from app.scene import (
+    LAYERS,
+    Marks,
+    Outline,
+    Scene,
+    SceneCache,
+    build_scene,
+    heatmap_index,
+    outline,
+    word_weights,
+    words_index,
+)
 from gaze_capture.errors import UserError
+from segmentation.attention import AttentionMaps
 from segmentation.study import Study
 from tests.window_support import fill
 
@@ -143,6 +155,8 @@ def test_every_layer_leaves_a_trace_and_none_leaves_another(canvas: Canvas) -> N
     marks = Marks(np.array([[10.0, 10.0], [50.0, 30.0]]), np.array([250.0, 500.0]))
     heatmap = np.zeros((40, 60), dtype=np.float32)
     heatmap[15:25, 25:35] = 1
+    effect = np.zeros((4, 6), dtype=np.float32)
+    effect[:2] = -0.6
     square = square_outline()
     full = scene(
         heatmap=heatmap_index(heatmap),
@@ -153,6 +167,7 @@ def test_every_layer_leaves_a_trace_and_none_leaves_another(canvas: Canvas) -> N
         disagreement=square,
         reviewed=square,
         truth=square,
+        words=AttentionMaps(("location",), ("here",), np.ones((1, 4, 6), np.float32), effect, 1),
     )
     assert full.available == set(LAYERS)
     canvas.set_scene(full)
@@ -166,6 +181,17 @@ def test_every_layer_leaves_a_trace_and_none_leaves_another(canvas: Canvas) -> N
         canvas.set_layer_visible(name, False)
     assert all(image != bare for image in seen)
     assert all(first != second for i, first in enumerate(seen) for second in seen[:i])
+
+
+def test_words_show_where_they_change_the_answer_and_where_each_is_read() -> None:
+    effect = np.array([[-0.5, 0.0], [0.25, 1.0]], np.float32)
+    attention = np.array([[[0.1, 0.1], [0.1, 0.3]], [[0.9, 0.9], [0.9, 0.7]]], np.float32)
+    words = AttentionMaps(("location", "shape"), ("here", "round shape"), attention, effect, 1)
+    assert words_index(words).tolist() == [[255, 0], [128, 255]]
+    weights = word_weights(words, (40, 60))
+    assert {name: one.shape for name, one in weights.items()} == {"location": (40, 60), "shape": (40, 60)}
+    assert weights["location"][-1, -1] == 255 and weights["location"][0, 0] == 0
+    assert weights["shape"][-1, -1] == 0 and weights["shape"][0, 0] == 255
 
 
 def test_live_gaze_repaints_only_its_surroundings(canvas: Canvas, qtbot: QtBot) -> None:

@@ -57,6 +57,45 @@ def test_folded_attention_is_multi_head_attention() -> None:
     assert torch.allclose(found, expected, atol=1e-6)
 
 
+def test_attention_to_each_word_is_that_of_multi_head_attention() -> None:
+    torch.manual_seed(0)
+    fusion = TextFusion(12, 16, heads=3)
+    features, text = torch.randn(2, 12, 5, 7), explanation(2)
+    text.valid[0, 2:] = False
+    tokens, allowed = fusion._tokens(text)
+    whole = torch.nn.MultiheadAttention(12, 3, batch_first=True)
+    placed = features + torch.nn.functional.interpolate(fusion.positions, (5, 7), mode="bilinear")
+    with torch.no_grad():
+        whole.in_proj_weight.copy_(torch.cat([fusion.query.weight, fusion.key_value.weight]))
+        _, expected = whole(placed.flatten(2).transpose(1, 2), tokens, tokens, key_padding_mask=~allowed)
+        found = fusion.attention(features, text)
+    assert found.shape == (2, 5, 5, 7)
+    assert torch.allclose(found.flatten(2), expected.transpose(1, 2), atol=1e-6)
+
+
+def test_attention_sums_to_one_and_reads_the_null_token_only_where_nothing_is_said() -> None:
+    teacher = Teacher(1, (0, 8, 8, 12, 16), 16, 2).eval()
+    text = explanation(3)
+    text.valid[1] = False
+    text.valid[2, 1:] = False
+    images = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        scales = teacher.attention(images, text)
+    assert [scale.shape for scale in scales] == [(3, 5, side, side) for side in (32, 16, 8, 4)]
+    for scale in scales:
+        assert torch.allclose(scale.sum(1), torch.ones_like(scale[:, 0]), atol=1e-6)
+        assert not scale[0, 0].any() and (scale[0, 1:] > 0).all()
+        assert (scale[1, 0] == 1).all() and not scale[1, 1:].any()
+        assert (scale[2, 1] == 1).all() and not scale[2, 2:].any()
+
+
+def test_the_strength_of_the_text_is_where_it_was_set() -> None:
+    teacher = Teacher(1, (4, 8, 8, 8, 8), 16, 2, text_strength=0.0)
+    assert teacher.strengths() == [0.0] * 4
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.equal(teacher(images, explanation(1)).logits, teacher(images, explanation(1)).logits)
+
+
 def test_padding_says_nothing() -> None:
     fusion = TextFusion(8, 16, 2)
     features, text = torch.randn(2, 8, 6, 6), explanation(2)

@@ -76,6 +76,7 @@ def test_every_method_has_presets_and_a_class() -> None:
         {"student_widths": (8, 8)},
         {"student_widths": (8, 8, 8, 8, 8), "teacher_widths": (0, 8, 8, 8, 8)},
         {"augmentation": "none"},
+        {"text": "silent"},
         {"max_minutes": 0.0},
         {"cwc_confidence": 1.0},
         {"targets": ("target", "target")},
@@ -309,7 +310,7 @@ def test_images_labels_and_location_words_are_flipped_together(filled: Study) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "explained"), [("explanation", 6), ("none", 0), ("area-only", 6), ("shuffled", 6)]
+    ("text", "explained"), [("explanation", 6), ("none", 0), ("area-only", 6), ("shuffled", 6), ("empty", 0)]
 )
 def test_ablations_of_text(filled: Study, text: Any, explained: int) -> None:
     spec = tiny(text=text)
@@ -319,6 +320,21 @@ def test_ablations_of_text(filled: Study, text: Any, explained: int) -> None:
     assert table.explained == explained
     tokens = int((table.rows[:, 0] >= 0).sum())
     assert tokens == 6 if text == "area-only" else tokens > 6 if explained else tokens == 0
+
+
+def test_empty_text_is_the_same_networks_with_the_null_token_alone(filled: Study) -> None:
+    cache = PhraseCache(filled.folder, HashEncoder())
+    tables = {
+        text: load_training_set(filled, tiny(text=text), cache).phrases for text in ("explanation", "empty")
+    }
+    assert tables["empty"].width == tables["explanation"].width == HashEncoder.width
+    shapes = []
+    for text, table in tables.items():
+        method = make_method(tiny(text=text), table.width)
+        shapes.append({name: value.shape for name, value in method.networks.state_dict().items()})
+    assert shapes[0] == shapes[1]
+    empty = tables["empty"].text(np.arange(6))
+    assert not empty.valid.any() and not empty.tokens.any()
 
 
 @pytest.mark.parametrize("text", ["explanation", "shuffled"])
@@ -332,6 +348,31 @@ def test_every_token_is_named_by_its_target_and_attribute(filled: Study, text: A
         place = names.index(("target", "area_percent"))
         token = table.text(np.array([row])).tokens[0, place].numpy()
         assert token.tobytes() in {vector.tobytes() for vector in area.vectors}
+
+
+def test_withheld_text_leaves_the_null_token(filled: Study) -> None:
+    from segmentation.methods import without_some_text
+
+    spec = tiny(text_dropout=0.5, batch_size=6)
+    data = load_training_set(filled, spec, PhraseCache(filled.folder, HashEncoder()))
+    method = make_method(spec, HashEncoder.width)
+    batch = Batches(data, spec, method.labels)[0]
+    told = without_some_text(batch, 0.5, spec.seed).text.valid
+    kept = told.any(dim=1)
+    assert 0 < kept.sum() < 6
+    assert torch.equal(told[kept], batch.text.valid[kept])
+    assert not without_some_text(batch, 1.0, spec.seed).text.valid.any()
+
+
+def test_the_texts_layers_learn_at_a_pace_of_their_own(filled: Study) -> None:
+    rates = {}
+    for pace in (1.0, 5.0):
+        spec = tiny(text_learning_rate=pace, iterations=2)
+        run, _ = run_of(filled, spec)
+        rates[pace] = weights_of(run, "teacher")["fusions.0.text.1.weight"]
+        before = make_method(spec, HashEncoder.width).networks["teacher"].state_dict()
+        rates[pace] = (rates[pace] - before["fusions.0.text.1.weight"]).abs().mean()
+    assert rates[5.0] > 3 * rates[1.0]
 
 
 def test_shuffling_gives_the_same_explanations_to_other_images(filled: Study) -> None:
