@@ -15,7 +15,8 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
 
-from app.description_rows import AttributeRow, NumberEditor, TextEditor, WordEditor
+from app.description_editors import NumberEditor, TextEditor, WordEditor
+from app.description_rows import AttributeRow
 from app.main_window import MainWindow
 from app.review_page import ReviewPage
 from app.widgets import IconButton
