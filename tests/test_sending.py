@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import threading
@@ -29,7 +30,7 @@ from segmentation.sending import (
     permissions,
     withdraw_permission,
 )
-from segmentation.server_keys import KEY_VARIABLE, SERVICE, forget_key, key_for, store_key
+from segmentation.server_keys import KEY_VARIABLE, SERVICE, forget_key, key_for, keyring_name, store_key
 from segmentation.study import Study
 from segmentation.vlm_server import ChatServer
 from tests.chat_server import LIMITS, FakeServer
@@ -417,3 +418,25 @@ def test_a_key_is_read_from_stdin_and_never_printed(
     assert ring.held == {(SERVICE, said["host"]): "sk-from-stdin"} and "sk-from" not in err
     assert cli(capsys, "server-key", "--base-url", REMOTE, "--forget")[1]["forgotten"] is True
     assert run_command(["server-key", "--base-url", REMOTE, "sk-in-argv"]) == 2
+
+
+def test_the_store_of_keys_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert keyring_name() is None
+    monkeypatch.undo()
+    keyring, backend = importlib.import_module("keyring"), importlib.import_module("keyring.backend")
+    before = keyring.get_keyring()
+
+    class Store(backend.KeyringBackend):  # type: ignore[misc, name-defined]
+        name = "A store"
+        priority = 5
+
+        def get_password(self, service: str, username: str) -> str | None:
+            raise AssertionError("naming a store opens nothing")
+
+    try:
+        keyring.set_keyring(Store())
+        assert keyring_name() == "A store"
+        keyring.set_keyring(importlib.import_module("keyring.backends.fail").Keyring())
+        assert keyring_name() is None
+    finally:
+        keyring.set_keyring(before)
