@@ -433,6 +433,9 @@ def test_the_store_of_keys_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         def get_password(self, service: str, username: str) -> str | None:
             raise AssertionError("naming a store opens nothing")
 
+        def set_password(self, service: str, username: str, password: str) -> None:
+            raise AssertionError("naming a store writes nothing")
+
     try:
         keyring.set_keyring(Store())
         assert keyring_name() == "A store"
