@@ -12,7 +12,6 @@ from app import (
     preset_commands,
     sending_commands,
     text_commands,
-    text_use_commands,
 )
 from app.argument_types import annotator, count, margin, positive, price, yes
 from app.commands import Command
@@ -194,7 +193,7 @@ def add_explanation_commands(add: AddCommand) -> None:
         "--note", metavar="RECORDING/FILE", help="the voice note that the words were written down from"
     )
 
-    text_use = add("text-use", text_use_commands.text_use, "measure whether the teacher uses what it reads")
+    text_use = add("text-use", text_commands.text_use, "measure whether the teacher uses what it reads")
     text_use.add_argument("--run", dest="run_id", metavar="RUN", help="default: the latest finished")
     text_use.add_argument("--split", metavar="NAME", help="default: all images that are explained")
     text_use.add_argument("--images", type=count, metavar="N", help="at most so many of them")

@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from app.windowing import opened
 from gaze_capture.fixations import Fixations, simulated_source
-from segmentation.attention import AttentionMaps, load_attention
 from segmentation.images import read_stored
 from segmentation.intensity import AS_IT_IS, Intensity, Window
 from segmentation.stacks import Values
 from segmentation.study import Study, Verdict
+from segmentation.text.attention import AttentionMaps, load_attention
 
 LayerName = Literal[
     "heatmap",
@@ -112,7 +112,7 @@ class Scene:
     reviewed: Outline | None = None
     truth: Outline | None = None
     words: AttentionMaps | None = None
-    """What the run's teacher made of each phrase, where that was asked (`segmentation.text_use`)."""
+    """What the run's teacher made of each phrase, where that was asked (`segmentation.text.use`)."""
     others: tuple[OtherTarget, ...] = ()
     """Reviewed masks, else the student's, of the study's other targets, where they are asked for."""
     verdict: Verdict | None = None

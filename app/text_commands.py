@@ -1,4 +1,4 @@
-"""What the commands about the teacher's text do: its encoder, and embeddings made elsewhere."""
+"""What the commands about the teacher's text do: its encoder, embeddings made elsewhere, whether it is used."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from segmentation.study import Study
 
 def text_encoder(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight text-encoder``."""
-    from segmentation import text_steps
-    from segmentation.encoder_folders import remembered_folder
     from segmentation.explanation_settings import MINILM, load_settings
+    from segmentation.text import steps
+    from segmentation.text.known_folders import remembered_folder
 
     study = Study.open(args.study)
     if args.folder is not None or args.default:
-        made = text_steps.choose_encoder(study, args.folder, progress)
+        made = steps.choose_encoder(study, args.folder, progress)
     elif args.embed:
-        made = text_steps.embed(study, progress)
+        made = steps.embed(study, progress)
     else:
         choice = load_settings(study).encoder
         if choice is None:
@@ -49,10 +49,10 @@ def text_encoder(args: argparse.Namespace, progress: Progress) -> Outcome:
 
 def import_embeddings(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight import-embeddings``."""
-    from segmentation import text_steps
+    from segmentation.text import steps
 
     study = Study.open(args.study)
-    found = text_steps.import_embeddings(
+    found = steps.import_embeddings(
         study,
         args.folder,
         progress,
@@ -78,3 +78,14 @@ def import_embeddings(args: argparse.Namespace, progress: Progress) -> Outcome:
         )
     lines.append(f"Next: gaze-insight train {args.study} --embeddings {found['name']}")
     return Outcome(found, "\n".join(lines))
+
+
+def text_use(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight text-use``."""
+    from segmentation.text.steps import measure_text_use
+
+    study = Study.open(args.study)
+    found = measure_text_use(
+        study, args.run_id, split=args.split, images=args.images, device=args.device, progress=progress
+    )
+    return Outcome(found.to_json(), found.to_text())

@@ -30,10 +30,10 @@ from app.texts import duration_text
 from app.train_settings import TrainSettings
 from app.widgets import Button, ElidedLabel, EmptyState, Pill, box, heading, label, set_role
 from gaze_capture.errors import UserError
-from segmentation.encoder_folders import text_job
 from segmentation.job import JobEvent, RunSpec
 from segmentation.runs import RunFolder, create_run, start_worker
 from segmentation.study import Study
+from segmentation.text.known_folders import text_job
 
 SUPERVISED_TERMS = ("total", "student", "teacher")
 """Losses of the first plot; the others say how well the networks agree and go to the second."""

@@ -16,14 +16,14 @@ from gaze_capture.errors import UserError
 from gaze_capture.recording import UNDECIDED
 from segmentation.augmentation import STRENGTHS, flipped, moved, recoloured, standardised
 from segmentation.images import resize
-from segmentation.imported_embeddings import ImportedEmbeddings
 from segmentation.job import RunSpec
 from segmentation.losses import IGNORE
 from segmentation.networks import Text
-from segmentation.phrases import PhraseTable, phrase_table
 from segmentation.records import StudyImage
 from segmentation.study import TEST_SPLIT, Study
-from segmentation.text_encoder import FLIP_STATES, PhraseCache
+from segmentation.text.encoder import FLIP_STATES, PhraseCache
+from segmentation.text.imported import ImportedEmbeddings
+from segmentation.text.phrases import PhraseTable, phrase_table
 
 Bytes = npt.NDArray[np.uint8]
 

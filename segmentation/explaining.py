@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gaze_capture.errors import UserError
-from segmentation.describing import keep_words
 from segmentation.explainers.backend import Answer, Answered, Backend, Doing
 from segmentation.explainers.by_annotator import AnnotatorBackend
 from segmentation.explainers.opening import BackendOptions, open_backend
@@ -21,6 +20,7 @@ from segmentation.explanation import (
 from segmentation.explanation_presets import ABSENT, Preset
 from segmentation.explanation_settings import ExplanationSettings, conditions_of, load_settings, preset_for
 from segmentation.measured import measure_region
+from segmentation.own_words import keep_words
 from segmentation.progress import Progress, no_progress
 from segmentation.questions import Question
 from segmentation.records import StudyImage, Target, utc_now

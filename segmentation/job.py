@@ -142,7 +142,7 @@ class RunSpec:
     text_learning_rate: float = 1.0
     """Learning rate of the text's layers, as a multiple of all others'."""
     text_embeddings: str = ""
-    """Name of imported embeddings (`segmentation.imported_embeddings`) that the teacher reads in place of phrases."""
+    """Name of imported embeddings (`segmentation.text.imported`) that the teacher reads in place of phrases."""
     text_encoder: str = ""
     """Name of the encoder that turned phrases into vectors; empty stands for MiniLM. Set when the run is made, from
     what the study has chosen."""

@@ -17,16 +17,16 @@ from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.augmentation import standardised
 from segmentation.checkpoints import latest_checkpoint, load_state, load_weights
 from segmentation.device import Precision, choose_device, choose_precision, use_threads
-from segmentation.embedding import text_of
 from segmentation.images import resize
-from segmentation.imported_embeddings import ImportedEmbeddings
 from segmentation.methods import make_method, reads_text
 from segmentation.networks import Text
-from segmentation.phrases import phrase_table
 from segmentation.records import StudyImage
 from segmentation.runs import RunFolder
 from segmentation.study import Study
-from segmentation.text_encoder import Encoder
+from segmentation.text.embedding import text_of
+from segmentation.text.encoder import Encoder
+from segmentation.text.imported import ImportedEmbeddings
+from segmentation.text.phrases import phrase_table
 from segmentation.training import Emit
 
 BATCH = 8

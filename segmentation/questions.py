@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
+from segmentation.burned_in_text import text_boxes
 from segmentation.explanation_presets import Preset
 from segmentation.explanation_settings import ViewSettings
 from segmentation.measured import grid_word
@@ -19,7 +20,6 @@ from segmentation.pseudomask import PseudoMask
 from segmentation.records import StudyImage, Target
 from segmentation.reply import plain_text
 from segmentation.study import Study
-from segmentation.text_masking import text_boxes
 from segmentation.view_geometry import Box, box_shown
 
 

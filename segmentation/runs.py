@@ -25,7 +25,7 @@ from gaze_capture.storage import explained_os_errors, read_json, write_bytes_ato
 from segmentation.job import ENDINGS, JobEvent, RunSpec
 from segmentation.records import new_id
 from segmentation.study import Study
-from segmentation.text_choice import with_text
+from segmentation.text.choice import with_text
 
 State = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"]
 """`waiting`: never started; `interrupted`: its worker is gone without a word (killed, power cut)."""
@@ -344,6 +344,33 @@ def read_events(process: subprocess.Popen[bytes]) -> Iterator[JobEvent]:
         yield JobEvent(
             run_id, "failed", step, total, time.time(), {"message": INTERRUPTED, "interrupted": True}
         )
+
+
+def await_worker(
+    run: RunFolder | Path, job: dict[str, Any], on_event: Callable[[JobEvent], object] = lambda _: None
+) -> dict[str, Any]:
+    """Do a job in a worker that ends with this process, and return the values of its `done` event.
+
+    Parameters
+    ----------
+    run, job
+        As `start_worker` takes them.
+    on_event
+        Told of every event.
+
+    Raises
+    ------
+    UserError
+        If the worker failed; the sentence is its own.
+    """
+    with start_worker(run, job, detached=False) as process:
+        for event in read_events(process):
+            on_event(event)
+            if event.kind == "done":
+                return event.values
+            if event.kind in ENDINGS:
+                raise UserError(str(event.values.get("message")))
+    raise AssertionError("a worker's events end with an ending")
 
 
 def latest_run(study: Study, run_id: str | None = None) -> str:

@@ -32,7 +32,6 @@ from gaze_capture.trackers.replay import ReplayTracker
 from gaze_capture.trackers.screen import KnownScreen
 from gaze_capture.trackers.tracker import Tracker
 from segmentation.annotation_time import store_times
-from segmentation.encoder_folders import text_job
 from segmentation.evaluation import Evaluation, evaluate
 from segmentation.explaining import ExplainResult, explain_in_own_words
 from segmentation.explaining import explain_study as explain
@@ -40,14 +39,15 @@ from segmentation.gaze_gates import Gates, judge_in_study
 from segmentation.gaze_import import GazeReport, import_gaze
 from segmentation.importing import ImportReport, import_images
 from segmentation.intensity import rules_for
-from segmentation.job import ENDINGS, JobEvent, RunSpec
+from segmentation.job import JobEvent, RunSpec
 from segmentation.presets import preset
 from segmentation.progress import Progress, no_progress
 from segmentation.pseudomask import PseudoMask, PseudoMaskSettings, make_pseudomask
 from segmentation.records import StudyImage, Target, new_id
-from segmentation.runs import RunFolder, create_run, follow, latest_run, read_events, start_worker
+from segmentation.runs import RunFolder, await_worker, create_run, follow, latest_run, start_worker
 from segmentation.study import Study
 from segmentation.targets import add_target, remove_target, rename_target
+from segmentation.text.known_folders import text_job
 
 __all__ = [
     "DetectReport",
@@ -648,14 +648,5 @@ def predict(
         **text_job(run.spec),
     }
     begun = time.monotonic()
-    with start_worker(run, job, detached=False) as process:
-        for event in read_events(process):
-            on_event(event)
-            if event.kind == "done":
-                values = event.values
-                return PredictResult(
-                    run.id, int(values["predicted"]), int(values["skipped"]), time.monotonic() - begun
-                )
-            if event.kind in ENDINGS:
-                raise UserError(str(event.values.get("message")))
-    raise AssertionError("a worker's events end with an ending")
+    values = await_worker(run, job, on_event)
+    return PredictResult(run.id, int(values["predicted"]), int(values["skipped"]), time.monotonic() - begun)

@@ -27,7 +27,6 @@ from segmentation.checkpoints import (
 )
 from segmentation.dataset import Batch, Batches, TrainingSet, load_training_set
 from segmentation.device import Precision, choose_device, choose_precision, describe, use_threads
-from segmentation.embedding import text_of
 from segmentation.images import encode_gray16
 from segmentation.intensity import rules_for
 from segmentation.job import Kind, RunSpec
@@ -38,7 +37,8 @@ from segmentation.optimising import Average, Clock, LossSums, Pace, learning_rat
 from segmentation.presets import checked
 from segmentation.runs import RunFolder
 from segmentation.study import Study
-from segmentation.text_encoder import Encoder
+from segmentation.text.embedding import text_of
+from segmentation.text.encoder import Encoder
 
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0

@@ -147,7 +147,7 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
             encoder_folder=encoder_folder,
         )
     if job["task"] == "text-use" and run:
-        from segmentation.text_measuring import measure
+        from segmentation.text.measuring import measure
 
         return measure(
             study,
@@ -168,7 +168,7 @@ def _do_text(job: dict[str, Any], study: Study, report: Reporter) -> bool:
         report("progress", done, total, name=label)
 
     if job["task"] == "import-embeddings":
-        from segmentation.imported_embeddings import import_embeddings
+        from segmentation.text.imported import import_embeddings
 
         options = ("name", "target", "split", "token_axis", "width")
         found = import_embeddings(
@@ -179,7 +179,7 @@ def _do_text(job: dict[str, Any], study: Study, report: Reporter) -> bool:
         )
         report("done", found.images, found.images, **dataclasses.asdict(found))
         return True
-    from segmentation.embedding import chosen_encoder, embed_study, use_encoder
+    from segmentation.text.embedding import chosen_encoder, embed_study, use_encoder
 
     if "folder" in job:
         encoder, count = use_encoder(study, Path(job["folder"]) if job["folder"] else None, progress)

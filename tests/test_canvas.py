@@ -26,8 +26,8 @@ from app.scene import (
     words_index,
 )
 from gaze_capture.errors import UserError
-from segmentation.attention import AttentionMaps
 from segmentation.study import Study
+from segmentation.text.attention import AttentionMaps
 from tests.window_support import fill
 
 # The offscreen platform says so of every dialog.

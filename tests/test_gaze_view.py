@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from gaze_capture.errors import UserError
+from segmentation.burned_in_text import text_boxes
 from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import explain_study, question_about
 from segmentation.explanation import load_explanation
@@ -20,7 +21,6 @@ from segmentation.images import encode_display
 from segmentation.questions import Question, blanked_share
 from segmentation.records import StudyImage
 from segmentation.study import Study
-from segmentation.text_masking import text_boxes
 from segmentation.view_geometry import LEAST_PX, box_shown
 from tests.chat_server import LIMITS, FakeServer
 from tests.test_explanation import add_gazed_images, save_pseudomask

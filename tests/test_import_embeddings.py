@@ -13,16 +13,16 @@ import pytest
 
 from app.cli import run_command
 from gaze_capture.errors import UserError
-from segmentation.embedding import text_of
-from segmentation.imported_embeddings import ImportedEmbeddings, import_embeddings
 from segmentation.importing import import_images
-from segmentation.phrases import phrase_table
 from segmentation.prediction import predict
 from segmentation.runs import create_run
 from segmentation.study import Study
 from segmentation.targets import add_target
-from segmentation.text_choice import imported_names
-from segmentation.text_encoder import FLIP_STATES
+from segmentation.text.choice import imported_names
+from segmentation.text.embedding import text_of
+from segmentation.text.encoder import FLIP_STATES
+from segmentation.text.imported import ImportedEmbeddings, import_embeddings
+from segmentation.text.phrases import phrase_table
 from segmentation.training import train
 from tests.training_helpers import Events, make_study, tiny
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from gaze_capture.errors import UserError
-from segmentation.embedding import embed_study
 from segmentation.explanation import all_phrases
 from segmentation.explanation_presets import load_preset
-from segmentation.text_encoder import FLIP_STATES, MiniLM, PhraseCache, phrase_when_flipped
+from segmentation.text.embedding import embed_study
+from segmentation.text.encoder import FLIP_STATES, MiniLM, PhraseCache, phrase_when_flipped
 from tests.training_helpers import HashEncoder, make_study
 
 
@@ -24,7 +24,7 @@ def refuse(event, arguments):
 sys.addaudithook(refuse)
 import numpy as np, torch
 from pathlib import Path
-from segmentation.text_encoder import MiniLM, PhraseCache
+from segmentation.text.encoder import MiniLM, PhraseCache
 torch.set_num_threads(2)
 phrases = ["in the upper left of the image", "in the lower right of the image", "round shape"]
 found = PhraseCache(Path({str(tmp_path)!r}), MiniLM()).encode(phrases)

@@ -8,21 +8,21 @@ import pytest
 
 from app.cli import run_command
 from gaze_capture.errors import UserError
-from segmentation.attention import (
-    AttentionMaps,
-    attention_path,
-    load_attention,
-    save_attention,
-    share_inside,
-)
 from segmentation.bootstrap import clustered_interval
 from segmentation.explanation import Explanation, phrase_of, save_explanation
 from segmentation.explanation_presets import OPEN_WORDS, load_preset, preset_ids
 from segmentation.importing import import_images
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
-from segmentation.text_measuring import cell_centre, measure, moved_towards, readings_of, swapped_value
-from segmentation.text_use import ANOTHER, NOTHING, TextUse
+from segmentation.text.attention import (
+    AttentionMaps,
+    attention_path,
+    load_attention,
+    save_attention,
+    share_inside,
+)
+from segmentation.text.measuring import cell_centre, measure, moved_towards, readings_of, swapped_value
+from segmentation.text.use import ANOTHER, NOTHING, TextUse
 from segmentation.training import train
 from tests.training_helpers import Events, HashEncoder, make_study, pseudomask_of, tiny
 

@@ -22,7 +22,7 @@ from segmentation.presets import METHODS, preset, preset_names
 from segmentation.records import utc_now
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Review, Study
-from segmentation.text_encoder import PhraseCache
+from segmentation.text.encoder import PhraseCache
 from segmentation.training import train
 from tests.pictures import read_display
 from tests.training_helpers import Events, HashEncoder, make_study, tiny

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from segmentation.embedding import embed_study
 from segmentation.job import ENDINGS, JobEvent
 from segmentation.runs import (
     RunFolder,
@@ -23,7 +22,8 @@ from segmentation.runs import (
     start_worker,
 )
 from segmentation.study import Study
-from segmentation.text_encoder import MiniLM
+from segmentation.text.embedding import embed_study
+from segmentation.text.encoder import MiniLM
 from tests.training_helpers import make_study, tiny
 
 

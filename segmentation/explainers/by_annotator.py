@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gaze_capture.errors import UserError
-from segmentation.describing import OwnWords, latest, load_words, why_no_words
 from segmentation.explainers.backend import Answer, Answered
 from segmentation.explanation import in_words
-from segmentation.own_words import read_own_words
+from segmentation.own_words import OwnWords, latest, load_words, why_no_words
+from segmentation.own_words_reading import read_own_words
 from segmentation.questions import Question
 from segmentation.reply import plain_text
 

@@ -124,11 +124,11 @@ def spec_reading(spec: RunSpec, text: str) -> RunSpec:
 
 def measure(study: Study, run_id: str, cell: Cell) -> dict[str, Any]:
     """Return Dice by network and image; the teacher reads its own kind of text, then all others."""
-    from segmentation.embedding import text_of
     from segmentation.metrics import dice
-    from segmentation.phrases import phrase_table
     from segmentation.prediction import Predictor
     from segmentation.runs import RunFolder
+    from segmentation.text.embedding import text_of
+    from segmentation.text.phrases import phrase_table
 
     run = RunFolder(study.runs_folder / run_id)
     spec = run.spec
@@ -326,7 +326,7 @@ def print_table(lines: list[dict[str, Any]]) -> None:
 
 def prepare(study: Study, pack: Path | None) -> None:
     """Encode all phrases; pack what training reads, with the code."""
-    from segmentation.embedding import embed_study
+    from segmentation.text.embedding import embed_study
 
     say(f"{embed_study(study)} phrases are encoded")
     if pack is None:

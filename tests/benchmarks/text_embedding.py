@@ -18,16 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from segmentation.embedding import embed_study
 from segmentation.explanation import Explanation, all_phrases, choose_explanation
 from segmentation.explanation_presets import load_preset
-from segmentation.folder_encoder import FolderEncoder
-from segmentation.imported_embeddings import ImportedEmbeddings, import_embeddings
 from segmentation.job import RunSpec
-from segmentation.phrases import phrase_table
 from segmentation.records import StudyImage
 from segmentation.study import Study
-from segmentation.text_encoder import FLIP_STATES, Encoder, MiniLM, PhraseCache, phrase_when_flipped
+from segmentation.text.embedding import embed_study
+from segmentation.text.encoder import FLIP_STATES, Encoder, MiniLM, PhraseCache, phrase_when_flipped
+from segmentation.text.folder_encoder import FolderEncoder
+from segmentation.text.imported import ImportedEmbeddings, import_embeddings
+from segmentation.text.phrases import phrase_table
 
 
 def say(line: str) -> None:

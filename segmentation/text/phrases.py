@@ -11,11 +11,11 @@ import torch
 
 from gaze_capture.errors import UserError
 from segmentation.explanation import attribute_phrases, load_explanation, preset_of
-from segmentation.imported_embeddings import ImportedEmbeddings
 from segmentation.job import RunSpec
 from segmentation.networks import Text
 from segmentation.study import Study
-from segmentation.text_encoder import FLIP_STATES, PhraseCache, phrase_when_flipped
+from segmentation.text.encoder import FLIP_STATES, PhraseCache, phrase_when_flipped
+from segmentation.text.imported import ImportedEmbeddings
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How much burned-in text is blanked, and what else: ``python -m tests.benchmarks.text_masking KVASIR [EVERY]``.
+"""How much burned-in text is blanked, and what else: ``python -m tests.benchmarks.burned_in_text KVASIR [EVERY]``.
 
 Kvasir's text stands in its leftmost 110 of 352 pixels (looked at), so that a rectangle elsewhere is a false one. Dates
 are also burned in at known places, for the share of their strokes that is covered.
@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segmentation.burned_in_text import text_boxes
 from segmentation.images import decode_mask, read_stored
 from segmentation.readers.burned_in import likely_text
-from segmentation.text_masking import text_boxes
 from segmentation.view_geometry import Box
 
 TEXT_COLUMNS = 110

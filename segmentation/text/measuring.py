@@ -15,11 +15,9 @@ from torch.nn import functional
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import write_json_atomic
-from segmentation.attention import AttentionMaps, save_attention, share_inside
 from segmentation.augmentation import standardised
 from segmentation.bootstrap import Interval, clustered_interval
 from segmentation.device import use_threads
-from segmentation.embedding import text_of
 from segmentation.explanation import load_explanation, phrase_of, preset_of
 from segmentation.explanation_presets import OPEN_WORDS, Attribute
 from segmentation.images import resize
@@ -27,13 +25,15 @@ from segmentation.job import RunSpec
 from segmentation.methods import reads_text
 from segmentation.metrics import dice
 from segmentation.networks import Teacher, Text
-from segmentation.phrases import phrases_of, prefix_of, text_of_phrases
 from segmentation.prediction import Predictor
 from segmentation.records import StudyImage
 from segmentation.runs import RunFolder
 from segmentation.study import Mask, Study
-from segmentation.text_encoder import Encoder, PhraseCache
-from segmentation.text_use import ANOTHER, NOTHING, SAME_DICE, Against, Share, Swap, TextUse
+from segmentation.text.attention import AttentionMaps, save_attention, share_inside
+from segmentation.text.embedding import text_of
+from segmentation.text.encoder import Encoder, PhraseCache
+from segmentation.text.phrases import phrases_of, prefix_of, text_of_phrases
+from segmentation.text.use import ANOTHER, NOTHING, SAME_DICE, Against, Share, Swap, TextUse
 from segmentation.training import Emit
 
 Key = tuple[str, str]

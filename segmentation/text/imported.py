@@ -29,8 +29,8 @@ from gaze_capture.storage import (
 from segmentation.gaze_matching import ImageNames
 from segmentation.progress import Progress, no_progress
 from segmentation.study import Study
-from segmentation.text_choice import embeddings_folder, imported_hash
-from segmentation.text_encoder import Vectors
+from segmentation.text.choice import embeddings_folder, imported_hash
+from segmentation.text.encoder import Vectors
 
 LONGEST = 256
 """Tokens of one image; more are no text embedding, or its axes are the other way round."""

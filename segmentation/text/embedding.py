@@ -9,12 +9,12 @@ from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json
 from segmentation.explanation import attribute_phrases, load_explanation, preset_of
 from segmentation.explanation_settings import EncoderChoice, load_settings, save_settings
-from segmentation.folder_encoder import FolderEncoder
-from segmentation.imported_embeddings import ImportedEmbeddings
 from segmentation.job import RunSpec
 from segmentation.progress import Progress, no_progress
 from segmentation.study import Study
-from segmentation.text_encoder import FLIP_STATES, Encoder, MiniLM, PhraseCache, phrase_when_flipped
+from segmentation.text.encoder import FLIP_STATES, Encoder, MiniLM, PhraseCache, phrase_when_flipped
+from segmentation.text.folder_encoder import FolderEncoder
+from segmentation.text.imported import ImportedEmbeddings
 
 _AT_ONCE = 512
 """Phrases between two reports of progress; all before are on disk then."""

@@ -1,7 +1,7 @@
 """Phrases -> vectors: all-MiniLM-L6-v2 from an installed package, and the cache in the study's ``embeddings/``.
 
 Each attribute phrase is encoded on its own: whole sentences collapse to nearly one direction. Other encoders come from
-folders (`segmentation.folder_encoder`).
+folders (`segmentation.text.folder_encoder`).
 """
 
 from __future__ import annotations

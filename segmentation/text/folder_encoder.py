@@ -23,7 +23,7 @@ import safetensors
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, read_json, sha256_of
 from segmentation.explanation_settings import EncoderChoice
-from segmentation.text_encoder import Vectors, encode_phrases, quiet_transformers
+from segmentation.text.encoder import Vectors, encode_phrases, quiet_transformers
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
