@@ -19,7 +19,6 @@ SMALL, NORMAL, WIDE, LARGE, HUGE = 4, 8, 12, 16, 24
 """Spacing in pixels."""
 RADIUS = 6
 CONTROL_HEIGHT = 32
-PRIMARY_HEIGHT = 40
 ICON_SIZE = 18
 SURROUND = "#202020"
 """Neutral grey around the image in both modes: a coloured or bright surround shifts how tissue is seen."""

@@ -18,7 +18,6 @@ from segmentation.progress import Progress, no_progress
 from segmentation.study import Study
 
 Against = Literal["gaze", "masks"]
-AGAINST: tuple[Against, ...] = ("gaze", "masks")
 SHIFTS = 20
 """So often are the descriptions dealt to other images to learn what agrees by chance."""
 _Z = 1.959964

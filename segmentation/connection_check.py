@@ -107,7 +107,7 @@ class _Check:
     def report(self) -> ConnectionReport:
         chat = self.chat
         try:
-            self.models = self.wait_for_models()
+            self.models = chat.list_models(self.waiting)
         except ServerError as error:
             no_list = error.status in (404, 405, 501)
             if not (no_list and chat.model):
@@ -118,16 +118,10 @@ class _Check:
             chat.model = self.models[0]
         return self.look()
 
-    def wait_for_models(self) -> tuple[str, ...]:
-        async def listed() -> tuple[str, ...]:
-            return await self.chat.connection.persist(self.chat.models)
-
-        return self.chat.connection.wait(listed(), self.waiting)
-
     def without_list(self, error: ServerError) -> str:
         """Say why there is no list of models."""
         chat = self.chat
-        if error.whole_server and error.status not in (404,):
+        if error.everywhere and error.status != 404:
             return str(error)
         if error.status in (404, 405) or error.web_page:
             path = chat.url.path

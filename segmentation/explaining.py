@@ -24,13 +24,12 @@ from segmentation.own_words import keep_words
 from segmentation.progress import Progress, no_progress
 from segmentation.questions import Question
 from segmentation.records import StudyImage, Target, utc_now
-from segmentation.reply import check_attributes, plain_text
-from segmentation.server_connection import ServerError
+from segmentation.reply import NoAnswer, check_attributes, plain_text
 from segmentation.study import Study
 
 GIVE_UP_AFTER = 3
-"""Failures in a row because of the server itself; the rest is then not asked for. Each but the first is of an image
-that was begun after the one before had failed: several on their way at once tell no more than one."""
+"""Failures in a row because of the server or the model itself; the rest is then not asked for. Each but the first is
+of an image that was begun after the one before had failed: several on their way at once tell no more than one."""
 
 
 @dataclass
@@ -377,8 +376,8 @@ class _Batch:
         save_explanation(self.study, explanation)
         self.result.done += 1
 
-    def settle(self, answered: Answered) -> ServerError | None:
-        """Store an answer or note the failure; return the error where the server is not worth asking any more."""
+    def settle(self, answered: Answered) -> NoAnswer | None:
+        """Store an answer or note the failure; return the error where nobody is worth asking any more."""
         question, answer = answered.question, answered.result
         key = question.image.id, question.target.id
         asked = self._asked.pop(key)
@@ -391,7 +390,7 @@ class _Batch:
         if isinstance(answer, UserError):
             self.study.check_there()
             self._fail(question.image, question.target, str(answer))
-            if not (isinstance(answer, ServerError) and answer.whole_server):
+            if not (isinstance(answer, NoAnswer) and answer.everywhere):
                 self._broken = 0
             elif asked > self._drawn_when_broken:
                 self._broken += 1
@@ -409,7 +408,7 @@ class _Batch:
         self._open.discard((image.id, target.id))
         self.result.failed.append((image.id, reason))
 
-    def give_up(self, error: ServerError) -> None:
+    def give_up(self, error: NoAnswer) -> None:
         """Name what is not asked any more."""
         for image, target in self.due:
             if (image.id, target.id) in self._open:

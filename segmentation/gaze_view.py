@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from segmentation.explanation_settings import ViewSettings
 from segmentation.images import encode_display, resize
-from segmentation.questions import Question, blanked_in_words, build_prompt
+from segmentation.questions import Question, blanked_in_words
 from segmentation.view_geometry import Box, box_shown
 
 CONTOUR_RGB = (0, 255, 255)
@@ -58,7 +58,7 @@ def shown(question: Question) -> Shown:
     width, height = (int.from_bytes(picture[at : at + 4], "big") for at in (16, 20))
     return Shown(
         picture,
-        build_prompt(question),
+        question.prompt,
         hashlib.sha256(picture).hexdigest(),
         width,
         height,

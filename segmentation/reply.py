@@ -10,6 +10,7 @@ import re
 import unicodedata
 from typing import Any
 
+from gaze_capture.errors import UserError
 from segmentation.explanation_presets import Preset
 from segmentation.spelling import spelled
 
@@ -17,7 +18,29 @@ MAX_CHARACTERS = 64 * 1024
 """A reply is read no further than this."""
 MAX_REMARKS = 500
 """Longer remarks are cut."""
+MAX_EARLIER = 4000
+"""Of a reply that cannot be used, so many characters are shown to its model again."""
 _MAX_CANDIDATES = 200
+
+
+class NoAnswer(UserError):
+    """Whoever was asked gave no usable answer."""
+
+    def __init__(self, reason: str, *, everywhere: bool = False) -> None:
+        super().__init__(reason)
+        self.everywhere = everywhere
+        """The next image can expect the same."""
+
+
+def repair_turns(text: str, problem: str) -> tuple[str, str]:
+    """Return what a model said, as it is shown to it again, and the words that ask it to repair that."""
+    wanted = f"That cannot be used: {problem}. Answer again with the one corrected JSON object only."
+    return text[:MAX_EARLIER] or "(empty)", wanted
+
+
+def beyond_repair(model: str, problem: str) -> str:
+    """Say that a model was asked twice and that the second reply cannot be used either."""
+    return f"{plain_text(model, 60)} gave no valid answer, also when asked to repair it: {problem}."
 
 
 def plain_text(text: str, length: int) -> str:

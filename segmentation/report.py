@@ -58,7 +58,7 @@ def write_report(
     if run and not metrics and (measured := _measure(study, run.id, split)):
         metrics = measured
     chosen = _for_gallery(metrics, split)
-    sections = [_tiles(study, metrics, chosen), _gaze_section(study, progress), _pseudomask_section(study)]
+    sections = [_tiles(study, chosen), _gaze_section(study, progress), _pseudomask_section(study)]
     sections.append(agreement_section(study, progress))
     if run:
         sections += [_metrics_section(metrics), _targets_section(study, metrics), _run_section(study, run)]
@@ -111,7 +111,7 @@ def _tile(value: str, label: str, main: bool = False) -> str:
     return f'<div class="tile{" main" if main else ""}"><b>{value}</b><span>{escape(label)}</span></div>'
 
 
-def _tiles(study: Study, metrics: dict[str, dict[str, Any]], chosen: dict[str, Any] | None) -> str:
+def _tiles(study: Study, chosen: dict[str, Any] | None) -> str:
     splits: dict[str, int] = {}
     for image in study.images.values():
         splits[image.split] = splits.get(image.split, 0) + 1

@@ -13,10 +13,10 @@ from typing import Any
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import locked, make_folder
+from segmentation.explainers.backend import with_source
 from segmentation.explanation import (
     Explanation,
     choose_explanation,
-    in_words,
     load_explanation,
     preset_of,
     save_explanation,
@@ -236,13 +236,6 @@ def _store(
 
 def _in_words(explanation: Explanation, preset: Preset) -> Explanation:
     """Write its text anew: where the words come from, then the words."""
-    if explanation.backend == "measured":
-        source = "Measured from the gazed region"
-    elif explanation.backend == "annotator":
-        source = f"In the words of {plain_text(explanation.model, 80)}"
-    else:
-        source = f"Described by {plain_text(explanation.model, 80)}"
-    if explanation.edited:
-        source += f", edited by {plain_text(explanation.revised_by, 80)}"
-    text = f"{source}: {in_words(explanation.attributes, preset)}"
+    edited_by = explanation.revised_by if explanation.edited else ""
+    text = with_source(explanation.backend, explanation.model, explanation.attributes, preset, edited_by)
     return dataclasses.replace(explanation, text=text)

@@ -21,7 +21,7 @@ import httpx
 
 from gaze_capture.errors import UserError
 from segmentation.hosts import origin
-from segmentation.reply import plain_text
+from segmentation.reply import NoAnswer, plain_text
 from segmentation.server_keys import KEY_VARIABLE
 
 Waiting = Callable[[], None]
@@ -61,14 +61,14 @@ class ServerLimits:
     """Asked for at first; an answer that is cut short is asked for once more with four times as many."""
 
 
-class ServerError(UserError):
+class ServerError(NoAnswer):
     """The server gave no usable answer."""
 
     def __init__(
         self,
         reason: str,
         *,
-        whole_server: bool = False,
+        everywhere: bool = False,
         slow: bool = False,
         lasting: bool = False,
         wait_s: float | None = None,
@@ -76,9 +76,7 @@ class ServerError(UserError):
         said: str = "",
         web_page: bool = False,
     ) -> None:
-        super().__init__(reason)
-        self.whole_server = whole_server
-        """The next image can expect the same."""
+        super().__init__(reason, everywhere=everywhere)
         self.slow = slow
         """It took the whole timeout to find out."""
         self.lasting = lasting
@@ -236,7 +234,7 @@ class ServerConnection:
         except (asyncio.TimeoutError, httpx.TimeoutException) as error:
             if isinstance(error, httpx.ConnectTimeout):
                 raise ServerError(
-                    f"{self.server} did not answer within {self.limits.connect_s:g} s.", whole_server=True
+                    f"{self.server} did not answer within {self.limits.connect_s:g} s.", everywhere=True
                 ) from None
             verb = "finish" if begun else "answer"
             raise ServerError(f"{self.server} did not {verb} within {limit_s:g} s.", slow=True) from None
@@ -305,7 +303,7 @@ class ServerConnection:
             reason = f"The name {host} cannot be found; check its spelling and the network."
         else:
             reason = f"Nothing answers at {self.server}; start the server or correct --base-url."
-        return ServerError(reason, whole_server=True)
+        return ServerError(reason, everywhere=True)
 
     def _status_error(self, status: int, data: bytes, retry_after: str) -> ServerError:
         said = plain_text(self.without_key(_message_in(data)), 160)
@@ -320,11 +318,11 @@ class ServerConnection:
         else:
             reason, lasting = f"{self.server} answered with error {status}{tail}", False
         wait_s = _seconds_in(retry_after) if status in _WAIT_AS_TOLD else None
-        whole_server = lasting or status in _BUSY
+        everywhere = lasting or status in _BUSY
         error = ServerError(
-            reason, whole_server=whole_server, lasting=lasting, wait_s=wait_s, status=status, said=said
+            reason, everywhere=everywhere, lasting=lasting, wait_s=wait_s, status=status, said=said
         )
-        error.whole_server = error.whole_server or error.takes_no_pictures
+        error.everywhere = error.everywhere or error.takes_no_pictures
         return error
 
     def without_key(self, text: str) -> str:

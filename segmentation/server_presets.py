@@ -14,47 +14,45 @@ class ServerPreset:
     id: str
     name: str
     base_url: str
-    on_this_machine: bool
-    needs_key: bool
     hint: str
     """One sentence: how to get a model that sees."""
 
 
 SERVER_PRESETS: tuple[ServerPreset, ...] = (
     ServerPreset(
-        "ollama", "Ollama", "http://127.0.0.1:11434/v1", True, False,
+        "ollama", "Ollama", "http://127.0.0.1:11434/v1",
         "Fetch a vision model with `ollama pull`, for example qwen2.5vl, and let `ollama serve` run.",
     ),
     ServerPreset(
-        "lm-studio", "LM Studio", "http://127.0.0.1:1234/v1", True, False,
+        "lm-studio", "LM Studio", "http://127.0.0.1:1234/v1",
         "Load a model with the mark Vision, then start the server under Developer.",
     ),
     ServerPreset(
-        "llama.cpp", "llama.cpp", "http://127.0.0.1:8080/v1", True, False,
+        "llama.cpp", "llama.cpp", "http://127.0.0.1:8080/v1",
         "Start `llama-server` with a model (-m) and its eyes (--mmproj).",
     ),
     ServerPreset(
-        "vllm", "vLLM", "http://127.0.0.1:8000/v1", True, False,
+        "vllm", "vLLM", "http://127.0.0.1:8000/v1",
         "Start `vllm serve` with the name of a vision model.",
     ),
     ServerPreset(
-        "openai", "OpenAI", "https://api.openai.com/v1", False, True,
+        "openai", "OpenAI", "https://api.openai.com/v1",
         "Needs a key with credit, and the name of a model that takes images.",
     ),
     ServerPreset(
-        "gemini", "Google Gemini", "https://generativelanguage.googleapis.com/v1beta/openai", False, True,
+        "gemini", "Google Gemini", "https://generativelanguage.googleapis.com/v1beta/openai",
         "Needs a key of Google AI Studio; this is its OpenAI-compatible address.",
     ),
     ServerPreset(
-        "mistral", "Mistral", "https://api.mistral.ai/v1", False, True,
+        "mistral", "Mistral", "https://api.mistral.ai/v1",
         "Needs a key, and the name of a model that takes images.",
     ),
     ServerPreset(
-        "openrouter", "OpenRouter", "https://openrouter.ai/api/v1", False, True,
+        "openrouter", "OpenRouter", "https://openrouter.ai/api/v1",
         "Needs a key; it passes images on to whoever runs the model that is named.",
     ),
     ServerPreset(
-        "groq", "Groq", "https://api.groq.com/openai/v1", False, True,
+        "groq", "Groq", "https://api.groq.com/openai/v1",
         "Needs a key, and the name of a model that takes images.",
     ),
 )  # fmt: skip

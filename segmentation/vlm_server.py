@@ -13,7 +13,7 @@ import httpx
 from gaze_capture.errors import UserError
 from segmentation.explanation_presets import Preset
 from segmentation.hosts import is_loopback, origin
-from segmentation.reply import MAX_CHARACTERS, plain_text, read_reply
+from segmentation.reply import MAX_CHARACTERS, beyond_repair, plain_text, read_reply, repair_turns
 from segmentation.server_connection import (
     OnRequest,
     ServerConnection,
@@ -22,17 +22,6 @@ from segmentation.server_connection import (
     Waiting,
 )
 from segmentation.server_keys import KEY_VARIABLE, checked_key, key_for
-
-__all__ = [
-    "KEY_VARIABLE",
-    "ChatServer",
-    "Rung",
-    "ServerError",
-    "ServerLimits",
-    "ServerReply",
-    "Spent",
-    "server_url",
-]
 
 Rung = Literal["json_schema", "json_object", "prompt"]
 _LADDER: tuple[Rung, ...] = ("json_schema", "json_object", "prompt")
@@ -163,15 +152,26 @@ class ChatServer:
         if self.model:
             return self.model
 
-        async def listed() -> tuple[str, ...]:
-            return await self.connection.persist(self.models)
-
-        names = self.connection.wait(listed(), waiting)
+        names = self.list_models(waiting)
         if len(names) != 1:
             offered = plain_text(", ".join(names[:20]), 300) or "none"
             raise ServerError(f"Name the model to ask with --model; {self.server} offers: {offered}.")
         self.model = names[0]
         return self.model
+
+    def list_models(self, waiting: Waiting = lambda: None) -> tuple[str, ...]:
+        """Ask with patience which models the server offers.
+
+        Raises
+        ------
+        ServerError
+            If it does not say.
+        """
+
+        async def listed() -> tuple[str, ...]:
+            return await self.connection.persist(self.models)
+
+        return self.connection.wait(listed(), waiting)
 
     async def models(self) -> tuple[str, ...]:
         """Ask once which models the server offers."""
@@ -217,20 +217,16 @@ class ChatServer:
             # A model that thinks aloud does so each time.
             self._tokens = min(tokens, self.limits.answer_tokens * _MORE_TOKENS)
         if attributes is None:
+            shown, wanted = repair_turns(said.text, problem)
             messages = [
                 *messages,
-                {"role": "assistant", "content": said.text[:4000] or "(empty)"},
-                {
-                    "role": "user",
-                    "content": f"That cannot be used: {problem}. Answer again with the one corrected JSON object only.",
-                },
+                {"role": "assistant", "content": shown},
+                {"role": "user", "content": wanted},
             ]
             said = await self.converse(messages, schema, image_sha256, spent, tokens)
             attributes, problem = read_reply(said.text, preset)
         if attributes is None:
-            raise ServerError(
-                f"{plain_text(self._name, 60)} gave no valid answer, also when asked to repair it: {problem}."
-            )
+            raise ServerError(beyond_repair(self._name, problem))
         return ServerReply(attributes, self.connection.without_key(said.text))
 
     @property

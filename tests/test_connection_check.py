@@ -21,8 +21,8 @@ import pytest
 from app.cli import run_command
 from gaze_capture.errors import UserError
 from segmentation.connection_check import ConnectionReport, check_connection, disc
+from segmentation.server_keys import KEY_VARIABLE
 from segmentation.server_presets import SERVER_PRESETS, server_preset
-from segmentation.vlm_server import KEY_VARIABLE
 from tests.chat_server import (
     LIMITS,
     FakeServer,
@@ -229,8 +229,7 @@ def test_pictures_differ_and_are_small() -> None:
 def test_presets_of_servers() -> None:
     assert len({preset.id for preset in SERVER_PRESETS}) == len(SERVER_PRESETS)
     for preset in SERVER_PRESETS:
-        assert preset.on_this_machine == ("//127.0.0.1:" in preset.base_url)
-        assert preset.needs_key == preset.base_url.startswith("https://") and preset.hint.endswith(".")
+        assert preset.base_url.startswith(("http://127.0.0.1:", "https://")) and preset.hint.endswith(".")
         assert server_preset(preset.id) is preset
     with pytest.raises(UserError, match="ollama, lm-studio"):
         server_preset("nobody")

@@ -24,15 +24,10 @@ from segmentation.explanation import load_explanation
 from segmentation.explanation_presets import load_preset, published
 from segmentation.explanation_settings import ViewSettings
 from segmentation.gaze_view import encode_picture
-from segmentation.server_connection import _seconds_in
+from segmentation.server_connection import ServerError, ServerLimits, _seconds_in
 from segmentation.server_keys import KEY_VARIABLE
 from segmentation.study import Study
-from segmentation.vlm_server import (
-    ChatServer,
-    ServerError,
-    ServerLimits,
-    server_url,
-)
+from segmentation.vlm_server import ChatServer, server_url
 from tests.chat_server import (
     LIMITS,
     FakeServer,
@@ -219,7 +214,7 @@ def test_a_server_that_stays_busy_is_left_alone_in_the_end(server: FakeServer) -
     with ChatServer(server.url, "m", LIMITS) as chat:
         with pytest.raises(ServerError, match="error 429: no luck") as caught:
             chat.ask("What?", PICTURE, load_preset())
-        assert caught.value.whole_server and 5 <= chat.requests <= 12
+        assert caught.value.everywhere and 5 <= chat.requests <= 12
 
 
 def test_whoever_waits_for_a_hanging_server_can_walk_away(server: FakeServer) -> None:
@@ -237,12 +232,12 @@ def test_whoever_waits_for_a_hanging_server_can_walk_away(server: FakeServer) ->
     assert threading.active_count() <= before + 1, "the server's own, which still hangs"
 
 
-def test_a_model_without_eyes_is_the_whole_servers_matter(server: FakeServer) -> None:
+def test_a_model_without_eyes_is_the_everywheres_matter(server: FakeServer) -> None:
     text = "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
     server.plays = [fail(500, json.dumps({"error": {"message": text}}))]
     with ChatServer(server.url, "m", LIMITS) as chat, pytest.raises(ServerError, match="mmproj") as caught:
         chat.ask("What?", PICTURE, load_preset())
-    assert caught.value.takes_no_pictures and caught.value.whole_server
+    assert caught.value.takes_no_pictures and caught.value.everywhere
 
 
 def test_repair_tells_the_model_what_was_wrong(server: FakeServer) -> None:
@@ -298,7 +293,7 @@ def test_nothing_listens() -> None:
     with ChatServer(f"http://127.0.0.1:{port}", "m", LIMITS) as chat:
         with pytest.raises(ServerError, match=f"Nothing answers at 127.0.0.1:{port}") as caught:
             chat.ask("What?", PICTURE, load_preset())
-    assert caught.value.whole_server
+    assert caught.value.everywhere
 
 
 @pytest.mark.parametrize(

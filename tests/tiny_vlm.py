@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentation import steps
-from segmentation.explainers.by_local_model import REPAIR
 from segmentation.explanation_presets import load_preset
 from segmentation.explanation_settings import ExplanationSettings, save_settings
 from segmentation.images import encode_mask
-from segmentation.reply import read_reply
+from segmentation.reply import read_reply, repair_turns
 from segmentation.study import Study
 
 SIDE_PX = 64
@@ -43,7 +42,7 @@ _CHAT_TEMPLATE = (
     "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %}</s>{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 )
-_REPAIR = REPAIR.format(read_reply("prose", load_preset())[1])
+_, _REPAIR = repair_turns("prose", read_reply("prose", load_preset())[1])
 _SPECIAL = ["<pad>", "<s>", "</s>", "<image>"]
 
 

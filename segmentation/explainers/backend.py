@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gaze_capture.errors import UserError
-from segmentation.explanation import Cost
+from segmentation.explanation import Cost, in_words
+from segmentation.explanation_presets import Preset
 from segmentation.questions import Question
+from segmentation.reply import plain_text
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,18 @@ class Answered:
     result: Answer | UserError
     cost: Cost = field(default_factory=Cost)
     """What it took, also where no answer came."""
+
+
+def with_source(
+    backend: str, model: str, attributes: dict[str, Any], preset: Preset, edited_by: str = ""
+) -> str:
+    """Write attributes as a sentence for people that begins with where they come from."""
+    source = (
+        "Measured from the gazed region" if backend == "measured" else f"Described by {plain_text(model, 80)}"
+    )
+    if edited_by:
+        source += f", edited by {plain_text(edited_by, 80)}"
+    return f"{source}: {in_words(attributes, preset)}"
 
 
 class Backend(Protocol):

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gaze_capture.errors import UserError
-from segmentation.explainers.backend import Answer, Answered
-from segmentation.explanation import in_words
+from segmentation.explainers.backend import Answer, Answered, with_source
 from segmentation.own_words import OwnWords, latest, load_words, why_no_words
 from segmentation.own_words_reading import read_own_words
 from segmentation.questions import Question
-from segmentation.reply import plain_text
 
 
 class AnnotatorBackend:
@@ -53,5 +51,5 @@ def read_answer(question: Question, own: OwnWords) -> Answer:
     """Read an annotator's words as the answer to a question."""
     attributes = read_own_words(own.words, question.preset, question.target.name)
     # The remarks are the words themselves, so that the sentence ends in what was really said.
-    text = f"Described by {plain_text(own.annotator, 80)}: {in_words(attributes, question.preset)}"
+    text = with_source(AnnotatorBackend.name, own.annotator, attributes, question.preset)
     return Answer(attributes, text, own.words, model=own.annotator)

@@ -16,23 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from gaze_capture.errors import UserError
-from segmentation.explainers.backend import Answer, Answered, Doing
-from segmentation.explanation import Cost, in_words
+from segmentation.explainers.backend import Answer, Answered, Doing, with_source
+from segmentation.explanation import Cost
 from segmentation.gaze_view import encode_view
 from segmentation.job import JobEvent
-from segmentation.questions import Question, build_prompt
-from segmentation.reply import plain_text, read_reply
+from segmentation.questions import Question
+from segmentation.reply import NoAnswer, beyond_repair, read_reply, repair_turns
 from segmentation.runs import read_events, start_worker
 from segmentation.study import Study
 from segmentation.vlm_folder import check_model_folder, is_hub_id, model_name
-from segmentation.vlm_server import ServerError
 
 AHEAD = 2
 """Questions given to the worker: the one it works on, and the next."""
-REPAIR = "That cannot be used: {}. Answer again with the one corrected JSON object only."
 _TICK_S = 0.1
-_LONGEST_EARLIER = 4000
-"""Characters of a refused answer that are shown to the model again."""
 
 GONE = (
     "The model's process ended without a word: it was killed, most often for want of memory; choose a smaller model, "
@@ -99,7 +95,7 @@ class LocalModelBackend:
 
     def prompt(self, question: Question) -> str:
         """Return the question in words: what is looked for, where was looked, which words may be used."""
-        return build_prompt(question)
+        return question.prompt
 
     def answers(self, questions: Iterator[Question]) -> Iterator[Answered | Doing | None]:
         """Ask one question after the other; a worker that dies costs the question it worked on.
@@ -123,7 +119,7 @@ class LocalModelBackend:
                         exhausted = True
                         break
                     try:
-                        asked = _Asked(question, encode_view(question), [build_prompt(question)])
+                        asked = _Asked(question, encode_view(question), [question.prompt])
                     except UserError as error:
                         yield Answered(question, error)
                         continue
@@ -156,7 +152,7 @@ class LocalModelBackend:
                     if not begun_before:
                         raise UserError(reason)
                     # The others are asked again of a new worker: one picture may have been too large.
-                    yield Answered(waiting.popleft().question, ServerError(reason, whole_server=True))
+                    yield Answered(waiting.popleft().question, NoAnswer(reason, everywhere=True))
                 else:
                     yield Doing(worker.doing)
         finally:
@@ -190,24 +186,19 @@ class LocalModelBackend:
         """Return what came of an answer, or None where it has to be repaired."""
         asked.seconds += float(said["seconds"])
         if "problem" in said:
-            return ServerError(str(said["problem"]), whole_server=bool(said["everywhere"]))
+            return NoAnswer(str(said["problem"]), everywhere=bool(said["everywhere"]))
         asked.prompt_tokens += int(said["prompt_tokens"])
         asked.completion_tokens += int(said["completion_tokens"])
         text = str(said["text"])
         attributes, problem = read_reply(text, asked.question.preset)
         if attributes is None and len(asked.turns) == 1:
-            asked.turns += [
-                text[:_LONGEST_EARLIER] or "(empty)",
-                REPAIR.format(problem),
-            ]
+            asked.turns += repair_turns(text, problem)
             return None
         if attributes is None:
-            return ServerError(
-                f"{plain_text(self.model, 60)} gave no valid answer, also when asked to repair it: {problem}."
-            )
+            return NoAnswer(beyond_repair(self.model, problem))
         return Answer(
             attributes,
-            f"Described by {plain_text(self.model, 80)}: {in_words(attributes, asked.question.preset)}",
+            with_source(self.name, self.model, attributes, asked.question.preset),
             text,
             picture_sha256=hashlib.sha256(asked.picture).hexdigest(),
             cost=Cost(asked.seconds, asked.requests, asked.prompt_tokens, asked.completion_tokens),

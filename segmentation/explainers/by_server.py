@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 from gaze_capture.errors import UserError
-from segmentation.explainers.backend import Answer, Answered
-from segmentation.explanation import Cost, in_words
+from segmentation.explainers.backend import Answer, Answered, with_source
+from segmentation.explanation import Cost
 from segmentation.gaze_view import Shown, shown
 from segmentation.questions import Question
-from segmentation.reply import plain_text
 from segmentation.server_connection import POLL_S, ServerError, Waiting
 from segmentation.vlm_server import ChatServer, Spent
 
@@ -91,7 +90,7 @@ class ServerBackend:
             reply = await self._server.asking(seen.prompt, seen.picture_png, question.preset, spent)
         except ServerError as error:
             return Answered(question, error, _cost(begun, spent))
-        text = f"Described by {plain_text(self.model, 80)}: {in_words(reply.attributes, question.preset)}"
+        text = with_source(self.name, self.model, reply.attributes, question.preset)
         cost = _cost(begun, spent)
         return Answered(
             question,

@@ -71,7 +71,7 @@ def open_backend(study: Study, options: BackendOptions, waiting: Waiting = lambd
         def note(server: str, model: str, image_sha256: str | None) -> None:
             if remote and not still_allowed(study, options.base_url):
                 withdrawn = f"The permission to send images of this study to {server} was withdrawn."
-                raise ServerError(withdrawn, whole_server=True, lasting=True)
+                raise ServerError(withdrawn, everywhere=True, lasting=True)
             study.audit("explanation-request", server=server, model=model, image_sha256=image_sha256)
 
         permitted = host_of(options.base_url) if remote else None
