@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
 from segmentation.explanation_presets import ABSENT, GENERIC, OPEN_WORDS, Preset, load_preset
-from segmentation.records import new_id
+from segmentation.records import new_id, refuse_newer
 
 if TYPE_CHECKING:
     from segmentation.study import Study
@@ -175,9 +175,8 @@ def load_history(study: Study, image_id: str, target_id: str) -> list[Explanatio
 
 def _read(path: Path) -> Explanation:
     values = read_json(path)
+    refuse_newer(path, values, FORMAT, "format")
     version = values.pop("format", None) if isinstance(values, dict) else None
-    if isinstance(version, int) and version > FORMAT:
-        raise UserError(f"{path} was written by a newer Gaze Insight; update the program to read it.")
     try:
         if version is None:
             raise TypeError("it names no format")

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.explanation_presets import GENERIC, SCALE, Preset, load_preset
-from segmentation.records import SCHEMA, StudyImage
+from segmentation.records import SCHEMA, StudyImage, refuse_newer
 from segmentation.study import Study
 
 SETTINGS_NAME = "explanations.json"
@@ -103,8 +103,7 @@ def load_settings(study: Study) -> ExplanationSettings:
     if not path.exists():
         return ExplanationSettings()
     values = read_json(path)
-    if isinstance(values, dict) and isinstance(values.get("schema"), int) and values["schema"] > SCHEMA:
-        raise UserError(f"{path} was written by a newer Gaze Insight; update the program to read it.")
+    refuse_newer(path, values)
     try:
         if not isinstance(values["stated"], list):
             raise TypeError("stated is no list")

@@ -16,7 +16,7 @@ from gaze_capture.voice import FOLDER as VOICE_FOLDER
 from gaze_capture.voice import LIST as VOICE_LIST
 from gaze_capture.voice import notes_of
 from segmentation.own_words_reading import MAX_WORDS_CHARACTERS
-from segmentation.records import new_id, utc_now
+from segmentation.records import new_id, refuse_newer, utc_now
 from segmentation.study import Study
 
 FORMAT = 1
@@ -95,9 +95,8 @@ def load_words(study: Study, image_id: str, target_id: str) -> list[OwnWords]:
 
 def _read(path: Path) -> OwnWords:
     values = read_json(path)
+    refuse_newer(path, values, FORMAT, "format")
     version = values.pop("format", None) if isinstance(values, dict) else None
-    if isinstance(version, int) and version > FORMAT:
-        raise UserError(f"{path} was written by a newer Gaze Insight; update the program to read it.")
     try:
         if version is None:
             raise TypeError("it names no format")

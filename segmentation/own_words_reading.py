@@ -20,6 +20,7 @@ from segmentation.explanation_presets import (
     published_attributes,
 )
 from segmentation.reply import MAX_REMARKS, plain_text
+from segmentation.spelling import british
 
 MAX_WORDS_CHARACTERS = 4000
 """Longer texts are no description of one region."""
@@ -125,7 +126,6 @@ _FOLLOWING = _LINKS | frozenset(
 )
 """What may follow a word that is said of the target itself: "red vessels" are not a red polyp."""
 _OF_THE_TARGET = ("shape", "colour", "texture")
-_SPELLINGS = {"center": "centre", "gray": "grey", "color": "colour", "tumor": "tumour"}
 _NUMBER = r"\d{1,3}(?:[.,]\d{1,2})?"
 _OF_THE_IMAGE = re.compile(
     r"\s*(?:$|[.,;:)]|and\b|but\b|area\b|coverage\b|"
@@ -210,14 +210,7 @@ class _Alias:
 
 def _tokens(text: str) -> tuple[_Token, ...]:
     text = text.replace("’", "'")
-    return tuple(_Token(found, _folded(found)) for found in re.findall(r"[^\W_]+(?:'[^\W_]+)?|[+]", text))
-
-
-def _folded(word: str) -> str:
-    word = word.casefold()
-    for american, british in _SPELLINGS.items():
-        word = word.replace(american, british)
-    return word
+    return tuple(_Token(found, british(found)) for found in re.findall(r"[^\W_]+(?:'[^\W_]+)?|[+]", text))
 
 
 def _singular(word: str) -> str:

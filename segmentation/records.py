@@ -97,6 +97,25 @@ def utc_now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
 
 
+def refuse_newer(path: Path, values: Any, known: int = SCHEMA, key: str = "schema") -> None:
+    """Make sure that no later version of the program wrote a file.
+
+    Parameters
+    ----------
+    values : what the file holds, whatever it is
+    known : the latest version of the file that this program reads
+    key : under which the file says its version
+
+    Raises
+    ------
+    UserError
+        If its version is beyond the known one.
+    """
+    version = values.get(key) if isinstance(values, dict) else None
+    if isinstance(version, int) and version > known:
+        raise UserError(f"{path} was written by a newer Gaze Insight; update the program to read it.")
+
+
 def new_id(prefix: str = "") -> str:
     """Return an id that sorts by time and that two workstations never both draw."""
     stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")

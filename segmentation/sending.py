@@ -20,7 +20,7 @@ from segmentation.explanation_settings import ExplanationSettings, ViewSettings,
 from segmentation.gaze_view import Shown
 from segmentation.hosts import is_loopback, origin
 from segmentation.questions import Question
-from segmentation.records import SCHEMA, new_id, utc_now
+from segmentation.records import SCHEMA, new_id, refuse_newer, utc_now
 from segmentation.study import Study
 from segmentation.vlm_server import server_url
 
@@ -270,8 +270,7 @@ def permissions(study: Study) -> list[Permission]:
         return []
     for path in sorted(folder.glob("*.json")):
         values = read_json(path)
-        if isinstance(values, dict) and isinstance(values.get("schema"), int) and values["schema"] > SCHEMA:
-            raise UserError(f"{path} was written by a newer Gaze Insight; update the program to read it.")
+        refuse_newer(path, values)
         try:
             if "withdraws" in values:
                 withdrawn.update(dict.fromkeys(map(str, values["withdraws"]), str(values["withdrawn_at"])))

@@ -16,7 +16,7 @@ from gaze_capture.errors import UserError
 from segmentation import runs
 from segmentation.explainers import by_local_model
 from segmentation.explainers.opening import BackendOptions, open_backend
-from segmentation.explaining import ExplainResult, explain_study
+from segmentation.explaining import GIVE_UP_AFTER, ExplainResult, explain_study
 from segmentation.explanation import load_explanation
 from segmentation.sending import give_download_permission
 from segmentation.study import Study
@@ -141,7 +141,9 @@ def test_workers_that_die_again_and_again_end_the_work(
     result = ask(study, tiny_vlm, kill)
     reasons = [reason for _, reason in result.failed]
     assert result.done + len(reasons) == 12 and result.done >= 1
-    assert reasons.count(by_local_model.GONE) == 3
+    # Those that were begun after the one before had failed count; behind each but the last one was waiting already.
+    most = GIVE_UP_AFTER + (GIVE_UP_AFTER - 1) * (by_local_model.AHEAD - 1)
+    assert GIVE_UP_AFTER <= reasons.count(by_local_model.GONE) <= most
     assert set(reasons) == {by_local_model.GONE, f"Not asked: {by_local_model.GONE}"}
 
 

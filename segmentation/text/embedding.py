@@ -12,7 +12,14 @@ from segmentation.explanation_settings import EncoderChoice, load_settings, save
 from segmentation.job import RunSpec
 from segmentation.progress import Progress, no_progress
 from segmentation.study import Study
-from segmentation.text.encoder import FLIP_STATES, Encoder, MiniLM, PhraseCache, phrase_when_flipped
+from segmentation.text.encoder import (
+    FLIP_STATES,
+    Encoder,
+    MiniLM,
+    PhraseCache,
+    of_target,
+    phrase_when_flipped,
+)
 from segmentation.text.folder_encoder import FolderEncoder
 from segmentation.text.imported import ImportedEmbeddings
 
@@ -41,7 +48,8 @@ def embed_study(study: Study, encoder: Encoder | None = None, progress: Progress
         phrases = list(attribute_phrases(explanation, preset_of(explanation, study.folder)).values())
         if len(study.targets) > 1:
             # A run on several targets says of which it speaks, a run on one does not.
-            phrases += [f"{study.target(target_id).name}: {phrase}" for phrase in phrases]
+            name = study.target(target_id).name
+            phrases += [of_target(name, phrase) for phrase in phrases]
         found.update(phrase_when_flipped(phrase, state) for phrase in phrases for state in range(FLIP_STATES))
     cache, ordered = PhraseCache(study.folder, encoder), sorted(found)
     for start in range(0, len(ordered), _AT_ONCE):

@@ -192,6 +192,11 @@ class PhraseCache:
         return {phrase: self._vectors[phrase] for phrase in wanted}
 
 
+def of_target(name: str, phrase: str) -> str:
+    """Return a phrase that says whom it speaks of, as a teacher of several targets reads it."""
+    return f"{name}: {phrase}"
+
+
 def phrase_when_flipped(phrase: str, state: int) -> str:
     """Say a location phrase of the image in a flip state 0..7 (see `FLIP_STATES`)."""
     if state & 4:

@@ -32,7 +32,7 @@ from segmentation.study import Mask, Study
 from segmentation.text.attention import AttentionMaps, save_attention, share_inside
 from segmentation.text.embedding import text_of
 from segmentation.text.encoder import Encoder, PhraseCache
-from segmentation.text.phrases import phrases_of, prefix_of, text_of_phrases
+from segmentation.text.phrases import as_read, phrases_of, text_of_phrases
 from segmentation.text.use import ANOTHER, NOTHING, SAME_DICE, Against, Share, Swap, TextUse
 from segmentation.training import Emit
 
@@ -151,10 +151,10 @@ def readings_of(study: Study, images: Sequence[StudyImage], spec: RunSpec) -> li
             phrase = None if value is None else phrase_of(preset, name, value)
             if phrase is None:
                 continue
-            told = prefix_of(study, target_id, spec) + phrase
-            if told == said[target_id, name]:
+            changed_phrase = as_read(study, target_id, phrase, spec)
+            if changed_phrase == said[target_id, name]:
                 continue
-            changed = {**said, (target_id, name): told}
+            changed = {**said, (target_id, name): changed_phrase}
             place = cell_centre(str(value)) if name == "location" else None
             reading.swaps.append(Swapped((target_id, name), list(changed.values()), place))
         found.append(reading)

@@ -14,7 +14,7 @@ from segmentation.explanation import attribute_phrases, load_explanation, preset
 from segmentation.job import RunSpec
 from segmentation.networks import Text
 from segmentation.study import Study
-from segmentation.text.encoder import FLIP_STATES, PhraseCache, phrase_when_flipped
+from segmentation.text.encoder import FLIP_STATES, PhraseCache, of_target, phrase_when_flipped
 from segmentation.text.imported import ImportedEmbeddings
 
 
@@ -124,16 +124,15 @@ def phrases_of(study: Study, image_id: str, spec: RunSpec) -> dict[tuple[str, st
         explanation = load_explanation(study, image_id, target_id)
         if explanation is None:
             continue
-        prefix = prefix_of(study, target_id, spec)
         for attribute, phrase in attribute_phrases(explanation, preset_of(explanation, study.folder)).items():
             if spec.text != "area-only" or attribute == "area_percent":
-                phrases[target_id, attribute] = prefix + phrase
+                phrases[target_id, attribute] = as_read(study, target_id, phrase, spec)
     return phrases
 
 
-def prefix_of(study: Study, target_id: str, spec: RunSpec) -> str:
-    """Return what precedes a target's phrases: where several share one teacher, its text says which it speaks of."""
-    return f"{study.target(target_id).name}: " if len(spec.targets) > 1 else ""
+def as_read(study: Study, target_id: str, phrase: str, spec: RunSpec) -> str:
+    """Return a target's phrase as a run reads it: where targets share one teacher, it says of which it speaks."""
+    return of_target(study.target(target_id).name, phrase) if len(spec.targets) > 1 else phrase
 
 
 def text_of_phrases(said: Sequence[Sequence[str]], cache: PhraseCache) -> Text:
