@@ -114,7 +114,7 @@ def _claims_of(
 def describe(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight describe``."""
     from segmentation.explaining import explain_in_own_words
-    from segmentation.own_words import read_notes
+    from segmentation.own_words_store import read_notes
 
     study = Study.open(args.study)
     target = study.target(args.target)

@@ -20,7 +20,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.fixation_table import read_fixation_table, read_looks
 from gaze_capture.recording_codec import FRAMES_NAME, SUMMARY_NAME, needs_recovery, read_recording
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
-from segmentation.own_words import words_of_annotator
+from segmentation.own_words_store import words_of_annotator
 from segmentation.records import SCHEMA, safe_name, utc_now
 from segmentation.study import Study
 

@@ -20,7 +20,7 @@ from segmentation.explanation import (
 from segmentation.explanation_presets import ABSENT, Preset
 from segmentation.explanation_settings import ExplanationSettings, conditions_of, load_settings, preset_for
 from segmentation.measured import VERSION, measure_region
-from segmentation.own_words import keep_words
+from segmentation.own_words_store import keep_words
 from segmentation.progress import Progress, no_progress
 from segmentation.questions import Question
 from segmentation.records import StudyImage, Target, utc_now

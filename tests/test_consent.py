@@ -24,7 +24,7 @@ from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import explain_in_own_words, explain_study
 from segmentation.explanation import load_history
 from segmentation.gaze_gates import overrule
-from segmentation.own_words import load_words
+from segmentation.own_words_store import load_words
 from segmentation.records import utc_now
 from segmentation.steps import make_pseudomasks
 from segmentation.study import Review, Study

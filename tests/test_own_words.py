@@ -14,8 +14,8 @@ from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import explain_in_own_words, explain_study
 from segmentation.explanation import load_explanation, load_history
 from segmentation.explanation_presets import ABSENT, CANNOT_ASSESS, load_preset, parse_preset
-from segmentation.own_words import keep_words, load_words, read_notes
 from segmentation.own_words_reading import read_own_words
+from segmentation.own_words_store import keep_words, load_words, read_notes
 from segmentation.reply import check_attributes
 from segmentation.study import Study
 from tests.test_explanation import add_gazed_images, save_pseudomask

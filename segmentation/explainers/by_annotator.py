@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from gaze_capture.errors import UserError
 from segmentation.explainers.backend import Answer, Answered, with_source
-from segmentation.own_words import OwnWords, latest, load_words, why_no_words
 from segmentation.own_words_reading import read_own_words
+from segmentation.own_words_store import OwnWords, latest, load_words, why_no_words
 from segmentation.questions import Question
 
 
