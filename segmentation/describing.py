@@ -104,7 +104,9 @@ def _read(path: Path) -> OwnWords:
         own = OwnWords(**values)
         if not all(isinstance(value, str) for value in dataclasses.astuple(own)):
             raise TypeError("its values are not all text")
-    except TypeError as error:
+        # Half a surrogate pair can be neither shown nor stored again.
+        "".join(dataclasses.astuple(own)).encode()
+    except (TypeError, UnicodeError) as error:
         raise UserError(f"{path} is damaged ({error}). Delete it and say it again.") from None
     return own
 

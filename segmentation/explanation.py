@@ -7,6 +7,7 @@ and checking them is therefore elsewhere (`segmentation.explaining`, `segmentati
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ FORMAT = 2
 
 SECONDS_IN_ID = len("20260101-120000")
 """Characters of an id that are a time; chance follows."""
+
+_LARGEST = 1e12
+"""No number in an explanation is larger; infinity and NaN are none."""
 
 AREA_STEPS_PERCENT = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100)
 """Areas are spoken of in these steps, so that few distinct phrases exist and each is encoded once."""
@@ -181,15 +185,47 @@ def _read(path: Path) -> Explanation:
     try:
         if version is None:
             raise TypeError("it names no format")
-        for name in ("conditions", "edited", "approved"):
+        for name in _LISTS:
+            if not isinstance(values.get(name, []), list):
+                raise TypeError(f"its {name} is no list")
             values[name] = tuple(values.get(name, ()))
         values["cost"] = Cost(**values.get("cost", {}))
         explanation = Explanation(**values)
-        if not isinstance(explanation.attributes, dict):
-            raise TypeError("its attributes are no object")
-    except TypeError as error:
+        _check_types(explanation)
+    except (TypeError, UnicodeError) as error:
         raise UserError(f"{path} is damaged ({error}). Delete it and explain the image again.") from None
     return explanation
+
+
+_LISTS = ("conditions", "edited", "approved")
+_MAY_BE_MISSING = ("simulated_from", "region_sha256")
+
+
+def _check_types(explanation: Explanation) -> None:
+    """Raise TypeError where a value is not what everybody who reads explanations relies on, or no text that is any."""
+    for name, value in vars(explanation).items():
+        if name in _LISTS:
+            if not all(isinstance(one, str) for one in value):
+                raise TypeError(f"its {name} holds what is no text")
+        elif name in ("attributes", "original", "numbers"):
+            if value is None and name == "original":
+                continue
+            if not isinstance(value, dict):
+                raise TypeError(f"its {name} is no object")
+            for key, one in value.items():
+                if not (one is None or _is_number(one) or (isinstance(one, str) and name != "numbers")):
+                    raise TypeError(f"{key!r} in its {name} is nothing that can be said")
+        elif name == "cost":
+            if not all(_is_number(one) and one >= 0 for one in vars(value).values()):
+                raise TypeError("its cost is no number")
+        elif not (isinstance(value, str) or (value is None and name in _MAY_BE_MISSING)):
+            raise TypeError(f"its {name} is no text")
+    # Half a surrogate pair can be neither shown nor stored again.
+    json.dumps(dataclasses.asdict(explanation), ensure_ascii=False).encode()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _step(value: float, steps: tuple[int, ...]) -> int:

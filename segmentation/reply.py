@@ -17,6 +17,7 @@ MAX_CHARACTERS = 64 * 1024
 """A reply is read no further than this."""
 MAX_REMARKS = 500
 """Longer remarks are cut."""
+MAX_MILLIMETRES = 10_000
 _MAX_CANDIDATES = 200
 
 
@@ -65,9 +66,15 @@ def check_attributes(attributes: Any, preset: Preset) -> list[str]:
     import jsonschema
 
     validator = jsonschema.Draft202012Validator(preset.schema())
-    return [
+    problems = [
         _sentence(error, preset)
         for error in sorted(validator.iter_errors(attributes), key=lambda error: str(error.path))
+    ]
+    # JSON has numbers beyond all measure, which the schema of a length does not rule out.
+    return problems or [
+        f"{name} must be a number up to {MAX_MILLIMETRES}"
+        for name, value in attributes.items()
+        if isinstance(value, (int, float)) and value > MAX_MILLIMETRES
     ]
 
 
