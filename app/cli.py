@@ -99,7 +99,9 @@ def _progress_bar(quiet: bool) -> Iterator[Progress]:
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
-        yield lambda done, total, label: bar.update(task, completed=done, total=total, description=_shown(label))
+        yield lambda done, total, label: bar.update(
+            task, completed=done, total=total, description=_shown(label)
+        )
 
 
 DETECTOR_OPTIONS = {

@@ -150,7 +150,7 @@ def load_explanation(study: Study, image_id: str, target_id: str) -> Explanation
         If the file is damaged or a newer version wrote it.
     """
     path = study.explanation_path(image_id, target_id)
-    return _read(path) if path.exists() else None
+    return read_explanation(path) if path.exists() else None
 
 
 def load_history(study: Study, image_id: str, target_id: str) -> list[Explanation]:
@@ -171,13 +171,20 @@ def load_history(study: Study, image_id: str, target_id: str) -> list[Explanatio
     found = []
     for path in paths:
         try:
-            found.append(_read(path))
+            found.append(read_explanation(path))
         except UserError:
             continue
     return found
 
 
-def _read(path: Path) -> Explanation:
+def read_explanation(path: Path) -> Explanation:
+    """Read an explanation from its file, one that counts or one of the history.
+
+    Raises
+    ------
+    UserError
+        If it is damaged or a newer version wrote it.
+    """
     values = read_json(path)
     version = values.pop("format", None) if isinstance(values, dict) else None
     if isinstance(version, int) and version > FORMAT:
