@@ -7,7 +7,6 @@ and checking them is therefore elsewhere (`segmentation.explaining`, `segmentati
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,10 +208,10 @@ _MAY_BE_MISSING = ("simulated_from", "region_sha256")
 
 
 def _check_types(explanation: Explanation) -> None:
-    """Raise TypeError where a value is not what everybody who reads explanations relies on, or no text that is any."""
+    """Raise TypeError where a value is not what everybody who reads explanations relies on."""
     for name, value in vars(explanation).items():
         if name in _LISTS:
-            if not all(isinstance(one, str) for one in value):
+            if not all(map(_is_text, value)):
                 raise TypeError(f"its {name} holds what is no text")
         elif name in ("attributes", "original", "numbers"):
             if value is None and name == "original":
@@ -220,15 +219,19 @@ def _check_types(explanation: Explanation) -> None:
             if not isinstance(value, dict):
                 raise TypeError(f"its {name} is no object")
             for key, one in value.items():
-                if not (one is None or _is_number(one) or (isinstance(one, str) and name != "numbers")):
+                said = one is None or _is_number(one) or (_is_text(one) and name != "numbers")
+                if not (_is_text(key) and said):
                     raise TypeError(f"{key!r} in its {name} is nothing that can be said")
         elif name == "cost":
             if not all(_is_number(one) and one >= 0 for one in vars(value).values()):
                 raise TypeError("its cost is no number")
-        elif not (isinstance(value, str) or (value is None and name in _MAY_BE_MISSING)):
+        elif not (_is_text(value) or (value is None and name in _MAY_BE_MISSING)):
             raise TypeError(f"its {name} is no text")
-    # Half a surrogate pair can be neither shown nor stored again.
-    json.dumps(dataclasses.asdict(explanation), ensure_ascii=False).encode()
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text; half a surrogate pair, which raises UnicodeError, can be neither shown nor stored."""
+    return isinstance(value, str) and (value.isascii() or bool(value.encode()))
 
 
 def _is_number(value: Any) -> bool:

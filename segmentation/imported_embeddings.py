@@ -221,22 +221,6 @@ def _hash(tokens_of: dict[str, Vectors]) -> str:
     return digest.hexdigest()
 
 
-def check_imported(study: Study, name: str, target_id: str) -> list[str]:
-    """Return the images whose embeddings were imported for a target, once all of them are what they were.
-
-    Raises
-    ------
-    UserError
-        If they are damaged, or differ from what was imported.
-    """
-    embeddings = ImportedEmbeddings(study, name, [target_id])
-    image_ids = sorted(image_id for image_id, _ in embeddings.keys())
-    tokens_of = {image_id: tokens for image_id in image_ids for _, tokens in embeddings.tokens(image_id)}
-    if _hash(tokens_of) != imported_hash(study, name, [target_id]):
-        raise UserError(f"The embeddings {name!r} of {target_id!r} are not those that were imported.")
-    return image_ids
-
-
 class ImportedEmbeddings:
     """Imported embeddings of some targets, read from the study image by image.
 

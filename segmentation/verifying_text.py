@@ -7,15 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import safetensors
-
 from gaze_capture.errors import UserError
 from segmentation.describing import read_own_words_file
 from segmentation.explanation import read_explanation
 from segmentation.explanation_presets import load_preset, own_folder, read_preset
 from segmentation.explanation_settings import SETTINGS_NAME, load_settings
-from segmentation.imported_embeddings import check_imported
 from segmentation.problem import Problem
+from segmentation.safetensors_files import check_imported, read_header
 from segmentation.sending import FOLDER_NAME, read_permission
 from segmentation.study import Study
 
@@ -144,9 +142,8 @@ class TextVerifier:
     def _embeddings(self, path: Path) -> Iterator[Problem]:
         if not path.parent.name.startswith("imported-"):
             try:
-                with safetensors.safe_open(path, "np") as stream:
-                    stream.get_tensor("vectors")
-            except (OSError, safetensors.SafetensorError):
+                read_header(path)
+            except UserError:
                 yield Problem(
                     self._name(path),
                     "is damaged.",
@@ -154,7 +151,7 @@ class TextVerifier:
                 )
             return
         try:
-            image_ids = check_imported(self.study, path.parent.name.removeprefix("imported-"), path.stem)
+            image_ids = check_imported(path)
         except UserError:
             yield Problem(
                 self._name(path),
