@@ -8,6 +8,7 @@ import importlib.metadata
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,11 +46,11 @@ def run_command(arguments: Sequence[str]) -> int:
         with _progress_bar(args.json) as progress:
             outcome: Outcome = args.run(args, progress)
         text = json.dumps(outcome.values, ensure_ascii=False) if args.json else outcome.text
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(_shown(text) + "\n")
         sys.stdout.flush()
         return outcome.status
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{_shown(str(error))}\n")
         return 1
     except SystemExit as error:
         # Wrong usage that shows only when arguments are seen together.
@@ -63,9 +64,21 @@ def run_command(arguments: Sequence[str]) -> int:
     except OSError as error:
         if not error.filename:
             raise
-        sys.stderr.write(f"{explained(error, Path(error.filename))}\n")
+        sys.stderr.write(f"{_shown(explained(error, Path(error.filename)))}\n")
         return 1
     return 0
+
+
+_COMMANDS_TERMINALS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and newline, and those that end lines or turn the reading direction around."""
+
+
+def _shown(text: str) -> str:
+    """Return text in which characters that command a terminal are spelled out, as JSON spells them.
+
+    Files, their names and a model's answers may hold any; shown as they are they could hide or forge what is told.
+    """
+    return _COMMANDS_TERMINALS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 @contextlib.contextmanager
@@ -79,14 +92,16 @@ def _progress_bar(quiet: bool) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description:<28.28}"),
+        TextColumn("{task.description:<28.28}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
-        yield lambda done, total, label: bar.update(task, completed=done, total=total, description=label)
+        yield lambda done, total, label: bar.update(
+            task, completed=done, total=total, description=_shown(label)
+        )
 
 
 DETECTOR_OPTIONS = {

@@ -75,7 +75,8 @@ def explain(args: argparse.Namespace, progress: Progress) -> Outcome:
     if spent := result.spent_in_words():
         lines.append(f"It took {spent}.")
     lines += named("Failed", [f"{image}: {reason}" for image, reason in result.failed])
-    return Outcome(values, "\n".join(lines))
+    nothing = result.failed and not (result.done or known or result.kept)
+    return Outcome(values, "\n".join(lines), 1 if nothing else 0)
 
 
 def _test_connection(args: argparse.Namespace, base_url: str | None, progress: Progress) -> Outcome:

@@ -112,9 +112,21 @@ def write_bytes_atomic(path: Path, data: bytes, *, within: Path | None = None, m
 
 
 def write_json_atomic(path: Path, value: Any, *, within: Path | None = None) -> None:
-    """Write a value as indented UTF-8 JSON, atomically; NaN is refused."""
+    """Write a value as indented UTF-8 JSON, atomically; NaN is refused.
+
+    Raises
+    ------
+    UserError
+        If a text holds half a character, the disk is full, or the place is not writable.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes_atomic(path, (text + "\n").encode(), within=within)
+    try:
+        data = (text + "\n").encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{path} was not written: a text in it holds characters that are none; type it again in UTF-8."
+        ) from None
+    write_bytes_atomic(path, data, within=within)
 
 
 @contextlib.contextmanager
@@ -205,6 +217,8 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged: it is not valid JSON ({error}).") from error
+    except RecursionError:
+        raise UserError(f"{path} is damaged: its JSON is nested too deeply.") from None
 
 
 def sha256_of(path: Path) -> str:

@@ -26,6 +26,9 @@ FORMAT = 2
 SECONDS_IN_ID = len("20260101-120000")
 """Characters of an id that are a time; chance follows."""
 
+_LARGEST = 1e12
+"""No number in an explanation is larger; infinity and NaN are none."""
+
 AREA_STEPS_PERCENT = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100)
 """Areas are spoken of in these steps, so that few distinct phrases exist and each is encoded once."""
 LENGTH_STEPS_MM = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200)
@@ -148,7 +151,7 @@ def load_explanation(study: Study, image_id: str, target_id: str) -> Explanation
         If the file is damaged or a newer version wrote it.
     """
     path = study.explanation_path(image_id, target_id)
-    return _read(path) if path.exists() else None
+    return read_explanation(path) if path.exists() else None
 
 
 def load_history(study: Study, image_id: str, target_id: str) -> list[Explanation]:
@@ -169,28 +172,71 @@ def load_history(study: Study, image_id: str, target_id: str) -> list[Explanatio
     found = []
     for path in paths:
         try:
-            found.append(_read(path))
+            found.append(read_explanation(path))
         except UserError:
             continue
     return found
 
 
-def _read(path: Path) -> Explanation:
+def read_explanation(path: Path) -> Explanation:
+    """Read an explanation from its file, one that counts or one of the history.
+
+    Raises
+    ------
+    UserError
+        If it is damaged or a newer version wrote it.
+    """
     values = read_json(path)
     refuse_newer(path, values, FORMAT, "format")
     version = values.pop("format", None) if isinstance(values, dict) else None
     try:
         if version is None:
             raise TypeError("it names no format")
-        for name in ("conditions", "edited", "approved"):
+        for name in _LISTS:
+            if not isinstance(values.get(name, []), list):
+                raise TypeError(f"its {name} is no list")
             values[name] = tuple(values.get(name, ()))
         values["cost"] = Cost(**values.get("cost", {}))
         explanation = Explanation(**values)
-        if not isinstance(explanation.attributes, dict):
-            raise TypeError("its attributes are no object")
-    except TypeError as error:
+        _check_types(explanation)
+    except (TypeError, UnicodeError) as error:
         raise UserError(f"{path} is damaged ({error}). Delete it and explain the image again.") from None
     return explanation
+
+
+_LISTS = ("conditions", "edited", "approved")
+_MAY_BE_MISSING = ("simulated_from", "region_sha256")
+
+
+def _check_types(explanation: Explanation) -> None:
+    """Raise TypeError where a value is not what everybody who reads explanations relies on."""
+    for name, value in vars(explanation).items():
+        if name in _LISTS:
+            if not all(map(_is_text, value)):
+                raise TypeError(f"its {name} holds what is no text")
+        elif name in ("attributes", "original", "numbers"):
+            if value is None and name == "original":
+                continue
+            if not isinstance(value, dict):
+                raise TypeError(f"its {name} is no object")
+            for key, one in value.items():
+                said = one is None or _is_number(one) or (_is_text(one) and name != "numbers")
+                if not (_is_text(key) and said):
+                    raise TypeError(f"{key!r} in its {name} is nothing that can be said")
+        elif name == "cost":
+            if not all(_is_number(one) and one >= 0 for one in vars(value).values()):
+                raise TypeError("its cost is no number")
+        elif not (_is_text(value) or (value is None and name in _MAY_BE_MISSING)):
+            raise TypeError(f"its {name} is no text")
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text; half a surrogate pair, which raises UnicodeError, can be neither shown nor stored."""
+    return isinstance(value, str) and (value.isascii() or bool(value.encode()))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _step(value: float, steps: tuple[int, ...]) -> int:

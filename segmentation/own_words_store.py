@@ -89,11 +89,18 @@ def load_words(study: Study, image_id: str, target_id: str) -> list[OwnWords]:
     folder = words_folder(study, image_id, target_id)
     with explained_os_errors(folder):
         paths = sorted(folder.glob("*.json")) if folder.exists() else []
-    found = [_read(path) for path in paths]
+    found = [read_own_words_file(path) for path in paths]
     return sorted(found, key=lambda own: (own.said_at, own.id))
 
 
-def _read(path: Path) -> OwnWords:
+def read_own_words_file(path: Path) -> OwnWords:
+    """Read what somebody said from its file.
+
+    Raises
+    ------
+    UserError
+        If it is damaged or a newer version wrote it.
+    """
     values = read_json(path)
     refuse_newer(path, values, FORMAT, "format")
     version = values.pop("format", None) if isinstance(values, dict) else None
@@ -103,7 +110,9 @@ def _read(path: Path) -> OwnWords:
         own = OwnWords(**values)
         if not all(isinstance(value, str) for value in dataclasses.astuple(own)):
             raise TypeError("its values are not all text")
-    except TypeError as error:
+        # Half a surrogate pair can be neither shown nor stored again.
+        "".join(dataclasses.astuple(own)).encode()
+    except (TypeError, UnicodeError) as error:
         raise UserError(f"{path} is damaged ({error}). Delete it and say it again.") from None
     return own
 

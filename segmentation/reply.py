@@ -20,6 +20,7 @@ MAX_REMARKS = 500
 """Longer remarks are cut."""
 MAX_EARLIER = 4000
 """Of a reply that cannot be used, so many characters are shown to its model again."""
+MAX_MILLIMETRES = 10_000
 _MAX_CANDIDATES = 200
 
 
@@ -88,9 +89,15 @@ def check_attributes(attributes: Any, preset: Preset) -> list[str]:
     import jsonschema
 
     validator = jsonschema.Draft202012Validator(preset.schema())
-    return [
+    problems = [
         _sentence(error, preset)
         for error in sorted(validator.iter_errors(attributes), key=lambda error: str(error.path))
+    ]
+    # JSON has numbers beyond all measure, which the schema of a length does not rule out.
+    return problems or [
+        f"{name} must be a number up to {MAX_MILLIMETRES}"
+        for name, value in attributes.items()
+        if isinstance(value, (int, float)) and value > MAX_MILLIMETRES
     ]
 
 

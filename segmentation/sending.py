@@ -269,19 +269,42 @@ def permissions(study: Study) -> list[Permission]:
     if not folder.is_dir():
         return []
     for path in sorted(folder.glob("*.json")):
-        values = read_json(path)
-        refuse_newer(path, values)
-        try:
-            if "withdraws" in values:
-                withdrawn.update(dict.fromkeys(map(str, values["withdraws"]), str(values["withdrawn_at"])))
-            else:
-                found[path.stem] = _decode(path, values)
-        except (KeyError, TypeError, ValueError, UserError) as error:
-            raise UserError(
-                f"{path} is damaged ({error}). Delete it; where it allowed something, that is asked for again."
-            ) from None
+        read = read_permission(path)
+        if isinstance(read, Permission):
+            found[path.stem] = read
+        else:
+            withdrawn.update(dict.fromkeys(read.ids, read.at))
     told = [dataclasses.replace(one, withdrawn_at=withdrawn.get(one.id)) for one in found.values()]
     return sorted(told, key=lambda one: (one.given_at, one.id))
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """That permissions do not hold any more."""
+
+    ids: tuple[str, ...]
+    at: str
+    """ISO 8601, UTC."""
+
+
+def read_permission(path: Path) -> Permission | Withdrawal:
+    """Read one file of ``permissions/``.
+
+    Raises
+    ------
+    UserError
+        If it is damaged or a newer version wrote it.
+    """
+    values = read_json(path)
+    refuse_newer(path, values)
+    try:
+        if "withdraws" in values:
+            return Withdrawal(tuple(map(str, values["withdraws"])), str(values["withdrawn_at"]))
+        return _decode(path, values)
+    except (KeyError, TypeError, ValueError, UserError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}). Delete it; where it allowed something, that is asked for again."
+        ) from None
 
 
 def _decode(path: Path, values: dict[str, Any]) -> Permission:

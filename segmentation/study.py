@@ -242,7 +242,11 @@ class Study:
         """Append one line to audit.jsonl: who did what, when, on which machine."""
         line = {"time": utc_now(), "action": action, "user": _user(), "host": socket.gethostname(), **values}
         path = self.folder / "audit.jsonl"
-        with explained_os_errors(path), open(path, "a", encoding="utf-8") as stream:
+        # A file's name may hold bytes that are no text; spelled out, they are JSON all the same.
+        with (
+            explained_os_errors(path),
+            open(path, "a", encoding="utf-8", errors="backslashreplace") as stream,
+        ):
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     # Images and true masks

@@ -22,34 +22,20 @@ from gaze_capture.errors import UserError
 from gaze_capture.fixation_table import read_fixation_table
 from gaze_capture.recording_codec import FRAMES_NAME, SUMMARY_NAME, needs_recovery, read_recording
 from gaze_capture.storage import explained, read_json, sha256_of
-from segmentation.explanation import load_explanation
 from segmentation.gaze_gates import GATES_NAME, check_gates
 from segmentation.images import decode_mask, image_shape
+from segmentation.problem import Problem
 from segmentation.progress import Progress, no_progress
 from segmentation.pseudomask import PseudoMask
 from segmentation.records import SCHEMA, StudyImage, read_manifest
 from segmentation.review_index import read_review
 from segmentation.study import Study
+from segmentation.verifying_text import TextVerifier
 
 IMAGE_NAMES = re.compile(r"(?i)\.(png|jpe?g|tiff?|bmp)$")
 RESTORE = "Restore it from a backup."
 RUNS_AGAIN = "Delete it and make it again."
 ARCHIVED_AGAIN = "Make it again from gaze.frames: gaze-insight recover STUDY"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong."""
-
-    file: str
-    """Relative to the study, with forward slashes."""
-    problem: str
-    advice: str
-
-    @property
-    def sentence(self) -> str:
-        """All of it, for a person."""
-        return f"{self.file}: {self.problem} {self.advice}"
 
 
 @dataclass(frozen=True)
@@ -107,7 +93,7 @@ class _Verifier:
             *self._keyed_checks("masks", ".png", self._mask, "true masks"),
             *self._gaze_checks(),
             *self._keyed_checks("pseudomasks", ".npz", self._pseudomask, "pseudo-masks"),
-            *self._keyed_checks("explanations", ".json", self._explanation, "explanations"),
+            *TextVerifier(self.study, self._belongs, self.checked).checks(),
             *self._review_checks(),
             *self._prediction_checks(),
         ]
@@ -340,13 +326,6 @@ class _Verifier:
             yield Problem(self._name(path), "is damaged.", RUNS_AGAIN)
             return
         yield from self._fits(path, image_id, made.level_map.shape, RUNS_AGAIN)
-
-    def _explanation(self, path: Path, image_id: str, target_id: str) -> Iterator[Problem]:
-        yield from self._belongs(path, image_id, target_id, "the explanation")
-        try:
-            load_explanation(self.study, image_id, target_id)
-        except (UserError, ValueError):
-            yield Problem(self._name(path), "is damaged.", RUNS_AGAIN)
 
     # Gaze
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, read_json
+from segmentation.safetensors_files import read_header
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -18,8 +17,6 @@ _READ_WHOLE = 1 << 20
 """Smaller files enter a model's hash as they are."""
 _SAMPLES = 256
 _SAMPLE_BYTES = 4096
-_LONGEST_HEADER = 100_000_000
-"""What safetensors itself accepts."""
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 
@@ -119,18 +116,11 @@ def _check_safetensors(path: Path) -> None:
     """Refuse a file that is no safetensors or was cut short, by its header alone."""
     with explained_os_errors(path), open(path, "rb") as stream:
         start = stream.read(8)
-        length = int.from_bytes(start, "little")
-        header = stream.read(length) if 2 <= length <= _LONGEST_HEADER else b""
     if start.startswith(b"version "):
         raise UserError(
             f"{path} is a placeholder of Git LFS, not the weights; run git lfs pull in its folder."
         )
     try:
-        values: dict[str, Any] = json.loads(header)
-        end = max(int(one["data_offsets"][1]) for name, one in values.items() if name != "__metadata__")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        raise UserError(
-            f"{path} is damaged: it is no safetensors file; copy or download the model again."
-        ) from None
-    if path.stat().st_size != 8 + length + end:
-        raise UserError(f"{path} is damaged: its size is not what it says; copy or download the model again.")
+        read_header(path)
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')}; copy or download the model again.") from None

@@ -28,6 +28,8 @@ _LADDER: tuple[Rung, ...] = ("json_schema", "json_object", "prompt")
 _REFUSED_FORMAT = frozenset({400, 415, 422, 501})
 _ABOUT_FORMAT = re.compile(r"response_?format|json|schema|grammar|structured|guided", re.IGNORECASE)
 _MORE_TOKENS = 4
+_LONGEST_MODEL_NAME = 300
+"""Paths of files are names, too."""
 _LIST_S = 15.0
 """A list of models needs no thinking."""
 
@@ -78,14 +80,19 @@ def server_url(base_url: str | None) -> httpx.URL:
     shown = plain_text(base_url, 100)
     try:
         url = httpx.URL(base_url.strip())
+        # A name that only looks international is found out where it is decoded.
+        host, port = url.host, url.port
     except (httpx.InvalidURL, ValueError):
         raise UserError(f"{shown!r} is no server address; give one like {example}.") from None
     if url.userinfo or url.query:
         raise UserError(
             f"A server address holds no user name, password or query; a key belongs into {KEY_VARIABLE}."
         )
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not host or (port is not None and not 0 < port < 1 << 16):
         raise UserError(f"{shown!r} is no server address; give one like {example}.")
+    if is_loopback(host) and host.endswith("."):
+        # With its dot, many systems ask the network what it means.
+        url = url.copy_with(host=host.rstrip("."))
     path = url.path.rstrip("/").removesuffix("/chat/completions")
     return url.copy_with(path=path or "/v1", fragment=None)
 
@@ -113,6 +120,8 @@ class ChatServer:
             raise UserError(
                 f"{plain_text(self.url.host, 80)} is not this machine, and nobody has allowed to send anything there."
             )
+        if self.model and not _is_model_name(self.model):
+            raise UserError(f"{plain_text(self.model, 60)!r} cannot be a model's name; correct --model.")
         key = key_for(origin(self.url)) if self.key is None else checked_key(self.key.strip(), "The key")
         self._rung = 0
         self._refusals = 0
@@ -178,7 +187,8 @@ class ChatServer:
         listed = await self.connection.request("GET", "/models", model=self.model or "", timeout_s=_LIST_S)
         data = listed.get("data") if isinstance(listed, dict) else None
         rows = data if isinstance(data, list) else []
-        return tuple(str(row["id"]) for row in rows if isinstance(row, dict) and row.get("id"))
+        names = (row.get("id") for row in rows if isinstance(row, dict))
+        return tuple(name for name in names if isinstance(name, str) and _is_model_name(name))
 
     def ask(
         self, prompt: str, picture_png: bytes, preset: Preset, waiting: Waiting = lambda: None
@@ -354,6 +364,11 @@ class _FormatRefused(Exception):
         super().__init__()
         self.plainly = plainly
         """It says that this is the reason."""
+
+
+def _is_model_name(name: str) -> bool:
+    """Whether a name can be sent, logged and shown as it is: one line of plain text."""
+    return bool(name) and len(name) <= _LONGEST_MODEL_NAME and name.isprintable()
 
 
 def picture_messages(prompt: str, picture_png: bytes) -> list[dict[str, Any]]:

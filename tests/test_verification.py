@@ -16,9 +16,14 @@ import pytest
 
 from gaze_capture.storage import read_json, sha256_of, write_json_atomic
 from segmentation import steps
+from segmentation.explaining import explain_in_own_words
+from segmentation.explanation_presets import copy_preset
+from segmentation.explanation_settings import ExplanationSettings, save_settings
 from segmentation.images import encode_mask
 from segmentation.records import StudyImage, Volume, utc_now
+from segmentation.sending import give_download_permission
 from segmentation.study import Review, Study
+from segmentation.text.imported import import_embeddings
 from segmentation.verification import verify
 from tests.window_support import fill
 
@@ -56,6 +61,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (raw / "masks" / f"case_{number}.png").write_bytes(encode_mask(mask))
     study = fill(Study.create(folder / "study"), raw)
     steps.explain(study)
+    explain_in_own_words(study, "case_0", "target", "ann", "a round red polyp")
+    copy_preset("polyp", study.folder)
+    save_settings(study, ExplanationSettings("polyp"))
+    give_download_permission(study, "huggingface.co", "ann")
+    np.save(raw / "case_0.npy", np.ones((2, 4), np.float32))
+    import_embeddings(study, raw)
     steps.record(study, "simulated", seconds=0.2)
     add_slices(study)
     study.runs_folder.joinpath(RUN).mkdir(parents=True)
@@ -105,6 +116,23 @@ def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def flip_last(path: Path) -> None:
+    """Change the last byte: of a safetensors file, of its numbers."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def changed(path: Path, **values: object) -> None:
+    write_json_atomic(path, {**read_json(path), **values})
+
+
+def vectors(study: Study) -> Path:
+    folder = study.folder / "embeddings" / "any-encoder"
+    folder.mkdir(parents=True)
+    return folder / "vectors.safetensors"
 
 
 def resized(path: Path) -> None:
@@ -168,6 +196,59 @@ DAMAGES: dict[str, tuple[Callable[[Study], object], str, str]] = {
     ),
     "explanation damaged": (
         lambda s: cut(s.folder / "explanations/case_1.target.json"), "explanations/case_1.target.json", "damaged",
+    ),
+    "explanation of nonsense": (
+        lambda s: changed(s.folder / "explanations/case_1.target.json", attributes={"shape": ["round"]}),
+        "explanations/case_1.target.json", "damaged",
+    ),
+    "explanation of another image": (
+        lambda s: changed(s.folder / "explanations/case_1.target.json", image_id="case_2"),
+        "explanations/case_1.target.json", "about case_2.target",
+    ),
+    "explanation by a preset that has gone": (
+        lambda s: changed(s.folder / "explanations/case_1.target.json", preset="mine"),
+        "explanations/case_1.target.json", "a preset that is not there",
+    ),
+    "earlier explanation damaged": (
+        lambda s: cut(next((s.folder / "explanations/history/case_1.target").glob("*.json"))),
+        "explanations/history/case_1.target/", "damaged",
+    ),
+    "earlier explanation of no image": (
+        lambda s: shutil.move(
+            s.folder / "explanations/history/case_1.target", s.folder / "explanations/history/gone.target"
+        ),
+        "explanations/history/gone.target/", "an earlier explanation of the image gone",
+    ),
+    "own words damaged": (
+        lambda s: cut(next((s.folder / "explanations/words/case_0.target").glob("*.json"))),
+        "explanations/words/case_0.target/", "damaged",
+    ),
+    "own words of another image": (
+        lambda s: shutil.move(
+            s.folder / "explanations/words/case_0.target", s.folder / "explanations/words/case_1.target"
+        ),
+        "explanations/words/case_1.target/", "about case_0.target",
+    ),
+    "preset damaged": (lambda s: cut(s.folder / "presets/polyp.json"), "presets/polyp.json", "line"),
+    "prompt without a preset": (
+        lambda s: shutil.copy(s.folder / "presets/polyp.md", s.folder / "presets/other.md"),
+        "presets/other.json", "is missing",
+    ),
+    "explanation settings damaged": (
+        lambda s: (s.folder / "explanations.json").write_text("[" * 100_000), "explanations.json", "damaged",
+    ),
+    "explanation settings without a preset": (
+        lambda s: changed(s.folder / "explanations.json", preset="gone"), "explanations.json", "not there",
+    ),
+    "permission damaged": (
+        lambda s: cut(next((s.folder / "permissions").glob("*.json"))), "permissions/", "nothing is sent",
+    ),
+    "embeddings damaged": (
+        lambda s: flip_last(s.folder / "embeddings/imported-text/target.safetensors"),
+        "embeddings/imported-text/target.safetensors", "not what was imported",
+    ),
+    "vectors damaged": (
+        lambda s: vectors(s).write_bytes(b"x"), "embeddings/any-encoder/vectors.safetensors", "damaged",
     ),
     "explanation of no target": (
         lambda s: shutil.copy(
@@ -248,7 +329,9 @@ def test_a_sound_study_has_no_findings(whole: Study) -> None:
     assert found.sound, [problem.sentence for problem in found.problems]
     assert found.checked == {
         "study": 1, "manifests": 2, "images": 6, "volumes": 1, "true masks": 3, "recordings": 1,
-        "fixation tables": 1, "pseudo-masks": 3, "explanations": 3, "reviews": 1, "runs": 1, "predictions": 1,
+        "fixation tables": 1, "pseudo-masks": 3, "explanations": 3, "reviews": 1,
+        "earlier explanations": 4, "own words": 1, "presets": 1, "permissions": 1, "text embeddings": 1,
+        "runs": 1, "predictions": 1,
     }  # fmt: skip
     assert seen[-1][0] == seen[-1][1] > 10
 

@@ -99,7 +99,13 @@ def encoder_of(study: Study, spec: RunSpec, folder: Path | None) -> Encoder:
         if not isinstance(header, dict):
             continue
         if (header.get("encoder"), header.get("sha256")) == (spec.text_encoder, spec.text_encoder_sha256):
-            choice = EncoderChoice(spec.text_encoder, spec.text_encoder_sha256, int(header.get("width", 0)))
+            try:
+                width = int(header["width"])
+            except (KeyError, TypeError, ValueError):
+                raise UserError(
+                    f"{path} is damaged. Delete its folder; it is made again from the explanations."
+                ) from None
+            choice = EncoderChoice(spec.text_encoder, spec.text_encoder_sha256, width)
             return FolderEncoder(choice, folder)
     raise UserError(
         f"The run reads text by the encoder {spec.text_encoder} ({spec.text_encoder_sha256[:8]}), but the study now "

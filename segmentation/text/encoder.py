@@ -162,7 +162,16 @@ class PhraseCache:
             phrases = json.loads(header["phrases"])
             if vectors.shape != (len(phrases), int(header["width"])):
                 raise ValueError("phrases and vectors do not match")
-        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+            if not (isinstance(phrases, list) and all(isinstance(phrase, str) for phrase in phrases)):
+                raise ValueError("its phrases are no texts")
+        except (
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RecursionError,
+            safetensors.SafetensorError,
+        ) as error:
             raise UserError(f"{path} is damaged ({error}). {remedy}") from None
         if header != self._header(phrases):
             raise UserError(f"{path} was made by another text encoder than {self.encoder.name}. {remedy}")
