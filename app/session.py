@@ -12,8 +12,9 @@ from app.volumes import first_image
 from gaze_capture.errors import UserError
 from segmentation.study import Study
 
-Change = Literal["study", "image", "target", "annotator", "data", "reviews", "runs"]
-"""`study`: another one was opened; `data`: images, gaze, pseudo-masks or explanations came in."""
+Change = Literal["study", "image", "target", "annotator", "data", "descriptions", "reviews", "runs"]
+"""`study`: another one was opened; `data`: images, gaze, pseudo-masks or explanations came in;
+`descriptions`: explanations alone did, and more are on their way."""
 
 
 class Session(QObject):
