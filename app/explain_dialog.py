@@ -127,14 +127,17 @@ class ExplainDialog(Dialog):
         self._framed = {name: frame(form) for name, form in self._forms.items()}
         for framed in self._framed.values():
             column.addWidget(framed)
-        column.addWidget(frame(self.settings))
         column.addStretch(1)
         scroll = scrolled(left)
+        right = QVBoxLayout()
+        box(right, spacing=theme.NORMAL)
+        right.addWidget(self.preview, 1)
+        right.addWidget(frame(self.settings))
         page = QWidget()
         row = QHBoxLayout(page)
         box(row, spacing=theme.LARGE)
         row.addWidget(scroll, 11)
-        row.addWidget(self.preview, 10)
+        row.addLayout(right, 10)
         return page
 
     def _connect(self) -> None:
@@ -203,8 +206,8 @@ class ExplainDialog(Dialog):
         return current if self._has_region(current) else self._due[0]
 
     def _has_region(self, image_id: str | None) -> bool:
-        path = self.study.pseudomask_keys() if image_id is not None else set()
-        return (image_id, self.session.target_id) in path
+        keys = self.study.pseudomask_keys()
+        return image_id is not None and (image_id, self.session.target_id) in keys
 
     # Following
 
@@ -244,6 +247,7 @@ class ExplainDialog(Dialog):
         for name, framed in self._framed.items():
             framed.setVisible(name == kind)
         self.settings.show_for(kind)
+        self.again.setVisible(kind != "annotator")
         self._follow_server()
         self._seeing.start()
 
@@ -371,7 +375,8 @@ class ExplainDialog(Dialog):
         dialog.open()
 
     def _start(self) -> None:
-        self._start_for(self._due, again=self.again.isChecked())
+        again = self.again.isChecked() and self.cards.value != "annotator"
+        self._start_for(self._due, again=again)
 
     def _start_for(self, image_ids: Sequence[str], *, again: bool) -> None:
         try:

@@ -11,7 +11,7 @@ from app import theme
 from app.description_rows import breakable, value_in_words
 from app.latest import Latest
 from app.picture_view import PictureView
-from app.widgets import Button, box, heading, label, set_role
+from app.widgets import Button, box, heading, label
 from gaze_capture.errors import UserError
 from segmentation.explainers.backend import Answer, Answered
 from segmentation.explainers.by_measuring import MeasuredBackend
@@ -75,7 +75,7 @@ class Preview(QWidget):
         self._latest = Latest(self)
         self._latest.answered.connect(self._show)
         self._latest.failed.connect(self._fail)
-        self._measure = True
+        self._kind, self._measure = "measured", True
         layout = QVBoxLayout(self)
         box(layout, spacing=theme.NORMAL)
         self.title = heading("", 16)
@@ -143,18 +143,22 @@ class Preview(QWidget):
         self.words_button.setText(self.tr("Words") if sends else self.tr("Attributes"))
         if kind == "annotator":
             self._turn(0)
-        self.state.setText(self.tr("Being made…"))
+        self._kind = kind
+        self._say(self.tr("Being made…"))
         self._latest.ask(lambda: look(study, image_id, target_id, settings, measure))
+
+    def _say(self, sentence: str) -> None:
+        self.state.setText(sentence)
+        self.state.setVisible(bool(sentence))
 
     def show_nothing(self, sentence: str) -> None:
         """Say why there is no preview."""
         self.seen = None
         self.picture.show_picture(b"")
         self.words.setPlainText("")
-        self.facts.setText("")
-        self.notes.setText("")
-        set_role(self.state, "muted")
-        self.state.setText(sentence)
+        self.facts.hide()
+        self.notes.hide()
+        self._say(sentence)
         self.made.emit(None)
 
     def _show(self, seen: object) -> None:
@@ -163,7 +167,7 @@ class Preview(QWidget):
         self.picture.show_picture(seen.shown.picture_png)
         lines = [f"{name}: {value}" for name, value in seen.measured]
         self.words.setPlainText("\n".join(lines) if self._measure else seen.shown.prompt)
-        self.state.setText("")
+        self._say("")
         size = self.tr("{width} × {height} px, {kb:,.0f} KB, {words:,} characters of words").format(
             width=seen.shown.width,
             height=seen.shown.height,
@@ -171,7 +175,8 @@ class Preview(QWidget):
             words=len(seen.shown.prompt),
         )
         measured = " · ".join(f"{name}: {value}" for name, value in seen.measured)
-        self.facts.setText(measured if self._measure else size)
+        self.facts.setText({"measured": measured, "annotator": ""}.get(self._kind, size))
+        self.facts.setVisible(bool(self.facts.text()))
         self.notes.setText("\n".join(seen.shown.notes))
         self.notes.setVisible(bool(seen.shown.notes))
         self.made.emit(seen)

@@ -18,7 +18,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.description_rows import breakable
+from app.description_rows import breakable, plain_tip
 from app.dialogs import Row, in_background, narrow
 from app.jobs import StepProgress, Task
 from app.latest import Latest
@@ -131,7 +131,8 @@ class ServerForm(QWidget):
         self._load()
         self.preset.activated.connect(lambda _: self._choose_preset())
         self.address.textChanged.connect(lambda _: self._follow_address())
-        self.model.editTextChanged.connect(lambda _: self.changed.emit())
+        self.model.editTextChanged.connect(self._follow_model)
+        edit.editingFinished.connect(lambda: edit.setCursorPosition(0))
         self.key.textChanged.connect(lambda _: self._follow_key())
         self._follow_address()
 
@@ -214,6 +215,10 @@ class ServerForm(QWidget):
         self._key_known = False
         self._follow_key()
         self._typing.start()
+        self.changed.emit()
+
+    def _follow_model(self, name: str) -> None:
+        self.model.setToolTip(plain_tip(name))
         self.changed.emit()
 
     def say_permission(self, since: str) -> None:
