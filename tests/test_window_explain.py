@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QAbstractButton, QApplication, QWidget
 from pytestqt.qtbot import QtBot
@@ -62,7 +62,8 @@ def far_away(chat_server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 def click(button: QAbstractButton) -> None:
     assert button.isVisible() and button.isEnabled(), button.text()
-    QTest.mouseClick(button, LEFT)
+    # A tick takes clicks on its box and its words alone.
+    QTest.mouseClick(button, LEFT, pos=QPoint(12, button.height() // 2))
 
 
 def type_into(field: QWidget, text: str) -> None:
@@ -345,8 +346,10 @@ def test_a_key_that_cannot_be_kept_stops_the_run(
 ) -> None:
     dialog = open_dialog(window, qtbot, "openai")
     to_server(dialog, qtbot, chat_server.url)
-    # The tests' keyring keeps nothing; a key with a letter that no header takes is refused by name.
-    type_into(dialog.server.key, "sk-ü")
+    # A key with a letter that no header takes, pasted.
+    QApplication.clipboard().setText("sk-ü")
+    QTest.mouseClick(dialog.server.key, LEFT)
+    QTest.keyClick(dialog.server.key, Qt.Key.Key_V, Qt.KeyboardModifier.ControlModifier)
     click(dialog.run_button)
     qtbot.waitUntil(lambda: "no key has" in dialog.server._key_row.hint.text(), timeout=5000)
     assert not window.tasks and chat_server.asked == []
