@@ -81,7 +81,7 @@ def _claims_of(
 ) -> tuple[list[str], list[dict[str, object]]]:
     """Tell every claim of images, of the explanation that counts."""
     from segmentation.agreement import measure_numbers
-    from segmentation.claims import checks_of
+    from segmentation.claims import checks_of, numbers_of
     from segmentation.explanation import load_explanation
 
     lines: list[str] = []
@@ -95,9 +95,9 @@ def _claims_of(
             continue
         masks = against == "masks"
         # Of an explanation without numbers, the region as it is now is the best there is.
-        anew = masks or (not explanation.numbers and explanation.region_sha256 is not None)
+        anew = masks or (not numbers_of(explanation) and explanation.region_sha256 is not None)
         numbers = measure_numbers(study, explanation, "masks" if masks else "gaze") if anew else None
-        checks: list[Check] = checks_of(explanation, numbers, "drawn" if masks else "gazed")
+        checks: list[Check] = checks_of(explanation, numbers)
         lines.append(f"{image.id}, {target.name}: {explanation.text}")
         lines += [f"  {check.verdict:<15}{check.sentence}" for check in checks]
         values.append(

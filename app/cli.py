@@ -9,29 +9,20 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from app import (
-    claims_commands,
-    commands,
-    explain_commands,
-    gaze_commands,
-    preset_commands,
-    sending_commands,
-    session_commands,
-    text_commands,
-    text_use_commands,
-)
+from app import commands, gaze_commands, session_commands
+from app.argument_types import annotator, count, pair, positive, rate, rectangle, rule
 from app.commands import Command, Outcome
+from app.explanation_parser import add_explanation_commands
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
 from gaze_capture.formats.reading import FORMATS
 from gaze_capture.storage import explained
 from segmentation.export import EXPORTERS
 from segmentation.progress import Progress
-from segmentation.server_presets import SERVER_PRESETS
 from segmentation.stacks import MODALITIES
 
 
@@ -98,98 +89,6 @@ def _progress_bar(quiet: bool) -> Iterator[Progress]:
         yield lambda done, total, label: bar.update(task, completed=done, total=total, description=label)
 
 
-def _pair(kind: type) -> Callable[[str], tuple[Any, Any]]:
-    def parse(text: str) -> tuple[Any, Any]:
-        first, cross, second = text.lower().partition("x")
-        values = (kind(first), kind(second))
-        if not cross or not all(0 < value < float("inf") for value in values):
-            raise ValueError(text)
-        return values
-
-    parse.__name__ = "WxH"
-    return parse
-
-
-def _rectangle(text: str) -> tuple[int, int, int, int]:
-    try:
-        x, y, width, height = map(int, text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} should be four whole numbers: X,Y,WIDTH,HEIGHT") from None
-    if width < 1 or height < 1:
-        raise argparse.ArgumentTypeError(f"{text} has no area")
-    return x, y, width, height
-
-
-def _rule(text: str) -> tuple[str, str]:
-    from segmentation.intensity import check_rules
-
-    modality, equals, rule = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f'{text} should look like ct="window -600 1500"')
-    try:
-        check_rules({modality: rule})
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return modality, rule
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} should be greater than 0")
-    return value
-
-
-def _price(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} should be 0 or more")
-    return value
-
-
-FASTEST_HZ = 10_000.0
-"""No eye tracker comes near it; beyond, a typing error would fill the memory."""
-LONGEST_ANNOTATOR = 100
-
-
-def _rate(text: str) -> float:
-    value = _positive(text)
-    if value > FASTEST_HZ:
-        raise argparse.ArgumentTypeError(f"{text} should be at most {FASTEST_HZ:g}")
-    return value
-
-
-def _annotator(text: str) -> str:
-    name = text.strip()
-    if not name:
-        raise argparse.ArgumentTypeError("an annotator needs an id")
-    if len(name) > LONGEST_ANNOTATOR or not name.isprintable():
-        raise argparse.ArgumentTypeError(
-            f"an annotator's id should be one line of at most {LONGEST_ANNOTATOR} characters"
-        )
-    return name
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} should be at least 1")
-    return value
-
-
-def _margin(text: str) -> float | Literal["none"]:
-    try:
-        return "none" if text == "none" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} should be a number such as 0.5, or none") from None
-
-
-def _yes(text: str) -> bool:
-    if text not in ("yes", "no"):
-        raise argparse.ArgumentTypeError(f"{text} should be yes or no")
-    return text == "yes"
-
-
 DETECTOR_OPTIONS = {
     "minimum_ms": "shorter fixations are dropped",
     "bridge_ms": "gaps up to this long are interpolated",
@@ -220,9 +119,9 @@ def _gaze_file_options(command: argparse.ArgumentParser, formats: Sequence[str])
     """Add the file, and what may have to be said of it."""
     command.add_argument("file", type=Path, metavar="FILE")
     command.add_argument("--format", default="auto", choices=formats, help="default: auto, by its content")
-    command.add_argument("--screen-px", type=_pair(int), metavar="WxH")
-    command.add_argument("--screen-mm", type=_pair(float), metavar="WxH")
-    command.add_argument("--distance-mm", type=_positive, metavar="D", help="from the eyes to the screen")
+    command.add_argument("--screen-px", type=pair(int), metavar="WxH")
+    command.add_argument("--screen-mm", type=pair(float), metavar="WxH")
+    command.add_argument("--distance-mm", type=positive, metavar="D", help="from the eyes to the screen")
     command.add_argument("--eye", choices=("left", "right", "both"), help="whose positions are used")
     command.add_argument("--time-unit", choices=("s", "ms", "us", "ns"), help="of a file that does not say")
     command.add_argument(
@@ -276,10 +175,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     images.add_argument("--group-by", metavar="REGEX", help="names the group (patient) in a file's path")
     images.add_argument("--modality", choices=MODALITIES, help="what the files do not say, e.g. ct for NIfTI")
-    images.add_argument("--every", type=_count, default=1, metavar="N", help="of a video, every n-th frame")
+    images.add_argument("--every", type=count, default=1, metavar="N", help="of a video, every n-th frame")
     images.add_argument(
         "--blank",
-        type=_rectangle,
+        type=rectangle,
         action="append",
         metavar="X,Y,W,H",
         help="paint over text in all these images",
@@ -326,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     blanking = add("blank", commands.blank, "paint over text in images, or say that there is none")
     blanking.add_argument("images", nargs="*", metavar="IMAGE", help="default: all in which text is likely")
     blanking.add_argument(
-        "--rect", type=_rectangle, action="append", metavar="X,Y,W,H", help="without: they were looked at"
+        "--rect", type=rectangle, action="append", metavar="X,Y,W,H", help="without: they were looked at"
     )
     blanking.add_argument("--find", action="store_true", help="look for text in all images, and mark them")
 
@@ -350,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     where = gaze.add_mutually_exclusive_group()
     where.add_argument(
         "--image-rect",
-        type=_rectangle,
+        type=rectangle,
         metavar="X,Y,W,H",
         help="where on the screen the images were, of a file that does not say, in pixels",
     )
@@ -367,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
     gaze.add_argument("--target", metavar="ID", help="what was looked for; default: the first target")
     gaze.add_argument("--annotator", default="imported", metavar="A", help="a pseudonym, not a name")
     gaze.add_argument(
-        "--image-width-deg", type=_positive, metavar="D", help="how wide the images were on the screen"
+        "--image-width-deg", type=positive, metavar="D", help="how wide the images were on the screen"
     )
     gaze.add_argument(
         "--simulated-from", choices=("masks", "saliency"), help="no person looked: label the results so"
@@ -385,23 +284,23 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument(
         "--tracker", required=True, choices=("simulated", "replay", "tobii", "lsl", "gazepoint")
     )
-    record.add_argument("--seconds", type=_positive, metavar="S", help="default: 10, or the whole replay")
-    record.add_argument("--annotator", type=_annotator, default="headless", metavar="A")
+    record.add_argument("--seconds", type=positive, metavar="S", help="default: 10, or the whole replay")
+    record.add_argument("--annotator", type=annotator, default="headless", metavar="A")
 
     add("trackers", commands.trackers, "list the eye trackers that can be reached from here", study=False)
 
     bridge = add("bridge", commands.bridge, "publish a tracker's gaze as an LSL stream", study=False)
     bridge.add_argument("kind", choices=("tobii", "gazepoint", "lsl", "simulated"), metavar="KIND")
     bridge.add_argument("--name", metavar="N", help="of the stream; default: the tracker's")
-    bridge.add_argument("--seconds", type=_positive, metavar="S", help="default: until Ctrl-C")
+    bridge.add_argument("--seconds", type=positive, metavar="S", help="default: until Ctrl-C")
     for command in (record, bridge):
-        command.add_argument("--rate", type=_rate, metavar="HZ", help="where the tracker offers several")
+        command.add_argument("--rate", type=rate, metavar="HZ", help="where the tracker offers several")
         command.add_argument("--address", metavar="A", help="as 'trackers' lists it; default: the only one")
         command.add_argument(
-            "--screen-px", type=_pair(int), metavar="WxH", help="what the tracker does not tell of its screen"
+            "--screen-px", type=pair(int), metavar="WxH", help="what the tracker does not tell of its screen"
         )
-        command.add_argument("--screen-mm", type=_pair(float), metavar="WxH")
-        command.add_argument("--distance-mm", type=_positive, metavar="D", help="the eyes' from the screen")
+        command.add_argument("--screen-mm", type=pair(float), metavar="WxH")
+        command.add_argument("--distance-mm", type=positive, metavar="D", help="the eyes' from the screen")
 
     add("recover", commands.recover, "finish recordings that a crash cut off")
 
@@ -441,9 +340,9 @@ def _parser() -> argparse.ArgumentParser:
         "file", type=Path, metavar="FILE", help="CSV with time_ms,x_px,y_px; empty means invalid"
     )
     fixations.add_argument("--out", type=Path, required=True, metavar="CSV")
-    fixations.add_argument("--screen-px", type=_pair(int), required=True, metavar="WxH")
-    fixations.add_argument("--screen-mm", type=_pair(float), required=True, metavar="WxH")
-    fixations.add_argument("--distance-mm", type=_positive, required=True, metavar="D")
+    fixations.add_argument("--screen-px", type=pair(int), required=True, metavar="WxH")
+    fixations.add_argument("--screen-mm", type=pair(float), required=True, metavar="WxH")
+    fixations.add_argument("--distance-mm", type=positive, required=True, metavar="D")
     detect = add("detect", commands.detect, "detect the fixations of stored recordings again")
     detect.add_argument("--recording", metavar="ID", help="default: every recording of the study")
     for command in (fixations, detect):
@@ -494,171 +393,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     pseudomask.add_argument("--split", metavar="NAME")
 
-    explain = add("explain", explain_commands.explain, "say why the fixated region matters", study=False)
-    explain.set_defaults(usage_error=explain.error)
-    explain.add_argument("study", type=Path, nargs="?", metavar="STUDY", help="the study's folder")
-    explain.add_argument(
-        "--backend",
-        choices=("measured", "annotator", "openai", "transformers"),
-        help="default: openai where a server is named, else measured",
-    )
-    where = explain.add_mutually_exclusive_group()
-    where.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server")
-    where.add_argument(
-        "--server",
-        choices=[preset.id for preset in SERVER_PRESETS],
-        help="a well-known server at its usual address",
-    )
-    explain.add_argument(
-        "--model",
-        metavar="NAME",
-        help="the server's model; the folder of a local one; whose own words are read",
-    )
-    explain.add_argument(
-        "--device", metavar="D", default="auto", help="of a local model: auto, cpu, cuda, cuda:N or mps"
-    )
-    explain.add_argument(
-        "--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of a local model"
-    )
-    explain.add_argument("--split", metavar="NAME")
-    explain.add_argument("--images", nargs="+", metavar="ID", help="only these images")
-    explain.add_argument(
-        "--overwrite", action="store_true", help="ask again, also what was asked, edited or approved before"
-    )
-    explain.add_argument(
-        "--concurrency",
-        type=int,
-        choices=range(1, 17),
-        default=2,
-        metavar="N",
-        help="questions asked of a server at once, 1 to 16",
-    )
-    explain.add_argument("--timeout", type=_positive, metavar="S", help="seconds one request may take")
-    explain.add_argument(
-        "--price",
-        type=_price,
-        nargs=2,
-        metavar=("IN", "OUT"),
-        help="of a million tokens to and from the server, to estimate what it costs",
-    )
-    explain.add_argument(
-        "--test-connection",
-        action="store_true",
-        help="ask the server about a made-up picture instead, and say what is wrong; needs no STUDY",
-    )
-
-    presets = add(
-        "explanation-presets",
-        preset_commands.explanation_presets,
-        "list what explanations can be asked for; show, check or copy a preset",
-        study=False,
-    )
-    presets.add_argument("study", type=Path, nargs="?", metavar="STUDY", help="whose own presets count, too")
-    preset_action = presets.add_mutually_exclusive_group()
-    preset_action.add_argument("--show", metavar="ID", help="its file, attributes and prompt")
-    preset_action.add_argument("--schema", metavar="ID", help="its JSON schema, with all attributes")
-    preset_action.add_argument("--copy", metavar="ID", help="into the study, to be changed there")
-    preset_action.add_argument(
-        "--check", type=Path, metavar="FILE.json", help="say what is wrong with a preset"
-    )
-    presets.add_argument("--as", dest="new_id", metavar="NEWID", help="the copy's id; default: the same")
-
-    asking = add(
-        "explanation-settings",
-        preset_commands.explanation_settings,
-        "show or change what a study's explanations are asked by, and what a model is shown",
-    )
-    asking.add_argument("--preset", metavar="ID")
-    asking.add_argument(
-        "--stated", nargs="*", metavar="TECHNIQUE", help="such as NBI; without one: nothing is stated"
-    )
-    asking.add_argument("--drawn", choices=("contour", "heatmap", "both", "nothing"), help="of the gaze")
-    asking.add_argument(
-        "--crop", type=_margin, metavar="MARGIN|none", help="around the gazed region, in shares of its size"
-    )
-    asking.add_argument("--fixations-in-words", type=_yes, metavar="yes|no", help="list them in the prompt")
-    asking.add_argument("--side-px", type=_count, metavar="N", help="the picture's largest side")
-    asking.add_argument("--mask-text", type=_yes, metavar="yes|no", help="blank what looks like text")
-    sending = add(
-        "allow-sending",
-        sending_commands.allow_sending,
-        "show what would leave for a server on another machine, and allow it",
-    )
-    sending.add_argument("--base-url", required=True, metavar="URL", help="of the server")
-    sending.add_argument(
-        "--image", metavar="ID", help="the example to show; default: the first that has gaze"
-    )
-    sending.add_argument("--target", metavar="ID", help="default: the first that has gaze")
-    sending.add_argument(
-        "--preview", type=Path, metavar="DIR", help="write the very picture and words that would leave"
-    )
-    sending.add_argument("--annotator", type=_annotator, metavar="A", help="default: the user's name")
-    sending.add_argument("--download", action="store_true", help="allow fetching models; nothing leaves")
-    said = sending.add_mutually_exclusive_group()
-    said.add_argument("--yes", action="store_true", help="allow it; without, it is only shown")
-    said.add_argument("--withdraw", action="store_true", help="nothing more may be sent there")
-
-    key = add(
-        "server-key",
-        sending_commands.server_key,
-        "keep a server's key in the system's keyring; it is typed in, or read from stdin",
-        study=False,
-    )
-    key.add_argument("--base-url", required=True, metavar="URL", help="of the server, and of no other")
-    key.add_argument("--forget", action="store_true", help="take it out of the keyring")
-
-    encoder = add(
-        "text-encoder", text_commands.text_encoder, "show or choose what turns phrases into vectors"
-    )
-    chosen = encoder.add_mutually_exclusive_group()
-    chosen.add_argument(
-        "--folder", type=Path, metavar="DIR", help="a Hugging Face text encoder on this computer"
-    )
-    chosen.add_argument("--default", action="store_true", help="back to all-MiniLM-L6-v2")
-    chosen.add_argument("--embed", action="store_true", help="encode what is new, with the study's own")
-
-    embeddings = add(
-        "import-embeddings",
-        text_commands.import_embeddings,
-        "copy text embeddings made elsewhere into a study",
-    )
-    embeddings.add_argument(
-        "folder", type=Path, metavar="DIR", help="one .npy file for each image, of its name"
-    )
-    embeddings.add_argument("--name", default="text", metavar="N", help="what runs call them; default: text")
-    embeddings.add_argument("--target", metavar="ID", help="whom they speak of; default: the first target")
-    embeddings.add_argument("--split", metavar="NAME", help="only images of this split")
-    embeddings.add_argument(
-        "--token-axis", type=int, choices=(0, 1), default=0, help="which axis counts tokens; default: 0"
-    )
-    embeddings.add_argument("--width", type=_count, metavar="D", help="default: what most files have")
-
-    explanations = add(
-        "explanations", claims_commands.explanations, "check what was said against what is measured"
-    )
-    explanations.add_argument(
-        "--image", nargs="+", metavar="ID", help="only these images, each with its claims"
-    )
-    explanations.add_argument("--split", metavar="NAME")
-    explanations.add_argument("--contradictions", action="store_true", help="list every contradicted claim")
-    explanations.add_argument(
-        "--against",
-        choices=("gaze", "masks"),
-        default="gaze",
-        help="measure the gazed region, or the true masks in its place",
-    )
-    describe = add(
-        "describe", claims_commands.describe, "keep what a clinician says of an image in their own words"
-    )
-    describe.add_argument("image", nargs="?", metavar="IMAGE", help="its id")
-    describe.add_argument("--annotator", required=True, metavar="A", help="a pseudonym, not a name")
-    told = describe.add_mutually_exclusive_group(required=True)
-    told.add_argument("--words", metavar="TEXT")
-    told.add_argument("--file", type=Path, metavar="CSV", help="columns image and words, of many images")
-    describe.add_argument("--target", metavar="ID", help="what is described; default: the first target")
-    describe.add_argument(
-        "--note", metavar="RECORDING/FILE", help="the voice note that the words were written down from"
-    )
+    add_explanation_commands(add)
 
     train = add("train", commands.train, "train teacher and student")
     train.add_argument("--method", choices=("gaze-to-insight", "partial", "supervised"))
@@ -667,8 +402,8 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--config", type=Path, metavar="RUNSPEC.json")
     train.add_argument("--split", metavar="NAME")
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or cuda:N")
-    train.add_argument("--iterations", type=_count, metavar="N")
-    train.add_argument("--max-minutes", type=_positive, metavar="T")
+    train.add_argument("--iterations", type=count, metavar="N")
+    train.add_argument("--max-minutes", type=positive, metavar="T")
     train.add_argument("--resume", metavar="RUN")
     train.add_argument("--seed", type=int, metavar="N")
     train.add_argument(
@@ -677,7 +412,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--targets", nargs="+", metavar="ID", help="default: every target of the study")
     train.add_argument(
         "--normalise",
-        type=_rule,
+        type=rule,
         nargs="+",
         metavar="MODALITY=RULE",
         help='as is, range, z-score or a window: ct="window -600 1500"',
@@ -696,12 +431,6 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", metavar="NAME", help="default: all images")
     evaluate.add_argument("--against", choices=("masks", "pseudomasks", "reviews"), default="masks")
     report.add_argument("--to", type=Path, required=True, metavar="FILE.html")
-
-    text_use = add("text-use", text_use_commands.text_use, "measure whether the teacher uses what it reads")
-    text_use.add_argument("--run", dest="run_id", metavar="RUN", help="default: the latest finished")
-    text_use.add_argument("--split", metavar="NAME", help="default: all images that are explained")
-    text_use.add_argument("--images", type=_count, metavar="N", help="at most so many of them")
-    text_use.add_argument("--device", default="auto", metavar="D")
 
     export = add("export", commands.export, "write gaze for other programs, into a new folder")
     export.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")

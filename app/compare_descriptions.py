@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
 from app import theme
 from app.description_origin import (
-    Check,
     attributes_of,
-    contradictions,
+    contradicted,
     cost_in_words,
     moment,
     origin_of,
@@ -44,11 +41,9 @@ class CompareDialog(Dialog):
         image_id: str,
         target_id: str,
         annotator: str,
-        checks_of: Callable[[Explanation], Sequence[Check]],
     ) -> None:
         super().__init__(parent, self.tr("Compare descriptions"), scrolls=False)
         self._study, self._key, self._annotator = study, (image_id, target_id), annotator
-        self._checks_of = checks_of
         self.answers: list[Explanation] = []
         self.use_buttons: list[Button] = []
         self._current: Explanation | None = None
@@ -113,7 +108,7 @@ class CompareDialog(Dialog):
             grid.setColumnMinimumWidth(column, COLUMN_WIDTH)
             grid.setColumnStretch(column, 1)
         grid.setColumnMinimumWidth(0, NAME_WIDTH)
-        against = [contradictions(self._checks_of(one)) for one in self.answers]
+        against = [contradicted(one) for one in self.answers]
         for row, attribute in enumerate(self._attributes(), 1):
             differs = self._differs(attribute)
             grid.addWidget(_cell(self._name(attribute, differs), differs), row, 0)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from PySide6.QtCore import QObject, Signal
 
 from app.criteria import Described
-from app.description_origin import Check, contradictions
+from app.description_origin import contradicted
 from app.latest import Latest
 from gaze_capture.errors import UserError
 from segmentation.explanation import Explanation, load_explanation
@@ -30,11 +30,8 @@ class DescribedImages(QObject):
     changed = Signal()
     """Something else is known now."""
 
-    def __init__(
-        self, checks_of: Callable[[Explanation], Sequence[Check]], parent: QObject | None = None
-    ) -> None:
+    def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._checks_of = checks_of
         self._study: Study | None = None
         self._known: Mapping[Key, _Read] = {}
         self._latest = Latest(self)
@@ -88,7 +85,7 @@ class DescribedImages(QObject):
             text=explanation.text,
             edited=bool(explanation.edited),
             approved=bool(explanation.approved),
-            contradicted=bool(contradictions(self._checks_of(explanation))),
+            contradicted=bool(contradicted(explanation)),
         )
 
     def _learn(self, found: Mapping[Key, _Read]) -> None:

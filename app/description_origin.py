@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
-
 from PySide6.QtCore import QCoreApplication
 
 from app.description_rows import State, value_in_words
+from gaze_capture.errors import UserError
+from segmentation import claims
 from segmentation.explanation import Explanation, preset_of
 from segmentation.explanation_presets import Attribute
 from segmentation.revising import is_approved
 from segmentation.study import Study
 
 
-class Check(Protocol):
-    """What was made of one claim by measuring it."""
-
-    @property
-    def attribute(self) -> str:
-        """The attribute it is of."""
-
-    @property
-    def verdict(self) -> str:
-        """``contradicts`` where it does not fit."""
-
-    @property
-    def sentence(self) -> str:
-        """The finding, for people."""
-
-
-def contradictions(checks: Sequence[Check]) -> dict[str, str]:
-    """Return the sentences of those checks that contradict, by attribute."""
-    return {one.attribute: one.sentence for one in checks if one.verdict == "contradicts"}
+def contradicted(explanation: Explanation) -> dict[str, str]:
+    """Return by attribute what a reader has to be told: what measuring contradicts, and what nobody asked for."""
+    return {one.attribute: one.sentence for one in claims.contradictions(claims.checks_of(explanation))}
 
 
 def _tr(text: str) -> str:
@@ -130,7 +113,7 @@ def attributes_of(study: Study, explanation: Explanation) -> list[tuple[Attribut
     """
     try:
         preset = preset_of(explanation, study.folder)
-    except Exception:  # A damaged preset of the study must not hide what was said.
+    except UserError:  # A damaged preset of the study must not hide what was said.
         known: list[Attribute] = []
     else:
         known = list(preset.attributes)

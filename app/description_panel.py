@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,8 @@ from app import theme
 from app.canvas import Canvas
 from app.compare_descriptions import CompareDialog
 from app.description_origin import (
-    Check,
     attributes_of,
-    contradictions,
+    contradicted,
     moment,
     origin_of,
     origin_tip,
@@ -41,13 +40,6 @@ from segmentation.revising import (
     take_back,
 )
 from segmentation.study import Study
-
-ChecksOf = Callable[[Explanation], Sequence[Check]]
-
-
-def no_checks(_: Explanation) -> Sequence[Check]:
-    """Check nothing."""
-    return ()
 
 
 @dataclass(frozen=True)
@@ -76,9 +68,9 @@ class DescriptionPanel(QWidget):
     left = Signal()
     """Escape was pressed in a row: the focus belongs to the canvas again."""
 
-    def __init__(self, session: Session, canvas: Canvas, checks_of: ChecksOf = no_checks) -> None:
+    def __init__(self, session: Session, canvas: Canvas) -> None:
         super().__init__()
-        self._session, self._canvas, self._checks_of = session, canvas, checks_of
+        self._session, self._canvas = session, canvas
         self._study: Study | None = None
         self._scene: Scene | None = None
         self.explanation: Explanation | None = None
@@ -203,7 +195,7 @@ class DescriptionPanel(QWidget):
         )
 
     def _show_rows(self, study: Study, explanation: Explanation) -> None:
-        against = contradictions(self._checks_of(explanation))
+        against = contradicted(explanation)
         folded: list[AttributeRow] = []
         for attribute, can_edit in attributes_of(study, explanation):
             name = attribute.name
@@ -332,9 +324,8 @@ class DescriptionPanel(QWidget):
         if study is None or explanation is None:
             return
         dialog = CompareDialog(
-            self.window(), study, explanation.image_id, explanation.target_id, self._session.annotator,
-            self._checks_of,
-        )  # fmt: skip
+            self.window(), study, explanation.image_id, explanation.target_id, self._session.annotator
+        )
         dialog.used.connect(self._follow_choice)
         dialog.wanted.connect(self.wanted)
         dialog.finished.connect(lambda _: setattr(self, "_comparison", None))

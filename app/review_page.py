@@ -48,7 +48,6 @@ from app.widgets import (
     scrolled,
 )
 from gaze_capture.errors import UserError
-from segmentation.claims import checks_of
 from segmentation.gaze_index import look_quality
 from segmentation.study import Study
 
@@ -70,7 +69,7 @@ class ReviewPage(Page):
         self._facts = Latest(self)
         self._facts.answered.connect(self._learn)
         self._facts.failed.connect(self.error)
-        self.described = DescribedImages(checks_of, self)
+        self.described = DescribedImages(self)
         self.described.changed.connect(self._follow_described)
         self._given: list[Given | Revised] = []
         self._shown_at = 0.0
@@ -142,7 +141,7 @@ class ReviewPage(Page):
         self.layers = LayerPanel(self.canvas)
         self.targets = TargetsBar()
         self.targets.chosen.connect(self._choose_target)
-        self.description = DescriptionPanel(self.session, self.canvas, checks_of)
+        self.description = DescriptionPanel(self.session, self.canvas)
         self.description.revised.connect(self._note_revised)
         self.description.wanted.connect(self._describe)
         self.description.wanted_with.connect(self._describe_with)

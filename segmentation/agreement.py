@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gaze_capture.errors import UserError
-from segmentation.claims import Check, Outline, agreement, checks_of, contradictions, is_measured
+from segmentation.claims import Check, Numbers, agreement, checks_of, contradictions, is_measured, numbers_of
 from segmentation.explanation import Explanation, load_explanation, load_history
 from segmentation.measured import measure_region
 from segmentation.progress import Progress, no_progress
@@ -172,7 +172,7 @@ def agreement_table(
     UserError
         If there is no such split, or an image cannot be read that has to be measured.
     """
-    said: dict[tuple[str, str, str], list[tuple[Explanation, dict[str, float | None]]]] = {}
+    said: dict[tuple[str, str, str], list[tuple[Explanation, Numbers]]] = {}
     chosen = None if image_ids is None else set(image_ids)
     keys = [
         (image.id, target.id)
@@ -188,7 +188,9 @@ def agreement_table(
         for one in _latest_of_each(study, *key):
             if against == "masks":
                 numbers = measure_numbers(study, one, "masks") if numbers is None else numbers
-            said.setdefault((one.backend, one.model, one.preset), []).append((one, numbers or one.numbers))
+            said.setdefault((one.backend, one.model, one.preset), []).append(
+                (one, numbers_of(one) if numbers is None else numbers)
+            )
     progress(len(keys), len(keys), "")
     rows = [_row(name, found, against) for name, found in said.items()]
     return sorted(rows, key=lambda row: (-row.images, row.backend, row.model, row.preset))
@@ -211,16 +213,15 @@ def _latest_of_each(study: Study, image_id: str, target_id: str) -> Iterable[Exp
 
 def _row(
     name: tuple[str, str, str],
-    found: Sequence[tuple[Explanation, dict[str, float | None]]],
+    found: Sequence[tuple[Explanation, Numbers]],
     against: Against,
 ) -> AgreementRow:
-    outline: Outline = "drawn" if against == "masks" else "gazed"
     said = [_as_said(one) for one, _ in found]
     measured = [numbers for _, numbers in found]
-    checks = [checks_of(one, numbers, outline) for one, numbers in zip(said, measured, strict=True)]
+    checks = [checks_of(one, numbers) for one, numbers in zip(said, measured, strict=True)]
     shares = _shares(checks)
     dealt = [
-        checks_of(said[(place + shift) % len(said)], numbers, outline)
+        checks_of(said[(place + shift) % len(said)], numbers)
         for shift in _shifts(len(said))
         for place, numbers in enumerate(measured)
     ]

@@ -20,7 +20,7 @@ from segmentation.explanation import (
 )
 from segmentation.explanation_presets import ABSENT, Preset
 from segmentation.explanation_settings import ExplanationSettings, conditions_of, load_settings, preset_for
-from segmentation.measured import measure_region
+from segmentation.measured import VERSION, measure_region
 from segmentation.progress import Progress, no_progress
 from segmentation.questions import Question
 from segmentation.records import StudyImage, Target, utc_now
@@ -242,6 +242,7 @@ def explanation_from(backend: Backend, question: Question, answer: Answer) -> Ex
         preset_sha256=question.preset.sha256,
         conditions=question.conditions,
         numbers=numbers,
+        measured_by=VERSION,
         asked_sha256=_asked(backend, question),
         picture_sha256=answer.picture_sha256,
         cost=answer.cost,

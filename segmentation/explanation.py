@@ -78,6 +78,8 @@ class Explanation:
     """Under which the preset's attributes were asked, such as ``NBI`` or ``scale``."""
     numbers: dict[str, float | None] = field(default_factory=dict)
     """What was measured of the gazed region (`segmentation.measured.measure_region`), to check claims against."""
+    measured_by: str = ""
+    """The version of that measurement."""
     asked_sha256: str = ""
     """Of everything that decides the answer: image, gaze, view, prompt, schema, backend and model."""
     picture_sha256: str = ""

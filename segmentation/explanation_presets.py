@@ -274,7 +274,7 @@ def parse_preset(text: str, prompt: str, path: Path) -> Preset:
         If it is no preset; the sentence names the file, the line and the reason.
     """
     values = check_preset(text, path, _base())
-    check_prompt(prompt, path.with_suffix(".md"))
+    check_prompt(prompt, path.with_suffix(".md"), lists_words=not values.get("model_knows_words", False))
     left_out = values.get("leave_out", [])
     attributes = [one for one in published_attributes() if one.name not in left_out]
     # Before confidence and remarks, which close an explanation.

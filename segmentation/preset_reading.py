@@ -31,7 +31,7 @@ MAX_ATTRIBUTES = 40
 MAX_WORDS = 64
 """Of one attribute, without the open words."""
 _KINDS = ("words", "percent", "millimetres", "text")
-_KEYS = ("format", "title", "leave_out", "attributes")
+_KEYS = ("format", "title", "leave_out", "attributes", "model_knows_words")
 _ATTRIBUTE_KEYS = ("description", "kind", "words", "phrase", "phrases", "when")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
@@ -91,8 +91,10 @@ def read_text(path: Path, *, links: bool = False) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def check_prompt(text: str, path: Path) -> None:
+def check_prompt(text: str, path: Path, *, lists_words: bool = True) -> None:
     """Check a prompt's placeholders.
+
+    With `lists_words` the vocabulary has to be among them.
 
     Raises
     ------
@@ -112,10 +114,11 @@ def check_prompt(text: str, path: Path) -> None:
                 f"{path}, line {line}: {shown} is no placeholder; there are {known}, and $$ stands for a $."
             )
         used.add(name)
-    if "vocabulary" not in used:
+    if lists_words and "vocabulary" not in used:
         last = text.count("\n") + 1
         raise UserError(
-            f"{path}, line {last}: the prompt ends without $vocabulary, so no model would know what to answer."
+            f"{path}, line {last}: the prompt ends without $vocabulary, so no model would know what to answer; a "
+            'preset for one that was trained to says "model_knows_words": true.'
         )
 
 
@@ -205,6 +208,8 @@ class _Checker:
             self.refuse(("format",), "a newer Gaze Insight wrote this preset; update the program to read it")
         self.only_keys((), values, _KEYS)
         self.one_line(("title",), values.get("title"), "the title", 100)
+        if type(values.get("model_knows_words", False)) is not bool:
+            self.refuse(("model_knows_words",), "model_knows_words is true or false")
         left_out = self.left_out()
         attributes = values.get("attributes", {})
         if not isinstance(attributes, dict):

@@ -109,7 +109,7 @@ def test_each_file_is_read_once_while_it_stands(
     monkeypatch.setattr(described, "load_explanation", noted)
     ids = list(explained.images)
     explained.explanation_path(ids[5], "target").write_text("{", "utf-8")
-    known = DescribedImages(lambda _: ())
+    known = DescribedImages()
     with qtbot.waitSignal(known.changed):
         known.ask(explained)
     assert sorted(read) == ids, "a damaged file is passed over"

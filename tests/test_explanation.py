@@ -29,7 +29,7 @@ from segmentation.explanation import (
 )
 from segmentation.explanation_presets import ABSENT, CANNOT_ASSESS, load_preset, published
 from segmentation.images import read_image
-from segmentation.measured import describe, measure_region
+from segmentation.measured import VERSION, describe, measure_region
 from segmentation.pseudomask import PseudoMask
 from segmentation.records import StudyImage
 from segmentation.reply import check_attributes, plain_text, read_reply
@@ -65,6 +65,7 @@ def make_explanation(**changes: Any) -> Explanation:
         "created": "2026-01-01T00:00:00+00:00",
         "simulated_from": "masks",
         "region_sha256": "00",
+        "measured_by": VERSION,
     }
     return Explanation(**{**values, **changes})
 

@@ -41,7 +41,7 @@ PARIS = parse_preset(
             },
         }
     ),
-    "",
+    " $vocabulary",
     Path("paris.json"),
 )
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from app.description_rows import AttributeRow, NumberEditor, TextEditor, WordEdi
 from app.main_window import MainWindow
 from app.review_page import ReviewPage
 from app.widgets import IconButton
+from segmentation.claims import checks_of, contradictions
 from segmentation.explaining import explain_study
 from segmentation.explanation import Cost, Explanation, load_explanation, load_history, save_explanation
 from segmentation.revising import approve
@@ -30,13 +29,6 @@ from tests.window_support import fill, open_window
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support", extend=True)
 
 HOSTILE = "<b>bold</b> <img src='http://evil.example/x.png'> " + "W" * 300 + " </qt> & run rm"
-
-
-@dataclass(frozen=True)
-class Finding:
-    attribute: str
-    verdict: str
-    sentence: str
 
 
 @pytest.fixture
@@ -238,12 +230,14 @@ def test_rows_are_walked_by_keys_and_escape_leads_back(window: MainWindow) -> No
     assert page.canvas.hasFocus()
 
 
-def test_hostile_words_stay_words_and_fit(window: MainWindow, study: Study) -> None:
+def test_hostile_words_stay_words_and_fit(
+    window: MainWindow, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = page_of(window)
     hostile = dataclasses.replace(
         told_by_model(stored(study), remarks=HOSTILE[:500], boundary="cannot assess"), model=HOSTILE
     )
-    page.description._checks_of = lambda _: [Finding("shape", "contradicts", HOSTILE)]
+    monkeypatch.setattr("app.description_panel.contradicted", lambda _: {"shape": HOSTILE})
     save_explanation(study, hostile)
     show_again(window)
     QApplication.processEvents()
@@ -283,17 +277,14 @@ def test_answers_are_compared_and_another_one_is_used(window: MainWindow, qtbot:
     save_explanation(study, other)
     show_again(window)
 
-    def checks(explanation: Explanation) -> Sequence[Finding]:
-        return [Finding("area_percent", "contradicts", "It covers less.")] if explanation == other else []
-
-    page.description._checks_of = checks
     QTest.mouseClick(page.description.compare_button, Qt.MouseButton.LeftButton)
     dialog = page.description._comparison
     assert dialog is not None and dialog.isVisible()
     assert dialog.answers == [first, other]
     assert "differ in 1 attributes" in dialog.sentence.text()
     texts = [one.text() for one in dialog.findChildren(QLabel)]
-    assert "88 %" in texts and "It covers less." in texts
+    [wrong] = contradictions(checks_of(other))
+    assert "88 %" in texts and wrong.attribute == "area_percent" and wrong.sentence in texts
     assert [button.text() for button in dialog.use_buttons] == ["Use this one", "In use"]
     QTest.mouseClick(dialog.use_buttons[0], Qt.MouseButton.LeftButton)
     assert stored(study) == first == page.description.explanation
@@ -326,7 +317,7 @@ def test_describing_again_measures_and_keeps_what_people_edited(
 
 def test_twenty_five_attributes_with_long_names_fit(window: MainWindow, study: Study) -> None:
     page, first = page_of(window), stored(study)
-    names = [f"asymmetry_of_pigmentation_network_structurelessness_{number}" for number in range(14)]
+    names = [f"asymmetry_of_the_pigmentation_network_{number}" for number in range(14)]
     folder = study.folder / "presets"
     folder.mkdir()
     added = {

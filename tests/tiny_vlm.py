@@ -94,7 +94,7 @@ def write_preset(study_folder: Path, prompt: str = PROMPT) -> str:
     folder = study_folder / "presets"
     folder.mkdir(parents=True, exist_ok=True)
     left_out = ["shape", "boundary", "colour_contrast", "intensity", "texture"]
-    values = {"format": 1, "title": "Ellipses", "leave_out": left_out}
+    values = {"format": 1, "title": "Ellipses", "leave_out": left_out, "model_knows_words": True}
     (folder / f"{PRESET}.json").write_text(json.dumps(values), encoding="utf-8")
     (folder / f"{PRESET}.md").write_text(prompt, encoding="utf-8")
     return PRESET

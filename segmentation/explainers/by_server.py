@@ -13,7 +13,7 @@ from segmentation.explanation import Cost, in_words
 from segmentation.gaze_view import Shown, shown
 from segmentation.questions import Question
 from segmentation.reply import plain_text
-from segmentation.server_connection import POLL_S, Waiting
+from segmentation.server_connection import POLL_S, ServerError, Waiting
 from segmentation.vlm_server import ChatServer, Spent
 
 MOST_AT_ONCE = 16
@@ -89,7 +89,7 @@ class ServerBackend:
         begun, spent = time.monotonic(), Spent()
         try:
             reply = await self._server.asking(seen.prompt, seen.picture_png, question.preset, spent)
-        except UserError as error:
+        except ServerError as error:
             return Answered(question, error, _cost(begun, spent))
         text = f"Described by {plain_text(self.model, 80)}: {in_words(reply.attributes, question.preset)}"
         cost = _cost(begun, spent)

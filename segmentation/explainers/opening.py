@@ -18,7 +18,7 @@ from segmentation.sending import (
     permission_for_download,
     still_allowed,
 )
-from segmentation.server_connection import ServerLimits, Waiting
+from segmentation.server_connection import ServerError, ServerLimits, Waiting
 from segmentation.study import Study
 from segmentation.vlm_server import ChatServer
 
@@ -70,7 +70,8 @@ def open_backend(study: Study, options: BackendOptions, waiting: Waiting = lambd
 
         def note(server: str, model: str, image_sha256: str | None) -> None:
             if remote and not still_allowed(study, options.base_url):
-                raise UserError(f"The permission to send images of this study to {server} was withdrawn.")
+                withdrawn = f"The permission to send images of this study to {server} was withdrawn."
+                raise ServerError(withdrawn, whole_server=True, lasting=True)
             study.audit("explanation-request", server=server, model=model, image_sha256=image_sha256)
 
         permitted = host_of(options.base_url) if remote else None
