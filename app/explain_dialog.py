@@ -34,7 +34,8 @@ from gaze_capture.errors import UserError
 from segmentation.describing import words_folder
 from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import due_for_explaining
-from segmentation.sending import Permission, permission_for
+from segmentation.sending import Permission, host_of, permission_for
+from segmentation.server_keys import key_for
 
 PREVIEW_MS = 120
 ALL, THIS, LISTED = "all", "this", "listed"
@@ -60,10 +61,10 @@ class ExplainDialog(Dialog):
     ) -> None:
         super().__init__(parent, self.tr("Describe regions"), scrolls=False)
         assert session.study is not None
-        self.session, self.study, self._begin = session, session.study, begin
+        self.session, self.study, self._begin, self._owner = session, session.study, begin, parent
         self._listed = list(image_ids or ())
         self._due: list[str] = []
-        self._waiting = 0
+        self._gazed: set[tuple[str, str]] = set()
         self._permission: Permission | None = None
         self._counts = Latest(self)
         self._counts.answered.connect(self._counted)
@@ -77,7 +78,7 @@ class ExplainDialog(Dialog):
         self.again.setToolTip(self.tr("What was edited or approved goes on counting; the history keeps all."))
         self.server = ServerForm(session.settings)
         self.local = LocalForm(session.settings)
-        self.words = WordsForm(self.study)
+        self.words = WordsForm(self.study, session.drafts)
         self.measured = label(
             self.tr(
                 "Location, count, area, shape, boundary, colour, contrast and texture of each gazed region are "
@@ -179,17 +180,17 @@ class ExplainDialog(Dialog):
 
         def count() -> object:
             due, waiting = due_for_explaining(study, split, ids)
-            return list(dict.fromkeys(image.id for image, _ in due)), waiting
+            return list(dict.fromkeys(image.id for image, _ in due)), waiting, study.pseudomask_keys()
 
         self._images_row.set_hint(self.tr("Being counted…"))
         self._counts.ask(count)
         self._seeing.start()
 
     def _counted(self, found: object) -> None:
-        self._due, self._waiting = cast("tuple[list[str], int]", found)
+        self._due, waiting, self._gazed = cast("tuple[list[str], int, set[tuple[str, str]]]", found)
         hint = self.tr("1 image") if len(self._due) == 1 else self.tr("{n:,} images").format(n=len(self._due))
-        if self._waiting:
-            hint += self.tr("; {n:,} more have no pseudo-mask yet").format(n=self._waiting)
+        if waiting:
+            hint += self.tr("; {n:,} more have no pseudo-mask yet").format(n=waiting)
         if not self._due:
             hint = self.tr("None has a pseudo-mask yet: record gaze and make pseudo-masks first.")
         self._images_row.set_hint(hint, "muted" if self._due else "warning")
@@ -206,8 +207,7 @@ class ExplainDialog(Dialog):
         return current if self._has_region(current) else self._due[0]
 
     def _has_region(self, image_id: str | None) -> bool:
-        keys = self.study.pseudomask_keys()
-        return image_id is not None and (image_id, self.session.target_id) in keys
+        return image_id is not None and (image_id, self.session.target_id) in self._gazed
 
     # Following
 
@@ -339,19 +339,21 @@ class ExplainDialog(Dialog):
         """Make one of the images as it would be sent: what the preview shows may be of a moment ago."""
         study, target, settings = self.study, self.session.target_id, self.settings.settings()
         image_id = self._example
+        host = host_of(self.server.base_url)
         if image_id is None:
             return
-        self.work(
-            lambda _: look(study, image_id, target, settings, False), self.tr("Making the picture"), then
-        )
 
-    def _sending(self) -> Sending:
-        has_key = bool(self.server.key.placeholderText())
+        def make(_: object) -> object:
+            return look(study, image_id, target, settings, False), bool(key_for(host))
+
+        self.work(make, self.tr("Making the picture"), then)
+
+    def _sending(self, has_key: bool) -> Sending:
         return Sending(self.server.base_url, self.server.options().model or "", len(self._due), has_key)
 
-    def _ask_permission(self, seen: object) -> None:
-        assert isinstance(seen, Seen)
-        dialog = SendingConsent(self, self.study, self.session.annotator, self._sending(), seen)
+    def _ask_permission(self, made: object) -> None:
+        seen, has_key = cast("tuple[Seen, bool]", made)
+        dialog = SendingConsent(self, self.study, self.session.annotator, self._sending(has_key), seen)
         dialog.given.connect(self._permitted)
         self.consent = dialog
         dialog.open()
@@ -363,11 +365,11 @@ class ExplainDialog(Dialog):
     def _look_at_permission(self) -> None:
         self._with_example(self._show_permission)
 
-    def _show_permission(self, seen: object) -> None:
-        assert isinstance(seen, Seen)
+    def _show_permission(self, made: object) -> None:
+        seen, has_key = cast("tuple[Seen, bool]", made)
         self._follow_server()
         dialog = SendingConsent(
-            self, self.study, self.session.annotator, self._sending(), seen, self._permission
+            self, self.study, self.session.annotator, self._sending(has_key), seen, self._permission
         )
         dialog.given.connect(lambda _: self._follow_server())
         dialog.withdrawn.connect(self._follow_server)
@@ -389,7 +391,7 @@ class ExplainDialog(Dialog):
         if self.cards.value == "transformers":
             self.local.remember()
         run = ExplainRun(
-            self.session, self.study, self._options(), image_ids, again=again, parent=self.parentWidget()
+            self.session, self.study, self._options(), image_ids, again=again, parent=self._owner
         )
         if problem := self._begin(run):
             self.show_problem(problem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QHBoxLayout, QPlainTextEdit, QProgressBar, QVBoxLayout, QWidget
 
@@ -109,6 +109,7 @@ class RunView(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.run: ExplainRun | None = None
+        self._listed = 0
         layout = QVBoxLayout(self)
         box(layout, spacing=theme.WIDE)
         head = QHBoxLayout()
@@ -155,8 +156,9 @@ class RunView(QWidget):
         """Show a run from now on."""
         if self.run is not None:
             self.run.changed.disconnect(self._show)
-        self.run = run
-        run.changed.connect(self._show, Qt.ConnectionType.UniqueConnection)
+        self.run, self._listed = run, 0
+        self.failures.clear()
+        run.changed.connect(self._show)
         self._show()
 
     def _show(self) -> None:
@@ -200,9 +202,7 @@ class RunView(QWidget):
         self.spent.setVisible(bool(spent))
         self.problem.setText(run.problem)
         self.problem.setVisible(bool(run.problem))
-        lines = "\n".join(f"{image_id}: {reason}" for image_id, reason in failed)
-        if lines != self.failures.toPlainText():
-            self.failures.setPlainText(lines)
+        self._list_failures(run, failed)
         for widget in (self.failures, self.failures_title):
             widget.setVisible(bool(failed))
         self._filler.setVisible(not failed)
@@ -225,6 +225,15 @@ class RunView(QWidget):
             title, icon, token = self.tr("Done"), "check-circle", "accent"
         self.title.setText(title)
         self.icon.set_icon(icon, token)
+
+    def _list_failures(self, run: ExplainRun, failed: list[tuple[str, str]]) -> None:
+        """Add what came; only at the end they stand in the study's order, so that a reader keeps their place."""
+        lines = [f"{image_id}: {reason}" for image_id, reason in failed]
+        if run.is_over or len(lines) < self._listed:
+            self.failures.setPlainText("\n".join(lines))
+        elif len(lines) > self._listed:
+            self.failures.appendPlainText("\n".join(lines[self._listed :]))
+        self._listed = len(lines)
 
     def _cancel(self) -> None:
         if self.run is not None:

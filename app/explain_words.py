@@ -39,9 +39,11 @@ class WordsForm(QWidget):
     read_wanted = Signal()
     """All words that are kept are to be read anew."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, drafts: dict[tuple[str, ...], str]) -> None:
         super().__init__()
-        self._study = study
+        self._study, self._drafts = study, drafts
+        self._kept = ""
+        self._key: tuple[str, ...] = ()
         self._image_id = ""
         self._target_id = ""
         self._annotator = ""
@@ -92,8 +94,9 @@ class WordsForm(QWidget):
     def show_image(
         self, image_id: str | None, target_id: str, annotator: str, settings: ExplanationSettings
     ) -> None:
-        """Show what was said of an image; what is being typed of the same image stays."""
-        same = (image_id or "", target_id) == (self._image_id, self._target_id)
+        """Show what was said of an image, or what was begun to be typed of it."""
+        key = (str(self._study.folder), image_id or "", target_id, annotator)
+        same, self._key = key == self._key, key
         self._image_id, self._target_id, self._annotator = image_id or "", target_id, annotator
         self.setEnabled(bool(image_id))
         self._preset = None
@@ -111,6 +114,7 @@ class WordsForm(QWidget):
             self.tr("{image} · {target}").format(image=image_id, target=target) if image_id else ""
         )
         if not same:
+            self._kept, words = words, self._drafts.get(key, words)
             self.text.setPlainText(words)
             self.note.clear()
             self.note.addItem(self.tr("typed, no note"), "")
@@ -124,6 +128,10 @@ class WordsForm(QWidget):
         clear(self.understood)
         self.rows = {}
         words = self.text.toPlainText()
+        if words != self._kept:
+            self._drafts[self._key] = words
+        else:
+            self._drafts.pop(self._key, None)
         self.save_button.setEnabled(bool(words.strip()) and bool(self._image_id))
         if self._preset is None:
             return
@@ -168,6 +176,8 @@ class WordsForm(QWidget):
         except UserError as error:
             self._say(str(error), "danger")
             return
+        self._kept = self.text.toPlainText()
+        self._drafts.pop(self._key, None)
         kept = (
             self.tr("Kept for {image}.")
             if made is not None

@@ -31,6 +31,8 @@ class Session(QObject):
         self.study: Study | None = None
         self.image_id: str | None = None
         self.target_id = "target"
+        self.drafts: dict[tuple[str, ...], str] = {}
+        """Own words that were typed and not kept yet: study folder, image, target and annotator."""
         self.annotator = str(settings.value("annotator", "") or _user())
 
     def open(self, folder: Path) -> None:

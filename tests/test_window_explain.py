@@ -17,6 +17,7 @@ from pytestqt.qtbot import QtBot
 from app.explain_dialog import ExplainDialog
 from app.explain_run import ExplainRun
 from app.main_window import MainWindow
+from app.review_page import ReviewPage
 from app.study_page import StudyPage
 from segmentation.describing import load_words
 from segmentation.explanation import load_explanation
@@ -192,14 +193,21 @@ def test_a_run_goes_on_without_its_dialog_and_is_cancelled_at_once(
     chat_server.plays = [well, well, hang]
     dialog = open_dialog(window, qtbot, "openai")
     to_server(dialog, qtbot, chat_server.url)
+    window.show_page("review")
+    review = window.page("review")
+    assert isinstance(review, ReviewPage) and review.description.explanation is None
     dialog.server.at_once.setValue(1)
     dialog.server.limits = type(LIMITS)(timeout_s=60)
     click(dialog.run_button)
     qtbot.waitUntil(lambda: run_of(window).result.done == 2, timeout=20000)
+    # What was described shows in Review while the rest is awaited.
+    qtbot.waitUntil(lambda: review.description.explanation is not None, timeout=10000)
+    assert not run_of(window).is_over
     click(dialog.close_button)
     qtbot.waitUntil(lambda: window.explain_dialog is None, timeout=5000)
     assert window.tasks and window.strip.isVisible() and not run_of(window).is_over
     # The dialog opens again on the run.
+    window.show_page("study")
     page = window.page("study")
     assert isinstance(page, StudyPage)
     click(page.describe_button)
@@ -314,7 +322,15 @@ def test_own_words_are_understood_while_typed_and_kept(
     assert told is not None and (told.backend, told.model) == ("annotator", "Dr. Test")
     assert told.attributes["shape"] == "oval"
     assert window.session.image_id == second and form.text.toPlainText() == "" and form.text.hasFocus()
-    QTest.keyClicks(form.text, "round")
+    QTest.keyClicks(form.text, "ro")
+    # What was begun is there again, also after the dialog was closed by mistake.
+    QTest.keyClick(form.text, Qt.Key.Key_Escape)
+    qtbot.waitUntil(lambda: window.explain_dialog is None, timeout=5000)
+    dialog = open_dialog(window, qtbot, "annotator")
+    form = dialog.words
+    qtbot.waitUntil(lambda: form.text.toPlainText() == "ro", timeout=5000)
+    QTest.keyClick(form.text, Qt.Key.Key_End, Qt.KeyboardModifier.ControlModifier)
+    QTest.keyClicks(form.text, "und")
     QTest.keyClick(form.text, Qt.Key.Key_Enter, Qt.KeyboardModifier.ControlModifier)
     assert [own.words for own in load_words(gazed, second, "target")] == ["round"]
     assert window.session.image_id == list(gazed.images)[2]
