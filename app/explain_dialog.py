@@ -236,10 +236,11 @@ class ExplainDialog(Dialog):
             self.words.show_image(
                 image_id, self.session.target_id, self.session.annotator, self.settings.settings()
             )
+        self.preview.name(kind)
         if image_id is None:
             self.preview.show_nothing(self.tr("The study has no images yet."))
         elif self.settings.problem:
-            self.preview.show_nothing(breakable(self.settings.problem))
+            self.preview.show_nothing(self.tr("The preset cannot be used."))
         else:
             self.preview.ask(self.study, image_id, self.session.target_id, self.settings.settings(), kind)
 
@@ -278,9 +279,8 @@ class ExplainDialog(Dialog):
             problem = problem or self.local.problem
         count = len(self._due)
         self.run_button.setVisible(kind != "annotator" and self._pages.currentIndex() == 0)
-        self.run_button.setText(
-            self.tr("Describe 1 image") if count == 1 else self.tr("Describe {n:,} images").format(n=count)
-        )
+        words = {0: self.tr("Nothing to describe"), 1: self.tr("Describe 1 image")}
+        self.run_button.setText(words.get(count, self.tr("Describe {n:,} images").format(n=count)))
         self.run_button.setEnabled(bool(count) and not problem)
         self.words.read_button.setEnabled(bool(count) and not self.settings.problem)
         self.run_button.setToolTip(problem)

@@ -76,6 +76,7 @@ class Preview(QWidget):
         self._latest.answered.connect(self._show)
         self._latest.failed.connect(self._fail)
         self._kind, self._measure = "measured", True
+        self._wanted = False
         layout = QVBoxLayout(self)
         box(layout, spacing=theme.NORMAL)
         self.title = heading("", 16)
@@ -117,20 +118,30 @@ class Preview(QWidget):
         self.picture_button.setChecked(page == 0)
         self.words_button.setChecked(page == 1)
 
-    def ask(
-        self, study: Study, image_id: str, target_id: str, settings: ExplanationSettings, kind: str
-    ) -> None:
-        """Make the preview for an image and a backend; an earlier one still being made is dropped."""
+    def name(self, kind: str) -> None:
+        """Say what a backend's preview is."""
         sends = kind in ("openai", "transformers")
         self._measure = kind == "measured"
-        measure = self._measure
+        self._kind = kind
         self.title.setText(
             self.tr("What the model is shown")
             if sends
             else self.tr("What is measured")
-            if measure
+            if self._measure
             else self.tr("The region that was looked at")
         )
+        for button in (self.picture_button, self.words_button):
+            button.setVisible(kind != "annotator")
+        self.words_button.setText(self.tr("Words") if sends else self.tr("Attributes"))
+        if kind == "annotator":
+            self._turn(0)
+
+    def ask(
+        self, study: Study, image_id: str, target_id: str, settings: ExplanationSettings, kind: str
+    ) -> None:
+        """Make the preview for an image and a backend; an earlier one still being made is dropped."""
+        self.name(kind)
+        sends, measure = kind in ("openai", "transformers"), self._measure
         self.subtitle.setText(
             breakable(image_id)
             if sends
@@ -138,12 +149,7 @@ class Preview(QWidget):
                 image=breakable(image_id)
             )
         )
-        for button in (self.picture_button, self.words_button):
-            button.setVisible(kind != "annotator")
-        self.words_button.setText(self.tr("Words") if sends else self.tr("Attributes"))
-        if kind == "annotator":
-            self._turn(0)
-        self._kind = kind
+        self._wanted = True
         self._say(self.tr("Being made…"))
         self._latest.ask(lambda: look(study, image_id, target_id, settings, measure))
 
@@ -153,6 +159,7 @@ class Preview(QWidget):
 
     def show_nothing(self, sentence: str) -> None:
         """Say why there is no preview."""
+        self._wanted = False
         self.seen = None
         self.picture.show_picture(b"")
         self.words.setPlainText("")
@@ -163,6 +170,8 @@ class Preview(QWidget):
 
     def _show(self, seen: object) -> None:
         assert isinstance(seen, Seen)
+        if not self._wanted:
+            return
         self.seen = seen
         self.picture.show_picture(seen.shown.picture_png)
         lines = [f"{name}: {value}" for name, value in seen.measured]
@@ -178,7 +187,8 @@ class Preview(QWidget):
         self.facts.setText({"measured": measured, "annotator": ""}.get(self._kind, size))
         self.facts.setVisible(bool(self.facts.text()))
         self.notes.setText("\n".join(seen.shown.notes))
-        self.notes.setVisible(bool(seen.shown.notes))
+        sends = self._kind in ("openai", "transformers")
+        self.notes.setVisible(sends and bool(seen.shown.notes))
         self.made.emit(seen)
 
     def _fail(self, sentence: str, _details: str) -> None:

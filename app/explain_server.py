@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 from PySide6.QtCore import QSettings, QTimer, Signal
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
@@ -136,6 +137,11 @@ class ServerForm(QWidget):
         self.key.textChanged.connect(lambda _: self._follow_key())
         self._follow_address()
 
+    def showEvent(self, event: QShowEvent) -> None:
+        """Look for the key only where a server is to be asked: keyrings are other programs."""
+        super().showEvent(event)
+        self._typing.start()
+
     def _price(self) -> QDoubleSpinBox:
         made = QDoubleSpinBox()
         made.setRange(0, 10000)
@@ -214,7 +220,8 @@ class ServerForm(QWidget):
         self.say_permission("")
         self._key_known = False
         self._follow_key()
-        self._typing.start()
+        if self.isVisible():
+            self._typing.start()
         self.changed.emit()
 
     def _follow_model(self, name: str) -> None:

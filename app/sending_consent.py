@@ -145,7 +145,7 @@ class SendingConsent(Dialog):
             (
                 self.tr("What never leaves"),
                 self.tr(
-                    "File names, image ids, DICOM tags, the annotator, masks, recordings, other images. "
+                    "File names, image ids, DICOM tags, the annotator, masks, recordings, images not chosen. "
                     "Whether the server keeps what it gets is up to who runs it."
                 ),
                 "",
