@@ -11,6 +11,7 @@ from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
     QHBoxLayout,
+    QSizePolicy,
     QStackedWidget,
     QVBoxLayout,
     QWidget,
@@ -38,6 +39,7 @@ from segmentation.sending import Permission, host_of, permission_for
 from segmentation.server_keys import key_for
 
 PREVIEW_MS = 120
+LEFT_WIDTH = 520
 ALL, THIS, LISTED = "all", "this", "listed"
 
 
@@ -112,7 +114,7 @@ class ExplainDialog(Dialog):
         self._fill_images()
         stored = str(session.settings.value("explain/backend", "") or "measured")
         self.cards.choose(stored if stored in self._forms else "measured")
-        self.resize(min(1240, parent.width() - 24), min(820, parent.height() - 24))
+        self.resize(min(1240, parent.width() - 24), max(740, min(820, parent.height() - 24)))
         if run is not None and not run.is_over:
             self._watch(run)
 
@@ -130,10 +132,15 @@ class ExplainDialog(Dialog):
             column.addWidget(framed)
         column.addStretch(1)
         scroll = scrolled(left)
+        # It scrolls downwards only; a small window has a dialog wider than itself.
+        scroll.setMinimumWidth(LEFT_WIDTH)
         right = QVBoxLayout()
         box(right, spacing=theme.NORMAL)
         right.addWidget(self.preview, 1)
-        right.addWidget(frame(self.settings))
+        settings = frame(self.settings)
+        # The picture gives way, not the ticks.
+        settings.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        right.addWidget(settings)
         page = QWidget()
         row = QHBoxLayout(page)
         box(row, spacing=theme.LARGE)
@@ -163,11 +170,12 @@ class ExplainDialog(Dialog):
         self.images.addItem(self.tr("All that are due"), ALL)
         if self.session.image_id is not None:
             self.images.addItem(self.tr("This image: {image}").format(image=self.session.image_id), THIS)
-        if len(self._listed) > 1 or (self._listed and self._listed != [self.session.image_id]):
+        if self._listed and self._listed != [self.session.image_id]:
             self.images.addItem(self.tr("Those listed ({n:,})").format(n=len(self._listed)), LISTED)
         for split in sorted({image.split for image in self.study.images.values()}):
             self.images.addItem(self.tr("Split {split}").format(split=split), f"split:{split}")
-        wanted = (THIS if len(self._listed) == 1 else LISTED) if self._listed else ALL
+        alone = self._listed == [self.session.image_id]
+        wanted = (THIS if alone else LISTED) if self._listed else ALL
         self.images.setCurrentIndex(max(0, self.images.findData(wanted)))
         self.again.setChecked(len(self._listed) == 1)
         self.images.blockSignals(False)

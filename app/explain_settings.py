@@ -56,7 +56,7 @@ class SettingsForm(QWidget):
         self.side.setSingleStep(64)
         self.side.setSuffix(self.tr(" px"))
         self.side.setKeyboardTracking(False)
-        self.crop = QCheckBox(self.tr("Only around the region, with a margin of"))
+        self.crop = QCheckBox(self.tr("Cropped, with a margin of"))
         self.margin = QSpinBox()
         self.margin.setRange(0, 1000)
         self.margin.setSingleStep(10)

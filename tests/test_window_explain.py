@@ -339,6 +339,51 @@ def test_own_words_are_understood_while_typed_and_kept(
     qtbot.waitUntil(lambda: form.text.toPlainText() == "Oval, well demarcated, upper left", timeout=5000)
 
 
+def test_review_asks_for_its_image_or_for_what_is_listed(
+    window: MainWindow, qtbot: QtBot, gazed: Study
+) -> None:
+    window.show_page("review")
+    review = window.page("review")
+    assert isinstance(review, ReviewPage)
+    click(review.description.with_button)
+    dialog = window.explain_dialog
+    assert dialog is not None
+    qtbot.waitUntil(lambda: dialog._due == ["case_0"], timeout=10000)
+    assert dialog.again.isChecked() and dialog.run_button.text() == "Describe 1 image"
+    # The window is not blocked: the choice follows its current image.
+    window.session.set_image("case_3")
+    qtbot.waitUntil(lambda: dialog._due == ["case_3"], timeout=10000)
+    qtbot.waitUntil(
+        lambda: dialog.preview.seen is not None and dialog.preview.seen.question.image.id == "case_3"
+    )
+    type_into(review.list.search, "case_4")
+    qtbot.waitUntil(lambda: review.list.visible_ids() == ["case_4"], timeout=5000)
+    click(review.description.with_button)
+    listed = window.explain_dialog
+    assert listed is not None and listed is not dialog and window.session.image_id == "case_3"
+    qtbot.waitUntil(lambda: listed._due == ["case_4"], timeout=10000)
+    qtbot.waitUntil(
+        lambda: listed.preview.seen is not None and listed.preview.seen.question.image.id == "case_3"
+    )
+
+
+def test_a_setting_is_previewed_and_undone_or_saved(window: MainWindow, qtbot: QtBot, gazed: Study) -> None:
+    dialog = open_dialog(window, qtbot, "openai")
+    qtbot.waitUntil(ready(dialog), timeout=10000)
+    before = dialog.preview.seen
+    assert before is not None and not dialog.settings.save_row.isVisible()
+    click(dialog.settings.fixations)
+    qtbot.waitUntil(lambda: dialog.preview.seen is not before, timeout=10000)
+    seen = dialog.preview.seen
+    assert seen is not None and "The gaze rested" in before.shown.prompt
+    assert "The gaze rested" not in seen.shown.prompt
+    click(dialog.settings.undo_button)
+    assert dialog.settings.fixations.isChecked() and not dialog.settings.save_row.isVisible()
+    click(dialog.settings.mask_text)
+    click(dialog.settings.save_button)
+    assert load_settings(gazed).view.mask_text and not dialog.settings.save_row.isVisible()
+
+
 def test_a_damaged_preset_and_no_pseudomasks_are_said(
     qtbot: QtBot, tmp_path: Path, study: Study, image_folder: Path
 ) -> None:
