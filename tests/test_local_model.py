@@ -141,7 +141,8 @@ def test_workers_that_die_again_and_again_end_the_work(
     result = ask(study, tiny_vlm, kill)
     reasons = [reason for _, reason in result.failed]
     assert result.done + len(reasons) == 12 and result.done >= 1
-    assert reasons.count(by_local_model.GONE) == 3
+    # Those drawn ahead of a failure prove nothing new: some more than three may be tried.
+    assert 3 <= reasons.count(by_local_model.GONE) <= 3 * by_local_model.AHEAD
     assert set(reasons) == {by_local_model.GONE, f"Not asked: {by_local_model.GONE}"}
 
 
