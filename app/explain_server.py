@@ -228,6 +228,10 @@ class ServerForm(QWidget):
 
     def _follow_model(self, name: str) -> None:
         self.model.setToolTip(plain_tip(name))
+        edit = self.model.lineEdit()
+        if edit is not None and not edit.hasFocus():
+            # A long name is told by its beginning.
+            edit.setCursorPosition(0)
         self.changed.emit()
 
     def say_permission(self, since: str) -> None:
