@@ -11,8 +11,18 @@ from segmentation.explanation import choose_explanation, load_explanation
 from segmentation.study import Study
 
 
-def describe_again(study: Study, image_ids: Sequence[str], progress: StepProgress) -> ExplainResult:
-    """Measure images again, whatever was said of them.
+def describe_again(
+    study: Study,
+    image_ids: Sequence[str],
+    progress: StepProgress,
+    options: BackendOptions | None = None,
+    result: ExplainResult | None = None,
+) -> ExplainResult:
+    """Describe images again, whatever was said of them; by default by measuring.
+
+    Parameters
+    ----------
+    result : see `segmentation.explaining.explain_study`
 
     Raises
     ------
@@ -25,10 +35,13 @@ def describe_again(study: Study, image_ids: Sequence[str], progress: StepProgres
         for target in study.targets
         if (stored := load_explanation(study, image_id, target.id)) is not None and stored.touched
     ]
-    result = explain_study(study, BackendOptions(), image_ids=image_ids, overwrite=True, progress=progress)
-    for stored in touched:
-        choose_explanation(study, stored)
-    return result
+    try:
+        return explain_study(
+            study, options, image_ids=image_ids, overwrite=True, progress=progress, result=result
+        )
+    finally:
+        for stored in touched:
+            choose_explanation(study, stored)
 
 
 def task_of(study: Study, image_ids: Sequence[str], title: str, done: Callable[[], object]) -> Task:

@@ -61,6 +61,8 @@ class DescriptionPanel(QWidget):
     """A Revised, whenever something was stored."""
     wanted = Signal(list)
     """Ids of images to be described again."""
+    wanted_with = Signal()
+    """Who describes them is to be asked."""
     error = Signal(str, str)
     notice = Signal(str)
     left = Signal()
@@ -88,6 +90,10 @@ class DescriptionPanel(QWidget):
         made.addWidget(self.origin)
         made.addWidget(self.model, 1)
         made.addWidget(self.compare_button)
+        self.with_button = IconButton(
+            "sliders-horizontal", self.tr("Describe again with…"), on_click=self.wanted_with.emit
+        )
+        made.addWidget(self.with_button)
         column.addLayout(made)
         self.stale = label(self.tr("Made of an earlier pseudo-mask"), "warning", wrap=True)
         column.addWidget(self.stale)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QByteArray, QEvent, QObject, QSettings, QSize, Qt, QThreadPool, QTimer
 from PySide6.QtGui import QAction, QCloseEvent, QKeyEvent, QKeySequence, QResizeEvent, QShortcut
@@ -36,6 +37,10 @@ from app.watch import StudyWatch
 from app.widgets import Banner, Button, ElidedLabel, IconButton, box, label
 from gaze_capture.errors import UserError
 from segmentation.runs import RunFolder
+
+if TYPE_CHECKING:
+    from app.explain_dialog import ExplainDialog
+    from app.explain_run import ExplainRun
 
 PAGES = ("study", "record", "train", "review", "quality")
 BUSY_AFTER_MS = 150
@@ -105,6 +110,8 @@ class MainWindow(QMainWindow):
         super().__init__()
         self.session = Session(settings, self)
         self.tasks: list[Task] = []
+        self.explain_run: ExplainRun | None = None
+        self.explain_dialog: ExplainDialog | None = None
         self.watcher: RunWatcher | None = None
         self.setWindowTitle(self.tr("Gaze Insight"))
         self.setMinimumSize(1024, 680)
@@ -192,6 +199,7 @@ class MainWindow(QMainWindow):
         add(self.tr("New study…"), self._new, "Ctrl+N")
         add(self.tr("Open a study…"), self._open, "Ctrl+O")
         menu.addSeparator()
+        add(self.tr("Describe regions with…"), self.describe_with)
         add(self.tr("Annotator…"), self._ask_annotator)
         self.theme_action = add(self.tr("Light theme"), self.toggle_theme)
         self._name_theme_action()
@@ -231,6 +239,7 @@ class MainWindow(QMainWindow):
             made.notice.connect(self.banner.show_notice)
             made.hush.connect(self.banner.hide)
             made.page_wanted.connect(self.show_page)
+            made.explain_wanted.connect(self.describe_with)
             self.pages[name] = made
             self.stack.addWidget(made)
         return self.pages[name]
@@ -301,6 +310,33 @@ class MainWindow(QMainWindow):
         self.strip.cancel.clicked.disconnect(task.cancel)
         self.strip.hide()
         task.deleteLater()
+
+    def describe_with(self, image_ids: Sequence[str] | None = None) -> None:
+        """Ask who describes the gazed regions; the dialog stays beside the window."""
+        from app.explain_dialog import ExplainDialog
+
+        if self.session.study is None:
+            self.banner.show_error(self.tr("Open a study first."))
+            return
+        if self.explain_dialog is not None:
+            self.explain_dialog.close()
+        dialog = ExplainDialog(self, self.session, self._begin_explaining, self.explain_run, image_ids)
+        dialog.destroyed.connect(lambda: self._forget_dialog(dialog))
+        self.explain_dialog = dialog
+        dialog.show()
+
+    def _forget_dialog(self, dialog: ExplainDialog) -> None:
+        if self.explain_dialog is dialog:
+            self.explain_dialog = None
+
+    def _begin_explaining(self, run: ExplainRun) -> str:
+        if self.tasks:
+            return self.tr("{title} is still at work; wait for it or cancel it first.").format(
+                title=self.tasks[0].title
+            )
+        self.explain_run = run
+        self.start_task(run.task)
+        return ""
 
     # Status
 
@@ -457,6 +493,8 @@ class MainWindow(QMainWindow):
             self.watcher.stop()
         for task in self.tasks:
             task.cancel()
+        if self.explain_dialog is not None:
+            self.explain_dialog.close()
         for page in self.pages.values():
             page.stop()
         super().closeEvent(event)

@@ -20,6 +20,8 @@ class Page(QWidget):
     notice = Signal(str)
     hush = Signal()
     """Whatever message is shown would be in the way."""
+    explain_wanted = Signal(object)
+    """Ids of the images listed, or None for the whole study: who describes them is to be asked."""
     page_wanted = Signal(str)
     """Name of another page."""
 

@@ -186,7 +186,7 @@ class RecordPage(Page):
             self.panel.start_button.setEnabled(False)
             return
         self._centre.show_frame()
-        if self.busy:
+        if self.busy or what == "descriptions":
             return
         fresh = study is not self._cached_study
         if fresh:

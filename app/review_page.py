@@ -144,6 +144,7 @@ class ReviewPage(Page):
         self.description = DescriptionPanel(self.session, self.canvas)
         self.description.revised.connect(self._note_revised)
         self.description.wanted.connect(self._describe)
+        self.description.wanted_with.connect(self._describe_with)
         self.description.error.connect(self.error)
         self.description.left.connect(self.canvas.setFocus)
         self.provenance = Provenance()
@@ -230,6 +231,10 @@ class ReviewPage(Page):
             self._show_details(None)
             return
         self._centre.show_frame()
+        if what == "descriptions":
+            self.described.ask(study)
+            self.description.show_scene(study, self.canvas.scene)
+            return
         fresh = study is not self._cached_study
         if fresh:
             self._cache = SceneCache(study)
@@ -493,6 +498,13 @@ class ReviewPage(Page):
         if self.session.study is not None:
             done = functools.partial(self.session.refresh, "data")
             self.start_task(task_of(self.session.study, image_ids, self.tr("Describing"), done))
+
+    def _describe_with(self) -> None:
+        """Ask who describes what is listed; with nothing filtered out, the current image."""
+        study, listed = self.session.study, self.list.visible_ids()
+        if study is not None:
+            filtered = len(listed) < len(entries(study))
+            self.explain_wanted.emit(listed if filtered else [self.session.image_id])
 
     def _after_verdict(self, study: Study, image_id: str) -> None:
         assert self._cache is not None

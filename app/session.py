@@ -12,8 +12,9 @@ from app.volumes import first_image
 from gaze_capture.errors import UserError
 from segmentation.study import Study
 
-Change = Literal["study", "image", "target", "annotator", "data", "reviews", "runs"]
-"""`study`: another one was opened; `data`: images, gaze, pseudo-masks or explanations came in."""
+Change = Literal["study", "image", "target", "annotator", "data", "descriptions", "reviews", "runs"]
+"""`study`: another one was opened; `data`: images, gaze, pseudo-masks or explanations came in;
+`descriptions`: explanations alone did, and more are on their way."""
 
 
 class Session(QObject):
@@ -30,6 +31,8 @@ class Session(QObject):
         self.study: Study | None = None
         self.image_id: str | None = None
         self.target_id = "target"
+        self.drafts: dict[tuple[str, ...], str] = {}
+        """Own words that were typed and not kept yet: study folder, image, target and annotator."""
         self.annotator = str(settings.value("annotator", "") or _user())
 
     def open(self, folder: Path) -> None:

@@ -10,14 +10,14 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QProgressBar, QVBoxLayout, QW
 
 from app import theme
 from app.overview import Overview, Step
-from app.widgets import Button, Card, ElidedLabel, IconLabel, box, heading, label
+from app.widgets import Button, Card, ElidedLabel, IconButton, IconLabel, box, heading, label
 from segmentation.study import TEST_SPLIT
 
 
 class CountCard(Card):
     """An icon, a count, how much of the whole that is, and what is missing."""
 
-    def __init__(self, icon: str, title: str) -> None:
+    def __init__(self, icon: str, title: str, action: IconButton | None = None) -> None:
         super().__init__(clickable=True)
         layout = QVBoxLayout(self)
         box(layout, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.WIDE), spacing=theme.SMALL)
@@ -26,6 +26,10 @@ class CountCard(Card):
         self.icon = IconLabel(icon)
         head.addWidget(self.icon)
         head.addWidget(label(title, "muted"), 1)
+        if action is not None:
+            # No higher than the line it is in.
+            action.setFixedHeight(20)
+            head.addWidget(action)
         self.number = label("–")
         self.number.setFont(theme.heading_font(20))
         self.bar = QProgressBar()
@@ -132,10 +136,11 @@ class DropZone(QFrame):
 
 
 class NextStep(QFrame):
-    """The one next step: what it is, why, and its button; a second button where there is another way."""
+    """The one next step: what it is, why, and its button; further buttons where there are other ways."""
 
     acted = Signal()
     second_acted = Signal()
+    other_acted = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +159,10 @@ class NextStep(QFrame):
         self.next_button = Button("", "", "primary")
         layout.addWidget(self._hero_icon)
         layout.addLayout(texts, 1)
+        self.other_button = Button(self.tr("Describe with…"), on_click=self.other_acted.emit)
+        self.other_button.setStyleSheet("min-height: 38px;")
         layout.addWidget(self.second_button)
+        layout.addWidget(self.other_button)
         layout.addWidget(self.next_button)
         self.next_button.clicked.connect(lambda _=False: self.acted.emit())
         self.second_button.clicked.connect(lambda _=False: self.second_acted.emit())
@@ -244,3 +252,4 @@ class NextStep(QFrame):
         self.next_button.setText(button)
         self.second_button.setText(second)
         self.second_button.setVisible(bool(second))
+        self.other_button.setVisible(step == "explain")

@@ -30,7 +30,7 @@ from app.study_cards import CountCard, DropZone, NextStep, images_words, text_wa
 from app.study_imports import StudyImports
 from app.surveyor import Surveyor
 from app.targets_row import TargetsRow
-from app.widgets import Button, ElidedLabel, FlowGrid, IconLabel, box, clear, heading, label
+from app.widgets import Button, ElidedLabel, FlowGrid, IconButton, IconLabel, box, clear, heading, label
 from gaze_capture.errors import UserError
 from segmentation.sources import format_of
 
@@ -146,13 +146,19 @@ class StudyPage(Page):
         self.next = NextStep()
         self.next.acted.connect(lambda: self._act(first=True))
         self.next.second_acted.connect(lambda: self._act(first=False))
+        self.next.other_acted.connect(lambda: self.explain_wanted.emit(None))
         layout.addWidget(self.next)
+        self.describe_button = IconButton(
+            "sliders-horizontal",
+            self.tr("Describe with… (own words, a server or a local model)"),
+            on_click=lambda: self.explain_wanted.emit(None),
+        )
         self.cards = {
             "images": CountCard("image", self.tr("Images")),
             "masks": CountCard("selection-all", self.tr("True masks")),
             "gaze": CountCard("eye", self.tr("Gaze")),
             "pseudomasks": CountCard("stack", self.tr("Pseudo-masks")),
-            "explanations": CountCard("chat-text", self.tr("Explanations")),
+            "explanations": CountCard("chat-text", self.tr("Explanations"), self.describe_button),
             "runs": CountCard("chart-line-up", self.tr("Runs")),
             "reviews": CountCard("check-square-offset", self.tr("Reviews")),
         }

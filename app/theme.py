@@ -217,6 +217,11 @@ QFrame#cell[differs="true"] { background: $selection; }
 QFrame#rail { background: $background; border: none; border-right: 1px solid $border; }
 QFrame#statusBar { background: $background; border: none; border-top: 1px solid $border; }
 QFrame#card { background: $surface; border: 1px solid $border; border-radius: 6px; }
+QFrame#choice { background: $surface; border: 1px solid $border; border-radius: 6px; }
+QFrame#choice:hover { background: $raised; }
+QFrame#choice:focus { border: 1px solid $text; }
+QFrame#choice[chosen="true"] { background: $selection; border: 1px solid $accent; }
+QFrame#choice[chosen="true"]:focus { border: 2px solid $accent; }
 QFrame#hero { background: $surface; border: 1px solid $border; border-radius: 6px; }
 QFrame#chip { background: $selection; border: none; border-radius: 6px; }
 QFrame#line { background: $border; border: none; max-height: 1px; min-height: 1px; }
@@ -283,6 +288,11 @@ QFrame#attribute QPlainTextEdit {
     selection-background-color: $accent; selection-color: $on_accent;
 }
 QFrame#attribute QPlainTextEdit:focus { border: 1px solid $accent; }
+QDialog QPlainTextEdit {
+    background: $field; color: $text; border: 1px solid $border; border-radius: 6px; padding: 4px;
+    selection-background-color: $accent; selection-color: $on_accent;
+}
+QDialog QPlainTextEdit:focus { border: 1px solid $accent; }
 QComboBox { padding-right: 4px; }
 QComboBox::drop-down { border: none; width: 24px; }
 QComboBox::down-arrow { image: url($caret); width: 12px; height: 12px; }

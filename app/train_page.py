@@ -145,7 +145,7 @@ class TrainPage(Page):
 
     def refresh(self, what: str) -> None:
         """Show the study's runs, and what a training would do."""
-        if what in ("image", "annotator"):
+        if what in ("image", "annotator", "descriptions"):
             return
         study = self.session.study
         if study is not self._states_of:

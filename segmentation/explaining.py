@@ -57,6 +57,14 @@ class ExplainResult:
     money: float | None = None
     """Estimated from the tokens and the price that was given; None without a price."""
 
+    def reckon(self, price_per_million: tuple[float, float] | None) -> None:
+        """Estimate the money from the tokens so far; see `BackendOptions.price_per_million`."""
+        if price_per_million is not None:
+            tokens = (self.prompt_tokens, self.completion_tokens)
+            self.money = sum(
+                count * price / 1e6 for count, price in zip(tokens, price_per_million, strict=True)
+            )
+
     def spent_in_words(self) -> str:
         """Say what the work took of a server; empty where none was asked."""
         if not self.requests:
@@ -78,6 +86,7 @@ def explain_study(
     image_ids: Sequence[str] | None = None,
     overwrite: bool = False,
     progress: Progress = no_progress,
+    result: ExplainResult | None = None,
 ) -> ExplainResult:
     """Explain every target of every image that has a pseudo-mask, or of which the annotator said it is absent.
 
@@ -93,6 +102,7 @@ def explain_study(
     overwrite : ask again, also what was asked, edited or approved before; the history keeps it
     progress : told done, total and the image's id, several times a second while answers are awaited; what it raises
         abandons the work at once, and all that was answered is kept
+    result : counted into while the work goes on, so that another thread sees how far it is; default: a new one
 
     Raises
     ------
@@ -109,7 +119,8 @@ def explain_study(
         raise UserError(
             f"{study.folder} has no pseudo-masks to explain yet; make them with: gaze-insight pseudomask"
         )
-    result = ExplainResult(waiting=waiting)
+    result = result or ExplainResult()
+    result.waiting = waiting
     questions = Questions(study)
     with open_backend(study, options, lambda: progress(0, len(due), "")) as backend:
         batch = _Batch(questions, backend, due, overwrite, result, progress)
@@ -117,17 +128,16 @@ def explain_study(
             for answered in answers:
                 doing = answered.doing if isinstance(answered, Doing) else batch.at
                 progress(batch.settled, len(due), doing)
-                if isinstance(answered, Answered) and (broken := batch.settle(answered)) is not None:
+                broken = batch.settle(answered) if isinstance(answered, Answered) else None
+                result.requests = backend.requests
+                result.reckon(options.price_per_million)
+                if broken is not None:
                     batch.give_up(broken)
                     break
         result.requests = backend.requests
     order = {image.id: number for number, (image, _) in enumerate(due)}
     result.failed.sort(key=lambda one: order[one[0]])
-    if options.price_per_million is not None:
-        tokens = (result.prompt_tokens, result.completion_tokens)
-        result.money = sum(
-            count * price / 1e6 for count, price in zip(tokens, options.price_per_million, strict=True)
-        )
+    result.reckon(options.price_per_million)
     progress(len(due), len(due), result.spent_in_words())
     return result
 
@@ -156,9 +166,9 @@ class Questions:
         If the study's settings are damaged.
     """
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, settings: ExplanationSettings | None = None) -> None:
         self.study = study
-        self.settings: ExplanationSettings = load_settings(study)
+        self.settings = load_settings(study) if settings is None else settings
         self._presets: dict[tuple[str, ...], Preset] = {}
 
     def preset_of(self, image: StudyImage) -> Preset:
@@ -191,15 +201,17 @@ class Questions:
         )
 
 
-def question_about(study: Study, image: StudyImage, target: Target) -> Question:
-    """Return what any backend is asked about a target in an image.
+def question_about(
+    study: Study, image: StudyImage, target: Target, settings: ExplanationSettings | None = None
+) -> Question:
+    """Return what any backend is asked about a target in an image; `settings` in place of the study's own.
 
     Raises
     ------
     UserError
         If it has no pseudo-mask, or the study's preset or settings are damaged.
     """
-    return Questions(study).about(image, target)
+    return Questions(study, settings).about(image, target)
 
 
 def explanation_from(backend: Backend, question: Question, answer: Answer) -> Explanation:
