@@ -32,9 +32,9 @@ from app.sending_consent import Sending, SendingConsent
 from app.session import Session
 from app.widgets import box, label, scrolled
 from gaze_capture.errors import UserError
-from segmentation.describing import words_folder
 from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import due_for_explaining
+from segmentation.own_words_store import words_folder
 from segmentation.sending import Permission, host_of, permission_for
 from segmentation.server_keys import key_for
 

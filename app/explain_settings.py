@@ -273,7 +273,7 @@ class EncoderRow(Row):
         study = self._study
 
         def work(progress: object) -> object:
-            from segmentation.text_steps import choose_encoder
+            from segmentation.text.steps import choose_encoder
 
             return choose_encoder(study, folder, progress)  # type: ignore[arg-type]
 

@@ -11,11 +11,11 @@ from app.description_rows import breakable, value_in_words
 from app.dialogs import Row, narrow
 from app.widgets import Button, ElidedLabel, box, clear, label, set_role
 from gaze_capture.errors import UserError
-from segmentation.describing import latest, load_words, voice_notes
 from segmentation.explaining import explain_in_own_words
 from segmentation.explanation_presets import CANNOT_ASSESS, Preset
 from segmentation.explanation_settings import ExplanationSettings, preset_for
-from segmentation.own_words import read_own_words
+from segmentation.own_words_reading import read_own_words
+from segmentation.own_words_store import latest, load_words, voice_notes
 from segmentation.study import Study
 
 

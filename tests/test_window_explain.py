@@ -19,9 +19,9 @@ from app.explain_run import ExplainRun
 from app.main_window import MainWindow
 from app.review_page import ReviewPage
 from app.study_page import StudyPage
-from segmentation.describing import load_words
 from segmentation.explanation import load_explanation
 from segmentation.explanation_settings import load_settings
+from segmentation.own_words_store import load_words
 from segmentation.sending import permissions, withdraw_permission
 from segmentation.study import Study
 from tests.chat_server import LIMITS, FakeServer, hang, say
