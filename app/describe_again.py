@@ -1,4 +1,4 @@
-"""Describes images anew in the background; what people edited or approved goes on counting until they choose."""
+"""Describes images anew in the background; what people said, edited or approved goes on counting until they choose."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def describe_again(
         stored
         for image_id in image_ids
         for target in study.targets
-        if (stored := load_explanation(study, image_id, target.id)) is not None and stored.touched
+        if (stored := load_explanation(study, image_id, target.id)) is not None and stored.by_people
     ]
     try:
         return explain_study(

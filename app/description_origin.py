@@ -15,7 +15,11 @@ from segmentation.study import Study
 
 def contradicted(explanation: Explanation) -> dict[str, str]:
     """Return by attribute what a reader has to be told: what measuring contradicts, and what nobody asked for."""
-    return {one.attribute: one.sentence for one in claims.contradictions(claims.checks_of(explanation))}
+    return {
+        # The row says already what it is about.
+        one.attribute: one.sentence.partition(": ")[2] or one.sentence
+        for one in claims.contradictions(claims.checks_of(explanation))
+    }
 
 
 def _tr(text: str) -> str:

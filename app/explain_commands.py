@@ -31,6 +31,7 @@ def explain(args: argparse.Namespace, progress: Progress) -> Outcome:
     options = BackendOptions(
         backend, base_url, args.model, limits, args.concurrency, price, args.device, args.dtype
     )
+    study = Study.open(args.study)
     settled = (0, 0)
 
     def follow(done: int, total: int, label: str) -> None:
@@ -40,7 +41,7 @@ def explain(args: argparse.Namespace, progress: Progress) -> Outcome:
 
     try:
         result = explain_study(
-            Study.open(args.study),
+            study,
             options,
             split=args.split,
             image_ids=args.images,
@@ -69,7 +70,14 @@ def explain(args: argparse.Namespace, progress: Progress) -> Outcome:
     if known := result.skipped + result.reused:
         lines.append(f"{counted(known, 'image')} had been asked about in the same way before.")
     if result.kept:
-        lines.append(f"{counted(result.kept, 'image')} edited or approved by somebody stay as they are.")
+        lines.append(
+            f"{counted(result.kept, 'image')} in somebody's own words, edited or approved stay as they are."
+        )
+    if backend == "measured" and (unmeasured := _unmeasured(study)):
+        lines.append(
+            f"{counted(unmeasured, 'attribute')} of the study's preset cannot be measured; ask a model, or describe "
+            "the images in your own words."
+        )
     if result.waiting:
         lines.append(f"{counted(result.waiting, 'image')} without a pseudo-mask wait for gaze.")
     if spent := result.spent_in_words():
@@ -77,6 +85,16 @@ def explain(args: argparse.Namespace, progress: Progress) -> Outcome:
     lines += named("Failed", [f"{image}: {reason}" for image, reason in result.failed])
     nothing = result.failed and not (result.done or known or result.kept)
     return Outcome(values, "\n".join(lines), 1 if nothing else 0)
+
+
+def _unmeasured(study: Study) -> int:
+    """Count the attributes that the study's preset adds to those that are measured."""
+    from segmentation.explanation_presets import load_preset, published_attributes
+    from segmentation.explanation_settings import load_settings
+
+    settings = load_settings(study)
+    asked = load_preset(settings.preset, study.folder).under(settings.stated)
+    return len(set(asked.names) - {one.name for one in published_attributes()})
 
 
 def _test_connection(args: argparse.Namespace, base_url: str | None, progress: Progress) -> Outcome:

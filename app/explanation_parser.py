@@ -128,7 +128,13 @@ def add_explanation_commands(add: AddCommand) -> None:
     sending.add_argument("--annotator", type=annotator, metavar="A", help="default: the user's name")
     sending.add_argument("--download", action="store_true", help="allow fetching models; nothing leaves")
     said = sending.add_mutually_exclusive_group()
-    said.add_argument("--yes", action="store_true", help="allow it; without, it is only shown")
+    said.add_argument(
+        "--yes",
+        nargs="?",
+        const="",
+        metavar="CODE",
+        help="allow it, with the code that the preview names (a download needs none); without, it is only shown",
+    )
     said.add_argument("--withdraw", action="store_true", help="nothing more may be sent there")
 
     key = add(

@@ -23,6 +23,7 @@ PICTURE_NAME, WORDS_NAME = "picture.png", "words.txt"
 def allow_sending(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight allow-sending``."""
     from segmentation import sending
+    from segmentation.burned_in_text import text_boxes
 
     study = Study.open(args.study)
     annotator = args.annotator or getpass.getuser()
@@ -59,6 +60,12 @@ def allow_sending(args: argparse.Namespace, progress: Progress) -> Outcome:
         f"({len(seen.prompt)} characters). No file names, no tags, nothing else of the study.",
         *seen.notes,
     ]
+    if not question.view.mask_text:
+        what = "What looks like text is in it" if text_boxes(study.shown(question.image)) else "Look at it"
+        lines.append(
+            f"{what}: pixels are sent as they are. To blank what looks like text, which misses some: gaze-insight "
+            f"explanation-settings {args.study} --mask-text yes"
+        )
     marked = sum(bool(image.burned_in) for image in study.images.values())
     if marked and not question.view.mask_text:
         lines.append(
@@ -72,7 +79,15 @@ def allow_sending(args: argparse.Namespace, progress: Progress) -> Outcome:
         write_bytes_atomic(args.preview / WORDS_NAME, seen.prompt.encode())
         values["files"] = [str(args.preview / name) for name in (PICTURE_NAME, WORDS_NAME)]
         lines.append(f"The picture: {values['files'][0]}. The words: {values['files'][1]}.")
-    if args.yes:
+    code = seen.picture_sha256[:8]
+    if args.preview is not None:
+        lines.append(f"Code of this picture: {code}.")
+    if args.yes is not None:
+        if args.yes != code:
+            raise UserError(
+                "Sending is allowed for what was seen: write the picture and words with --preview DIR, look at them, "
+                "and give the code that is named there with --yes CODE. Nothing was allowed."
+            )
         permission = sending.give_permission(study, args.base_url, annotator, seen, question)
         values |= {"permitted": True, "permission": permission.id}
         lines.append(
@@ -84,7 +99,9 @@ def allow_sending(args: argparse.Namespace, progress: Progress) -> Outcome:
     else:
         if args.preview is None:
             lines.append("Look at the very picture and words first: --preview DIR.")
-        lines.append("Nothing was sent, and nothing is allowed yet; to allow it, add --yes.")
+        lines.append(
+            "Nothing was sent, and nothing is allowed yet; to allow it, add --yes and the picture's code."
+        )
     return Outcome(values, "\n".join(lines))
 
 
@@ -92,7 +109,7 @@ def _allow_download(args: argparse.Namespace, study: Study, annotator: str) -> O
     from segmentation import sending
 
     permission = sending.permission_for_download(study, args.base_url)
-    if permission is None and args.yes:
+    if permission is None and args.yes is not None:
         permission = sending.give_download_permission(study, args.base_url, annotator)
     host = permission.host if permission else sending.host_of(args.base_url)
     text = f"Models may be fetched from {host}; nothing of the study leaves."

@@ -162,6 +162,12 @@ class _Check:
         how = f"{chat.server} answered as {model} in {seconds:.1f} s ({said.rung})"
         if saw:
             sentence = f"All is well: {how}, and it saw what the test picture shows."
+        elif answer is None and said.text.strip() and "{" not in said.text:
+            quoted = plain_text(said.text, 60) or "nothing"
+            sentence = (
+                f"{how}, but not in the form that was asked for; it said: {quoted.rstrip('.')}. Such answers are sent "
+                "back once to be repaired; a model that keeps to a schema is faster."
+            )
         else:
             said_of_it = " ".join(answer) if answer else plain_text(said.text, 60) or "nothing"
             sentence = (

@@ -47,7 +47,7 @@ class ExplainResult:
     reused: int = 0
     """Asked before in the very same way: the answer was taken from the history."""
     kept: int = 0
-    """Edited or approved by somebody, and left alone."""
+    """Somebody's own words, or edited or approved by somebody, and left alone."""
     waiting: int = 0
     """Images with neither a pseudo-mask nor the word that the target is absent."""
     seconds: float = 0.0
@@ -69,7 +69,7 @@ class ExplainResult:
         """Say what the work took of a server; empty where none was asked."""
         if not self.requests:
             return ""
-        words = f"{self.requests} requests, {self.seconds:.0f} s"
+        words = f"{self.requests} request{'s' * (self.requests != 1)}, {self.seconds:.0f} s"
         if self.prompt_tokens or self.completion_tokens:
             words += f", {self.prompt_tokens} + {self.completion_tokens} tokens"
         return words if self.money is None else f"{words}, about {self.money:.2f} by the price given"
@@ -343,7 +343,9 @@ class _Batch:
         stored = None
         with contextlib.suppress(UserError):  # A damaged one is made again.
             stored = load_explanation(self.study, image.id, target.id)
-        if stored is not None and stored.touched and not self.overwrite:
+        # Words that were added since are read again.
+        reread = stored is not None and not stored.touched and stored.backend == self.backend.name
+        if stored is not None and stored.by_people and not reread and not self.overwrite:
             self.result.kept += 1
             return None
         if self.study.presence(image.id, target.id) == ABSENT:

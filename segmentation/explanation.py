@@ -104,6 +104,11 @@ class Explanation:
         """Whether somebody edited or approved anything."""
         return bool(self.edited or self.approved)
 
+    @property
+    def by_people(self) -> bool:
+        """Whether it is somebody's own words, or somebody edited or approved anything: no batch replaces it."""
+        return self.touched or self.backend == "annotator"
+
 
 def preset_of(explanation: Explanation, study_folder: Path | None = None) -> Preset:
     """Return the preset an explanation was made by, as it is now, with the attributes that were asked.

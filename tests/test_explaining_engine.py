@@ -20,7 +20,7 @@ import pytest
 from app.cli import run_command
 from gaze_capture.errors import UserError
 from segmentation.explainers.opening import BackendOptions, open_backend
-from segmentation.explaining import Questions, due_for_explaining, explain_study
+from segmentation.explaining import Questions, due_for_explaining, explain_in_own_words, explain_study
 from segmentation.explanation import load_explanation
 from segmentation.study import Study
 from tests.chat_server import (
@@ -345,3 +345,19 @@ def test_the_command(
     ]:
         assert run_command(wrong) == status
         assert says in capsys.readouterr().err
+
+
+def test_own_words_are_left_alone_by_other_backends(study: Study, image_folder: Path) -> None:
+    first, second, _ = add_gazed_images(study, image_folder)
+    said = explain_in_own_words(study, first, "target", "annotator-7F3K", "A round red polyp, upper left.")
+    result = explain_study(study)
+    assert (result.done, result.kept) == (2, 1)
+    assert load_explanation(study, first, "target") == said
+    again = explain_in_own_words(study, first, "target", "annotator-7F3K", "An oval red polyp, upper left.")
+    assert explain_study(study, BackendOptions("annotator"), image_ids=[first]).kept == 0
+    stored = load_explanation(study, first, "target")
+    assert again is not None and stored is not None and stored.attributes["shape"] == "oval"
+    assert explain_study(study, overwrite=True).done == 3
+    found = load_explanation(study, first, "target")
+    assert found is not None and found.backend == "measured"
+    assert explain_study(study, BackendOptions("annotator"), image_ids=[second]).failed

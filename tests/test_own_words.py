@@ -188,7 +188,7 @@ def test_words_become_the_explanation_that_counts(study: Study, image_folder: Pa
     assert all(
         "Nobody has described" in reason and "gaze-insight describe" in reason for _, reason in result.failed
     )
-    explain_study(study)
+    explain_study(study, overwrite=True)
     assert explain_study(study, BackendOptions("annotator")).reused == 1
 
 

@@ -391,7 +391,11 @@ def test_the_command_shows_first_and_allows_with_yes(
     assert (tmp_path / "look" / "words.txt").read_bytes() == seen.prompt.encode()
     run_command([*base])
     assert "not encrypted" in capsys.readouterr().out
-    status, said, _ = cli(capsys, *base, "--yes", "--annotator", "Dr A")
+    for unseen in ((), ("00000000",)):
+        status, said, err = cli(capsys, *base, "--yes", *unseen)
+        assert status == 1 and "allowed for what was seen" in err
+        assert not (gazed.folder / "permissions").exists()
+    status, said, _ = cli(capsys, *base, "--yes", seen.picture_sha256[:8], "--annotator", "Dr A")
     assert status == 0 and said["permitted"] is True
     given = permission_for(gazed, base[3], load_settings(gazed))
     assert given is not None and (given.given_by, given.picture_sha256) == ("Dr A", seen.picture_sha256)
