@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import write_bytes_atomic
@@ -244,7 +244,7 @@ def try_out(spec: RunSpec, precision: Precision) -> None:
 
 
 @torch.inference_mode()
-def probabilities(student: Student, images: Tensor, precision: Precision) -> Tensor:
+def probabilities(student: nn.Module, images: Tensor, precision: Precision) -> Tensor:
     """Return the student's foreground probabilities (B, T, S, S), float32 on the CPU."""
     was_training = student.training
     student.eval()
@@ -259,7 +259,7 @@ def write_samples(
     run: RunFolder,
     spec: RunSpec,
     batches: Batches,
-    student: Student,
+    student: nn.Module,
     step: int,
     precision: Precision,
     emit: Emit,
@@ -283,7 +283,7 @@ def write_samples(
             emit("sample", step, spec.iterations, image_id=image_id, target_id=target_id, path=path)
 
 
-def held_dice(data: TrainingSet, student: Student, precision: Precision) -> float:
+def held_dice(data: TrainingSet, student: nn.Module, precision: Precision) -> float:
     """Return the mean Dice on the images set apart, against their true masks at the networks' size."""
     scores = []
     for start in range(0, len(data.held_images), 16):

@@ -1,21 +1,13 @@
-"""Methods: which networks there are, what labels they learn from, and what losses a batch gives.
-
-The trainer owns the loop, the optimiser and the checkpoints; a method owns its networks. A further method is one
-more class here (or a file beside it) and its entry in METHODS.
-"""
+"""The method `gaze-to-insight`: a teacher that reads the explanation and a student that sees the image alone."""
 
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaze_capture.errors import UserError
-from segmentation.augmentation import SPREAD
 from segmentation.dataset import Batch
 from segmentation.job import RunSpec
 from segmentation.losses import (
@@ -25,62 +17,9 @@ from segmentation.losses import (
     cutmix,
     darm_blocks,
     feature_consistency,
-    partial_cross_entropy,
-    partial_dice,
-    paste,
 )
+from segmentation.methods.base import Method, mixed_batch, new_student, summed
 from segmentation.networks import Output, Pasted, Student, Teacher, Text
-
-NOISE = 0.2
-"""Mixed images get uniform noise up to this, on values 0..1."""
-
-
-class Method(ABC):
-    """One way to learn; `networks` holds all that is trained and stored, by name."""
-
-    networks: nn.ModuleDict
-    labels: Mapping[str, tuple[int, int]]
-    """By network: the foreground and background level of its labels."""
-    uses_text = False
-
-    def __init__(self, spec: RunSpec) -> None:
-        self.spec = spec
-
-    @property
-    def student(self) -> Student:
-        """The network that predicts."""
-        student = self.networks["student"]
-        assert isinstance(student, Student)
-        return student
-
-    @abstractmethod
-    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Return the losses of a batch at a progress of the run 0..1; the sum, ``total``, is what is minimised."""
-
-    def supervised_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss towards labels: partial cross-entropy and, where asked for, soft Dice."""
-        loss = partial_cross_entropy(logits, labels)
-        if self.spec.dice_weight:
-            loss = loss + self.spec.dice_weight * partial_dice(logits, labels)
-        return loss
-
-
-class OneNetwork(Method):
-    """The student alone, learning from its labels: the methods `partial` and `supervised`."""
-
-    def __init__(self, spec: RunSpec, text_width: int = 0) -> None:
-        super().__init__(spec)
-        self.networks = nn.ModuleDict({"student": Student(len(spec.targets), spec.student_widths)})
-        self.labels = {"student": spec.student_levels}
-
-    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Return the loss towards the labels."""
-        images, labels = batch.images, batch.labels["student"]
-        rng = np.random.default_rng([self.spec.seed, 5, batch.step])
-        if self.spec.views == "one" and rng.random() < self.spec.cutmix_share:
-            pasted = cutmix(images, rng)
-            images, labels = noisy(paste(images, pasted), self.spec.seed, batch.step), paste(labels, pasted)
-        return {"total": self.supervised_loss(self.student(images).logits, labels)}
 
 
 class GazeToInsight(Method):
@@ -93,18 +32,25 @@ class GazeToInsight(Method):
 
     uses_text = True
 
-    def __init__(self, spec: RunSpec, text_width: int) -> None:
+    def __init__(self, spec: RunSpec, text_width: int = 0) -> None:
         super().__init__(spec)
         targets = len(spec.targets)
         self.networks = nn.ModuleDict(
             {
-                "student": Student(targets, spec.student_widths, spec.teacher_widths),
+                "student": new_student(spec, adapts=True),
                 "teacher": Teacher(
                     targets, spec.teacher_widths, text_width, spec.text_heads, spec.text_strength
                 ),
             }
         )
         self.labels = {"student": spec.student_levels, "teacher": spec.teacher_levels}
+
+    @property
+    def student(self) -> Student:
+        """The network that sees the image alone, and predicts."""
+        student = self.networks["student"]
+        assert isinstance(student, Student)
+        return student
 
     @property
     def teacher(self) -> Teacher:
@@ -153,7 +99,7 @@ class GazeToInsight(Method):
                 student.logits, teacher.logits, spec.cwc_confidence
             ) + confident_cross_entropy(teacher.logits, student.logits, spec.cwc_confidence)
             losses["cwc"] = spec.cwc_weight * ramp * consistency
-        return {"total": torch.stack(list(losses.values())).sum(), **losses}
+        return summed(losses)
 
     @torch.no_grad()
     def hidden_from_student(self, batch: Batch, pasted: Pasted | None, rng: np.random.Generator) -> Tensor:
@@ -172,46 +118,3 @@ def without_some_text(batch: Batch, share: float, seed: int) -> Batch:
     kept = np.random.default_rng([seed, 7, batch.step]).random(len(batch.index)) >= share
     valid = batch.text.valid & torch.from_numpy(kept).to(batch.text.valid.device)[:, None]
     return dataclasses.replace(batch, text=Text(batch.text.tokens, valid))
-
-
-def mixed_batch(batch: Batch, pasted: Pasted, seed: int) -> Batch:
-    """Return the CutMix'd, noisy look at a batch; its text stays by image, for attention to choose by place."""
-    return dataclasses.replace(
-        batch,
-        images=noisy(paste(batch.images, pasted), seed, batch.step),
-        labels={name: paste(labels, pasted) for name, labels in batch.labels.items()},
-    )
-
-
-def noisy(images: Tensor, seed: int, step: int) -> Tensor:
-    """Add the noise that belongs to a step to standardised images."""
-    generator = torch.Generator(images.device).manual_seed(seed * 1_000_003 + step)
-    return images + torch.empty_like(images).uniform_(-NOISE / SPREAD, NOISE / SPREAD, generator=generator)
-
-
-METHODS: dict[str, type[OneNetwork] | type[GazeToInsight]] = {
-    "gaze-to-insight": GazeToInsight,
-    "partial": OneNetwork,
-    "supervised": OneNetwork,
-}
-
-
-def make_method(spec: RunSpec, text_width: int) -> Method:
-    """Build the method a spec names, its networks freshly initialised from the spec's seed.
-
-    Raises
-    ------
-    UserError
-        If there is no such method.
-    """
-    if spec.method not in METHODS:
-        raise UserError(f"There is no method {spec.method!r}; choose one of {', '.join(METHODS)}.")
-    if not spec.targets:
-        raise UserError("The run names no target to learn; start a new run, which takes all of the study's.")
-    torch.manual_seed(spec.seed)
-    return METHODS[spec.method](spec, text_width)
-
-
-def reads_text(spec: RunSpec) -> bool:
-    """Whether the spec's method reads explanations at all."""
-    return spec.text != "none" and spec.method in METHODS and METHODS[spec.method].uses_text
