@@ -39,6 +39,7 @@ from segmentation.runs import RunFolder
 from segmentation.study import Study
 from segmentation.text.embedding import text_of
 from segmentation.text.encoder import Encoder
+from segmentation.warm_start import begin_with
 
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0
@@ -93,6 +94,8 @@ def train(
     wish = state["precision"] if state.get("device") == device.type else spec.precision
     precision = choose_precision(wish, device, lambda trial: try_out(spec, trial))
     method = make_method(spec, text_width)
+    if spec.warm_start and not resumed:
+        begin_with(method, study, spec)
     method.networks.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student = method.student
     averaged = Average(student, spec.ema_decay) if spec.ema_decay else None
@@ -153,6 +156,7 @@ def train(
         explained=data.phrases.explained,
         held_out=len(data.held_images),
         resumed=bool(resumed),
+        warm_start=spec.warm_start,
     )
     method.networks.train()
     batches = Batches(data, spec, method.labels)

@@ -117,7 +117,8 @@ def test_every_method_tells_its_story(filled: Study, method: str) -> None:
     assert started["images"] == 6 and started["device"] == "cpu" and started["precision"] == "fp32"
     parameters = started["parameters"]
     assert isinstance(parameters, dict)
-    assert set(parameters) == ({"student", "teacher"} if method == "gaze-to-insight" else {"student"})
+    others = {"gaze-to-insight": {"teacher"}, "gaze-track": {"track"}}
+    assert set(parameters) == {"student"} | others.get(method, set())
     assert started["explained"] == (6 if method == "gaze-to-insight" else 0)
     step = events.of("step")[-1]
     losses = step["losses"]

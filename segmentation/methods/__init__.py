@@ -11,11 +11,15 @@ import torch
 from gaze_capture.errors import UserError
 from segmentation.job import RunSpec
 from segmentation.methods.base import Method
+from segmentation.methods.gaze_multilevel import GazeMultilevel
 from segmentation.methods.gaze_to_insight import GazeToInsight
+from segmentation.methods.gaze_track import GazeTrack
 from segmentation.methods.one_network import OneNetwork
 
 METHODS: dict[str, type[Method]] = {
     "gaze-to-insight": GazeToInsight,
+    "gaze-multilevel": GazeMultilevel,
+    "gaze-track": GazeTrack,
     "partial": OneNetwork,
     "supervised": OneNetwork,
 }
@@ -39,4 +43,5 @@ def make_method(spec: RunSpec, text_width: int) -> Method:
 
 def reads_text(spec: RunSpec) -> bool:
     """Whether the spec's method reads explanations at all."""
-    return spec.text != "none" and spec.method in METHODS and METHODS[spec.method].uses_text
+    heard = spec.text != "none" and bool(spec.fusion_scales)
+    return heard and spec.method in METHODS and METHODS[spec.method].uses_text

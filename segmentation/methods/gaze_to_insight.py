@@ -19,7 +19,7 @@ from segmentation.losses import (
     feature_consistency,
 )
 from segmentation.methods.base import Method, mixed_batch, new_student, summed
-from segmentation.networks import Output, Pasted, Student, Teacher, Text
+from segmentation.networks import Output, Pasted, Student, Teacher, Text, TextFusion
 
 
 class GazeToInsight(Method):
@@ -39,10 +39,19 @@ class GazeToInsight(Method):
             {
                 "student": new_student(spec, adapts=True),
                 "teacher": Teacher(
-                    targets, spec.teacher_widths, text_width, spec.text_heads, spec.text_strength
+                    targets,
+                    spec.teacher_widths,
+                    text_width,
+                    spec.text_heads,
+                    spec.text_strength,
+                    spec.fusion_scales,
                 ),
             }
         )
+        if spec.text_strength_fixed:
+            for fusion in self.teacher.fusions:
+                if isinstance(fusion, TextFusion):
+                    fusion.strength.requires_grad_(False)
         self.labels = {"student": spec.student_levels, "teacher": spec.teacher_levels}
 
     @property
@@ -76,12 +85,12 @@ class GazeToInsight(Method):
         else:
             pasted = None
         student_images, student_labels = batch.images, batch.labels["student"]
-        # Before the ramp has begun to rise the two disagree about everything.
-        if spec.darm_share and batch.step % spec.darm_every == 0 and progress > 0.1 * spec.consistency_ramp:
+        if self.hides(batch.step, progress):
             shown = None if spec.views == "two" else pasted
             hidden = self.hidden_from_student(batch, shown, rng)
             student_images = student_images.masked_fill(hidden, 0.0)
-            student_labels = student_labels.masked_fill(hidden, IGNORE)
+            told = IGNORE if spec.darm_label == "ignore" else 0
+            student_labels = student_labels.masked_fill(hidden, told)
         student: Output = self.student(student_images)
         teacher: Output = self.teacher(batch.images, batch.text, None if spec.views == "two" else pasted)
         losses = {
@@ -90,25 +99,41 @@ class GazeToInsight(Method):
         }
         if spec.afc_weight:
             adapted = self.student.adapt(student.features)
+            if spec.afc_rectified:
+                adapted = [feature.relu() for feature in adapted]
             losses["afc"] = spec.afc_weight * ramp * feature_consistency(adapted, teacher.features)
         if spec.cwc_weight:
             if mixed is not None:
                 student = self.student(mixed.images)
                 teacher = self.teacher(mixed.images, mixed.text, pasted)
-            consistency = confident_cross_entropy(
-                student.logits, teacher.logits, spec.cwc_confidence
-            ) + confident_cross_entropy(teacher.logits, student.logits, spec.cwc_confidence)
+            own, theirs = student.logits * spec.cwc_logit_scale, teacher.logits * spec.cwc_logit_scale
+            consistency = confident_cross_entropy(own, theirs, spec.cwc_confidence) + confident_cross_entropy(
+                theirs, own, spec.cwc_confidence
+            )
             losses["cwc"] = spec.cwc_weight * ramp * consistency
         return summed(losses)
 
+    def hides(self, step: int, progress: float) -> bool:
+        """Whether DARM is at work in a step."""
+        spec = self.spec
+        if not spec.darm_share or step % spec.darm_every:
+            return False
+        # Before the ramp has begun to rise the two networks disagree about everything.
+        return spec.darm_from == "labels" or progress > 0.1 * spec.consistency_ramp
+
     @torch.no_grad()
     def hidden_from_student(self, batch: Batch, pasted: Pasted | None, rng: np.random.Generator) -> Tensor:
-        """Return DARM's blocks (B, 1, S, S), from a look at where the networks disagree."""
-        self.networks.eval()
-        student = self.student(batch.images).logits > 0
-        teacher = self.teacher(batch.images, batch.text, pasted).logits > 0
-        self.networks.train()
-        disagreement = (student != teacher).any(dim=1).cpu().numpy()
+        """Return DARM's blocks (B, 1, S, S), from a look at where the networks, or their labels, disagree."""
+        if self.spec.darm_from == "labels":
+            student, teacher = batch.labels["student"], batch.labels["teacher"]
+            apart = (student != teacher) & (student != IGNORE) & (teacher != IGNORE)
+        else:
+            self.networks.eval()
+            apart = (self.student(batch.images).logits > 0) != (
+                self.teacher(batch.images, batch.text, pasted).logits > 0
+            )
+            self.networks.train()
+        disagreement = apart.any(dim=1).cpu().numpy()
         blocks = darm_blocks(disagreement, self.spec.darm_share, rng)
         return torch.from_numpy(blocks).to(batch.images.device)[:, None]
 
