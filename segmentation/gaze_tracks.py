@@ -68,7 +68,10 @@ def track_maps(
 
 def _nearness(places: npt.NDArray[np.int32], size: int, sigma: float) -> npt.NDArray[np.float32]:
     away = np.ones((size, size), np.uint8)
-    cv2.polylines(away, [np.clip(places, 0, size - 1).reshape(-1, 1, 2)], False, 0)
+    places = np.clip(places, 0, size - 1)
+    # A line of one point alone is not drawn.
+    away[places[:, 1], places[:, 0]] = 0
+    cv2.polylines(away, [places.reshape(-1, 1, 2)], False, 0)
     distance = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     near: npt.NDArray[np.float32] = np.exp(-0.5 * (distance / max(sigma, 1.0)) ** 2, dtype=np.float32)
     return near
