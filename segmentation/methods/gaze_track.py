@@ -51,8 +51,9 @@ class GazeTrack(Method):
             heads = self.networks["track"]
             assert isinstance(heads, nn.ModuleList)
             seen = [head(stage) for head, stage in zip(heads, stages[-self.used :], strict=True)]
-            maps = batch.labels[TRACKS].unflatten(1, (len(spec.targets), -1))[:, :, -self.used :]
-            losses["track"] = spec.track_weight * track_loss(seen, maps)
+            maps = batch.labels[TRACKS]
+            maps = maps.reshape(len(maps), len(spec.targets), -1, *maps.shape[2:])
+            losses["track"] = spec.track_weight * track_loss(seen, maps[:, :, -self.used :])
         return summed(losses)
 
 
