@@ -23,6 +23,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.formats.reading import FORMATS
 from gaze_capture.storage import explained
 from segmentation.export import EXPORTERS
+from segmentation.presets import METHODS, preset_names
 from segmentation.progress import Progress
 from segmentation.stacks import MODALITIES
 
@@ -411,9 +412,13 @@ def _parser() -> argparse.ArgumentParser:
     add_explanation_commands(add)
 
     train = add("train", commands.train, "train teacher and student")
-    train.add_argument("--method", choices=("gaze-to-insight", "partial", "supervised"))
+    train.add_argument(
+        "--method",
+        choices=METHODS,
+        help="gaze-track is an approximation of GradTrack (default: gaze-to-insight)",
+    )
     how = train.add_mutually_exclusive_group()
-    how.add_argument("--preset", choices=("cpu", "reference", "phantom"))
+    how.add_argument("--preset", choices=preset_names())
     how.add_argument("--config", type=Path, metavar="RUNSPEC.json")
     train.add_argument("--split", metavar="NAME")
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or cuda:N")
@@ -421,6 +426,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--max-minutes", type=positive, metavar="T")
     train.add_argument("--resume", metavar="RUN")
     train.add_argument("--seed", type=int, metavar="N")
+    train.add_argument(
+        "--warm-start", metavar="RUN", help="begin with the networks of an earlier run of the same method"
+    )
     train.add_argument(
         "--embeddings", metavar="NAME", help="read imported embeddings in place of explanations"
     )

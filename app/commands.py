@@ -514,6 +514,7 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
         "iterations": args.iterations,
         "max_minutes": args.max_minutes,
         "seed": args.seed,
+        "warm_start": args.warm_start,
         "text_embeddings": args.embeddings,
         "targets": tuple(args.targets) if args.targets else None,
         "normalisation": {**spec.normalisation, **dict(args.normalise)} if args.normalise else None,

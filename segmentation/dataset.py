@@ -15,6 +15,7 @@ from torch import Tensor
 from gaze_capture.errors import UserError
 from gaze_capture.recording import UNDECIDED
 from segmentation.augmentation import STRENGTHS, flipped, moved, recoloured, standardised
+from segmentation.gaze_tracks import track_maps
 from segmentation.images import resize
 from segmentation.job import RunSpec
 from segmentation.losses import IGNORE
@@ -27,6 +28,9 @@ from segmentation.text.phrases import PhraseTable, phrase_table
 
 Bytes = npt.NDArray[np.uint8]
 
+TRACKS = "tracks"
+"""What the gaze tracks' maps are called among a batch's labels."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -38,7 +42,8 @@ class Batch:
     images: Tensor
     """(B, 3, S, S) float32, standardised."""
     labels: Mapping[str, Tensor]
-    """By network: (B, T, S, S) uint8, 1 foreground, 0 background, IGNORE unknown."""
+    """By network: (B, T, S, S) uint8, 1 foreground, 0 background, IGNORE unknown. TRACKS, where the training set has
+    some, are its tracks (B, T * K, S, S)."""
     text: Text
 
     def to(self, device: torch.device) -> Batch:
@@ -75,6 +80,9 @@ class TrainingSet:
     """(M, S, S, 3) images set apart to choose a checkpoint."""
     held_masks: npt.NDArray[np.bool_]
     """(M, T, S, S) their true masks."""
+    tracks: Bytes
+    """(N, T * K, S, S) by target how near the K last parts of its gaze track passed, see `segmentation.gaze_tracks`;
+    0 where the target is absent, IGNORE where no gaze is known. K is 0 unless the spec asks for them."""
     strong: int
     """Number of images that have a strong label: reviewed, or the target absent."""
 
@@ -103,8 +111,12 @@ class Batches:
         rng = np.random.default_rng([self.spec.seed, 2, step])
         strength = STRENGTHS[self.spec.augmentation]
         states = rng.integers(0, FLIP_STATES if strength else 4, len(index))
+        planes = self.set.levels[index]
+        if self.set.tracks.shape[1]:
+            # They are moved as the levels are, whose planes come first.
+            planes = np.concatenate([planes, self.set.tracks[index]], axis=1)
         images, levels = [], []
-        for image, level, state in zip(self.set.images[index], self.set.levels[index], states, strict=True):
+        for image, level, state in zip(self.set.images[index], planes, states, strict=True):
             channels = flipped(np.concatenate([image, level.transpose(1, 2, 0)], axis=2), int(state))
             image, level = channels[..., :3], channels[..., 3:]
             if strength:
@@ -114,12 +126,16 @@ class Batches:
         pixels = standardised(np.stack(images))
         if strength:
             pixels = recoloured(pixels, rng, strength)
-        level_stack = np.stack(levels)
+        targets = self.set.levels.shape[1]
+        stack = np.stack(levels)
+        labels = {name: torch.from_numpy(table[stack[:, :targets]]) for name, table in self.tables.items()}
+        if stack.shape[1] > targets:
+            labels[TRACKS] = torch.from_numpy(np.ascontiguousarray(stack[:, targets:]))
         return Batch(
             step=step,
             index=index,
             images=pixels,
-            labels={name: torch.from_numpy(table[level_stack]) for name, table in self.tables.items()},
+            labels=labels,
             text=self.set.phrases.text(index, states),
         )
 
@@ -154,6 +170,7 @@ class _Item:
     pixels: Bytes
     levels: Bytes
     depth: int
+    tracks: Bytes
     strong: bool
     true_masks: npt.NDArray[np.bool_] | None
 
@@ -168,7 +185,8 @@ def load_training_set(
 
     Labels are pseudo-masks; a reviewed mask, or the word that the target is absent, is a strong label and takes their
     place. Where the word is unsure or ungradable, the target has no label in that image. Only the method
-    `supervised`, and `spec.holdout`, read true masks.
+    `supervised`, and `spec.holdout`, read true masks; `supervised` takes strong labels where there is none, and no
+    pseudo-mask.
 
     Raises
     ------
@@ -197,6 +215,12 @@ def load_training_set(
     depth = next(iter(depths), 1)
     size, targets = spec.image_size_px, len(spec.targets)
     levels = np.stack([item.levels for item in learned])
+    tracks = np.stack([item.tracks for item in learned])
+    if spec.track_shares and (tracks == IGNORE).all():
+        raise UserError(
+            f"None of the images in the split {spec.split!r} has a gaze track to learn from; record, import or "
+            "simulate gaze first, or choose the method partial."
+        )
     # Strong labels come as "every level": their depth is known only now.
     levels[levels == _ALL_LEVELS] = depth
     no_images = np.zeros((0, size, size, 3), np.uint8)
@@ -212,6 +236,7 @@ def load_training_set(
             if held
             else np.zeros((0, targets, size, size), np.bool_)
         ),
+        tracks=tracks,
         strong=sum(item.strong for item in learned),
     )
 
@@ -226,7 +251,8 @@ def _load(study: Study, image: StudyImage, spec: RunSpec, held_groups: set[str])
         if any(mask is None for mask in masks):
             return None
         true_masks = np.stack([_resized(mask, size) for mask in masks if mask is not None])
-        return _Item(image, _pixels(study, image, spec), np.zeros((0,), np.uint8), 0, False, true_masks)
+        none = np.zeros((0,), np.uint8)
+        return _Item(image, _pixels(study, image, spec), none, 0, none, False, true_masks)
     labels = [_target_levels(study, image, target_id, spec) for target_id in spec.targets]
     if all(levels is None for levels, _, _ in labels):
         return None
@@ -240,6 +266,7 @@ def _load(study: Study, image: StudyImage, spec: RunSpec, held_groups: set[str])
         _pixels(study, image, spec),
         stack,
         next(iter(depths), 0),
+        np.concatenate([_target_tracks(study, image, target_id, spec) for target_id in spec.targets]),
         any(strong for _, _, strong in labels),
         None,
     )
@@ -261,9 +288,8 @@ def _target_levels(
 ) -> tuple[Bytes | None, int, bool]:
     """Return levels (S, S) or None, their number (0 for a strong label), and whether the label is strong."""
     size = spec.image_size_px
-    if spec.method == "supervised":
-        mask = study.true_mask(image.id, target_id)
-        return (None, 0, False) if mask is None else (_resized(mask, size) * np.uint8(_ALL_LEVELS), 0, False)
+    if spec.method == "supervised" and (mask := study.true_mask(image.id, target_id)) is not None:
+        return _resized(mask, size) * np.uint8(_ALL_LEVELS), 0, False
     reviews = study.reviews(image.id, target_id)
     mask = study.reviewed_mask(image.id, target_id) if reviews and reviews[-1].verdict != "rejected" else None
     # What a reviewer took the trouble to draw or accept says more than an earlier doubt, but not than their own.
@@ -276,13 +302,29 @@ def _target_levels(
         reviews and reviews[-1].verdict == "rejected" and reviews[-1].subject == "pseudomask"
     ):
         return None, 0, False
-    pseudomask = study.pseudomask(image.id, target_id)
+    pseudomask = None if spec.method == "supervised" else study.pseudomask(image.id, target_id)
     if pseudomask is None:
         return None, 0, False
     levels = np.zeros((size, size), np.uint8)
     for level in pseudomask.masks:
         levels += _resized(level, size)
     return levels, len(pseudomask.thresholds), False
+
+
+def _target_tracks(study: Study, image: StudyImage, target_id: str, spec: RunSpec) -> Bytes:
+    """Return the maps (K, S, S) of a target's gaze track; K is 0 where the spec asks for none."""
+    shape = (len(spec.track_shares), spec.image_size_px, spec.image_size_px)
+    looks = study.fixations.get((image.id, target_id), []) if spec.track_shares else []
+    if not looks:
+        return np.full(shape, IGNORE, np.uint8)
+    if study.presence(image.id, target_id) == "absent":
+        # A search that found nothing says nothing of where the target is.
+        return np.zeros(shape, np.uint8)
+    height, width = image.shape[:2]
+    maps = track_maps(
+        looks, (height, width), spec.image_size_px, spec.track_shares, study.pseudomask_settings
+    )
+    return np.full(shape, IGNORE, np.uint8) if maps is None else maps
 
 
 def _held_groups(study: Study, images: Iterable[StudyImage], spec: RunSpec) -> set[str]:
@@ -310,7 +352,8 @@ def _what_is_missing(study: Study, spec: RunSpec, images: Sequence[StudyImage]) 
     where = f"None of the {len(images)} images in the split {spec.split!r}"
     if spec.method == "supervised":
         return (
-            f"{where} has a true mask; import masks first: gaze-insight import-images STUDY PATH --masks DIR."
+            f"{where} has a true or reviewed mask; import masks first: "
+            "gaze-insight import-images STUDY PATH --masks DIR."
         )
     ids = {image.id for image in images}
     if not any(key[0] in ids for key in study.fixations):

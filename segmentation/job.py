@@ -102,6 +102,10 @@ class RunSpec:
     student_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
     teacher_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
     text_heads: int = 8
+    fusion_scales: tuple[int, ...] = (1, 2, 3, 4)
+    """Which of the four coarsest scales of the teacher read the text, 1 the finest; none is an ablation, too."""
+    warm_start: str = ""
+    """Id of an earlier run of the study whose networks, of the same architecture, this one begins with."""
     # Optimiser
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 2e-3
@@ -132,11 +136,25 @@ class RunSpec:
     """Share of the disagreement's AREA that is blanked; 0 turns the masking off."""
     darm_every: int = 1
     """DARM needs an extra look at the disagreement: done on every n-th step."""
+    darm_from: Literal["networks", "labels"] = "networks"
+    """Whose disagreement DARM hides: the networks' (the paper), or that of the two networks' labels (the public code),
+    which needs no extra look and begins at once."""
+    darm_label: Literal["ignore", "background"] = "ignore"
+    """What the student is told of the hidden places: nothing (the paper), or that they are background (the public
+    code)."""
+    cwc_logit_scale: float = 1.0
+    """Logits are multiplied by this for CWC. The public code learns two channels by sigmoids and compares them by a
+    softmax, which sees twice the logit: 2."""
+    afc_rectified: bool = False
+    """Whether the student's projected features pass a ReLU before AFC, as in the public code; the teacher's features,
+    their goal, are signed."""
     text: Literal["explanation", "none", "shuffled", "area-only", "empty"] = "explanation"
     """What the teacher reads: the image's explanation, that of another image, its area alone, nothing (``empty``, the
     same networks, which see the null token in every image), or ``none``, which asks for no text encoder."""
     text_strength: float = 0.1
     """The lambda that training begins with: the weight of what the text says beside what the image shows."""
+    text_strength_fixed: bool = False
+    """Whether lambda stays where it begins; the public code has none, which is a fixed 1."""
     text_dropout: float = 0.0
     """Share of the images of a step whose text is withheld, so that the teacher learns to do without, too."""
     text_learning_rate: float = 1.0
@@ -153,6 +171,17 @@ class RunSpec:
     """Foreground level and background level of the teacher's partial cross-entropy; between them is ignored."""
     student_levels: tuple[int, int] = (-1, -1)
     """The same for the student; twice the broad level leaves nothing ignored."""
+    level_networks: tuple[int, ...] = (0, -1)
+    """gaze-multilevel: the level that each of its networks learns from, the highest first."""
+    level_consistency: Literal["prop", "pure"] = "prop"
+    """gaze-multilevel: whether a network is drawn to the others with its features propagated over their neighbourhood
+    (``prop``), or as it is (``pure``)."""
+    level_consistency_weight: float = 3.0
+    track_shares: tuple[float, ...] = ()
+    """gaze-track: for each stage of the decoder, coarsest first, the share of the gaze track, counted back from its
+    end, that it learns to find. None: the training set keeps no tracks."""
+    track_weight: float = 0.5
+    """gaze-track: weight of the tracks' loss beside that of the labels."""
     holdout: float = 0.0
     """Share of the training groups set apart to choose the checkpoint; needs true masks, else the EMA is used."""
     notes: dict[str, Any] = field(default_factory=dict)

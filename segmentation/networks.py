@@ -92,12 +92,19 @@ class UNet(nn.Module):
 
     def decode(self, features: Sequence[Tensor]) -> Tensor:
         """Return logits (B, T, S, S) from the features at all scales."""
-        result = features[-1]
+        return self.read(self.stages(features)[-1])
+
+    def stages(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Return what each stage of the decoder makes of the features at all scales, coarsest first."""
+        results = [features[-1]]
         for scale in range(len(features) - 2, -1, -1):
-            result = self.decoder[scale](
-                torch.cat([features[scale], _doubled(self.rise[scale](result))], dim=1)
-            )
-        logits: Tensor = self.head(result)
+            risen = _doubled(self.rise[scale](results[-1]))
+            results.append(self.decoder[scale](torch.cat([features[scale], risen], dim=1)))
+        return results[1:]
+
+    def read(self, features: Tensor) -> Tensor:
+        """Return logits (B, T, S, S) from the features of the decoder's last stage."""
+        logits: Tensor = self.head(features)
         return _doubled(logits) if self.compact else logits
 
     def forward(self, images: Tensor) -> Output:
@@ -209,6 +216,14 @@ class TextFusion(nn.Module):
         return torch.cat([null.to(projected.dtype), projected], dim=1), torch.cat([empty, text.valid], dim=1)
 
 
+class _Unfused(nn.Module):
+    """Stands where a scale reads no text."""
+
+    def forward(self, features: Tensor, text: Text, pasted: Pasted | None = None) -> Tensor:
+        """Return the features as they are."""
+        return features
+
+
 class Teacher(UNet):
     """A U-Net whose features at the four scales attend to the explanation of the image."""
 
@@ -219,10 +234,13 @@ class Teacher(UNet):
         text_width: int,
         heads: int = 8,
         text_strength: float = 0.1,
+        scales: Sequence[int] = (1, 2, 3, 4),
     ) -> None:
         super().__init__(targets, widths)
+        # What is left out keeps its place, so that a scale's weights have one name.
         self.fusions = nn.ModuleList(
-            TextFusion(width, text_width, heads, text_strength) for width in widths[-4:]
+            TextFusion(width, text_width, heads, text_strength) if scale in scales else _Unfused()
+            for scale, width in enumerate(widths[-4:], 1)
         )
 
     def forward(self, images: Tensor, text: Text, pasted: Pasted | None = None) -> Output:  # type: ignore[override]
@@ -234,19 +252,20 @@ class Teacher(UNet):
         return Output(self.decode([*features[:-4], *fused]), fused)
 
     def attention(self, images: Tensor, text: Text) -> list[Tensor]:
-        """Return how much of each token each place reads, (B, 1 + L, h, w) at each of the four scales, finest first.
+        """Return how much of each token each place reads, (B, 1 + L, h, w) at each scale that reads, finest first.
 
         The first token is the null token, read where an image has no other. At every place the tokens sum to 1.
         """
         features = self.encode(images)[-4:]
         return [
-            fusion.attention(feature, text)  # type: ignore[operator]
+            fusion.attention(feature, text)
             for fusion, feature in zip(self.fusions, features, strict=True)
+            if isinstance(fusion, TextFusion)
         ]
 
     def strengths(self) -> list[float]:
-        """Return the lambda of each scale, finest first: how much of what the text says is added there."""
-        return [float(fusion.strength.detach()) for fusion in self.fusions]  # type: ignore[operator]
+        """Return the lambda of each scale that reads, finest first: how much of what the text says is added there."""
+        return [float(fusion.strength.detach()) for fusion in self.fusions if isinstance(fusion, TextFusion)]
 
 
 def count_parameters(network: nn.Module) -> int:

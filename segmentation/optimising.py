@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segmentation.job import RunSpec
-from segmentation.networks import Student, TextFusion
+from segmentation.networks import TextFusion
 
 
 def make_optimiser(spec: RunSpec, networks: nn.Module) -> torch.optim.Optimizer:
@@ -44,7 +44,7 @@ def learning_rate(spec: RunSpec, progress: float) -> float:
 class Average:
     """The exponential moving average of a network's weights and norms, as a network of its own."""
 
-    def __init__(self, network: Student, decay: float) -> None:
+    def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self._own, self._theirs = _floats(self.network), _floats(network)

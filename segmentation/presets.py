@@ -7,27 +7,45 @@ from typing import Any
 from gaze_capture.errors import UserError
 from segmentation.job import RunSpec
 
-METHODS = ("gaze-to-insight", "partial", "supervised")
-"""Methods that can be trained; the second and third are one network alone."""
+METHODS = ("gaze-to-insight", "gaze-multilevel", "gaze-track", "partial", "supervised")
+"""Methods that can be trained (`segmentation.methods`): the paper's, its forerunner GazeMedSeg, an approximation of
+GradTrack, and one network alone with the gaze's labels or with true masks."""
 
 TEXTS = ("explanation", "none", "shuffled", "area-only", "empty")
 
-_PRESETS: dict[str, dict[str, Any]] = {
+PUBLIC_CODE: dict[str, Any] = {
+    # Every pixel has a label: the highest level alone is foreground to the teacher.
+    "teacher_levels": (0, 0),
+    "student_levels": (-1, -1),
+    "darm_from": "labels",
+    "darm_label": "background",
+    "text_strength": 1.0,
+    "text_strength_fixed": True,
+    "cwc_logit_scale": 2.0,
+    "afc_weight": 0.05,
+    "afc_rectified": True,
+}
+"""Where the code published with From Gaze to Insight learns otherwise than the paper says; holds under any budget."""
+
+_REFERENCE: dict[str, Any] = {
     # From Gaze to Insight (IEEE TMI 2025), the published scripts' optimiser; needs a GPU.
-    "reference": {
-        "image_size_px": 224,
-        "batch_size": 8,
-        "iterations": 15000,
-        "student_widths": (32, 64, 128, 256, 512),
-        "teacher_widths": (64, 128, 256, 512, 1024),
-        "optimiser": "sgd",
-        "learning_rate": 1e-2,
-        "final_learning_rate": 1e-4,
-        "weight_decay": 4e-4,
-        "warmup": 0.0,
-        "augmentation": "flips",
-        "views": "two",
-    },
+    "image_size_px": 224,
+    "batch_size": 8,
+    "iterations": 15000,
+    "student_widths": (32, 64, 128, 256, 512),
+    "teacher_widths": (64, 128, 256, 512, 1024),
+    "optimiser": "sgd",
+    "learning_rate": 1e-2,
+    "final_learning_rate": 1e-4,
+    "weight_decay": 4e-4,
+    "warmup": 0.0,
+    "augmentation": "flips",
+    "views": "two",
+}
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "reference": _REFERENCE,
+    "fgi-public-code": {**_REFERENCE, **PUBLIC_CODE},
     # A compact pair for a laptop's processor: fourteen minutes of training, whatever its speed.
     "cpu": {
         "image_size_px": 160,
@@ -66,6 +84,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 _METHODS_OWN: dict[str, dict[str, Any]] = {
     # Partial cross-entropy: what lies between the levels is ignored.
     "partial": {"student_levels": (0, -1)},
+    "gaze-track": {"student_levels": (0, -1), "track_shares": (1.0, 0.75, 0.5, 0.25)},
 }
 
 
@@ -130,6 +149,25 @@ def checked(spec: RunSpec) -> RunSpec:
             spec.text_embeddings and spec.text == "area-only"
         ),
         f"darm_every should be 1 or more, not {spec.darm_every}": spec.darm_every >= 1,
+        f"darm_from should be networks or labels, not {spec.darm_from!r}": spec.darm_from
+        in ("networks", "labels"),
+        f"darm_label should be ignore or background, not {spec.darm_label!r}": spec.darm_label
+        in ("ignore", "background"),
+        f"cwc_logit_scale should be above 0, not {spec.cwc_logit_scale}": spec.cwc_logit_scale > 0,
+        f"fusion_scales should name scales from 1 to 4, each once, not {list(spec.fusion_scales)}": set(
+            spec.fusion_scales
+        )
+        <= {1, 2, 3, 4}
+        and len(set(spec.fusion_scales)) == len(spec.fusion_scales),
+        "level_networks should name at least one level, as in (0, -1)": bool(spec.level_networks)
+        and all(isinstance(level, int) for level in spec.level_networks),
+        f"level_consistency should be prop or pure, not {spec.level_consistency!r}": spec.level_consistency
+        in ("prop", "pure"),
+        f"track_shares should be above 0 and up to 1, not {list(spec.track_shares)}": all(
+            0 < share <= 1 for share in spec.track_shares
+        ),
+        "the method gaze-track needs track_shares, as in (1.0, 0.75, 0.5, 0.25)": spec.method != "gaze-track"
+        or bool(spec.track_shares),
     }
     for sentence, holds in rules.items():
         if not holds:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import write_bytes_atomic
@@ -39,6 +39,7 @@ from segmentation.runs import RunFolder
 from segmentation.study import Study
 from segmentation.text.embedding import text_of
 from segmentation.text.encoder import Encoder
+from segmentation.warm_start import begin_with
 
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0
@@ -93,6 +94,8 @@ def train(
     wish = state["precision"] if state.get("device") == device.type else spec.precision
     precision = choose_precision(wish, device, lambda trial: try_out(spec, trial))
     method = make_method(spec, text_width)
+    if spec.warm_start and not resumed:
+        begin_with(method, study, spec)
     method.networks.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student = method.student
     averaged = Average(student, spec.ema_decay) if spec.ema_decay else None
@@ -153,6 +156,7 @@ def train(
         explained=data.phrases.explained,
         held_out=len(data.held_images),
         resumed=bool(resumed),
+        warm_start=spec.warm_start,
     )
     method.networks.train()
     batches = Batches(data, spec, method.labels)
@@ -244,7 +248,7 @@ def try_out(spec: RunSpec, precision: Precision) -> None:
 
 
 @torch.inference_mode()
-def probabilities(student: Student, images: Tensor, precision: Precision) -> Tensor:
+def probabilities(student: nn.Module, images: Tensor, precision: Precision) -> Tensor:
     """Return the student's foreground probabilities (B, T, S, S), float32 on the CPU."""
     was_training = student.training
     student.eval()
@@ -259,7 +263,7 @@ def write_samples(
     run: RunFolder,
     spec: RunSpec,
     batches: Batches,
-    student: Student,
+    student: nn.Module,
     step: int,
     precision: Precision,
     emit: Emit,
@@ -283,7 +287,7 @@ def write_samples(
             emit("sample", step, spec.iterations, image_id=image_id, target_id=target_id, path=path)
 
 
-def held_dice(data: TrainingSet, student: Student, precision: Precision) -> float:
+def held_dice(data: TrainingSet, student: nn.Module, precision: Precision) -> float:
     """Return the mean Dice on the images set apart, against their true masks at the networks' size."""
     scores = []
     for start in range(0, len(data.held_images), 16):

@@ -14,7 +14,8 @@ from segmentation.images import decode_gray16
 from segmentation.job import RunSpec
 from segmentation.losses import IGNORE
 from segmentation.methods import METHODS as CLASSES
-from segmentation.methods import GazeToInsight, make_method
+from segmentation.methods import make_method
+from segmentation.methods.gaze_to_insight import GazeToInsight, without_some_text
 from segmentation.metrics import dice
 from segmentation.optimising import Clock, learning_rate
 from segmentation.prediction import Predictor
@@ -116,7 +117,8 @@ def test_every_method_tells_its_story(filled: Study, method: str) -> None:
     assert started["images"] == 6 and started["device"] == "cpu" and started["precision"] == "fp32"
     parameters = started["parameters"]
     assert isinstance(parameters, dict)
-    assert set(parameters) == ({"student", "teacher"} if method == "gaze-to-insight" else {"student"})
+    others = {"gaze-to-insight": {"teacher"}, "gaze-track": {"track"}}
+    assert set(parameters) == {"student"} | others.get(method, set())
     assert started["explained"] == (6 if method == "gaze-to-insight" else 0)
     step = events.of("step")[-1]
     losses = step["losses"]
@@ -195,7 +197,7 @@ def test_a_loss_that_is_no_number_ends_with_the_last_checkpoint_good(
     before = weights_of(run, "student")
     run.stop_path().unlink()
     monkeypatch.setattr(
-        "segmentation.methods.partial_cross_entropy", lambda logits, labels: logits.sum() * float("nan")
+        "segmentation.methods.base.partial_cross_entropy", lambda logits, labels: logits.sum() * float("nan")
     )
     with pytest.raises(UserError, match="no longer a number"):
         go_on(filled, run, events)
@@ -351,8 +353,6 @@ def test_every_token_is_named_by_its_target_and_attribute(filled: Study, text: A
 
 
 def test_withheld_text_leaves_the_null_token(filled: Study) -> None:
-    from segmentation.methods import without_some_text
-
     spec = tiny(text_dropout=0.5, batch_size=6)
     data = load_training_set(filled, spec, PhraseCache(filled.folder, HashEncoder()))
     method = make_method(spec, HashEncoder.width)

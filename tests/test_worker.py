@@ -154,7 +154,7 @@ def test_failures_are_one_sentence(filled: Study, processes: list[subprocess.Pop
     run = create_run(filled, tiny("partial"))
     processes.append(start_worker(run, threads=1))
     last = list(follow(run, processes[0]))[-1]
-    assert last.kind == "failed" and "has gaze yet" in last.values["message"]
+    assert last.kind == "failed" and "has a pseudo-mask yet" in last.values["message"]
     assert processes[0].wait() == 1 and run.state() == "failed"
     assert "Traceback" not in run.log_tail()
 

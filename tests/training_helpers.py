@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gaze_capture.fixations import Fixations
 from segmentation.explaining import explain_study
 from segmentation.importing import import_images
 from segmentation.job import Kind, RunSpec
@@ -87,6 +88,24 @@ def pseudomask_of(image_id: str, outer: npt.NDArray[np.bool_], inner: npt.NDArra
     )
 
 
+def fixations_of(image_id: str, **changes: Any) -> Fixations:
+    """Three fixations from the upper left corner to the centre of an image of 48 x 64 pixels."""
+    values: dict[str, Any] = {
+        "image_id": image_id,
+        "target_id": "target",
+        "annotator": "A",
+        "source": "look",
+        "start_ms": np.array([0.0, 300.0, 600.0]),
+        "duration_ms": np.array([200.0, 200.0, 400.0]),
+        "xy_px": np.array([[4.0, 4.0], [20.0, 14.0], [32.0, 24.0]]),
+        "dispersion_deg": np.full(3, np.nan),
+        "detector": "imported",
+        "simulated_from": "masks",
+        "viewing_ms": 1000.0,
+    }
+    return Fixations(**{**values, **changes})
+
+
 def make_study(folder: Path, image_folder: Path, *, explained: bool = True) -> Study:
     """Six images with a disc each; pseudo-masks are the disc's true mask and a smaller one inside it."""
     from scipy.ndimage import binary_erosion
@@ -97,6 +116,7 @@ def make_study(folder: Path, image_folder: Path, *, explained: bool = True) -> S
         mask = study.true_mask(image_id, "target")
         assert mask is not None
         study.save_pseudomask(pseudomask_of(image_id, mask, binary_erosion(mask, iterations=3)))
+    study.save_fixations("look", [fixations_of(image_id) for image_id in study.images], imported=True)
     if explained:
         assert explain_study(study).done
     return study
