@@ -340,7 +340,7 @@ def _notes(plan: Plan, cells: Sequence[CellResult], rows: Sequence[Row], left_ou
             "Cells ran on different devices or in different precision; differences may come from that."
         )
     if left_out:
-        notes.append(f"{left_out} images are left out, which not every cell has predicted.")
+        notes.append(f"Masks that not every cell has predicted are left out: {left_out}.")
     return notes
 
 
