@@ -136,7 +136,7 @@ def compare(
     if not truths & set(groups):
         raise UserError(f"No image of the split {plan.split!r} has a true mask to measure against.")
     folder = folder or study.folder / "comparisons" / plan.folder_name
-    notes = tuple(_leaks(study, plan))
+    notes = (*_leaks(study, plan), *_chosen_by_masks(plan))
     trained = 0
     for number, cell in enumerate(cells):
         label = f"{cell.variant}, seed {cell.seed}"
@@ -173,6 +173,17 @@ def _leaks(study: Study, plan: Plan) -> list[str]:
                 "the numbers are too good. Mend it with suggest-groups --mend-splits."
             )
     return notes
+
+
+def _chosen_by_masks(plan: Plan) -> list[str]:
+    """Say whose checkpoint true masks chose."""
+    names = [name for name, spec in plan.variants.items() if spec.holdout]
+    if not names:
+        return []
+    return [
+        f"True masks of training images that were set apart chose the checkpoint of: {', '.join(names)}. "
+        "Where no true masks exist, that cannot be done."
+    ]
 
 
 def _run(study: Study, cell: Cell, tell: Callable[[JobEvent], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -138,8 +139,10 @@ class ComparisonTable:
             for name in plan.variants
             if by_variant[name] and common
         ]
-        corrected = holm([one.p for one in rows])
-        rows = [Row(**{**vars(one), "p_holm": value}) for one, value in zip(rows, corrected, strict=True)]
+        rows = [
+            dataclasses.replace(one, p_holm=value)
+            for one, value in zip(rows, holm([one.p for one in rows]), strict=True)
+        ]
         return cls(
             split=plan.split,
             baseline=plan.baseline,
