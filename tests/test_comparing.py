@@ -10,6 +10,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,6 +28,8 @@ from segmentation.comparison_plot import plot_svg
 from segmentation.comparison_table import CellResult, ComparisonTable
 from segmentation.job import JobEvent, RunSpec
 from segmentation.metrics import dice
+from segmentation.phantoms import write_phantoms
+from segmentation.presets import preset_names
 from segmentation.records import utc_now
 from segmentation.reproducing import reproduce
 from segmentation.runs import RunFolder
@@ -284,6 +288,31 @@ def test_ablations_differ_from_the_full_method_in_one_thing() -> None:
         "gaze-to-insight text shuffled": ["text"],
         "gaze-to-insight without levels": ["teacher_levels"],
     }
+
+
+def test_the_shipped_variants_can_be_trained() -> None:
+    files = sorted((Path(__file__).parent.parent / "resources" / "comparisons").glob("*.json"))
+    assert [path.stem for path in files] == ["ablations", "methods"]
+    for path in files:
+        for name in preset_names():
+            plan = make_plan(variants=read_variants(path), preset_name=name)
+            specs = [json.dumps(spec.to_json()) for spec in plan.variants.values()]
+            assert len(set(specs)) == len(specs)
+
+
+def test_a_published_set_is_compared_by_one_command(tmp_path: Path) -> None:
+    write_phantoms(tmp_path / "raw", 5, size_px=64, kinds=("polyp",))
+    (tmp_path / "test.txt").write_text("phantom-polyp-0003\nphantom-polyp-0004")
+    variants = {"gazed": {**CHANGES, "method": "partial", "preset": "cpu"}}
+    (tmp_path / "variants.json").write_text(json.dumps(variants))
+    command = [sys.executable, "-m", "resources.examples.kvasir_seg", tmp_path / "raw", tmp_path / "study"]
+    command += ["--test", tmp_path / "test.txt", "--compare", tmp_path / "variants.json"]
+    finished = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith("**Gaze simulated from masks. Measured on the split 'test' (2 images")
+    assert "| gazed | simulated from masks | 3/3 |" in finished.stdout
+    study = Study.open(tmp_path / "study")
+    assert compare(study, make_plan(variants=variants, preset_name="reference")).trained == 0
 
 
 # Statistics
