@@ -209,6 +209,8 @@ def _run(study: Study, cell: Cell, tell: Callable[[JobEvent], None]) -> None:
         study.refresh()
         content = StudyContent(study)
         if _cell(study, content, cell.variant, cell.spec, cell.split).key != cell.key:
+            # Nobody knows which of both this run has seen: it does not go on.
+            del about["run"]
             raise UserError("The study changed while this cell was at work; compare again.")
         measured["simulated_from"] = content.simulated_from(cell.spec)
         write_json_atomic(cell.path, {**about, "state": "done", "result": measured}, within=study.folder)

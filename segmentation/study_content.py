@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors
 from segmentation.explanation import attribute_phrases, load_explanation, preset_of
 from segmentation.job import RunSpec
@@ -163,14 +162,11 @@ def _digest_of_file(path: Path) -> str:
 
 
 def groups_of(study: Study, split: str) -> dict[str, str]:
-    """Return the group of each image of a split; one without is a group of its own.
+    """Return what each image of a split is no independent evidence of: its group, else its volume, else itself.
 
     Raises
     ------
     UserError
         If the split is empty.
     """
-    images = study.images_of(split)
-    if not images:
-        raise UserError("The study has no images yet; import some first.")
-    return {image.id: image.group or image.id for image in images}
+    return {image.id: image.group or image.volume or image.id for image in study.images_of(split)}

@@ -167,7 +167,7 @@ def test_words_are_part_of_what_a_text_reading_cell_stands_for(tmp_path: Path, i
 
 def test_a_killed_worker_is_named_the_others_go_on_and_the_next_comparison_resumes_it(filled: Study) -> None:
     variants: dict[str, dict[str, Any]] = {
-        "killed": {"method": "partial", "iterations": 400},
+        "killed": {"method": "partial", "iterations": 150},
         "cannot": {"method": "partial", "student_levels": [5, 5]},
         "fine": {"method": "supervised"},
     }
@@ -196,11 +196,11 @@ def test_a_killed_worker_is_named_the_others_go_on_and_the_next_comparison_resum
     assert again.trained == 2
     starts = [event for event in RunFolder(filled.runs_folder / runs[0]).events() if event.kind == "started"]
     assert len(starts) == 2
-    assert again.table.cells[0].iterations == 400
+    assert again.table.cells[0].iterations == 150
 
 
 def test_stopped_by_hand_it_goes_on_from_the_checkpoint(filled: Study) -> None:
-    plan = plan_of("partial", seeds=(0,), changes={"iterations": 400})
+    plan = plan_of("partial", seeds=(0,), changes={"iterations": 150})
     begun = False
 
     def stop(cell: Cell, event: JobEvent) -> None:
@@ -219,6 +219,27 @@ def test_stopped_by_hand_it_goes_on_from_the_checkpoint(filled: Study) -> None:
     assert any(event.values.get("resumed") for event in RunFolder(filled.runs_folder / run_id).events())
 
 
+def test_a_study_that_changes_meanwhile_gives_no_result(filled: Study) -> None:
+    plan = plan_of("supervised", seeds=(0,))
+    learned = filled.images_of("train")[0]
+    mask = filled.true_mask(learned.id, "target")
+    assert mask is not None
+
+    def draw(cell: Cell, event: JobEvent) -> None:
+        if event.kind == "started":
+            filled.save_true_mask(learned.id, "target", ~mask)
+
+    found = compare(filled, plan, on_event=draw)
+    [(_, reason)] = found.failed
+    assert "study changed while" in reason
+    # As it was before, it is the same cell, but not the same run.
+    filled.save_true_mask(learned.id, "target", mask)
+    again = compare(filled, plan)
+    assert again.failed == () and len(filled.run_ids()) == 2
+    assert again.table.cells[0].key == found.table.cells[0].key
+    assert again.table.cells[0].run == filled.run_ids()[1]
+
+
 def test_the_commands(filled: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     variants = tmp_path / "variants.json"
     variants.write_text(json.dumps({"gazed": {"method": "partial"}}))
@@ -232,6 +253,8 @@ def test_the_commands(filled: Study, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (tmp_path / "tables" / "plot.svg").exists()
     assert run_command(arguments) == 0
     assert "0 cells of 2 trained now" in capsys.readouterr().out
+    assert run_command(["verify", str(filled.folder)]) == 0
+    capsys.readouterr()
     assert run_command([*arguments, "--split", "train"]) == 1
     assert "would be trained on the split 'train' that is measured" in capsys.readouterr().err
 
