@@ -74,7 +74,7 @@ def _by_group(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the sums (S, G) of each group, and how many items (G,) it has."""
     names, inverse = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
-    sums = np.stack([np.bincount(inverse, row, len(names)) for row in table])
+    sums = np.stack([np.bincount(inverse, row, len(names)) for row in table]).astype(np.float64)
     return sums, np.bincount(inverse, minlength=len(names)).astype(np.float64)
 
 
