@@ -17,6 +17,7 @@ from typing import Any
 from app import commands, gaze_commands, session_commands
 from app.argument_types import annotator, count, pair, positive, rate, rectangle, rule
 from app.commands import Command, Outcome
+from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
@@ -454,6 +455,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", metavar="NAME", help="default: all images")
     evaluate.add_argument("--against", choices=("masks", "pseudomasks", "reviews"), default="masks")
     report.add_argument("--to", type=Path, required=True, metavar="FILE.html")
+
+    add_compare_commands(add)
 
     export = add("export", commands.export, "write gaze for other programs, into a new folder")
     export.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")

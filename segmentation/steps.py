@@ -575,11 +575,12 @@ def train(
     spec: RunSpec | None = None,
     *,
     resume: str | None = None,
+    threads: int | None = None,
     on_event: OnEvent = _ignore_event,
 ) -> TrainResult:
     """Train in a worker process and wait for its end; Ctrl+C stops it with a checkpoint.
 
-    A spec that names no target learns all targets of the study.
+    A spec that names no target learns all targets of the study. `threads`: of the processor; None for all cores.
 
     Raises
     ------
@@ -592,7 +593,7 @@ def train(
     else:
         run = create_run(study, spec or preset("gaze-to-insight", "cpu"))
     device = "unknown"
-    process = start_worker(run, text_job(run.spec))
+    process = start_worker(run, text_job(run.spec), threads=threads)
     last: JobEvent | None = None
     try:
         # A resumed run tells its earlier life first, endings included: only its last word counts.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json
 from segmentation import steps
+from segmentation.comparing import compare
+from segmentation.comparison_plan import make_plan, read_variants
 from segmentation.job import RunSpec
 from segmentation.published import import_dataset
-from segmentation.study import Study
+from segmentation.study import TEST_SPLIT, Study
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -30,6 +33,13 @@ def run(name: str, config: str, *, sigma: str, description: str | None) -> int:
     )
     parser.add_argument("--config", type=Path, default=CONFIGS / config, help="the run's spec")
     parser.add_argument("--iterations", type=int)
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="VARIANTS.json",
+        help="instead of one run, such as resources/comparisons/methods.json, with three seeds",
+    )
+    parser.add_argument("--preset", default="reference", help="of the comparison; default: reference")
     args = parser.parse_args()
     say = sys.stderr.write
     try:
@@ -48,6 +58,9 @@ def run(name: str, config: str, *, sigma: str, description: str | None) -> int:
         settings = dataclasses.replace(study.pseudomask_settings, sigma=sigma)
         say(f"pseudo-masks: {steps.make_pseudomasks(study, settings=settings, split='train').made}\n")
         steps.explain(study, split="train")
+        if args.compare:
+            _compare(study, args)
+            return 0
         spec = RunSpec.from_json(read_json(args.config), str(args.config))
         if args.iterations:
             spec = dataclasses.replace(spec, iterations=args.iterations)
@@ -59,3 +72,24 @@ def run(name: str, config: str, *, sigma: str, description: str | None) -> int:
         say(f"{error}\n")
         return 1
     return 0
+
+
+def _compare(study: Study, args: argparse.Namespace) -> None:
+    """Train and measure all variants; what is done is kept, so that the command printed first goes on."""
+    limits = {"iterations": args.iterations, "max_minutes": None} if args.iterations else {}
+    again = [
+        "gaze-insight",
+        "compare",
+        str(args.study),
+        "--variants",
+        str(args.compare),
+        "--preset",
+        args.preset,
+    ]
+    again += ["--iterations", str(args.iterations)] if args.iterations else []
+    sys.stderr.write(f"Cut off, it goes on with: {shlex.join(again)}\n")
+    plan = make_plan(
+        preset_name=args.preset, changes=limits, variants=read_variants(args.compare), split=TEST_SPLIT
+    )
+    found = compare(study, plan)
+    sys.stdout.write(found.table.to_markdown() + f"\n{found.folder}\n")
