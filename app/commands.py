@@ -544,7 +544,12 @@ def predict(args: argparse.Namespace, progress: Progress) -> Outcome:
             progress(event.step, event.total, "predicting")
 
     result = steps.predict(
-        Study.open(args.study), args.run_id, split=args.split, device=args.device, on_event=show
+        Study.open(args.study),
+        args.run_id,
+        split=args.split,
+        device=args.device,
+        engine=args.engine,
+        on_event=show,
     )
     return Outcome(
         dataclasses.asdict(result),

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from segmentation.networks import UNet
-
 
 class Lean(nn.Module):
     """Logits (B, T, S, S) of standardised images (B, 3, S, S), for inference only.
@@ -21,13 +19,13 @@ class Lean(nn.Module):
     Parameters
     ----------
     network
-        A trained network that sees the image alone; it is copied and stays as it is.
+        A trained network that sees the image alone, such as a `Student`; it is copied and stays as it is.
     dtype
         Number format of weights and features. Images may come in any, logits are float32 (float64 where that was asked
         for). Weights are converted once here, whereas autocast would do so at every look.
     """
 
-    def __init__(self, network: UNet, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         # Adapters are as large as some decoders: not even copied.
         spared = {id(adapter): nn.Identity() for adapter in getattr(network, "adapters", ())}

@@ -626,11 +626,15 @@ def predict(
     *,
     split: str | None = None,
     device: str | None = None,
+    engine: str = "auto",
     networks: Sequence[str] = ("student",),
     overwrite: bool = False,
     on_event: OnEvent = _ignore_event,
 ) -> PredictResult:
     """Let a run's networks segment a split, or all images; what this checkpoint predicted before is kept.
+
+    The engine is ``torch``, ``openvino``, ``onnx``, or ``auto``: OpenVINO where it is installed and there is enough to
+    do, else PyTorch.
 
     Raises
     ------
@@ -645,6 +649,7 @@ def predict(
         "networks": list(networks),
         "overwrite": overwrite,
         "device": device,
+        "engine": engine,
         **text_job(run.spec),
     }
     begun = time.monotonic()
