@@ -215,7 +215,7 @@ def key_of(network: nn.Module, image_size_px: int) -> str:
     digest = hashlib.sha256(f"{_CONVERSION} {torch.__version__} {image_size_px} {network}".encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy() if tensor.dim() else b"")
+        digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
