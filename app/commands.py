@@ -553,7 +553,13 @@ def predict(args: argparse.Namespace, progress: Progress) -> Outcome:
     )
     return Outcome(
         dataclasses.asdict(result),
-        f"The student of {result.run} predicted {counted(result.images, 'image')} in {result.seconds:.1f} s.",
+        "\n".join(
+            [
+                f"The student of {result.run} predicted {counted(result.images, 'image')} "
+                f"in {result.seconds:.1f} s.",
+                *named("Left out", [f"{one['image']}: {one['reason']}" for one in result.failed]),
+            ]
+        ),
     )
 
 

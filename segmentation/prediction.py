@@ -34,6 +34,8 @@ from segmentation.training import Emit
 BATCH = 8
 
 Probability = npt.NDArray[np.float32]
+Item = tuple[str, StudyImage]
+"""A network's name and an image that it shall segment."""
 
 
 class Predictor:
@@ -191,13 +193,14 @@ def predict(
 ) -> bool:
     """Predict the images of a split, given images, or all; False if it was stopped before its end.
 
-    What this very checkpoint has predicted already is skipped. The teacher predicts only images that have an
+    What this very checkpoint has predicted already is skipped; an image that cannot be read is left out and named in
+    `done`. The teacher predicts only images that have an
     explanation, or imported embeddings where it learned from those.
 
     Raises
     ------
     UserError
-        If the run has no checkpoint, an image is unreadable, or the disk is full; what was predicted stays.
+        If the run has no checkpoint, no image can be read, or the disk is full; what was predicted stays.
     """
     use_threads(threads)
     run.stop_path("predict").unlink(missing_ok=True)
@@ -216,37 +219,61 @@ def predict(
     reading = "teacher" in networks and reads_text(run.spec)
     said = text_of(study, run.spec, encoder, encoder_folder) if reading else None
 
-    def read(batch: list[tuple[str, StudyImage]]) -> list[npt.NDArray[np.uint8]]:
-        return [study.network_input(image, run.spec.normalisation) for _, image in batch]
+    failed: dict[str, str] = {}
+
+    def read(batch: list[Item]) -> list[tuple[Item, npt.NDArray[np.uint8]]]:
+        found = []
+        for item in batch:
+            image = item[1]
+            try:
+                found.append((item, study.network_input(image, run.spec.normalisation)))
+            except UserError as error:
+                # One bad file must not cost the nine hundred after it.
+                failed[image.id] = str(error)
+        return found
 
     parts = [part for name in networks for part in _parts([item for item in work if item[0] == name], BATCH)]
-    done = 0
+    done, stopped = 0, False
     with ThreadPoolExecutor(max_workers=2) as pool:
         saving: list[Callable[[], object]] = []
         ahead = pool.submit(read, parts[0]) if parts else None
         for number, part in enumerate(parts):
             assert ahead is not None
-            pixels = ahead.result()
+            readable = ahead.result()
             if number + 1 < len(parts):
                 ahead = pool.submit(read, parts[number + 1])
-            name = part[0][0]
+            name, images = part[0][0], [image for (_, image), _ in readable]
             text = None
-            if name == "teacher":
-                table = phrase_table(study, [image.id for _, image in part], run.spec, said)
-                text = table.text(np.arange(len(part)))
+            if name == "teacher" and images:
+                table = phrase_table(study, [image.id for image in images], run.spec, said)
+                text = table.text(np.arange(len(images)))
+            pixels = [shown for _, shown in readable]
+            views = predictor.predict(pixels, name, text) if pixels else []
             for wait in saving:
                 wait()
             saving = [
                 pool.submit(_save, study, run, name, image, probability).result
-                for (_, image), probability in zip(part, predictor.predict(pixels, name, text), strict=True)
+                for image, probability in zip(images, views, strict=True)
             ]
             done += len(part)
             emit("progress", done, len(work), name="predicting")
-            if run.stop_path("predict").exists():
-                return False
+            stopped = run.stop_path("predict").exists()
+            if stopped:
+                break
         for wait in saving:
             wait()
-    emit("done", done, done, predicted=done, skipped=skipped)
+    if stopped:
+        return False
+    if failed and len(failed) == len({image.id for _, image in work}):
+        raise UserError(next(iter(failed.values())))
+    emit(
+        "done",
+        done,
+        done,
+        predicted=sum(image.id not in failed for _, image in work),
+        skipped=skipped,
+        failed=[{"image": image_id, "reason": reason} for image_id, reason in failed.items()],
+    )
     return True
 
 
@@ -267,7 +294,7 @@ def _prepare(predictor: Predictor, wish: str, waiting: Sequence[str], emit: Emit
     return {"engine": engines[0].name, "precision": engines[0].precision}
 
 
-def _parts(items: list[tuple[str, StudyImage]], size: int) -> list[list[tuple[str, StudyImage]]]:
+def _parts(items: list[Item], size: int) -> list[list[Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 

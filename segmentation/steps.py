@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -564,6 +564,8 @@ class PredictResult:
     skipped: int
     """Predicted before from the same checkpoint."""
     seconds: float
+    failed: list[dict[str, str]] = field(default_factory=list)
+    """``image`` and ``reason`` of those that could not be read."""
 
 
 def _ignore_event(event: JobEvent) -> None:
@@ -654,4 +656,7 @@ def predict(
     }
     begun = time.monotonic()
     values = await_worker(run, job, on_event)
-    return PredictResult(run.id, int(values["predicted"]), int(values["skipped"]), time.monotonic() - begun)
+    seconds = time.monotonic() - begun
+    return PredictResult(
+        run.id, int(values["predicted"]), int(values["skipped"]), seconds, list(values["failed"])
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -59,7 +60,9 @@ def measure(student: Student, size: int, threads: int, rounds: int, batch: int) 
     for name, times in taken.items():
         median = statistics.median(times)
         high = sorted(times)[round(0.95 * (len(times) - 1))]
-        print(f"| {name} | {median:.1f} | {high:.1f} | {eager / median:.2f} | {apart[name]:.1e} |")  # noqa: T201
+        sys.stdout.write(
+            f"| {name} | {median:.1f} | {high:.1f} | {eager / median:.2f} | {apart[name]:.1e} |" + "\n"
+        )
 
 
 def main() -> None:
@@ -76,8 +79,11 @@ def main() -> None:
             torch.manual_seed(0)
             spec = preset("gaze-to-insight", name)
             student = Student(1, spec.student_widths, spec.teacher_widths).eval()
-            print(f"\n{name} student, {size} px, batch {options.batch}, {threads} threads")  # noqa: T201
-            print("| form | median ms | p95 ms | times eager | largest difference |\n|---|---|---|---|---|")  # noqa: T201
+            sys.stdout.write(f"\n{name} student, {size} px, batch {options.batch}, {threads} threads" + "\n")
+            sys.stdout.write(
+                "| form | median ms | p95 ms | times eager | largest difference |\n|---|---|---|---|---|"
+                + "\n"
+            )
             measure(student, size, threads, options.rounds, options.batch)
 
 
