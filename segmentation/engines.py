@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import importlib.util
 import io
 import logging
@@ -84,8 +85,7 @@ class OpenVinoEngine(Engine):
     name = "openvino"
 
     def __init__(self, model: bytes, precision: str = "auto", threads: int | None = None) -> None:
-        import openvino
-
+        openvino = importlib.import_module("openvino")
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
@@ -110,8 +110,7 @@ class OnnxEngine(Engine):
     precision = "fp32"
 
     def __init__(self, model: bytes, threads: int | None = None) -> None:
-        import onnxruntime
-
+        onnxruntime = importlib.import_module("onnxruntime")
         # The builds for Windows have it on.
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
