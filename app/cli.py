@@ -452,6 +452,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--run", dest="run_id", metavar="RUN", help="default: the latest finished")
     predict.add_argument("--split", metavar="NAME", help="default: all images")
     predict.add_argument("--device", default="auto", metavar="D")
+    predict.add_argument(
+        "--engine",
+        choices=("auto", "torch", "openvino", "onnx"),
+        default="auto",
+        help="what computes it: auto is OpenVINO where it is installed and there is much to do, else torch",
+    )
     evaluate.add_argument("--split", metavar="NAME", help="default: all images")
     evaluate.add_argument("--against", choices=("masks", "pseudomasks", "reviews"), default="masks")
     report.add_argument("--to", type=Path, required=True, metavar="FILE.html")

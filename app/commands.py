@@ -545,11 +545,22 @@ def predict(args: argparse.Namespace, progress: Progress) -> Outcome:
             progress(event.step, event.total, "predicting")
 
     result = steps.predict(
-        Study.open(args.study), args.run_id, split=args.split, device=args.device, on_event=show
+        Study.open(args.study),
+        args.run_id,
+        split=args.split,
+        device=args.device,
+        engine=args.engine,
+        on_event=show,
     )
     return Outcome(
         dataclasses.asdict(result),
-        f"The student of {result.run} predicted {counted(result.images, 'image')} in {result.seconds:.1f} s.",
+        "\n".join(
+            [
+                f"The student of {result.run} predicted {counted(result.images, 'image')} "
+                f"in {result.seconds:.1f} s.",
+                *named("Left out", [f"{one['image']}: {one['reason']}" for one in result.failed]),
+            ]
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 ``runs/<id>/`` holds ``spec.json``, ``events.jsonl`` (the truth about the run), ``worker.json`` (pid, host and
 heartbeat of the worker), ``worker.log`` (its stderr), the file ``stop`` while a stop is asked for, and what the
-worker makes: ``checkpoints/``, ``samples/``, ``predictions/``.
+worker makes: ``checkpoints/``, ``samples/``, ``predictions/``, and ``engines/`` (networks converted for other engines).
 """
 
 from __future__ import annotations

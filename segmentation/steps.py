@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -564,6 +564,8 @@ class PredictResult:
     skipped: int
     """Predicted before from the same checkpoint."""
     seconds: float
+    failed: list[dict[str, str]] = field(default_factory=list)
+    """``image`` and ``reason`` of those that could not be read."""
 
 
 def _ignore_event(event: JobEvent) -> None:
@@ -627,11 +629,15 @@ def predict(
     *,
     split: str | None = None,
     device: str | None = None,
+    engine: str = "auto",
     networks: Sequence[str] = ("student",),
     overwrite: bool = False,
     on_event: OnEvent = _ignore_event,
 ) -> PredictResult:
     """Let a run's networks segment a split, or all images; what this checkpoint predicted before is kept.
+
+    The engine is ``torch``, ``openvino``, ``onnx``, or ``auto``: OpenVINO where it is installed and there is enough to
+    do, else PyTorch.
 
     Raises
     ------
@@ -646,8 +652,12 @@ def predict(
         "networks": list(networks),
         "overwrite": overwrite,
         "device": device,
+        "engine": engine,
         **text_job(run.spec),
     }
     begun = time.monotonic()
     values = await_worker(run, job, on_event)
-    return PredictResult(run.id, int(values["predicted"]), int(values["skipped"]), time.monotonic() - begun)
+    seconds = time.monotonic() - begun
+    return PredictResult(
+        run.id, int(values["predicted"]), int(values["skipped"]), seconds, list(values["failed"])
+    )

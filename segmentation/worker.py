@@ -4,7 +4,7 @@ Jobs are objects with a ``task``:
 
 - ``train``: ``study``, ``run``, ``text_encoder_folder``
 - ``predict``: ``study``, ``run``, ``split`` or ``images``, ``networks``, ``overwrite``, ``flip_average``, ``device``,
-  ``text_encoder_folder``
+  ``engine``, ``text_encoder_folder``
 - ``text-use``: ``study``, ``run``, ``split`` or ``images``, ``limit``, ``device``, ``text_encoder_folder``
 - ``embed``: ``study``, and ``folder`` (a text encoder, or null for MiniLM) where the study shall have another encoder,
   else ``text_encoder_folder``
@@ -143,6 +143,7 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
             overwrite=bool(job.get("overwrite")),
             flip_average=bool(job.get("flip_average", True)),
             device=job.get("device"),
+            engine=job.get("engine") or "auto",
             threads=job.get("threads"),
             encoder_folder=encoder_folder,
         )

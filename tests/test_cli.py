@@ -64,7 +64,7 @@ def test_the_whole_day(image_folder: Path, tmp_path: Path) -> None:
     trained = values("train", study, "--config", config, "--seed", 1)
     assert trained["iterations"] == 4
     assert trained["device"].startswith(("cpu", "cuda"))
-    assert values("predict", study)["images"] == 6
+    assert values("predict", study, "--engine", "torch")["images"] == 6
     evaluated = values("evaluate", study, "--split", "train")
     assert evaluated["run"] == trained["run"]
     assert evaluated["images"] == 6

@@ -36,7 +36,7 @@ def test_probabilities_lie_on_each_image_s_own_grid(trained: tuple[Study, RunFol
     large = resize(read_display(study.image_path(image)), 101, 67)
     study.image_path(image).write_bytes(cv2.imencode(".png", large)[1].tobytes())
     events = predicted(study, run)
-    assert events.of("done")[0] == {"predicted": 6, "skipped": 0}
+    assert events.of("done")[0] == {"predicted": 6, "skipped": 0, "failed": []}
     for image_id in study.images:
         probability = study.prediction(run.id, image_id, "target")
         assert probability is not None
@@ -48,8 +48,8 @@ def test_what_is_predicted_is_kept_until_asked_otherwise(trained: tuple[Study, R
     study, run = trained
     some = list(study.images)[:2]
     assert predicted(study, run, image_ids=some).of("done")[0]["predicted"] == 2
-    assert predicted(study, run).of("done")[0] == {"predicted": 4, "skipped": 2}
-    assert predicted(study, run, overwrite=True).of("done")[0] == {"predicted": 6, "skipped": 0}
+    assert predicted(study, run).of("done")[0] == {"predicted": 4, "skipped": 2, "failed": []}
+    assert predicted(study, run, overwrite=True).of("done")[0] == {"predicted": 6, "skipped": 0, "failed": []}
     assert [values["name"] for values in predicted(study, run).of("progress")] == []
 
 
@@ -59,7 +59,7 @@ def test_a_later_checkpoint_replaces_what_an_earlier_one_predicted(trained: tupl
     folder = next((run.path / "checkpoints").iterdir())
     state = (folder / "state.json").read_text()
     (folder / "state.json").write_text(state.replace('"step": 2', '"step": 3'))
-    assert predicted(study, run).of("done")[0] == {"predicted": 6, "skipped": 0}
+    assert predicted(study, run).of("done")[0] == {"predicted": 6, "skipped": 0, "failed": []}
 
 
 def test_the_teacher_predicts_where_an_explanation_is(trained: tuple[Study, RunFolder]) -> None:
@@ -87,7 +87,7 @@ def test_stopping_keeps_what_is_done(
 
     assert not predict(study, run, emit, threads=1)
     assert len(study.prediction_keys(run.id)) == 2
-    assert predicted(study, run).of("done")[0] == {"predicted": 4, "skipped": 2}
+    assert predicted(study, run).of("done")[0] == {"predicted": 4, "skipped": 2, "failed": []}
 
 
 def test_mirrored_images_get_mirrored_masks_when_flips_are_averaged(trained: tuple[Study, RunFolder]) -> None:
@@ -125,3 +125,21 @@ def test_clear_refusals(trained: tuple[Study, RunFolder]) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match=r"student_ema\.safetensors is missing or damaged"):
         predict(study, run, Events())
+
+
+def test_one_bad_file_costs_no_other_image(trained: tuple[Study, RunFolder]) -> None:
+    study, run = trained
+    bad, *good = study.images.values()
+    kept = study.image_path(bad).read_bytes()
+    study.image_path(bad).write_bytes(kept[:60])
+    done = predicted(study, run, networks=("student", "teacher")).of("done")[0]
+    assert done["predicted"] == 10
+    failed: Any = done["failed"]
+    assert [one["image"] for one in failed] == [bad.id]
+    assert study.image_path(bad).name in failed[0]["reason"]
+    assert study.prediction_keys(run.id) == {(image.id, "target") for image in good}
+    # Only what is missing is tried again, and nothing but bad files is a failure.
+    with pytest.raises(UserError, match=study.image_path(bad).name):
+        predict(study, run, Events(), threads=1)
+    study.image_path(bad).write_bytes(kept)
+    assert predicted(study, run).of("done")[0] == {"predicted": 1, "skipped": 5, "failed": []}
