@@ -1,7 +1,7 @@
 """The losses and masks of METHOD: partial cross-entropy, feature and confidence consistency, CutMix, DARM.
 
 Labels are uint8 (B, T, S, S): 0 background, 1 foreground, `IGNORE` anything else. All losses are means over the
-pixels that count, 0 where none does, and computed in float32.
+pixels that count, 0 where none does, and computed in float32 (float64 where that is what comes in).
 """
 
 from __future__ import annotations
@@ -21,20 +21,24 @@ from segmentation.networks import Pasted
 IGNORE = 255
 
 
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def partial_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy of logits (B, T, S, S) over the pixels whose label is known."""
     known = labels != IGNORE
-    losses = functional.binary_cross_entropy_with_logits(
-        logits.float(), (labels == 1).float(), reduction="none"
-    )
+    logits = _wide(logits)
+    truth = (labels == 1).to(logits.dtype)
+    losses = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     return (losses * known).sum() / known.sum().clamp(min=1)
 
 
 def partial_dice(logits: Tensor, labels: Tensor) -> Tensor:
     """1 - soft Dice over the known pixels, per image and target; those without a known pixel do not count."""
     known = labels != IGNORE
-    probability = logits.float().sigmoid() * known
-    truth = (labels == 1).float()
+    probability = _wide(logits).sigmoid() * known
+    truth = (labels == 1).to(probability.dtype)
     overlap = (probability * truth).sum((2, 3))
     # One pixel of smoothing: an empty truth asks for an empty prediction.
     dice = (2 * overlap + 1) / (probability.sum((2, 3)) + truth.sum((2, 3)) + 1)
@@ -47,8 +51,9 @@ def feature_consistency(projected: Sequence[Tensor], goals: Sequence[Tensor]) ->
     terms = []
     for own, goal in zip(projected, goals, strict=True):
         goal = goal.detach()
-        cosine = (own * goal).sum(1, dtype=torch.float32) / (
-            (own * own).sum(1, dtype=torch.float32) * (goal * goal).sum(1, dtype=torch.float32) + 1e-8
+        wide = torch.promote_types(own.dtype, torch.float32)
+        cosine = (own * goal).sum(1, dtype=wide) / (
+            (own * own).sum(1, dtype=wide) * (goal * goal).sum(1, dtype=wide) + 1e-8
         ).sqrt()
         terms.append(1 - cosine.mean())
     return torch.stack(terms).mean()

@@ -61,7 +61,8 @@ class UNet(nn.Module):
     1/2 at once, and logits rise from there), and each scale of the decoder has one convolution. That is a third of the
     work.
 
-    The convolution on the decoder's way up comes before its bilinear doubling: same weights, a quarter of the work.
+    The convolution on the decoder's way up comes before its bilinear doubling: the same weights and a quarter of the
+    work, but not the same function (only a 1 x 1 convolution may change places with the doubling).
     """
 
     def __init__(self, targets: int, widths: Sequence[int]) -> None:
