@@ -107,7 +107,9 @@ class PlainFusion(nn.Module):
         mask = allowed[:, None].expand(-1, height * breadth, -1)
         if pasted is not None:
             tokens = torch.cat([tokens, tokens[pasted.source]], 1)
-            inside = functional.interpolate(pasted.region.float(), (height, breadth)).flatten(1)[..., None] > 0.5
+            inside = (
+                functional.interpolate(pasted.region.float(), (height, breadth)).flatten(1)[..., None] > 0.5
+            )
             mask = torch.cat([mask & ~inside, mask[pasted.source] & inside], 2)
         positions = functional.interpolate(self.positions, (height, breadth), mode="bilinear")
         image = (features + positions).flatten(2).transpose(1, 2)
