@@ -121,7 +121,8 @@ class PlainFusion(nn.Module):
         scores = query @ key.transpose(2, 3) * (width // self.heads) ** -0.5
         weights = scores.masked_fill(~mask[:, None], float("-inf")).softmax(3)
         said = self.out_norm(self.out((weights @ value).transpose(1, 2).reshape(batch, -1, width)))
-        return features + self.strength * said.transpose(1, 2).view_as(features)
+        fused: Tensor = features + self.strength * said.transpose(1, 2).view_as(features)
+        return fused
 
 
 class PlainTeacher(PlainUNet):
