@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -55,6 +56,21 @@ class Batch:
             text=Text(*(part.to(device, non_blocking=True) for part in self.text)),
         )
 
+    def parts(self, count: int) -> list[Batch]:
+        """Split the batch into up to so many micro-batches, in order, of nearly the same size."""
+        lengths = [len(part) for part in np.array_split(self.index, count) if len(part)]
+        cuts = np.cumsum([0, *lengths])
+        return [
+            replace(
+                self,
+                index=self.index[one],
+                images=self.images[one],
+                labels={name: label[one] for name, label in self.labels.items()},
+                text=Text(*(part[one] for part in self.text)),
+            )
+            for one in (slice(int(first), int(end)) for first, end in itertools.pairwise(cuts))
+        ]
+
     def pinned(self) -> Batch:
         """Return the batch in page-locked memory, from where a copy to a GPU does not wait for the work before it."""
         return replace(
@@ -104,13 +120,18 @@ class Batches:
     def _order_of(self, epoch: int) -> npt.NDArray[np.int64]:
         return np.random.default_rng([self.spec.seed, 1, epoch]).permutation(len(self.set))
 
-    def __getitem__(self, step: int) -> Batch:
-        """Draw the batch of a step."""
+    def draw(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], np.random.Generator]:
+        """Draw which images (B,) a step shows in which flip states (B,), and what its other draws come from."""
         places = range(step * self.spec.batch_size, (step + 1) * self.spec.batch_size)
         index = np.array([self._order(place // len(self.set))[place % len(self.set)] for place in places])
         rng = np.random.default_rng([self.spec.seed, 2, step])
+        states = rng.integers(0, FLIP_STATES if STRENGTHS[self.spec.augmentation] else 4, len(index))
+        return index, states, rng
+
+    def __getitem__(self, step: int) -> Batch:
+        """Make the batch of a step."""
+        index, states, rng = self.draw(step)
         strength = STRENGTHS[self.spec.augmentation]
-        states = rng.integers(0, FLIP_STATES if strength else 4, len(index))
         planes = self.set.levels[index]
         if self.set.tracks.shape[1]:
             # They are moved as the levels are, whose planes come first.

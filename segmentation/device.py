@@ -88,6 +88,11 @@ def choose_precision(wish: str, device: torch.device, trial: Callable[[Precision
     return Precision(device, wish)
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch says that memory ran out, a GPU's or the computer's."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def _bf16_pays(device: torch.device, trial: Callable[[Precision], object]) -> bool:
     # Without hardware for it oneDNN converts back and forth: never worth a trial.
     flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

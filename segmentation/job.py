@@ -95,6 +95,9 @@ class RunSpec:
     image_size_px: int = 160
     """Images are resized to a square of this side for the networks; predictions return to their own grid."""
     batch_size: int = 8
+    accumulate: int = 1
+    """Micro-batches whose gradients make up a step. When memory runs out the trainer doubles it by itself, down to two
+    images at a time. The same step in expectation, but each micro-batch is normalised by its own statistics."""
     iterations: int = 4000
     max_minutes: float | None = None
     """When set, the run ends (and its schedule is complete) after this many minutes of training."""
@@ -120,6 +123,11 @@ class RunSpec:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     augmentation: Literal["flips", "mild", "strong"] = "flips"
     """``flips`` mirrors; the others also turn, scale, shift, recolour and blur, `strong` for runs of many epochs."""
+    data_on_device: Literal["auto", "on", "off"] = "auto"
+    """Whether the training set lies beside the networks, where its batches are made: ``auto`` where that is a GPU with
+    room for it. The same batches either way; only for the augmentation ``flips``."""
+    compile: Literal["auto", "off"] = "off"
+    """``auto``: on CUDA the networks go through torch.compile where it works; the same results, up to rounding."""
     dice_weight: float = 0.0
     """Weight of a soft Dice term beside the cross-entropy on labels."""
     views: Literal["one", "two"] = "two"

@@ -1,7 +1,7 @@
 """The losses and masks of METHOD: partial cross-entropy, feature and confidence consistency, CutMix, DARM.
 
 Labels are uint8 (B, T, S, S): 0 background, 1 foreground, `IGNORE` anything else. All losses are means over the
-pixels that count, 0 where none does, and computed in float32.
+pixels that count, 0 where none does, and computed in float32 (float64 where that is what comes in).
 """
 
 from __future__ import annotations
@@ -21,20 +21,24 @@ from segmentation.networks import Pasted
 IGNORE = 255
 
 
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def partial_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy of logits (B, T, S, S) over the pixels whose label is known."""
     known = labels != IGNORE
-    losses = functional.binary_cross_entropy_with_logits(
-        logits.float(), (labels == 1).float(), reduction="none"
-    )
+    logits = _wide(logits)
+    truth = (labels == 1).to(logits.dtype)
+    losses = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     return (losses * known).sum() / known.sum().clamp(min=1)
 
 
 def partial_dice(logits: Tensor, labels: Tensor) -> Tensor:
     """1 - soft Dice over the known pixels, per image and target; those without a known pixel do not count."""
     known = labels != IGNORE
-    probability = logits.float().sigmoid() * known
-    truth = (labels == 1).float()
+    probability = _wide(logits).sigmoid() * known
+    truth = (labels == 1).to(probability.dtype)
     overlap = (probability * truth).sum((2, 3))
     # One pixel of smoothing: an empty truth asks for an empty prediction.
     dice = (2 * overlap + 1) / (probability.sum((2, 3)) + truth.sum((2, 3)) + 1)
@@ -47,8 +51,9 @@ def feature_consistency(projected: Sequence[Tensor], goals: Sequence[Tensor]) ->
     terms = []
     for own, goal in zip(projected, goals, strict=True):
         goal = goal.detach()
-        cosine = (own * goal).sum(1, dtype=torch.float32) / (
-            (own * own).sum(1, dtype=torch.float32) * (goal * goal).sum(1, dtype=torch.float32) + 1e-8
+        wide = torch.promote_types(own.dtype, torch.float32)
+        cosine = (own * goal).sum(1, dtype=wide) / (
+            (own * own).sum(1, dtype=wide) * (goal * goal).sum(1, dtype=wide) + 1e-8
         ).sqrt()
         terms.append(1 - cosine.mean())
     return torch.stack(terms).mean()
@@ -62,8 +67,7 @@ def confident_cross_entropy(logits: Tensor, goal_logits: Tensor, confidence: flo
     """
     with torch.no_grad():
         limit = math.log(confidence / (1 - confidence))
-        labels = (goal_logits > 0).to(torch.uint8)
-        labels[goal_logits.abs() < limit] = IGNORE
+        labels = (goal_logits > 0).to(torch.uint8).masked_fill_(goal_logits.abs() < limit, IGNORE)
     return partial_cross_entropy(logits, labels)
 
 
@@ -79,18 +83,22 @@ def cutmix(images: Tensor, rng: np.random.Generator) -> Pasted:
     The kept share of the area is drawn from Beta(4, 4).
     """
     batch, _, height, width = images.shape
-    region = np.zeros((batch, 1, height, width), dtype=np.bool_)
+    edges = np.zeros((5, batch), np.int64)
     for index, share in enumerate(1 - rng.beta(4, 4, batch)):
         h, w = round(height * math.sqrt(share)), round(width * math.sqrt(share))
         top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
-        region[index, 0, top : top + h, left : left + w] = True
+        edges[:4, index] = top, top + h, left, left + w
     # A cyclic shift by 1..B-1 never pairs an image with itself.
     shift = int(rng.integers(1, batch)) if batch > 1 else 0
-    source = (np.arange(batch) + shift) % batch
-    return Pasted(*(_beside(images, values) for values in (region, source)))
+    edges[4] = (np.arange(batch) + shift) % batch
+    *sides, source = beside(images, edges)
+    top_, bottom, left_, right = (side.view(batch, 1, 1, 1) for side in sides)
+    rows = torch.arange(height, device=images.device).view(height, 1)
+    columns = torch.arange(width, device=images.device)
+    return Pasted((rows >= top_) & (rows < bottom) & (columns >= left_) & (columns < right), source)
 
 
-def _beside(images: Tensor, values: npt.NDArray[Any]) -> Tensor:
+def beside(images: Tensor, values: npt.NDArray[Any]) -> Tensor:
     """Bring an array to the device of a batch; to a GPU by way of page-locked memory, so that nothing waits."""
     tensor = torch.from_numpy(values)
     if images.device.type != "cuda":
@@ -104,17 +112,21 @@ def paste(values: Tensor, pasted: Pasted) -> Tensor:
 
 
 def darm_blocks(
-    disagreement: npt.NDArray[np.bool_],
+    disagreement: Tensor,
     share: float,
     rng: np.random.Generator,
     sides: tuple[int, int] = (3, 10),
-) -> npt.NDArray[np.bool_]:
+) -> Tensor:
     """Cover disagreeing places with random square blocks until the blocks' AREA reaches a share of theirs.
+
+    Every disagreeing pixel is the centre of a block of a random side, and all blocks have a random order. The shortest
+    beginning of that order whose joint area reaches the goal is taken. All of it is computed where the disagreement is,
+    without waiting for a GPU; a seed gives the same blocks again on the same kind of device.
 
     Parameters
     ----------
     disagreement
-        (B, S, S) where teacher and student disagree.
+        (B, S, S) bool, where teacher and student disagree.
     share
         Of each image's disagreement area; the blocks' joint area exceeds it by less than one block.
     sides
@@ -124,26 +136,29 @@ def darm_blocks(
     -------
     (B, S, S) bool, True where the student's image is to be blanked and its loss ignored.
     """
-    blocks = np.zeros_like(disagreement)
-    for places, covered in zip(disagreement, blocks, strict=True):
-        rows, columns = np.nonzero(places)
-        goal = share * len(rows)
-        # Smaller disagreement than the smallest block: nothing to learn from hiding it.
-        if goal < sides[0] ** 2 / 2:
-            continue
-        area = 0
-        for centre in rng.permutation(len(rows)):
-            if area >= goal:
-                break
-            if covered[rows[centre], columns[centre]]:
-                continue
-            longest = min(sides[1], max(sides[0], math.isqrt(int(goal - area)) + 1))
-            side = int(rng.integers(sides[0], longest + 1))
-            top, left = max(rows[centre] - side // 2, 0), max(columns[centre] - side // 2, 0)
-            block = covered[top : top + side, left : left + side]
-            area += block.size - int(block.sum())
-            block[...] = True
-    return blocks
+    generator = torch.Generator(disagreement.device).manual_seed(int(rng.integers(2**63)))
+    goal = share * disagreement.sum((1, 2), dtype=torch.float32)[:, None]
+    # A goal smaller than the longest block is not to be overshot by much.
+    longest = (goal.sqrt() + 1).floor().clamp(*sides)[..., None]
+    drawn = torch.rand(disagreement.shape, generator=generator, device=disagreement.device)
+    side = sides[0] + (drawn * (longest - sides[0] + 1)).int()
+    # The higher its priority, the earlier a block comes; a pixel has the priority of the first block that covers it.
+    priority = torch.empty_like(side).random_(1, 2**31 - 1, generator=generator)
+    priority = priority.masked_fill_(~disagreement, 0)
+    covering = torch.zeros_like(priority)
+    # All blocks grow at once, a pixel at a time, down and up in turn; each joins when its own side is left to go.
+    for size in range(sides[1], 1, -1):
+        covering = torch.maximum(covering, priority.masked_fill(side != size, 0))
+        for axis in (1, 2):
+            length = covering.shape[axis] - 1
+            ahead, behind = covering.narrow(axis, 1, length), covering.narrow(axis, 0, length)
+            here, there = (ahead, behind) if size % 2 else (behind, ahead)
+            here.copy_(torch.maximum(here, there))
+    wanted = goal.ceil().long().clamp(1, covering[0].numel()) - 1
+    last = covering.flatten(1).sort(dim=1, descending=True).values.gather(1, wanted)
+    # Smaller disagreement than the smallest block: nothing to learn from hiding it.
+    last = last.masked_fill(goal < sides[0] ** 2 / 2, 2**31 - 1)
+    return (covering >= last[..., None]) & (covering > 0)
 
 
 def hard_dice(predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

@@ -61,7 +61,8 @@ class UNet(nn.Module):
     1/2 at once, and logits rise from there), and each scale of the decoder has one convolution. That is a third of the
     work.
 
-    The convolution on the decoder's way up comes before its bilinear doubling: same weights, a quarter of the work.
+    The convolution on the decoder's way up comes before its bilinear doubling: the same weights and a quarter of the
+    work, but not the same function (only a 1 x 1 convolution may change places with the doubling).
     """
 
     def __init__(self, targets: int, widths: Sequence[int]) -> None:
@@ -166,8 +167,10 @@ class TextFusion(nn.Module):
             inside = region.flatten(2)
             mask = torch.cat([~inside & mask, inside & mask[pasted.source]], dim=1)
         said = self.out_norm(self._attend(self._placed(features), tokens, mask))
-        fused: Tensor = features.flatten(2) + (self.strength * said).transpose(1, 2)
-        return fused.view(features.shape)
+        image = features.permute(0, 2, 3, 1)
+        # Under autocast norms answer in float32, which all of the decoder would then be computed from.
+        fused: Tensor = image + (self.strength * said).to(image.dtype).view(image.shape)
+        return fused.permute(0, 3, 1, 2)
 
     def _attend(self, image: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Multi-head attention of image tokens (B, C, N) to text tokens (B, L, C), exactly, but cheaper.
@@ -205,7 +208,9 @@ class TextFusion(nn.Module):
     def _placed(self, features: Tensor) -> Tensor:
         """Return image tokens (B, C, N) that know where they are."""
         positions = functional.interpolate(self.positions, features.shape[2:], mode="bilinear")
-        return features.flatten(2) + positions.flatten(2)
+        # Of features with channels last this order of axes is a view; flattened as they are they would be copied.
+        placed = (features + positions.to(features.dtype)).permute(0, 2, 3, 1)
+        return placed.flatten(1, 2).transpose(1, 2)
 
     def _tokens(self, text: Text) -> tuple[Tensor, Tensor]:
         """Project the text and put the null token before it, open only where there is nothing else."""

@@ -28,7 +28,7 @@ def make_optimiser(spec: RunSpec, networks: nn.Module) -> torch.optim.Optimizer:
             if members:
                 groups.append({"params": members, "weight_decay": decay, "pace": pace})
     if spec.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=spec.learning_rate, momentum=0.9, nesterov=True)
+        return torch.optim.SGD(groups, lr=spec.learning_rate, momentum=0.9, nesterov=True, fused=True)
     return torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
 
 

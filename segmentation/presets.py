@@ -128,6 +128,11 @@ def checked(spec: RunSpec) -> RunSpec:
         f"image_size_px should be a multiple of {coarsest}, not {spec.image_size_px}": spec.image_size_px > 0
         and spec.image_size_px % coarsest == 0,
         f"batch_size should be 2 or more, not {spec.batch_size}": spec.batch_size >= 2,
+        f"accumulate should be from 1 to half the batch_size, not {spec.accumulate}": spec.accumulate == 1
+        or 1 < spec.accumulate <= spec.batch_size // 2,
+        f"data_on_device should be auto, on or off, not {spec.data_on_device!r}": spec.data_on_device
+        in ("auto", "on", "off"),
+        f"compile should be auto or off, not {spec.compile!r}": spec.compile in ("auto", "off"),
         f"iterations should be 1 or more, not {spec.iterations}": spec.iterations >= 1,
         f"max_minutes should be above 0, not {spec.max_minutes}": spec.max_minutes is None
         or spec.max_minutes > 0,

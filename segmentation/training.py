@@ -25,11 +25,14 @@ from segmentation.checkpoints import (
     load_weights,
     save_checkpoint,
 )
+from segmentation.compiling import compile_networks
 from segmentation.dataset import Batch, Batches, TrainingSet, load_training_set
 from segmentation.device import Precision, choose_device, choose_precision, describe, use_threads
+from segmentation.device_batches import DeviceBatches, make_batches
 from segmentation.images import encode_gray16
 from segmentation.intensity import rules_for
 from segmentation.job import Kind, RunSpec
+from segmentation.learning import Learner
 from segmentation.losses import IGNORE, hard_dice
 from segmentation.methods import make_method, reads_text
 from segmentation.networks import Student, count_parameters
@@ -102,6 +105,13 @@ def train(
     shown = averaged.network if averaged else student
     optimiser = make_optimiser(spec, method.networks)
     scaler = torch.amp.GradScaler(device.type, enabled=precision.name == "fp16")
+    learner = Learner(
+        method,
+        precision,
+        scaler,
+        state.get("accumulate", spec.accumulate),
+        lambda step, message: emit("warning", step, spec.iterations, message=message),
+    )
     best, best_weights = -1.0, None
     if resumed:
         for name, network in method.networks.items():
@@ -127,6 +137,7 @@ def train(
             "device": device.type,
             "precision": precision.name,
             "seconds": clock.seconds,
+            "accumulate": learner.parts,
             "text_width": text_width,
             "scaler": scaler.state_dict(),
             "best": best,
@@ -139,6 +150,18 @@ def train(
         }
         save_checkpoint(run, step, {**method.networks, **extra}, optimiser, values)
 
+    batches = make_batches(data, spec, method.labels, device)
+    on_device = isinstance(batches, DeviceBatches)
+    compiled = (
+        spec.compile == "auto"
+        and device.type == "cuda"
+        and compile_networks(
+            method,
+            batches[step].to(device).parts(learner.parts)[0],
+            precision,
+            lambda message: emit("warning", step, spec.iterations, message=message),
+        )
+    )
     emit(
         "started",
         step,
@@ -147,6 +170,9 @@ def train(
         threads=threads,
         precision=precision.name,
         parameters={name: count_parameters(network) for name, network in method.networks.items()},
+        accumulate=learner.parts,
+        data_on_device=on_device,
+        compiled=compiled,
         images=len(data),
         targets=spec.targets,
         normalisation=rules_for(
@@ -159,8 +185,7 @@ def train(
         warm_start=spec.warm_start,
     )
     method.networks.train()
-    batches = Batches(data, spec, method.labels)
-    with upcoming(batches, step, ahead=device.type == "cuda") as next_batch:
+    with upcoming(batches, step, ahead=device.type == "cuda" and not on_device) as next_batch:
         while (progress := clock.progress(step)) < 1:
             if int(progress * SAMPLE_ROUNDS) > sampled:
                 sampled = int(progress * SAMPLE_ROUNDS)
@@ -175,9 +200,7 @@ def train(
             for group in optimiser.param_groups:
                 # Checkpoints from before the text had a pace of its own name none.
                 group["lr"] = rate * group.get("pace", 1.0)
-            with precision.autocast():
-                losses = method.losses(next_batch().to(device), progress)
-            scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]
+            losses = learner.gradients(next_batch().to(device), progress)
             scaler.step(optimiser)
             scaler.update()
             optimiser.zero_grad()

@@ -98,20 +98,44 @@ def test_cutmix_shares_follow_beta() -> None:
 
 
 def test_darm_covers_the_share_by_area_and_starts_from_disagreement() -> None:
-    disagreement = np.zeros((3, 96, 96), bool)
+    disagreement = torch.zeros(3, 96, 96, dtype=torch.bool)
     disagreement[0, 20:60, 10:70] = True
     disagreement[1, 40:42, 40:42] = True
     blocks = darm_blocks(disagreement, 0.3, np.random.default_rng(0))
     assert 0.3 * 2400 <= blocks[0].sum() < 0.3 * 2400 + 100
     # Blocks are centred on disagreement, so that none lies further out than half a block.
-    assert not blocks[0, :14].any() and not blocks[0, 66:].any()
+    assert not blocks[0, :15].any() and not blocks[0, 65:].any()
+    assert not blocks[0, :, :5].any() and not blocks[0, :, 75:].any()
     assert not blocks[1].any() and not blocks[2].any()
 
 
+@pytest.mark.parametrize("side", [3, 4, 5, 6, 7, 8, 9, 10])
+def test_a_darm_block_is_a_square_around_its_centre(side: int) -> None:
+    lone = torch.zeros(1, 32, 32, dtype=torch.bool)
+    lone[0, 15, 20] = True
+    [block] = darm_blocks(lone, side**2, np.random.default_rng(0), (side, side))
+    expected = torch.zeros(32, 32, dtype=torch.bool)
+    expected[15 - side // 2 :, 20 - side // 2 :][:side, :side] = True
+    assert torch.equal(block, expected)
+
+
+def test_darm_blocks_have_all_sides_and_small_goals_small_ones() -> None:
+    # Far apart, so that every block is seen whole.
+    lattice = torch.zeros(1, 320, 320, dtype=torch.bool)
+    lattice[0, 10::20, 10::20] = True
+    blocks = darm_blocks(lattice, 30.0, np.random.default_rng(3))[0].reshape(16, 20, 16, 20)
+    areas = blocks.sum((1, 3)).flatten()
+    assert set(areas[areas > 0].tolist()) == {side**2 for side in range(3, 11)}
+    little = torch.zeros(64, 96, 96, dtype=torch.bool)
+    little[:, 40:46, 40:47] = True
+    areas = darm_blocks(little, 0.3, np.random.default_rng(0)).sum((1, 2))
+    assert areas.min() >= 0.3 * 42 and areas.max() < 0.3 * 42 + 16
+
+
 def test_darm_differs_from_seed_to_seed_and_not_within_one() -> None:
-    disagreement = np.ones((1, 64, 64), bool)
+    disagreement = torch.ones(1, 64, 64, dtype=torch.bool)
     first, again, other = (darm_blocks(disagreement, 0.3, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert (first == again).all() and (first != other).any()
+    assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_hard_dice() -> None:

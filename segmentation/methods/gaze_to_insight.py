@@ -12,6 +12,7 @@ from segmentation.dataset import Batch
 from segmentation.job import RunSpec
 from segmentation.losses import (
     IGNORE,
+    beside,
     confident_cross_entropy,
     consistency_ramp,
     cutmix,
@@ -133,13 +134,11 @@ class GazeToInsight(Method):
                 self.teacher(batch.images, batch.text, pasted).logits > 0
             )
             self.networks.train()
-        disagreement = apart.any(dim=1).cpu().numpy()
-        blocks = darm_blocks(disagreement, self.spec.darm_share, rng)
-        return torch.from_numpy(blocks).to(batch.images.device)[:, None]
+        return darm_blocks(apart.any(dim=1), self.spec.darm_share, rng)[:, None]
 
 
 def without_some_text(batch: Batch, share: float, seed: int) -> Batch:
     """Withhold the text of a share of the images, drawn for the step."""
     kept = np.random.default_rng([seed, 7, batch.step]).random(len(batch.index)) >= share
-    valid = batch.text.valid & torch.from_numpy(kept).to(batch.text.valid.device)[:, None]
+    valid = batch.text.valid & beside(batch.text.valid, kept)[:, None]
     return dataclasses.replace(batch, text=Text(batch.text.tokens, valid))
