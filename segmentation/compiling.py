@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from segmentation.dataset import Batch
 from segmentation.device import Precision
-from segmentation.methods import Method
+from segmentation.methods.base import Method
 
 
 def compile_networks(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segmentation.dataset import Batch
 from segmentation.device import Precision, is_out_of_memory
-from segmentation.methods import Method
+from segmentation.methods.base import Method
 
 SMALLEST = 2
 """Images of a micro-batch, at least: CutMix pastes from one into another."""

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from segmentation.dataset import Batch
 from segmentation.losses import confident_cross_entropy
-from segmentation.methods import GazeToInsight, make_method
+from segmentation.methods import make_method
+from segmentation.methods.gaze_to_insight import GazeToInsight
 from segmentation.networks import Pasted, Text, TextFusion
 from tests.benchmarks.plain_step import (
     PlainFusion,

@@ -17,7 +17,8 @@ from segmentation.device import Precision
 from segmentation.device_batches import DeviceBatches, make_batches
 from segmentation.job import RunSpec
 from segmentation.learning import Learner
-from segmentation.methods import Method, make_method
+from segmentation.methods import make_method
+from segmentation.methods.base import Method
 from segmentation.presets import preset
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study

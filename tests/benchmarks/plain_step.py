@@ -16,7 +16,7 @@ from torch.nn import functional
 from segmentation.dataset import Batch
 from segmentation.job import RunSpec
 from segmentation.losses import IGNORE, consistency_ramp, cutmix, darm_blocks, paste
-from segmentation.methods import noisy
+from segmentation.methods.base import noisy
 from segmentation.networks import Pasted, Text
 
 
