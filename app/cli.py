@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app import commands, gaze_commands, session_commands
-from app.argument_types import annotator, count, pair, positive, rate, rectangle, rule
+from app.argument_types import annotator, count, not_negative, pair, positive, rate, rectangle, rule
 from app.commands import Command, Outcome
 from app.explanation_parser import add_explanation_commands
 from gaze_capture.detectors import PRESETS
@@ -423,6 +423,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, metavar="N")
     train.add_argument(
         "--embeddings", metavar="NAME", help="read imported embeddings in place of explanations"
+    )
+    train.add_argument(
+        "--encoder",
+        metavar="DIR",
+        help="begin with a pretrained ResNet, ConvNeXt, Swin or DINOv2: its folder, or owner/name in the Hugging "
+        "Face hub where downloading is allowed",
+    )
+    train.add_argument(
+        "--encoder-rate",
+        type=not_negative,
+        metavar="X",
+        help="its learning rate as a multiple of all others' (default 0.1); 0 leaves it as it came",
     )
     train.add_argument("--targets", nargs="+", metavar="ID", help="default: every target of the study")
     train.add_argument(

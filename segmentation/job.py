@@ -102,6 +102,18 @@ class RunSpec:
     student_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
     teacher_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
     text_heads: int = 8
+    encoder: str = ""
+    """Name of the pretrained encoder that student and teacher begin with (`segmentation.backbones`); empty stands for
+    the U-Net's own, which knows nothing yet. The widths are then those of the decoder."""
+    encoder_sha256: str = ""
+    """Hash of its weights."""
+    encoder_config: dict[str, Any] = field(default_factory=dict)
+    """All that is needed to build it again without its folder: its ``config``, and ``mean`` and ``std`` of its
+    images."""
+    encoder_learning_rate: float = 0.1
+    """Learning rate of the pretrained encoder, as a multiple of all others'; 0 leaves it as it came."""
+    encoder_frozen_norms: bool = False
+    """Whether the pretrained encoder's batch norms keep their statistics, scale and shift."""
     # Optimiser
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 2e-3

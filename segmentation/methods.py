@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gaze_capture.errors import UserError
+from segmentation.architectures import make_student, make_teacher
 from segmentation.augmentation import SPREAD
 from segmentation.dataset import Batch
 from segmentation.job import RunSpec
@@ -70,7 +71,7 @@ class OneNetwork(Method):
 
     def __init__(self, spec: RunSpec, text_width: int = 0) -> None:
         super().__init__(spec)
-        self.networks = nn.ModuleDict({"student": Student(len(spec.targets), spec.student_widths)})
+        self.networks = nn.ModuleDict({"student": make_student(spec, taught=False)})
         self.labels = {"student": spec.student_levels}
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -95,14 +96,8 @@ class GazeToInsight(Method):
 
     def __init__(self, spec: RunSpec, text_width: int) -> None:
         super().__init__(spec)
-        targets = len(spec.targets)
         self.networks = nn.ModuleDict(
-            {
-                "student": Student(targets, spec.student_widths, spec.teacher_widths),
-                "teacher": Teacher(
-                    targets, spec.teacher_widths, text_width, spec.text_heads, spec.text_strength
-                ),
-            }
+            {"student": make_student(spec), "teacher": make_teacher(spec, text_width)}
         )
         self.labels = {"student": spec.student_levels, "teacher": spec.teacher_levels}
 

@@ -99,7 +99,8 @@ def checked(spec: RunSpec) -> RunSpec:
         If a field has a value that no training could follow; the sentence names it.
     """
     widths = (spec.student_widths, spec.teacher_widths)
-    coarsest = 2 ** max(len(spec.student_widths) - 1, 4)
+    # A pretrained encoder brings images of any size to what it needs.
+    coarsest = 1 if spec.encoder else 2 ** max(len(spec.student_widths) - 1, 4)
     rules = {
         f"augmentation should be flips, mild or strong, not {spec.augmentation!r}": spec.augmentation
         in ("flips", "mild", "strong"),
@@ -125,6 +126,10 @@ def checked(spec: RunSpec) -> RunSpec:
         f"holdout should be 0 or more and below 1, not {spec.holdout}": 0 <= spec.holdout < 1,
         f"text_strength should be 0 or more, not {spec.text_strength}": spec.text_strength >= 0,
         f"text_dropout should be from 0 to 1, not {spec.text_dropout}": 0 <= spec.text_dropout <= 1,
+        "encoder_config should hold config, mean and std where there is an encoder": not spec.encoder
+        or {"config", "mean", "std"} <= set(spec.encoder_config),
+        f"encoder_learning_rate should be 0 or more, not {spec.encoder_learning_rate}": spec.encoder_learning_rate
+        >= 0,
         f"text_learning_rate should be above 0, not {spec.text_learning_rate}": spec.text_learning_rate > 0,
         "imported embeddings do not say which token is the area; text area-only needs explanations": not (
             spec.text_embeddings and spec.text == "area-only"

@@ -1,0 +1,37 @@
+"""The steps about networks that are made elsewhere, each in a worker: a pretrained encoder for a run to begin with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from segmentation.explainers.opening import HUB
+from segmentation.job import RunSpec
+from segmentation.known_folders import remember_folder
+from segmentation.presets import checked
+from segmentation.runs import await_worker
+from segmentation.sending import permission_for_download
+from segmentation.study import Study
+
+
+def with_encoder(study: Study, spec: RunSpec, encoder: str | Path) -> RunSpec:
+    """Return a spec whose student and teacher begin with a pretrained encoder; its folder is remembered here.
+
+    Parameters
+    ----------
+    encoder : the folder of a ResNet, ConvNeXt, Swin or DINOv2, or ``owner/name`` in the Hugging Face hub, from where
+        it is downloaded only where the study has the permission
+
+    Raises
+    ------
+    UserError
+        If it cannot be used; the sentence says why.
+    """
+    allowed = permission_for_download(study, HUB) is not None
+    job = {"task": "image-encoder", "encoder": str(encoder), "allow_download": allowed}
+    if Path(encoder).exists():
+        job["encoder"] = str(Path(encoder).absolute())
+    found = await_worker(study.folder, job)
+    fields = found["fields"]
+    remember_folder(fields["encoder_sha256"], Path(found["folder"]), "image")
+    return checked(dataclasses.replace(spec, **fields))
