@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import commands, gaze_commands, session_commands
+from app import commands, gaze_commands, network_commands, session_commands
 from app.argument_types import annotator, count, not_negative, pair, positive, rate, rectangle, rule
 from app.commands import Command, Outcome
 from app.explanation_parser import add_explanation_commands
@@ -444,6 +444,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODALITY=RULE",
         help='as is, range, z-score or a window: ct="window -600 1500"',
     )
+
+    checkpoint = add(
+        "import-checkpoint",
+        network_commands.import_checkpoint,
+        "make a run of a checkpoint of From Gaze to Insight's public code",
+    )
+    checkpoint.add_argument("file", type=Path, metavar="FILE.pth")
+    checkpoint.add_argument("--as", dest="run_id", metavar="RUN", help="what the run is called")
+    checkpoint.add_argument("--target", metavar="ID", help="what it segments, in a study of several targets")
 
     quality = add("quality", commands.quality, "measure how good the gaze of a study is")
     quality.add_argument("--to", type=Path, metavar="FILE", help="write a report: .html or .json")

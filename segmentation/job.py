@@ -102,6 +102,9 @@ class RunSpec:
     student_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
     teacher_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
     text_heads: int = 8
+    architecture: Literal["own", "fgi-public", "fgi-public-grey"] = "own"
+    """Whose networks: this program's, or those of the published code (`segmentation.public_network`), which an
+    imported checkpoint needs, for images of three channels or one."""
     encoder: str = ""
     """Name of the pretrained encoder that student and teacher begin with (`segmentation.backbones`); empty stands for
     the U-Net's own, which knows nothing yet. The widths are then those of the decoder."""

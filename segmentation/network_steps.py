@@ -1,9 +1,10 @@
-"""The steps about networks that are made elsewhere, each in a worker: a pretrained encoder for a run to begin with."""
+"""The steps about networks that are made elsewhere, each in a worker: pretrained encoders, published checkpoints."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from segmentation.explainers.opening import HUB
 from segmentation.job import RunSpec
@@ -35,3 +36,22 @@ def with_encoder(study: Study, spec: RunSpec, encoder: str | Path) -> RunSpec:
     fields = found["fields"]
     remember_folder(fields["encoder_sha256"], Path(found["folder"]), "image")
     return checked(dataclasses.replace(spec, **fields))
+
+
+def import_checkpoint(
+    study: Study, path: Path, *, run_id: str | None = None, target: str | None = None
+) -> dict[str, Any]:
+    """Make a run of a ``.pth`` of From Gaze to Insight's public code, as `segmentation.checkpoint_import` does.
+
+    Raises
+    ------
+    UserError
+        If it cannot be imported; the sentence says why, and no run is made.
+    """
+    job = {
+        "task": "import-checkpoint",
+        "file": str(Path(path).absolute()),
+        "name": run_id,
+        "target": target,
+    }
+    return await_worker(study.folder, job)

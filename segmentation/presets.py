@@ -10,6 +10,7 @@ from segmentation.job import RunSpec
 METHODS = ("gaze-to-insight", "partial", "supervised")
 """Methods that can be trained; the second and third are one network alone."""
 
+ARCHITECTURES = ("own", "fgi-public", "fgi-public-grey")
 TEXTS = ("explanation", "none", "shuffled", "area-only", "empty")
 
 _PRESETS: dict[str, dict[str, Any]] = {
@@ -126,6 +127,11 @@ def checked(spec: RunSpec) -> RunSpec:
         f"holdout should be 0 or more and below 1, not {spec.holdout}": 0 <= spec.holdout < 1,
         f"text_strength should be 0 or more, not {spec.text_strength}": spec.text_strength >= 0,
         f"text_dropout should be from 0 to 1, not {spec.text_dropout}": 0 <= spec.text_dropout <= 1,
+        f"architecture should be one of {', '.join(ARCHITECTURES)}, not {spec.architecture!r}": spec.architecture
+        in ARCHITECTURES,
+        "architecture of the published code has one target and no pretrained encoder": spec.architecture
+        == "own"
+        or (len(spec.targets) == 1 and not spec.encoder),
         "encoder_config should hold config, mean and std where there is an encoder": not spec.encoder
         or {"config", "mean", "std"} <= set(spec.encoder_config),
         f"encoder_learning_rate should be 0 or more, not {spec.encoder_learning_rate}": spec.encoder_learning_rate

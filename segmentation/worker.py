@@ -10,6 +10,7 @@ Jobs are objects with a ``task``:
   else ``text_encoder_folder``
 - ``import-embeddings``: ``study``, ``folder``, ``name``, ``target``, ``split``, ``token_axis``, ``width``
 - ``image-encoder``: ``study``, ``encoder`` (a folder, or a name of the Hugging Face hub), ``allow_download``
+- ``import-checkpoint``: ``study``, ``file``, ``name`` (of the run, or null), ``target`` (or null)
 - ``describe``: ``model``, ``device``, ``dtype``, ``allow_download``. No study is opened for it: what is to be described
   arrives on stdin, one JSON object a line (see `segmentation.vlm_local.describe`), up to ``{"end": true}``.
 
@@ -130,6 +131,12 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
 
         folder, fields = find(job["encoder"], bool(job.get("allow_download")))
         report("done", 1, 1, folder=str(folder), fields=fields)
+        return True
+    if job["task"] == "import-checkpoint":
+        from segmentation.checkpoint_import import import_checkpoint
+
+        made = import_checkpoint(study, Path(job["file"]), run_id=job["name"], target=job["target"])
+        report("done", 1, 1, **made)
         return True
     known = job.get("text_encoder_folder")
     encoder_folder = Path(known) if known else None
