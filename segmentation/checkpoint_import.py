@@ -108,7 +108,9 @@ def _target(study: Study, target: str | None) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """Return what a file holds, reading tensors and plain values alone."""
     if not path.is_file():
-        raise UserError(f"There is no file {path}; give a checkpoint of the public code, such as model_best.pth.")
+        raise UserError(
+            f"There is no file {path}; give a checkpoint of the public code, such as model_best.pth."
+        )
     with explained_os_errors(path), open(path, "rb") as stream:
         if not stream.read(1):
             raise UserError(f"{path} is empty (0 bytes); copy it again.")

@@ -19,7 +19,8 @@ from gaze_capture.errors import UserError
 from segmentation.augmentation import MEAN, SPREAD
 from segmentation.networks import Output, Pasted, Student, Teacher, Text, UNet
 
-STUDENT_WIDTHS, TEACHER_WIDTHS = (32, 64, 128, 256, 512), (64, 128, 256, 512, 1024)
+STUDENT_WIDTHS: tuple[int, ...] = (32, 64, 128, 256, 512)
+TEACHER_WIDTHS: tuple[int, ...] = (64, 128, 256, 512, 1024)
 LAST = {STUDENT_WIDTHS: 32, TEACHER_WIDTHS: 128}
 """Width of the last features before the head."""
 HEAD_WIDTH = 128
@@ -139,10 +140,11 @@ class PublicFusion(nn.Module):
         """Return the attention (B, 1 + L, h, w) of features to the null token and the text's, the mean over heads."""
         tokens, closed = self._tokens(text)
         _, weights = self.attend(self._placed(features), tokens, tokens, key_padding_mask=closed)
-        return weights.transpose(1, 2).reshape(len(features), -1, *features.shape[2:])
+        shares: Tensor = weights.transpose(1, 2).reshape(len(features), -1, *features.shape[2:])
+        return shares
 
     def _placed(self, features: Tensor) -> Tensor:
-        positions = self.positions
+        positions: Tensor = self.positions
         if positions.shape[2:] != features.shape[2:]:
             positions = functional.interpolate(positions, features.shape[2:], mode="bilinear")
         return (features + positions).flatten(2).transpose(1, 2)
