@@ -250,6 +250,9 @@ def examine(folder: Path) -> dict[str, Any]:
 def _config(values: Mapping[str, Any]) -> Any:
     transformers = quiet_transformers()
     config = transformers.CONFIG_MAPPING[values["model_type"]].from_dict(dict(values))
+    if isinstance(getattr(config, "hidden_sizes", None), tuple):
+        # The default of a config.json that does not say; ConvNeXt adds a list to it.
+        config.hidden_sizes = list(config.hidden_sizes)
     # The stem's or the patches' own map is the first of the names.
     stages = len(config.stage_names) - 1
     if stages < MAPS:

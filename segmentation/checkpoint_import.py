@@ -116,9 +116,9 @@ def _read(path: Path) -> dict[str, Any]:
             raise UserError(f"{path} is empty (0 bytes); copy it again.")
     try:
         # The best score is a NumPy number in files as the public code writes them.
-        number = type(np.float64(0).dtype), type(np.float32(0).dtype), np.dtype
-        make = np.float64(0).__reduce__()[0]
-        with torch.serialization.safe_globals([make, *number]):
+        number = np.float64(0)
+        needed: list[Any] = [number.__reduce__()[0], np.dtype, type(number.dtype), type(np.float32(0).dtype)]
+        with torch.serialization.safe_globals(needed):
             values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if re.search(r"GLOBAL|[Gg]lobal|class|instruction", str(error).partition("\n")[2] or str(error)):

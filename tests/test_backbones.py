@@ -341,7 +341,8 @@ def test_presets_and_specs_with_an_encoder(tmp_path: Path) -> None:
     # The reference widths end at 1/16: the last is repeated for 1/32.
     student = make_method(preset("partial", "reference", targets=("target",), **fields), 0).student
     assert student(torch.randn(1, 3, 64, 64)).features[-1].shape == (1, 512, 2, 2)
-    for changes in ({"encoder_learning_rate": -1.0}, {"encoder_config": {}}):
+    wrong: tuple[dict[str, Any], ...] = ({"encoder_learning_rate": -1.0}, {"encoder_config": {}})
+    for changes in wrong:
         with pytest.raises(UserError, match=next(iter(changes))):
             preset("partial", "cpu", **{**fields, **changes})
     spec = dataclasses.replace(
