@@ -56,8 +56,8 @@ def positive(text: str) -> float:
     return value
 
 
-def price(text: str) -> float:
-    """Read a price, 0 or more."""
+def not_negative(text: str) -> float:
+    """Read a number, 0 or more."""
     value = float(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} should be 0 or more")

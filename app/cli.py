@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import commands, gaze_commands, session_commands
-from app.argument_types import annotator, count, pair, positive, rate, rectangle, rule
+from app import commands, gaze_commands, network_commands, session_commands
+from app.argument_types import annotator, count, not_negative, pair, positive, rate, rectangle, rule
 from app.commands import Command, Outcome
 from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
@@ -433,6 +433,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--embeddings", metavar="NAME", help="read imported embeddings in place of explanations"
     )
+    train.add_argument(
+        "--encoder",
+        metavar="DIR",
+        help="begin with a pretrained ResNet, ConvNeXt, Swin or DINOv2: its folder, or owner/name in the Hugging "
+        "Face hub where downloading is allowed",
+    )
+    train.add_argument(
+        "--encoder-rate",
+        type=not_negative,
+        metavar="X",
+        help="its learning rate as a multiple of all others' (default 0.1); 0 leaves it as it came",
+    )
     train.add_argument("--targets", nargs="+", metavar="ID", help="default: every target of the study")
     train.add_argument(
         "--normalise",
@@ -441,6 +453,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODALITY=RULE",
         help='as is, range, z-score or a window: ct="window -600 1500"',
     )
+
+    checkpoint = add(
+        "import-checkpoint",
+        network_commands.import_checkpoint,
+        "make a run of a checkpoint of From Gaze to Insight's public code",
+    )
+    checkpoint.add_argument("file", type=Path, metavar="FILE.pth")
+    checkpoint.add_argument("--as", dest="run_id", metavar="RUN", help="what the run is called")
+    checkpoint.add_argument("--target", metavar="ID", help="what it segments, in a study of several targets")
 
     quality = add("quality", commands.quality, "measure how good the gaze of a study is")
     quality.add_argument("--to", type=Path, metavar="FILE", help="write a report: .html or .json")

@@ -516,10 +516,15 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
         "seed": args.seed,
         "warm_start": args.warm_start,
         "text_embeddings": args.embeddings,
+        "encoder_learning_rate": args.encoder_rate,
         "targets": tuple(args.targets) if args.targets else None,
         "normalisation": {**spec.normalisation, **dict(args.normalise)} if args.normalise else None,
     }
     spec = dataclasses.replace(spec, **{name: value for name, value in chosen.items() if value is not None})
+    if args.encoder is not None and args.resume is None:
+        from segmentation.network_steps import with_encoder
+
+        spec = with_encoder(study, spec, args.encoder)
 
     def show(event: JobEvent) -> None:
         if event.kind == "progress":

@@ -13,7 +13,7 @@ from app import (
     sending_commands,
     text_commands,
 )
-from app.argument_types import annotator, count, margin, positive, price, yes
+from app.argument_types import annotator, count, margin, not_negative, positive, yes
 from app.commands import Command
 from segmentation.server_presets import SERVER_PRESETS
 
@@ -69,7 +69,7 @@ def add_explanation_commands(add: AddCommand) -> None:
     explain.add_argument("--timeout", type=positive, metavar="S", help="seconds one request may take")
     explain.add_argument(
         "--price",
-        type=price,
+        type=not_negative,
         nargs=2,
         metavar=("IN", "OUT"),
         help="of a million tokens to and from the server, to estimate what it costs",

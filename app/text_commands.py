@@ -12,8 +12,8 @@ from segmentation.study import Study
 def text_encoder(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight text-encoder``."""
     from segmentation.explanation_settings import MINILM, load_settings
+    from segmentation.known_folders import remembered_folder
     from segmentation.text import steps
-    from segmentation.text.known_folders import remembered_folder
 
     study = Study.open(args.study)
     if args.folder is not None or args.default:

@@ -31,9 +31,9 @@ from app.train_settings import TrainSettings
 from app.widgets import Button, ElidedLabel, EmptyState, Pill, box, heading, label, set_role
 from gaze_capture.errors import UserError
 from segmentation.job import JobEvent, RunSpec
+from segmentation.known_folders import folders_job
 from segmentation.runs import RunFolder, create_run, start_worker
 from segmentation.study import Study
-from segmentation.text.known_folders import text_job
 
 SUPERVISED_TERMS = ("total", "student", "teacher")
 """Losses of the first plot; the others say how well the networks agree and go to the second."""
@@ -359,7 +359,7 @@ class TrainPage(Page):
 
     def _start(self, run: RunFolder) -> None:
         # One thread less than there are: the window stays fluid, and training is hardly slower.
-        process = start_worker(run, text_job(run.spec), threads=max(1, (os.cpu_count() or 2) - 1))
+        process = start_worker(run, folders_job(run.spec), threads=max(1, (os.cpu_count() or 2) - 1))
         # Waited for in a thread, so that its end leaves no zombie behind; closing the window does not end it.
         threading.Thread(target=process.wait, name=f"wait-{run.id}", daemon=True).start()
         self._started_here.add(run.id)

@@ -21,10 +21,10 @@ def save_checkpoint(
     run: RunFolder,
     step: int,
     weights: Mapping[str, nn.Module | Mapping[str, Tensor]],
-    optimiser: torch.optim.Optimizer,
+    optimiser: torch.optim.Optimizer | None,
     state: dict[str, Any],
 ) -> Path:
-    """Store everything a run needs to go on, and remove its earlier checkpoint.
+    """Store everything a run needs to go on, and remove its earlier checkpoint; without an optimiser, to predict.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def save_checkpoint(
                 part / f"{name}.safetensors",
                 tensors.state_dict() if isinstance(tensors, nn.Module) else tensors,
             )
-        moments, numbers = _flattened(optimiser.state_dict()["state"])
+        moments, numbers = _flattened(optimiser.state_dict()["state"] if optimiser else {})
         _write(part / "optimiser.safetensors", moments)
         write_json_atomic(part / "state.json", {**state, "step": step, "optimiser": numbers})
         shutil.rmtree(folder, ignore_errors=True)

@@ -71,6 +71,8 @@ class Page:
     """Whatever else must agree for two pages to be of one stack."""
     reduced: bool = False
     """A preview of another page."""
+    unmarked: bool = False
+    """Its last channel says that it is not alpha, where alpha would be expected."""
 
 
 @dataclass(frozen=True)
@@ -316,7 +318,9 @@ def _tiff_pages(data: Bytes) -> Iterator[Page]:
             raise ValueError("tiles larger than the image")
         channels, bits = tiff.value(entries, 277, 1), tiff.value(entries, 258, 1)
         layout = (tiff.value(entries, 262, 1), tiff.value(entries, 339, 1))
-        yield Page(width, height, channels, bits, layout, bool(tiff.value(entries, 254, 0) & 1))
+        # Many programs mark no alpha at all; four channels of the layout 5 are printing inks, which become colour.
+        unmarked = channels in (2, 4) and layout[0] != 5 and tiff.value(entries, 338, -1) == 0
+        yield Page(width, height, channels, bits, layout, bool(tiff.value(entries, 254, 0) & 1), unmarked)
 
 
 def inverted(page: Page) -> bool:

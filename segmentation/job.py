@@ -109,6 +109,21 @@ class RunSpec:
     """Which of the four coarsest scales of the teacher read the text, 1 the finest; none is an ablation, too."""
     warm_start: str = ""
     """Id of an earlier run of the study whose networks, of the same architecture, this one begins with."""
+    architecture: Literal["own", "fgi-public", "fgi-public-grey"] = "own"
+    """Whose networks: this program's, or those of the published code (`segmentation.public_network`), which an
+    imported checkpoint needs, for images of three channels or one."""
+    encoder: str = ""
+    """Name of the pretrained encoder that student and teacher begin with (`segmentation.backbones`); empty stands for
+    the U-Net's own, which knows nothing yet. The widths are then those of the decoder."""
+    encoder_sha256: str = ""
+    """Hash of its weights."""
+    encoder_config: dict[str, Any] = field(default_factory=dict)
+    """All that is needed to build it again without its folder: its ``config``, and ``mean`` and ``std`` of its
+    images."""
+    encoder_learning_rate: float = 0.1
+    """Learning rate of the pretrained encoder, as a multiple of all others'; 0 leaves it as it came."""
+    encoder_frozen_norms: bool = False
+    """Whether the pretrained encoder's batch norms keep their statistics, scale and shift."""
     # Optimiser
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 2e-3

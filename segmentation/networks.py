@@ -2,7 +2,8 @@
 
 Images are (B, 3, S, S), float, roughly standardised, S a multiple of the coarsest scale (16 for five widths); logits
 are (B, T, S, S), one channel per target. Features are those of the encoder's four coarsest scales: 1/2, 1/4, 1/8 and
-1/16 of the image for five widths.
+1/16 of the image for five widths. An encoder of another make (`segmentation.backbones`) can take the place of a
+U-Net's own.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Pasted(NamedTuple):
     """(B,) index of the image pasted in."""
 
 
-def _convolutions(*widths: int) -> nn.Sequential:
+def convolutions(*widths: int) -> nn.Sequential:
     """Return 3x3 convolutions from width to width, each normalised and rectified."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
@@ -63,26 +64,31 @@ class UNet(nn.Module):
 
     The convolution on the decoder's way up comes before its bilinear doubling: the same weights and a quarter of the
     work, but not the same function (only a 1 x 1 convolution may change places with the doubling).
+
+    Parameters
+    ----------
+    encoder : takes the place of the own one; images of any size -> features of these widths at all scales
     """
 
-    def __init__(self, targets: int, widths: Sequence[int]) -> None:
+    def __init__(self, targets: int, widths: Sequence[int], encoder: nn.Module | None = None) -> None:
         super().__init__()
         self.compact = widths[0] == 0
         own = widths[1:] if self.compact else widths
         inputs = 12 if self.compact else 3
-        self.encoder = nn.ModuleList(
-            _convolutions(before, after, after)
-            for before, after in zip((inputs, *own[:-1]), own, strict=True)
+        self.encoder = encoder or nn.ModuleList(
+            convolutions(before, after, after) for before, after in zip((inputs, *own[:-1]), own, strict=True)
         )
         self.rise = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for narrow, wide in itertools.pairwise(own):
-            self.rise.append(_convolutions(wide, narrow))
-            self.decoder.append(_convolutions(2 * narrow, *(narrow,) * (1 if self.compact else 2)))
+            self.rise.append(convolutions(wide, narrow))
+            self.decoder.append(convolutions(2 * narrow, *(narrow,) * (1 if self.compact else 2)))
         self.head = nn.Conv2d(own[0], targets, 1)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return the features at all scales, finest first."""
+        if not isinstance(self.encoder, nn.ModuleList):
+            return list(self.encoder(images))
         if self.compact:
             images = functional.pixel_unshuffle(images, 2)
         features: list[Tensor] = []
@@ -111,7 +117,13 @@ class UNet(nn.Module):
     def forward(self, images: Tensor) -> Output:
         """Segment images."""
         features = self.encode(images)
-        return Output(self.decode(features), features[-4:])
+        return Output(_as_large(self.decode(features), images), features[-4:])
+
+
+def _as_large(logits: Tensor, images: Tensor) -> Tensor:
+    """Bring logits to the images' grid, which an encoder of another make may have had to enlarge."""
+    size = images.shape[2:]
+    return logits if logits.shape[2:] == size else functional.interpolate(logits, size, mode="bilinear")
 
 
 def _doubled(features: Tensor) -> Tensor:
@@ -121,8 +133,14 @@ def _doubled(features: Tensor) -> Tensor:
 class Student(UNet):
     """A U-Net that sees the image alone; its adapters project its features to the teacher's widths."""
 
-    def __init__(self, targets: int, widths: Sequence[int], teacher_widths: Sequence[int] = ()) -> None:
-        super().__init__(targets, widths)
+    def __init__(
+        self,
+        targets: int,
+        widths: Sequence[int],
+        teacher_widths: Sequence[int] = (),
+        encoder: nn.Module | None = None,
+    ) -> None:
+        super().__init__(targets, widths, encoder)
         # No ReLU behind them: the teacher's features, their goal, are signed.
         self.adapters = nn.ModuleList(
             nn.Conv2d(own, theirs, 1) for own, theirs in zip(widths[-4:], teacher_widths[-4:], strict=False)
@@ -240,8 +258,9 @@ class Teacher(UNet):
         heads: int = 8,
         text_strength: float = 0.1,
         scales: Sequence[int] = (1, 2, 3, 4),
+        encoder: nn.Module | None = None,
     ) -> None:
-        super().__init__(targets, widths)
+        super().__init__(targets, widths, encoder)
         # What is left out keeps its place, so that a scale's weights have one name.
         self.fusions = nn.ModuleList(
             TextFusion(width, text_width, heads, text_strength) if scale in scales else _Unfused()
@@ -254,7 +273,7 @@ class Teacher(UNet):
         fused = [
             fusion(feature, text, pasted) for fusion, feature in zip(self.fusions, features[-4:], strict=True)
         ]
-        return Output(self.decode([*features[:-4], *fused]), fused)
+        return Output(_as_large(self.decode([*features[:-4], *fused]), images), fused)
 
     def attention(self, images: Tensor, text: Text) -> list[Tensor]:
         """Return how much of each token each place reads, (B, 1 + L, h, w) at each scale that reads, finest first.

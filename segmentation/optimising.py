@@ -10,20 +10,31 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from segmentation.backbones import Pretrained
 from segmentation.job import RunSpec
 from segmentation.networks import TextFusion
 
 
 def make_optimiser(spec: RunSpec, networks: nn.Module) -> torch.optim.Optimizer:
-    """Return the spec's optimiser over all networks; norms, biases and other vectors do not decay."""
-    fusions = [part for part in networks.modules() if isinstance(part, TextFusion)]
-    apart = spec.text_learning_rate != 1
-    text = {id(parameter) for part in fusions for parameter in part.parameters()} if apart else set()
+    """Return the spec's optimiser over all networks; norms, biases and other vectors do not decay.
+
+    The text's layers and a pretrained encoder have a pace of their own; what is frozen is left out.
+    """
+    paces = {TextFusion: spec.text_learning_rate, Pretrained: spec.encoder_learning_rate}
+    pace_of = {
+        id(parameter): pace
+        for kind, pace in paces.items()
+        for part in networks.modules()
+        if isinstance(part, kind)
+        for parameter in part.parameters()
+    }
     groups = []
-    for reads, pace in ((False, 1.0), (True, spec.text_learning_rate)):
+    for pace in dict.fromkeys((1.0, *paces.values())):
         for wide, decay in ((True, spec.weight_decay), (False, 0.0)):
             members = [
-                one for one in networks.parameters() if (one.ndim > 1, id(one) in text) == (wide, reads)
+                one
+                for one in networks.parameters()
+                if one.requires_grad and (one.ndim > 1, pace_of.get(id(one), 1.0)) == (wide, pace)
             ]
             if members:
                 groups.append({"params": members, "weight_decay": decay, "pace": pace})

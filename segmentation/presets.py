@@ -11,6 +11,7 @@ METHODS = ("gaze-to-insight", "gaze-multilevel", "gaze-track", "partial", "super
 """Methods that can be trained (`segmentation.methods`): the paper's, its forerunner GazeMedSeg, an approximation of
 GradTrack, and one network alone with the gaze's labels or with true masks."""
 
+ARCHITECTURES = ("own", "fgi-public", "fgi-public-grey")
 TEXTS = ("explanation", "none", "shuffled", "area-only", "empty")
 
 PUBLIC_CODE: dict[str, Any] = {
@@ -87,6 +88,9 @@ _METHODS_OWN: dict[str, dict[str, Any]] = {
     "gaze-track": {"student_levels": (0, -1), "track_shares": (1.0, 0.75, 0.5, 0.25)},
 }
 
+_PLAIN = ("gaze-to-insight", "partial", "supervised")
+"""Methods that take a network as it is; the others read it from within."""
+
 
 def preset_names() -> tuple[str, ...]:
     """Return the names of all presets."""
@@ -118,7 +122,8 @@ def checked(spec: RunSpec) -> RunSpec:
         If a field has a value that no training could follow; the sentence names it.
     """
     widths = (spec.student_widths, spec.teacher_widths)
-    coarsest = 2 ** max(len(spec.student_widths) - 1, 4)
+    # A pretrained encoder brings images of any size to what it needs.
+    coarsest = 1 if spec.encoder else 2 ** max(len(spec.student_widths) - 1, 4)
     rules = {
         f"augmentation should be flips, mild or strong, not {spec.augmentation!r}": spec.augmentation
         in ("flips", "mild", "strong"),
@@ -146,9 +151,22 @@ def checked(spec: RunSpec) -> RunSpec:
         < spec.cwc_confidence
         < 1,
         f"ema_decay should be 0 or more and below 1, not {spec.ema_decay}": 0 <= spec.ema_decay < 1,
+        f"a pretrained encoder or another architecture goes with {', '.join(_PLAIN)}, not with {spec.method}": (
+            not spec.encoder and spec.architecture == "own"
+        )
+        or spec.method in _PLAIN,
         f"holdout should be 0 or more and below 1, not {spec.holdout}": 0 <= spec.holdout < 1,
         f"text_strength should be 0 or more, not {spec.text_strength}": spec.text_strength >= 0,
         f"text_dropout should be from 0 to 1, not {spec.text_dropout}": 0 <= spec.text_dropout <= 1,
+        f"architecture should be one of {', '.join(ARCHITECTURES)}, not {spec.architecture!r}": spec.architecture
+        in ARCHITECTURES,
+        "architecture of the published code has one target and no pretrained encoder": spec.architecture
+        == "own"
+        or (len(spec.targets) == 1 and not spec.encoder),
+        "encoder_config should hold config, mean and std where there is an encoder": not spec.encoder
+        or {"config", "mean", "std"} <= set(spec.encoder_config),
+        f"encoder_learning_rate should be 0 or more, not {spec.encoder_learning_rate}": spec.encoder_learning_rate
+        >= 0,
         f"text_learning_rate should be above 0, not {spec.text_learning_rate}": spec.text_learning_rate > 0,
         "imported embeddings do not say which token is the area; text area-only needs explanations": not (
             spec.text_embeddings and spec.text == "area-only"

@@ -365,6 +365,7 @@ def _run_section(study: Study, run: RunFolder) -> str:
         "Batch": spec.batch_size,
         "Student widths": "-".join(map(str, spec.student_widths)),
         "Teacher widths": "-".join(map(str, spec.teacher_widths)),
+        "Encoder": f"{spec.encoder} ({spec.encoder_sha256[:8]})" if spec.encoder else "own",
         "Text": spec.text,
         "Optimiser": f"{spec.optimiser}, {spec.learning_rate:g} → {spec.final_learning_rate:g}",
         "EMA": f"{spec.ema_decay:g}" if spec.ema_decay else "off",

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -208,19 +209,23 @@ def process_exists(pid: int) -> bool:
     return True
 
 
-def create_run(study: Study, spec: RunSpec) -> RunFolder:
+def create_run(study: Study, spec: RunSpec, run_id: str | None = None) -> RunFolder:
     """Make the folder of a new run and store its spec; one that names no target learns all of the study's.
 
     Raises
     ------
     UserError
-        If the study cannot be written, or has no such target or imported embeddings.
+        If the study cannot be written, or has no such target or imported embeddings, or has a run of that id.
     """
+    if run_id is not None and not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", run_id, re.ASCII):
+        raise UserError(f"A run's name has letters, digits, - and _ (at most 64), not {run_id!r}.")
+    if run_id is not None and (study.runs_folder / run_id).exists():
+        raise UserError(f"The study has a run {run_id!r} already; choose another name.")
     spec = dataclasses.replace(spec, targets=spec.targets or tuple(target.id for target in study.targets))
     for target_id in spec.targets:
         study.target(target_id)
     spec = with_text(study, spec)
-    run = RunFolder(study.runs_folder / new_id("run-"))
+    run = RunFolder(study.runs_folder / (run_id or new_id("run-")))
     write_json_atomic(run.path / "spec.json", spec.to_json())
     return run
 

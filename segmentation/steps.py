@@ -40,6 +40,7 @@ from segmentation.gaze_import import GazeReport, import_gaze
 from segmentation.importing import ImportReport, import_images
 from segmentation.intensity import rules_for
 from segmentation.job import JobEvent, RunSpec
+from segmentation.known_folders import folders_job
 from segmentation.presets import preset
 from segmentation.progress import Progress, no_progress
 from segmentation.pseudomask import PseudoMask, PseudoMaskSettings, make_pseudomask
@@ -47,7 +48,6 @@ from segmentation.records import StudyImage, Target, new_id
 from segmentation.runs import RunFolder, await_worker, create_run, follow, latest_run, start_worker
 from segmentation.study import Study
 from segmentation.targets import add_target, remove_target, rename_target
-from segmentation.text.known_folders import text_job
 
 __all__ = [
     "DetectReport",
@@ -595,7 +595,7 @@ def train(
     else:
         run = create_run(study, spec or preset("gaze-to-insight", "cpu"))
     device = "unknown"
-    process = start_worker(run, text_job(run.spec), threads=threads)
+    process = start_worker(run, folders_job(run.spec), threads=threads)
     last: JobEvent | None = None
     try:
         # A resumed run tells its earlier life first, endings included: only its last word counts.
@@ -653,7 +653,7 @@ def predict(
         "overwrite": overwrite,
         "device": device,
         "engine": engine,
-        **text_job(run.spec),
+        **folders_job(run.spec),
     }
     begun = time.monotonic()
     values = await_worker(run, job, on_event)

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import write_bytes_atomic
+from segmentation.architectures import make_student
 from segmentation.augmentation import standardised
+from segmentation.backbones import load_pretrained
 from segmentation.checkpoints import (
     latest_checkpoint,
     load_optimiser,
@@ -35,7 +37,7 @@ from segmentation.job import Kind, RunSpec
 from segmentation.learning import Learner
 from segmentation.losses import IGNORE, hard_dice
 from segmentation.methods import make_method, reads_text
-from segmentation.networks import Student, count_parameters
+from segmentation.networks import count_parameters
 from segmentation.optimising import Average, Clock, LossSums, Pace, learning_rate, make_optimiser
 from segmentation.presets import checked
 from segmentation.runs import RunFolder
@@ -71,11 +73,12 @@ def train(
     threads: int | None = None,
     encoder: Encoder | None = None,
     encoder_folder: Path | None = None,
+    image_encoder_folder: Path | None = None,
 ) -> bool:
     """Train a run to its end, going on from its checkpoint where it has one; False if it was stopped before.
 
     The run's text encoder is needed for phrases alone that the study has no vectors of; `encoder_folder` is where this
-    computer has it, if it has.
+    computer has it, if it has. `image_encoder_folder` is where the pretrained encoder lies that a new run begins with.
 
     Raises
     ------
@@ -97,8 +100,11 @@ def train(
     wish = state["precision"] if state.get("device") == device.type else spec.precision
     precision = choose_precision(wish, device, lambda trial: try_out(spec, trial))
     method = make_method(spec, text_width)
-    if spec.warm_start and not resumed:
-        begin_with(method, study, spec)
+    if not resumed:
+        load_pretrained(method.networks, spec, image_encoder_folder)
+        # An earlier run knows more than the encoder it once began with.
+        if spec.warm_start:
+            begin_with(method, study, spec)
     method.networks.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student = method.student
     averaged = Average(student, spec.ema_decay) if spec.ema_decay else None
@@ -262,7 +268,7 @@ def upcoming(batches: Batches, step: int, *, ahead: bool) -> Iterator[Callable[[
 
 def try_out(spec: RunSpec, precision: Precision) -> None:
     """Learn from two blank images with a network that is thrown away."""
-    student = Student(len(spec.targets), spec.student_widths)
+    student = make_student(spec, taught=False)
     student.to(device=precision.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.zeros(2, 3, spec.image_size_px, spec.image_size_px, device=precision.device)
     with precision.autocast():

@@ -2,18 +2,20 @@
 
 Jobs are objects with a ``task``:
 
-- ``train``: ``study``, ``run``, ``text_encoder_folder``
+- ``train``: ``study``, ``run``, ``text_encoder_folder``, ``image_encoder_folder``
 - ``predict``: ``study``, ``run``, ``split`` or ``images``, ``networks``, ``overwrite``, ``flip_average``, ``device``,
   ``engine``, ``text_encoder_folder``
 - ``text-use``: ``study``, ``run``, ``split`` or ``images``, ``limit``, ``device``, ``text_encoder_folder``
 - ``embed``: ``study``, and ``folder`` (a text encoder, or null for MiniLM) where the study shall have another encoder,
   else ``text_encoder_folder``
 - ``import-embeddings``: ``study``, ``folder``, ``name``, ``target``, ``split``, ``token_axis``, ``width``
+- ``image-encoder``: ``study``, ``encoder`` (a folder, or a name of the Hugging Face hub), ``allow_download``
+- ``import-checkpoint``: ``study``, ``file``, ``name`` (of the run, or null), ``target`` (or null)
 - ``describe``: ``model``, ``device``, ``dtype``, ``allow_download``. No study is opened for it: what is to be described
   arrives on stdin, one JSON object a line (see `segmentation.vlm_local.describe`), up to ``{"end": true}``.
 
-``text_encoder_folder`` is given where this computer has the text encoder. All take ``threads`` (None: all cores),
-``detached`` and ``nice``. What a training tells is kept in its run's events.jsonl.
+``text_encoder_folder`` and ``image_encoder_folder`` are given where this computer has that encoder. All take
+``threads`` (None: all cores), ``detached`` and ``nice``. What a training tells is kept in its run's events.jsonl.
 """
 
 from __future__ import annotations
@@ -124,12 +126,32 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
     cv2.setNumThreads(1)
     if job["task"] in ("embed", "import-embeddings"):
         return _do_text(job, study, report)
+    if job["task"] == "image-encoder":
+        from segmentation.backbones import find
+
+        folder, fields = find(job["encoder"], bool(job.get("allow_download")))
+        report("done", 1, 1, folder=str(folder), fields=fields)
+        return True
+    if job["task"] == "import-checkpoint":
+        from segmentation.checkpoint_import import import_checkpoint
+
+        made = import_checkpoint(study, Path(job["file"]), run_id=job["name"], target=job["target"])
+        report("done", 1, 1, **made)
+        return True
     known = job.get("text_encoder_folder")
     encoder_folder = Path(known) if known else None
     if job["task"] == "train" and run:
         from segmentation.training import train
 
-        return train(study, run, report, threads=job.get("threads"), encoder_folder=encoder_folder)
+        begins_with = job.get("image_encoder_folder")
+        return train(
+            study,
+            run,
+            report,
+            threads=job.get("threads"),
+            encoder_folder=encoder_folder,
+            image_encoder_folder=Path(begins_with) if begins_with else None,
+        )
     if job["task"] == "predict" and run:
         from segmentation.prediction import predict
 

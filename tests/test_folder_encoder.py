@@ -18,6 +18,7 @@ from gaze_capture.storage import sha256_of
 from segmentation import steps
 from segmentation.explanation_settings import EncoderChoice, load_settings, save_settings
 from segmentation.job import RunSpec
+from segmentation.known_folders import remembered_folder
 from segmentation.prediction import predict
 from segmentation.runs import create_run
 from segmentation.study import Study
@@ -25,7 +26,6 @@ from segmentation.text import steps as text_steps
 from segmentation.text.embedding import embed_study, encoder_of, text_of, use_encoder
 from segmentation.text.encoder import MiniLM, PhraseCache
 from segmentation.text.folder_encoder import FolderEncoder, weights_hash
-from segmentation.text.known_folders import remembered_folder
 from segmentation.training import train
 from tests.training_helpers import Events, HashEncoder, make_study, save_text_encoder, tiny
 
@@ -335,7 +335,7 @@ def test_damaged_settings_are_refused(explained: Study, encoder: Any) -> None:
 
 
 def test_a_damaged_list_of_folders_is_begun_anew(home: Path) -> None:
-    from segmentation.text.known_folders import remember_folder
+    from segmentation.known_folders import remember_folder
 
     remember_folder("0" * 64, home)
     assert remembered_folder("0" * 64) == home and remembered_folder("1" * 64) is None

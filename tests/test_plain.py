@@ -97,6 +97,61 @@ def test_grey_with_alpha_is_grey(tmp_path: Path) -> None:
     assert stack.read(0).values[3, 4, 0] == 34
 
 
+def tiff_of(pixels: Any, *, extra: int) -> bytes:
+    """Return an uncompressed TIFF of any number of channels, those beyond grey or colour being `extra`."""
+    height, width, channels = pixels.shape
+    colours = 3 if channels > 2 else 1
+    beyond = channels - colours
+    lists = {258: [8] * channels, 338: [extra] * beyond}
+    data, at, places = bytes(pixels.tobytes()), 8, {}
+    data += b"\0" * (len(data) % 2)
+    body = data
+    for tag, values in lists.items():
+        places[tag] = at + len(body)
+        body += struct.pack(f"<{len(values)}H", *values)
+    body += b"\0" * (len(body) % 2)
+    plain = {
+        256: width,
+        257: height,
+        259: 1,
+        262: 2 if colours == 3 else 1,
+        273: at,
+        277: channels,
+        278: height,
+    }
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in plain.items()]
+    entries.append(struct.pack("<HHII", 279, 4, 1, pixels.size))
+    for tag, values in lists.items():
+        inline = struct.pack(f"<{len(values)}H", *values).ljust(4, b"\0")
+        value = inline if len(inline) == 4 else struct.pack("<I", places[tag])
+        entries.append(struct.pack("<HHI", tag, 3, len(values)) + value)
+    entries.sort(key=lambda entry: struct.unpack("<H", entry[:2]))
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + b"\0\0\0\0"
+    return b"II*\0" + struct.pack("<I", at + len(body)) + body + directory
+
+
+@pytest.mark.parametrize(("channels", "kept"), [(2, 1), (4, 3)])
+@pytest.mark.parametrize("extra", [0, 1, 2])
+def test_two_and_four_channels_are_grey_and_colour_with_alpha(
+    tmp_path: Path, channels: int, kept: int, extra: int
+) -> None:
+    pixels = RNG.integers(0, 256, (20, 30, channels)).astype(np.uint8)
+    stack = read_plain(written(tmp_path / "a.tif", tiff_of(pixels, extra=extra)))
+    assert stack.shape == (20, 30, kept)
+    told = [note for note in stack.notes if "not marked as alpha" in note]
+    assert len(told) == (extra == 0)
+    if extra != 2:
+        # Colours not yet multiplied with their alpha are, as every viewer shows them.
+        np.testing.assert_array_equal(stack.read(0).values, pixels[:, :, :kept])
+
+
+@pytest.mark.parametrize("channels", [5, 7])
+def test_more_channels_are_refused_by_their_number(tmp_path: Path, channels: int) -> None:
+    pixels = RNG.integers(0, 256, (20, 30, channels)).astype(np.uint8)
+    with pytest.raises(UserError, match=f"has {channels} channels; images of 1"):
+        read_plain(written(tmp_path / "a.tif", tiff_of(pixels, extra=0)))
+
+
 def test_sixteen_bits_from_white_to_black_are_turned(tmp_path: Path) -> None:
     for dtype in (np.uint8, np.uint16):
         pixels = np.arange(600).reshape(20, 30).astype(dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -190,4 +191,56 @@ def save_text_encoder(folder: Path, kind: str, *, seed: int = 0, width: int = 16
             )
         )
     model.save_pretrained(folder)
+    return folder
+
+
+def save_image_encoder(folder: Path, kind: str, *, seed: int = 0, channels: int = 3) -> Path:
+    """Store a small image encoder with random weights, as classifiers are published, and its processor."""
+    import torch
+    import transformers as hub
+
+    torch.manual_seed(seed)
+    four: dict[str, Any] = {
+        "depths": [1, 1, 1, 1],
+        "hidden_sizes": [8, 12, 16, 24],
+        "num_channels": channels,
+    }
+    swin: dict[str, Any] = {
+        "image_size": 224,
+        "embed_dim": 8,
+        "depths": [1, 2, 1, 1],
+        "num_heads": [1, 1, 2, 2],
+        "window_size": 7,
+        "num_channels": channels,
+    }
+    dino: dict[str, Any] = {
+        "image_size": 224,
+        "patch_size": 14,
+        "hidden_size": 16,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 2,
+        "num_channels": channels,
+    }
+    model: Any
+    if kind == "resnet":
+        model = hub.ResNetForImageClassification(
+            hub.ResNetConfig(**four, embedding_size=8, layer_type="basic")
+        )
+    elif kind == "convnext":
+        model = hub.ConvNextForImageClassification(hub.ConvNextConfig(**four))
+    elif kind == "convnextv2":
+        model = hub.ConvNextV2ForImageClassification(hub.ConvNextV2Config(**four))
+    elif kind == "swin":
+        model = hub.SwinForImageClassification(hub.SwinConfig(**swin))
+    elif kind == "swinv2":
+        model = hub.Swinv2ForImageClassification(hub.Swinv2Config(**swin))
+    elif kind == "dinov2":
+        model = hub.Dinov2Model(hub.Dinov2Config(**dino))
+    elif kind == "dinov2_with_registers":
+        model = hub.Dinov2WithRegistersModel(hub.Dinov2WithRegistersConfig(**dino))
+    else:
+        model = hub.ViTModel(hub.ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2))
+    model.save_pretrained(folder)
+    about = {"do_normalize": True, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(about))
     return folder

@@ -14,7 +14,7 @@ from segmentation.augmentation import SPREAD
 from segmentation.dataset import Batch
 from segmentation.job import RunSpec
 from segmentation.losses import cutmix, partial_cross_entropy, partial_dice, paste
-from segmentation.networks import Pasted, Student
+from segmentation.networks import Pasted
 
 NOISE = 0.2
 """Mixed images get uniform noise up to this, on values 0..1."""
@@ -58,11 +58,6 @@ class Method(ABC):
         if self.spec.views == "one" and rng.random() < self.spec.cutmix_share:
             return mixed_batch(batch, cutmix(batch.images, rng), self.spec.seed)
         return batch
-
-
-def new_student(spec: RunSpec, *, adapts: bool = False) -> Student:
-    """Return a spec's student; one that `adapts` can project its features to the teacher's widths."""
-    return Student(len(spec.targets), spec.student_widths, spec.teacher_widths if adapts else ())
 
 
 def summed(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segmentation.architectures import make_student
 from segmentation.dataset import Batch
 from segmentation.job import RunSpec
-from segmentation.methods.base import Method, new_student, summed
+from segmentation.methods.base import Method, summed
 from segmentation.networks import Output, Student
 
 NEIGHBOURS, DILATION = 5, 2
@@ -44,7 +45,7 @@ class GazeMultilevel(Method):
 
     def __init__(self, spec: RunSpec, text_width: int = 0) -> None:
         super().__init__(spec)
-        self.together = LevelNetworks(new_student(spec), len(spec.level_networks))
+        self.together = LevelNetworks(make_student(spec, taught=False), len(spec.level_networks))
         self.networks = nn.ModuleDict({"student": self.together})
         self.labels = {
             "student": spec.student_levels,

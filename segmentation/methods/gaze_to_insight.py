@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segmentation.architectures import make_student, make_teacher
 from segmentation.dataset import Batch
 from segmentation.job import RunSpec
 from segmentation.losses import (
@@ -19,7 +20,7 @@ from segmentation.losses import (
     darm_blocks,
     feature_consistency,
 )
-from segmentation.methods.base import Method, mixed_batch, new_student, summed
+from segmentation.methods.base import Method, mixed_batch, summed
 from segmentation.networks import Output, Pasted, Student, Teacher, Text, TextFusion
 
 
@@ -35,18 +36,10 @@ class GazeToInsight(Method):
 
     def __init__(self, spec: RunSpec, text_width: int = 0) -> None:
         super().__init__(spec)
-        targets = len(spec.targets)
         self.networks = nn.ModuleDict(
             {
-                "student": new_student(spec, adapts=True),
-                "teacher": Teacher(
-                    targets,
-                    spec.teacher_widths,
-                    text_width,
-                    spec.text_heads,
-                    spec.text_strength,
-                    spec.fusion_scales,
-                ),
+                "student": make_student(spec),
+                "teacher": make_teacher(spec, text_width),
             }
         )
         if spec.text_strength_fixed:

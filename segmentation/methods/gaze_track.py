@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segmentation.architectures import make_student
 from segmentation.dataset import TRACKS, Batch
 from segmentation.gaze_tracks import NEAREST
 from segmentation.job import RunSpec
 from segmentation.losses import IGNORE
-from segmentation.methods.base import Method, new_student, summed
+from segmentation.methods.base import Method, summed
 from segmentation.networks import Student
 
 
@@ -26,7 +27,7 @@ class GazeTrack(Method):
 
     def __init__(self, spec: RunSpec, text_width: int = 0) -> None:
         super().__init__(spec)
-        student = new_student(spec)
+        student = make_student(spec, taught=False)
         # A compact decoder may have fewer stages than there are shares: the last ones go to the finest stages.
         self.used = min(len(student.decoder), len(spec.track_shares))
         widths = [width for width in spec.student_widths if width][: self.used][::-1]

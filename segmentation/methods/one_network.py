@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from segmentation.architectures import make_student
 from segmentation.dataset import Batch
 from segmentation.job import RunSpec
-from segmentation.methods.base import Method, new_student
+from segmentation.methods.base import Method
 
 
 class OneNetwork(Method):
@@ -14,7 +15,7 @@ class OneNetwork(Method):
 
     def __init__(self, spec: RunSpec, text_width: int = 0) -> None:
         super().__init__(spec)
-        self.networks = nn.ModuleDict({"student": new_student(spec)})
+        self.networks = nn.ModuleDict({"student": make_student(spec, taught=False)})
         self.labels = {"student": spec.student_levels}
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:

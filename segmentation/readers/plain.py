@@ -26,9 +26,13 @@ __all__ = ["capture_time", "read_plain", "stripped"]
 
 _IN_MEMORY = 1 << 28
 
+MAX_CHANNELS = 4
+
 
 def read_plain(path: Path) -> Stack:
-    """Read an image file, or the pages of one, as a stack; an alpha channel is dropped.
+    """Read an image file, or the pages of one, as a stack of 1 (grey) or 3 channels (colour).
+
+    A second or fourth channel is alpha and dropped; where a TIFF says that it is something else, a note tells.
 
     The grid is the file's own: an EXIF rotation is not applied, as masks do not carry it. Sizes are known before a
     pixel is decoded, and pages are decoded one at a time. A TIFF's resolution is not taken for spacing, as most
@@ -37,7 +41,7 @@ def read_plain(path: Path) -> Stack:
     Raises
     ------
     UserError
-        If the file is empty, damaged, cut short, too large or of another type.
+        If the file is empty, damaged, cut short, too large, of another type or of more channels.
     """
     path = Path(path)
     data = load(path)
@@ -49,6 +53,9 @@ def read_plain(path: Path) -> Stack:
         notes.append(f"Its name ends in {path.suffix or 'nothing'}, but it is a {header.kind.upper()} file.")
     if len(chosen) < len(header.pages):
         notes.append(f"{len(header.pages) - len(chosen)} pages of another size or type were left out.")
+    if first.unmarked:
+        kept = "the first" if first.channels == 2 else "the first three"
+        notes.append(f"Of its {first.channels} channels {kept} are read; the last is not marked as alpha.")
     pixels = _decoded(path, data, header, 0)
     height, width, channels = pixels.shape
     shape = (int(height), int(width), int(channels))
@@ -112,6 +119,11 @@ def checked_header(path: Path, data: npt.NDArray[np.uint8]) -> Header:
             raise UserError(
                 f"{path} is too large: {page.width} x {page.height} pixels; "
                 f"up to {MAX_PIXELS // 10**6} megapixels are read."
+            )
+        if page.channels > MAX_CHANNELS:
+            raise UserError(
+                f"{path} has {page.channels} channels; images of 1 (grey) or 3 (colour) are read, with or without "
+                "alpha. Save the channels to look at as such images."
             )
     if not header.pages:
         raise UserError(f"{path} holds no image; copy it again.")

@@ -66,7 +66,7 @@ class FolderEncoder:
         loaded = _load(folder)
         with _explained(folder):
             width = encode_phrases(*loaded, ["round shape"]).shape[1]
-        encoder = cls(EncoderChoice(_name_of(folder), weights_hash(folder), width), folder)
+        encoder = cls(EncoderChoice(model_name_of(folder), weights_hash(folder), width), folder)
         encoder._loaded = loaded
         return encoder
 
@@ -114,7 +114,8 @@ def weights_hash(folder: Path) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _name_of(folder: Path) -> str:
+def model_name_of(folder: Path) -> str:
+    """Return what a model in a folder is called."""
     # A snapshot in the hub's cache is called by its commit: models--OWNER--NAME/snapshots/COMMIT
     cached = folder.parent.parent.name
     if folder.parent.name == "snapshots" and cached.startswith("models--"):

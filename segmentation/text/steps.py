@@ -7,10 +7,10 @@ from typing import Any
 
 from segmentation.explanation_settings import load_settings
 from segmentation.job import JobEvent
+from segmentation.known_folders import folders_job, remember_folder, remembered_folder
 from segmentation.progress import Progress, no_progress
 from segmentation.runs import RunFolder, await_worker, latest_run
 from segmentation.study import Study
-from segmentation.text.known_folders import remember_folder, remembered_folder, text_job
 from segmentation.text.use import TextUse
 
 
@@ -87,7 +87,7 @@ def measure_text_use(
     """
     run = RunFolder(study.runs_folder / latest_run(study, run_id))
     study.images_of(split)
-    job = {"task": "text-use", "split": split, "limit": images, "device": device, **text_job(run.spec)}
+    job = {"task": "text-use", "split": split, "limit": images, "device": device, **folders_job(run.spec)}
     return TextUse.from_json(_in_worker(run, job, progress)["found"])
 
 

@@ -1,0 +1,57 @@
+"""Where encoders of text and images lie on this computer: the user's own list, never the study's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+
+from gaze_capture.errors import UserError
+from gaze_capture.storage import read_json, write_json_atomic
+from segmentation.job import RunSpec
+
+Kind = Literal["text", "image"]
+
+
+def _list_path(kind: Kind) -> Path:
+    return Path(platformdirs.user_config_dir("gaze-insight", appauthor=False)) / f"{kind}-encoders.json"
+
+
+def _known(kind: Kind) -> dict[str, Any]:
+    path = _list_path(kind)
+    if not path.exists():
+        return {}
+    try:
+        values = read_json(path)
+    except UserError:
+        # The list is a convenience: a damaged one is begun anew, and the next use asks for the folder.
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def remembered_folder(sha256: str, kind: Kind = "text") -> Path | None:
+    """Return the folder where this user last had the encoder with these weights, or None."""
+    folder = _known(kind).get(sha256)
+    return Path(folder) if isinstance(folder, str) else None
+
+
+def remember_folder(sha256: str, folder: Path, kind: Kind = "text") -> None:
+    """Keep for this user and computer where an encoder lies.
+
+    Raises
+    ------
+    UserError
+        If the list cannot be written.
+    """
+    write_json_atomic(_list_path(kind), {**_known(kind), sha256: str(Path(folder).absolute())})
+
+
+def folders_job(spec: RunSpec) -> dict[str, str]:
+    """Return what a worker must be told so that it finds the encoders of a run."""
+    wanted: tuple[tuple[Kind, str, str], ...] = (
+        ("text", spec.text_encoder, spec.text_encoder_sha256),
+        ("image", spec.encoder, spec.encoder_sha256),
+    )
+    found = {kind: remembered_folder(sha256, kind) for kind, name, sha256 in wanted if name}
+    return {f"{kind}_encoder_folder": str(folder) for kind, folder in found.items() if folder}
