@@ -135,7 +135,7 @@ def learns_from_true_masks(spec: RunSpec) -> bool:
     return spec.method == "supervised"
 
 
-WITHOUT_TEXT = ("partial", "supervised")
+WITHOUT_TEXT = ("gaze-multilevel", "gaze-track", "partial", "supervised")
 """Methods that read no text whatever the spec says of it; any other is taken to read what its spec names."""
 
 
