@@ -98,7 +98,7 @@ def test_a_detached_run_from_start_to_prediction(
     process = start_worker(run, job, detached=False)
     processes.append(process)
     told = list(read_events(process))
-    assert told[-1].kind == "done" and told[-1].values == {"predicted": 12, "skipped": 0}
+    assert told[-1].kind == "done" and told[-1].values == {"predicted": 12, "skipped": 0, "failed": []}
     assert len(filled.prediction_keys(run.id)) == len(filled.prediction_keys(run.id, "teacher")) == 6
     # The training's own story is not touched by a prediction.
     assert run.state() == "done" and len(run.events()) == len(events)
