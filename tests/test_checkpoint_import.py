@@ -22,7 +22,7 @@ from gaze_capture.storage import sha256_of
 from segmentation import checkpoint_import as importing
 from segmentation import public_network
 from segmentation.augmentation import standardised
-from segmentation.checkpoint_import import import_checkpoint
+from segmentation.checkpoint_import import _read, import_checkpoint
 from segmentation.images import resize
 from segmentation.networks import Text
 from segmentation.prediction import Predictor
@@ -284,7 +284,7 @@ def _truncated(path: Path) -> None:
 
 def _of(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     def harm(path: Path) -> None:
-        values = torch.load(path, weights_only=False)
+        values = _read(path)
         change(values["model_state_dicts"][1])
         torch.save(values, path)
 
