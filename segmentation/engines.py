@@ -2,7 +2,7 @@
 
 All compute the same function of the image. Probabilities agree within PROBABILITY_TOLERANCE (PyTorch with bf16, and
 OpenVINO on processors that have bf16, round to eight bits on the way). In fp32 masks differ in a few pixels of their
-outline at most: a Dice of .999 or more between them; how far those of bf16 differ on a trained student was not measured.
+outline at most: a Dice of .999 or more between them; bf16 was not measured on a trained student.
 
 The two others read the network as an ONNX file, which is made once per checkpoint and network and kept in the run's
 folder; any other program that reads ONNX can use it, too: ``images`` float32 (B, 3, S, S), standardised as
