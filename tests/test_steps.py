@@ -41,7 +41,7 @@ def test_a_stopped_run_is_resumed_to_its_end(study: Study, image_folder: Path) -
 
 def test_a_run_that_cannot_learn_says_why(study: Study, image_folder: Path) -> None:
     steps.import_images(study, [image_folder / "images"])
-    with pytest.raises(UserError, match="true mask"):
+    with pytest.raises(UserError, match="a true or reviewed mask"):
         steps.train(study, TINY)
 
 
