@@ -38,7 +38,7 @@ from typing import Any, BinaryIO
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
 from segmentation.job import JobEvent, Kind
-from segmentation.runs import HEARTBEAT_SECONDS, RunFolder
+from segmentation.runs import HEARTBEAT_SECONDS, RunFolder, begun_after
 from segmentation.study import Study
 
 OUT_OF_MEMORY = (
@@ -286,7 +286,12 @@ def _lower_priority(amount: int) -> None:
 def _heartbeat(run: RunFolder) -> Iterator[None]:
     """Say in worker.json, every other second, that this process lives."""
     ended = threading.Event()
-    about = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
+    about = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": time.time(),
+        "after": begun_after(run),
+    }
 
     def beat() -> None:
         while not ended.is_set():
