@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import platformdirs
-
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.job import RunSpec
@@ -15,6 +13,9 @@ Kind = Literal["text", "image"]
 
 
 def _list_path(kind: Kind) -> Path:
+    # Here, not above: a GPU server that has no such list has not this package either.
+    import platformdirs
+
     return Path(platformdirs.user_config_dir("gaze-insight", appauthor=False)) / f"{kind}-encoders.json"
 
 

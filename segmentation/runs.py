@@ -338,13 +338,26 @@ def create_run(study: Study, spec: RunSpec, run_id: str | None = None) -> RunFol
         raise UserError(f"A run's name has letters, digits, - and _ (at most 64), not {run_id!r}.")
     if run_id is not None and (study.runs_folder / run_id).exists():
         raise UserError(f"The study has a run {run_id!r} already; choose another name.")
-    spec = dataclasses.replace(spec, targets=spec.targets or tuple(target.id for target in study.targets))
-    for target_id in spec.targets:
-        study.target(target_id)
-    spec = with_text(study, spec)
+    spec = completed(study, spec)
     run = RunFolder(study.runs_folder / (run_id or new_id("run-")))
     write_json_atomic(run.path / "spec.json", spec.to_json())
     return run
+
+
+def completed(study: Study, spec: RunSpec) -> RunSpec:
+    """Return a spec that says what a run will learn and read, where it left that to the study.
+
+    A packed training set has decided what is read already.
+
+    Raises
+    ------
+    UserError
+        If the study has no such target or imported embeddings.
+    """
+    spec = dataclasses.replace(spec, targets=spec.targets or tuple(target.id for target in study.targets))
+    for target_id in spec.targets:
+        study.target(target_id)
+    return spec if study.is_packed() else with_text(study, spec)
 
 
 def worker_command(job: dict[str, Any], folder: Path) -> list[str]:
@@ -498,6 +511,46 @@ def await_worker(
             if event.kind in ENDINGS:
                 raise UserError(str(event.values.get("message")))
     raise AssertionError("a worker's events end with an ending")
+
+
+def train_to_end(
+    run: RunFolder,
+    job: dict[str, Any] | None = None,
+    *,
+    threads: int | None = None,
+    on_event: Callable[[JobEvent], object] = lambda _: None,
+) -> tuple[JobEvent, str]:
+    """Train a run in a worker and wait for its end; Ctrl+C stops it with a checkpoint.
+
+    Returns
+    -------
+    tuple
+        The run's `done` event, and the device it was trained on.
+
+    Raises
+    ------
+    UserError
+        If the run is being worked on already, failed, or was stopped.
+    """
+    device = "unknown"
+    process = start_worker(run, job, threads=threads)
+    last: JobEvent | None = None
+    try:
+        # A resumed run tells its earlier life first, endings included: only its last word counts.
+        for event in follow(run, process):
+            on_event(event)
+            last = event
+            if event.kind == "started":
+                device = str(event.values["device"])
+    except KeyboardInterrupt:
+        run.request_stop()
+        raise
+    finally:
+        process.wait()
+    assert last is not None, "a run that is followed ends with an event"
+    if last.kind != "done":
+        raise UserError(f"{last.values.get('message')} (run {run.id})")
+    return last, device
 
 
 def latest_run(study: Study, run_id: str | None = None) -> str:

@@ -56,7 +56,11 @@ from segmentation.review_index import Review, ReviewIndex, Verdict
 TEST_SPLIT = "test"
 """A split of this name is never read by training."""
 
+PACKED = "training_set.json"
+"""What tells a packed training set that was unpacked from other studies (`segmentation.packed`)."""
+
 __all__ = [
+    "PACKED",
     "SCHEMA",
     "TEST_SPLIT",
     "Mask",
@@ -156,6 +160,10 @@ class Study:
             return cls(folder, values)
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
+
+    def is_packed(self) -> bool:
+        """Whether it is a packed training set, which has nothing but what one training reads."""
+        return _exists(self.folder / PACKED)
 
     def _set(self, **changes: Any) -> None:
         """Change fields of study.json."""
