@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tomllib
 
 from app.cli import run_command
 from gaze_capture.errors import UserError
@@ -109,12 +108,14 @@ def test_training_from_the_pack_is_the_same_bit_for_bit(filled: Study, tmp_path:
     told_there = Events()
     assert train(there, run, told_there, threads=1)
     names = {path.name for path in (here.path / "checkpoints" / "0000003").glob("*.safetensors")}
-    assert {"teacher.safetensors", "student_best.safetensors"} <= names
+    # Which step was the best depends on when it was looked at, which goes by the clock.
+    names.remove("student_best.safetensors")
+    assert names == {f"{one}.safetensors" for one in ("teacher", "student", "student_ema", "optimiser")}
     for name in names:
         one, other = ((each.path / "checkpoints" / "0000003" / name).read_bytes() for each in (here, run))
         assert one == other, name
     assert told.of("started") == told_there.of("started")
-    assert told.of("selection") == told_there.of("selection")
+    assert told.of("selection")[-1]["dice"] == told_there.of("selection")[-1]["dice"]
 
 
 def test_it_goes_on_from_an_earlier_run_and_from_a_pretrained_encoder(filled: Study, tmp_path: Path) -> None:
@@ -126,9 +127,7 @@ def test_it_goes_on_from_an_earlier_run_and_from_a_pretrained_encoder(filled: St
     told = Events()
     assert train(there, packed_run(there), told, threads=1)
     assert told.of("started")[0]["warm_start"] == "earlier"
-    assert not list(there.runs_folder.rglob("optimiser.safetensors")) or all(
-        "earlier" not in str(path) for path in there.runs_folder.rglob("optimiser.safetensors")
-    )
+    assert not list((there.runs_folder / "earlier").rglob("optimiser.safetensors"))
 
     folder = save_image_encoder(tmp_path / "tiny-resnet", "resnet")
     (folder / "README.md").write_text("not a part of it")
@@ -246,6 +245,7 @@ def test_a_place_that_holds_something_else_is_left_alone(filled: Study, tmp_path
 
 
 FORBID = """
+import sys
 
 
 class _Forbid:
@@ -262,15 +262,16 @@ sys.meta_path.insert(0, _Forbid())
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the Python of an environment where nothing of this program's dependencies but six can be imported."""
-    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    others = {re.split(r"[^\w-]", one)[0].lower() for one in requirements} - set(SIX)
+    requirements = importlib.metadata.requires("gaze-insight") or []
+    needed = [one for one in requirements if "extra ==" not in one]
+    others = {re.split(r"[^\w-]", one)[0].lower() for one in needed} - set(SIX)
     modules = {
         module
         for module, packages in importlib.metadata.packages_distributions().items()
         if {re.sub(r"[-_.]+", "-", one).lower() for one in packages} & others
     }
     modules |= {"PySide6", "shiboken6"}
-    assert {"pydicom", "nibabel", "httpx", "jsonschema", "platformdirs", "rich", "keyring", "nrrd"} <= modules
+    assert {"pydicom", "nibabel", "httpx", "jsonschema", "platformdirs", "rich", "nrrd"} <= modules
     folder = tmp_path_factory.mktemp("server") / "venv"
     venv.create(folder, with_pip=False, symlinks=True)
     [packages] = folder.glob("lib/python*/site-packages")
