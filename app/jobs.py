@@ -144,15 +144,10 @@ class RunWatcher(QObject):
 
     def poll(self) -> None:
         """Read new events and the run's state."""
-        try:
-            # The state first: events written after this look are read at the next one, none is lost at the end.
-            state = self.run.state()
-        except OSError as error:
-            # Its share is out of reach; the study's own watch tells of that, and what is missed now is read later.
-            log.debug("the run %s cannot be read: %s", self.run.id, error)
-            return
+        # The state first: events written after this look are read at the next one, none is lost at the end.
+        state = self.run.state()
         if state == "waiting" and self.state == "running":
-            # What a worker says of itself could not be read this once.
+            # Its share is out of reach for a while; the study's own watch tells of that.
             state = self.state
         for event in self._tail.read():
             if event.kind == "step" or event.kind in ENDINGS:

@@ -331,7 +331,7 @@ class TrainPage(Page):
         if study is not None:
             self._list_runs(study)
         self._show_sentence()
-        if state == "running":
+        if state == "running" and self.watcher is not None and self.watcher.run.is_elsewhere():
             # Another machine's run comes to life, for the first time or again: the whole window shall know.
             QTimer.singleShot(0, self, lambda: self.session.refresh("runs"))
         if state == "failed" and self.watcher is not None and self.watcher.run.id in self._started_here:

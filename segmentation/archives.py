@@ -15,7 +15,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -46,7 +46,7 @@ class Kind:
 
 
 def write_archive(
-    kind: Kind, path: Path, top: str, folder: Path, names: Iterable[str], about: Mapping[str, Any]
+    kind: Kind, path: Path, top: str, folder: Path, names: Sequence[str], about: Mapping[str, Any]
 ) -> None:
     """Write files of a folder into one archive, beside a manifest that says what it is.
 
@@ -64,6 +64,8 @@ def write_archive(
     path = Path(path)
     if path.exists():
         raise UserError(f"{path} is there already; choose another name.")
+    with explained_os_errors(folder):
+        check_names(kind, path, {name: (folder / name).stat().st_size for name in names})
     with writing_atomic(path) as stream, explained_os_errors(folder):
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
             listed = {name: _add(archive, f"{top}/{name}", folder / name) for name in names}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import secrets
 import shutil
 import tempfile
@@ -211,5 +212,5 @@ def _copy_encoder(spec: RunSpec, folder: Path | None, to: Path) -> None:
         raise UserError(f"{folder} does not hold the encoder {spec.encoder} of the spec: its weights differ.")
     to.mkdir()
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json") and not path.name.startswith("."):
+        if re.fullmatch(r"[A-Za-z0-9][\w.-]*\.(safetensors|json)", path.name):
             shutil.copyfile(path, to / path.name)

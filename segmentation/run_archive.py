@@ -35,7 +35,8 @@ RUN_ARCHIVE = Kind(
         r"worker\.log": 1 << 28,
         rf"{_CHECKPOINT}/state\.json": 1 << 26,
         rf"{_CHECKPOINT}/\w+\.safetensors": 1 << 36,
-        r"metrics/[\w-]+\.json": 1 << 28,
+        # Named after a split, which people name.
+        r'metrics/[^/\\:*?"<>|\x00-\x1f]{1,200}\.json': 1 << 28,
         r"samples/\d{1,12}/[\w.-]+\.png": 1 << 26,
     },
 )

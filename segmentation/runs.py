@@ -143,9 +143,12 @@ class RunFolder:
         return bool(worker) and worker.get("host") != socket.gethostname()
 
     def state(self) -> State:
-        """Return how the run stands."""
+        """Return how the run stands; `waiting`, too, where its folder cannot be read for a while."""
         worker = self.worker()
-        last = last_event(self.events_path)
+        try:
+            last = last_event(self.events_path)
+        except OSError:
+            return "waiting"
         if last is not None and last.kind in ENDINGS and _is_of(last, worker):
             return last.kind  # type: ignore[return-value]
         if not worker:

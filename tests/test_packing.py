@@ -27,8 +27,9 @@ from segmentation.packing import HOLDS, load_packed, pack
 from segmentation.run_archive import read_run_archive, write_run_archive
 from segmentation.runs import RunFolder, completed, create_run
 from segmentation.study import PACKED, Review, Study, utc_now
-from segmentation.text.embedding import text_of
+from segmentation.text.embedding import embed_study, text_of
 from segmentation.training import train
+from tests.test_worker import MiniLMWithoutWeights
 from tests.training_helpers import Events, HashEncoder, make_study, save_image_encoder, tiny
 
 SIX = ("torch", "numpy", "scipy", "opencv-python-headless", "transformers", "safetensors")
@@ -288,7 +289,8 @@ def test_a_server_with_six_packages_trains_and_its_run_comes_home(
     refused = subprocess.run([server, "-I", "-c", "import pydicom"], capture_output=True, text=True)
     assert "pydicom is not installed on this server" in refused.stderr
     config = tmp_path / "spec.json"
-    config.write_text(json.dumps(tiny("partial", iterations=2).to_json()))
+    config.write_text(json.dumps(tiny(iterations=2).to_json()))
+    embed_study(filled, MiniLMWithoutWeights())
     path = tmp_path / "pack.zip"
     words = ["pack", str(filled.folder), "--to", str(path), "--config", str(config), "--size", "48", "--json"]
     assert run_command(words) == 0
@@ -312,7 +314,7 @@ def test_a_server_with_six_packages_trains_and_its_run_comes_home(
 
     assert run_command(["import-run", str(filled.folder), result["archive"], "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == {"run": report["run"], "method": "partial", "state": "done", "targets": ["target"]}
+    assert told == {"run": report["run"], "method": "gaze-to-insight", "state": "done", "targets": ["target"]}
     assert run_command(["import-run", str(filled.folder), result["archive"]]) == 1
     assert "already" in capsys.readouterr().err
     words = ["import-run", str(filled.folder), str(there / "runs" / second["run"]), "--as", "second"]

@@ -320,6 +320,19 @@ def test_more_than_the_disk_holds_is_refused_before_it_is_written(
     assert nothing_came(home)
 
 
+def test_names_that_people_gave_travel_and_half_copies_are_no_runs(
+    trained: Study, home: Study, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(trained.runs_folder / "done", home.runs_folder / ".done.0123.part")
+    assert home.run_ids() == []
+    (folder / "metrics").mkdir()
+    (folder / "metrics" / "Küste 2.1-masks.json").write_text('{"dice": 1}')
+    run = RunFolder(folder.rename(home.runs_folder / "mine"))
+    write_run_archive(run, tmp_path / "run.zip")
+    again = read_run_archive(tmp_path / "run.zip", home, "again")
+    assert (again.path / "metrics" / "Küste 2.1-masks.json").read_text() == '{"dice": 1}'
+
+
 def test_what_is_being_worked_on_is_neither_written_nor_read(
     trained: Study, home: Study, tmp_path: Path
 ) -> None:
