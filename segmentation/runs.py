@@ -149,8 +149,9 @@ class RunFolder:
             last = last_event(self.events_path)
         except OSError:
             return "waiting"
-        if last is not None and last.kind in ENDINGS and _is_of(last, worker):
-            return last.kind  # type: ignore[return-value]
+        ended = ending(last, worker)
+        if ended is not None:
+            return ended
         if not worker:
             return "waiting"
         return "running" if _is_alive(worker, self._worker_path) else "interrupted"
@@ -231,11 +232,18 @@ def begun_after(run: RunFolder) -> dict[str, Any] | None:
     return None if last is None else {"time": last.time, "kind": last.kind}
 
 
-def _is_of(ending: JobEvent, worker: dict[str, Any]) -> bool:
-    """Whether the last event of a run is of its latest worker. Times are not compared: clocks of machines differ."""
+def ending(last: JobEvent | None, worker: dict[str, Any]) -> Literal["done", "stopped", "failed"] | None:
+    """Return how a run's latest worker ended, given the run's last event; an earlier worker's ending is none.
+
+    Times are not compared: clocks of machines differ. Workers of earlier versions alone say no more than their time.
+    """
+    if last is None or last.kind not in ENDINGS:
+        return None
     if "after" in worker:
-        return {"time": ending.time, "kind": ending.kind} != worker["after"]
-    return ending.time >= _number(worker, "started")
+        earlier = {"time": last.time, "kind": last.kind} == worker["after"]
+    else:
+        earlier = last.time < _number(worker, "started")
+    return None if earlier else last.kind  # type: ignore[return-value]
 
 
 def _number(worker: dict[str, Any], name: str) -> float:
@@ -468,7 +476,7 @@ def follow(
                 # All up to this one was told by earlier workers, endings included.
                 if {"time": event.time, "kind": event.kind} == earlier:
                     earlier = None
-            elif event.kind in ENDINGS and _is_of(event, worker):
+            elif ending(event, worker) is not None:
                 return
         if gone:
             # What it wrote last was read above, after its end was seen.
