@@ -13,14 +13,17 @@ Kind = Literal["text", "image"]
 
 
 def _list_path(kind: Kind) -> Path:
-    # Here, not above: a GPU server that has no such list has not this package either.
     import platformdirs
 
     return Path(platformdirs.user_config_dir("gaze-insight", appauthor=False)) / f"{kind}-encoders.json"
 
 
 def _known(kind: Kind) -> dict[str, Any]:
-    path = _list_path(kind)
+    try:
+        path = _list_path(kind)
+    except ImportError:
+        # A GPU server, which keeps no such list, has not the package either that says where it would lie.
+        return {}
     if not path.exists():
         return {}
     try:

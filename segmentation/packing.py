@@ -101,7 +101,12 @@ def pack(
             targets = [study.target(target_id) for target_id in spec.targets]
             Study.create(folder, "Packed training set", targets)
             arrays, values = _parts(data)
-            safetensors.numpy.save_file(arrays, folder / ARRAYS)
+            try:
+                safetensors.numpy.save_file(arrays, folder / ARRAYS)
+            except safetensors.SafetensorError as error:
+                raise UserError(
+                    f"{path} could not be written ({error}); free some space, or choose another folder."
+                ) from None
             about = {
                 "id": secrets.token_hex(16),
                 "run": run_id,

@@ -81,7 +81,7 @@ def read_run_archive(path: Path, study: Study, run_id: str | None = None) -> Run
     if path.is_dir():
         run = RunFolder(study.runs_folder / (run_id or path.resolve().name))
         sizes = _sizes_in(path)
-        with _new_run(run, study, path, sizes) as made, explained_os_errors(path):
+        with _new_run(run, study, path, sizes) as made:
             for name, size in sizes.items():
                 with open(path / name, "rb") as stream:
                     if copy(stream, made / name, size)[0] != size:
