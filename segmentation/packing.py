@@ -148,7 +148,7 @@ def load_packed(study: Study, spec: RunSpec) -> TrainingSet:
     check_spec(study, spec)
     path = study.folder / ARRAYS
     try:
-        arrays = safetensors.numpy.load_file(path)
+        arrays: dict[str, Any] = safetensors.numpy.load_file(path)
         values = about_pack(study)["set"]
         phrases = PhraseTable(
             arrays.pop("phrases.rows"),

@@ -169,14 +169,15 @@ def test_another_run_on_the_pack_may_change_what_is_not_read(filled: Study, tmp_
     spec = tiny("partial", iterations=1)
     there = packed(filled, spec, tmp_path)
     assert load_packed(there, dataclasses.replace(packed_run(there).spec, seed=9, batch_size=1))
-    for name, value in [
+    others: list[tuple[str, Any]] = [
         ("image_size_px", 64),
         ("split", "val"),
         ("method", "supervised"),
         ("holdout", 0.5),
         ("normalisation", {"photo": "range"}),
         ("targets", ("other",)),
-    ]:
+    ]
+    for name, value in others:
         with pytest.raises(UserError, match=f"packed for {name}"):
             load_packed(there, dataclasses.replace(packed_run(there).spec, **{name: value}))
     (tmp_path / "second").mkdir()
@@ -298,7 +299,7 @@ def test_a_server_with_six_packages_trains_and_its_run_comes_home(
     assert report["images"] == 6 and report["size_px"] == 48
 
     def on_server(*words: str) -> dict[str, Any]:
-        command = [server, "-I", "-m", "app", "train", *words, "--json"]
+        command = [str(server), "-I", "-m", "app", "train", *words, "--json"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         values: dict[str, Any] = json.loads(done.stdout)
