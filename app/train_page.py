@@ -158,10 +158,17 @@ class TrainPage(Page):
             self._overview = Overview()
             self._show_sentence()
             return
+        known = {row[0] for row in self.runs.rows}
         self._list_runs(study)
         if self.watcher is None and self.runs.rows:
             running = next((row[0] for row in self.runs.rows if row[2] == "running"), self.runs.rows[0][0])
             self.follow(running)
+        elif self.watcher is not None and self.watcher.state not in ("running", "waiting"):
+            # One that another window or a cluster has begun meanwhile.
+            for run_id, _, state, _ in self.runs.rows:
+                if run_id not in known and state in ("running", "waiting"):
+                    self.follow(run_id)
+                    break
         self._show_sentence()
         self._surveyor.request(study)
 
@@ -324,6 +331,9 @@ class TrainPage(Page):
         if study is not None:
             self._list_runs(study)
         self._show_sentence()
+        if state == "running" and self.watcher is not None and self.watcher.run.is_elsewhere():
+            # Another machine's run comes to life, for the first time or again: the whole window shall know.
+            QTimer.singleShot(0, self, lambda: self.session.refresh("runs"))
         if state == "failed" and self.watcher is not None and self.watcher.run.id in self._started_here:
             details = self.watcher.run.log_tail()
             self.error.emit(self.facts.text() or self.tr("The run failed."), details)
