@@ -37,6 +37,8 @@ STALE_SECONDS = 30.0
 STARTING_SECONDS = 120.0
 """A worker that has not written yet may still be importing torch from a cold disk."""
 POLL_SECONDS = 0.1
+_END_BYTES = 4096
+"""How much of an events file is read at first to find its last event."""
 
 INTERRUPTED = (
     "The worker is gone without a word: it was killed (often for want of memory), or the machine was switched off. "
@@ -123,7 +125,7 @@ class RunFolder:
     def state(self) -> State:
         """Return how the run stands."""
         worker = self.worker()
-        ending = _ending(self.events(), float(worker.get("started", 0.0)))
+        ending = _ending(last_event(self.events_path), float(worker.get("started", 0.0)))
         if ending is not None:
             return ending
         if not worker:
@@ -164,10 +166,46 @@ class RunFolder:
         return "\n".join(text.splitlines()[-lines:])
 
 
-def _ending(events: list[JobEvent], started: float) -> Literal["done", "stopped", "failed"] | None:
+def last_event(path: Path) -> JobEvent | None:
+    """Return the last whole event of an events file, None where there is none; reads no more than its end.
+
+    A window asks several times a second, and for each run of a study.
+    """
+    events = events_at_end(path)
+    return events[-1] if events else None
+
+
+def events_at_end(path: Path, most: int = 1) -> list[JobEvent]:
+    """Return up to `most` whole events from the end of an events file, in their order; none where there is no file."""
+    try:
+        stream = open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    with stream:
+        start = size = stream.seek(0, os.SEEK_END)
+        reach = _END_BYTES
+        found: list[JobEvent] = []
+        while start > 0 and len(found) < most:
+            start = max(0, size - reach)
+            stream.seek(start)
+            data = stream.read(size - start)
+            # What follows the last newline is still being written; what precedes the first is cut, unless the file
+            # begins there.
+            lines = data[: data.rfind(b"\n") + 1].splitlines()[0 if start == 0 else 1 :]
+            found = []
+            for line in reversed(lines):
+                with contextlib.suppress(ValueError):
+                    found.append(JobEvent.from_line(line.decode("utf-8", errors="replace")))
+                if len(found) == most:
+                    break
+            reach *= 16
+    return found[::-1]
+
+
+def _ending(last: JobEvent | None, started: float) -> Literal["done", "stopped", "failed"] | None:
     """Return how the latest worker ended; an ending from before it started is an earlier worker's."""
-    if events and events[-1].kind in ENDINGS and events[-1].time >= started:
-        return events[-1].kind  # type: ignore[return-value]
+    if last is not None and last.kind in ENDINGS and last.time >= started:
+        return last.kind  # type: ignore[return-value]
     return None
 
 
