@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, make_folder, write_json_atomic
+from segmentation.run_archive import write_run_archive
 from segmentation.run_list import NAME_FILE, read_name, summary_of
 from segmentation.runs import RunFolder
 from segmentation.study import Study
@@ -149,8 +150,6 @@ def export_run(study: Study, run_id: str, path: Path, *, replace: bool = False) 
         If there is no such run, it is being worked on or has learned nothing yet, a file of the name is there, or the
         disk is full.
     """
-    from segmentation.run_archive import write_run_archive
-
     run = RunFolder(study.runs_folder / summary_of(study, run_id).id)
     path = Path(path)
     with explained_os_errors(path):

@@ -37,14 +37,16 @@ STALE_SECONDS = 30.0
 STARTING_SECONDS = 120.0
 """A worker that has not written yet may still be importing torch from a cold disk."""
 POLL_SECONDS = 0.1
-_END_BYTES = 4096
-"""How much of an events file is read at first to find its last event."""
+RUN_ID = r"[A-Za-z0-9][\w-]{0,63}"
+"""What a run may be called, in ASCII."""
 
 INTERRUPTED = (
     "The worker is gone without a word: it was killed (often for want of memory), or the machine was switched off. "
     "Everything up to the last checkpoint is safe; resume the run to go on."
 )
 
+_END_BYTES = 4096
+"""How much of an events file is read at first to find its last event."""
 _LONGEST_ARGUMENT = 8000
 """Windows refuses command lines beyond 32767 characters; longer jobs travel in a file."""
 
@@ -255,7 +257,7 @@ def create_run(study: Study, spec: RunSpec, run_id: str | None = None) -> RunFol
     UserError
         If the study cannot be written, or has no such target or imported embeddings, or has a run of that id.
     """
-    if run_id is not None and not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", run_id, re.ASCII):
+    if run_id is not None and not re.fullmatch(RUN_ID, run_id, re.ASCII):
         raise UserError(f"A run's name has letters, digits, - and _ (at most 64), not {run_id!r}.")
     if run_id is not None and (study.runs_folder / run_id).exists():
         raise UserError(f"The study has a run {run_id!r} already; choose another name.")

@@ -584,7 +584,9 @@ class Study:
     def run_ids(self) -> list[str]:
         """Return the ids of all runs, oldest first."""
         folder = self.runs_folder
-        return sorted(name for name in _names_in(folder) if _exists(folder / name / "spec.json"))
+        # One that begins with a dot is still being copied.
+        names = [name for name in _names_in(folder) if not name.startswith(".")]
+        return sorted(name for name in names if _exists(folder / name / "spec.json"))
 
     def prediction_path(self, run_id: str, image_id: str, target_id: str, network: str = "student") -> Path:
         """Return where a network's probability for an image lies, or would lie."""

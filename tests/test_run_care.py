@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from segmentation import run_care
 from segmentation.evaluation import evaluate
 from segmentation.job import RunSpec
 from segmentation.records import StudyImage, utc_now
-from segmentation.run_care import delete_runs, folder_size, rename_run, size_text
+from segmentation.run_care import delete_runs, export_run, folder_size, rename_run, size_text
 from segmentation.run_comparison import compare_runs, curves_of, thinned
 from segmentation.run_list import RunList, shown_measurement, summary_of
 from segmentation.runs import RunFolder, create_run, last_event
@@ -359,6 +360,48 @@ def test_a_folder_that_cannot_be_changed_is_told(study: Study) -> None:
     finally:
         study.runs_folder.chmod(0o755)
     assert study.run_ids() == ["one"]
+
+
+# Exported
+
+
+def learned(study: Study, run_id: str) -> RunFolder:
+    """Return a run with a checkpoint of one weight."""
+    run = finished(study, run_id)
+    folder = run.path / "checkpoints" / "0000100"
+    folder.mkdir(parents=True)
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    data = len(header).to_bytes(8, "little") + header + b"\0\0\x80?"
+    (folder / "student.safetensors").write_bytes(data)
+    (folder / "state.json").write_text('{"predicts": "student", "seconds": 90}')
+    measure(run, {"a": 0.5})
+    return run
+
+
+def test_a_run_becomes_one_archive(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    learned(study, "one")
+    file = tmp_path / "one.zip"
+    status, out, _ = told(capsys, "export-run", study.folder, "one", "--to", file, "--json")
+    assert status == 0 and json.loads(out) == {"run": "one", "file": str(file), "bytes": file.stat().st_size}
+    with zipfile.ZipFile(file) as archive:
+        assert {
+            "one/spec.json",
+            "one/events.jsonl",
+            "one/metrics/test-masks.json",
+            "one/checkpoints/0000100/student.safetensors",
+        } <= set(archive.namelist())
+    before = file.read_bytes()
+    status, _, err = told(capsys, "export-run", study.folder, "one", "--to", file)
+    assert status == 1 and "there already" in err and file.read_bytes() == before
+    file.write_bytes(b"old")
+    assert export_run(study, "one", file, replace=True) == file.stat().st_size > 500
+    finished(study, "empty")
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        export_run(study, "empty", file, replace=True)
+    assert zipfile.is_zipfile(file) and sorted(os.listdir(tmp_path)) == ["one.zip", "study"]
+    at_work(study_run := create_run(study, RunSpec(), "busy"), os.getpid())
+    status, _, err = told(capsys, "export-run", study.folder, study_run.id, "--to", tmp_path / "busy.zip")
+    assert status == 1 and "being worked on" in err and not (tmp_path / "busy.zip").exists()
 
 
 # Side by side
