@@ -37,10 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Study:
     for number in range(4):
         mask = (rows - 24) ** 2 + (columns - 20 - 8 * number) ** 2 < 100
         pixels = np.clip(rng.normal(90, 12, (48, 64, 3)) + 60 * mask[:, :, None], 0, 255).astype(np.uint8)
-        for name, data in (
-            ("images", cv2.imencode(".png", pixels)[1].tobytes()),
-            ("masks", encode_mask(mask)),
-        ):
+        for name, data in (("images", cv2.imencode(".png", pixels)[1].tobytes()), ("masks", encode_mask(mask))):
             (folder / "raw" / name).mkdir(parents=True, exist_ok=True)
             (folder / "raw" / name / f"case_{number}.png").write_bytes(data)
     study = make_study(folder / "study", folder / "raw", explained=False)
@@ -50,9 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Study:
     stopped.request_stop()
     assert not train(study, stopped, events_of(stopped), threads=1)
     with open(stopped.events_path, "a") as stream:
-        stream.write(
-            '{"run_id": "stopped", "kind": "stopped", "step": 0, "total": 0, "time": 2.0, "values": {}}\n'
-        )
+        stream.write('{"run_id": "stopped", "kind": "stopped", "step": 0, "total": 0, "time": 2.0, "values": {}}\n')
     return study
 
 
@@ -75,7 +70,9 @@ def archive(trained: Study, tmp_path: Path) -> Path:
 
 
 def nothing_came(study: Study) -> bool:
-    return study.run_ids() == [] and (not study.runs_folder.exists() or not any(study.runs_folder.iterdir()))
+    return study.run_ids() == [] and (
+        not study.runs_folder.exists() or not any(study.runs_folder.iterdir())
+    )
 
 
 def rewritten(path: Path, change: Callable[[dict[str, bytes]], object], *, listed: bool = True) -> Path:
@@ -108,10 +105,7 @@ def test_a_run_comes_back_as_it_was(trained: Study, archive: Path, home: Study) 
     samples = [event.values["path"] for event in run.events() if event.kind == "sample"]
     assert samples and all((run.path / str(path)).is_file() for path in samples)
     pixels = [np.full((48, 64, 3), 90, np.uint8)]
-    [here], [before] = (
-        Predictor(run, device="cpu").predict(pixels),
-        Predictor(there, device="cpu").predict(pixels),
-    )
+    [here], [before] = Predictor(run, device="cpu").predict(pixels), Predictor(there, device="cpu").predict(pixels)
     assert np.array_equal(here, before)
     # Who worked on it, and the optimiser of what is finished, stay where they are.
     assert not (run.path / "worker.json").exists()
@@ -223,10 +217,7 @@ def spec(**changes: Any) -> Callable[[dict[str, bytes]], None]:
         (without("student.safetensors"), r"lacks student\.safetensors"),
         (without("state.json"), r"lacks state\.json"),
         (without("student_ema.safetensors"), r"lacks student_ema\.safetensors"),
-        (
-            lambda files: [files.pop(one) for one in list(files) if "checkpoints" in one],
-            "no whole checkpoint",
-        ),
+        (lambda files: [files.pop(one) for one in list(files) if "checkpoints" in one], "no whole checkpoint"),
         (without("spec.json"), r"spec\.json is missing"),
         (put("done/spec.json", b"[1]"), "holds no run spec"),
         (spec(batch_size="eight"), "batch_size should look like"),
