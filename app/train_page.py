@@ -22,13 +22,14 @@ from app.jobs import RunWatcher, StepProgress, Task
 from app.overview import Overview
 from app.page import Page
 from app.plots import Plot
-from app.run_table import STATE_TOKENS, RunModel, RunTable
+from app.run_panel import RunPanel
+from app.run_table import STATE_TOKENS
 from app.samples import SampleStrip
 from app.session import Session
 from app.surveyor import Surveyor
 from app.texts import duration_text
 from app.train_settings import TrainSettings
-from app.widgets import Button, ElidedLabel, EmptyState, Pill, box, heading, label, set_role
+from app.widgets import Button, ElidedLabel, EmptyState, Pill, box, label, set_role
 from gaze_capture.errors import UserError
 from segmentation.job import JobEvent, RunSpec
 from segmentation.known_folders import folders_job
@@ -126,20 +127,16 @@ class TrainPage(Page):
         column.addWidget(self.samples, 2)
         return view
 
-    def _make_runs(self) -> QFrame:
-        panel = QFrame()
-        panel.setObjectName("panelRight")
-        panel.setFixedWidth(352)
-        layout = QVBoxLayout(panel)
-        box(layout, spacing=theme.NORMAL)
-        title = heading(self.tr("Runs"))
-        title.setContentsMargins(theme.LARGE, theme.WIDE, 0, 0)
-        self.runs = RunModel(self)
-        self.table = RunTable(self.runs)
-        self.table.clicked.connect(lambda index: self.follow(self.runs.rows[index.row()][0]))
-        layout.addWidget(title)
-        layout.addWidget(self.table, 1)
-        return panel
+    def _make_runs(self) -> RunPanel:
+        self.run_panel = RunPanel(self._state_words)
+        self.run_panel.setFixedWidth(352)
+        self.runs, self.table = self.run_panel.model, self.run_panel.table
+        self.run_panel.followed.connect(self.follow)
+        self.run_panel.changed.connect(lambda: self.session.refresh("runs"))
+        self.run_panel.task_wanted.connect(self.start_task)
+        self.run_panel.error.connect(self.error)
+        self.run_panel.notice.connect(self.notice)
+        return self.run_panel
 
     # Following the session
 
@@ -154,14 +151,16 @@ class TrainPage(Page):
         sentence = self.tr("No run yet. Curves and sample masks will appear here.")
         self.empty.set("chart-line-up", sentence, self.tr("Go to the study") if study is None else "")
         if study is None:
-            self.runs.set_rows([])
+            self.run_panel.list_runs(None)
             self._overview = Overview()
             self._show_sentence()
             return
         self._list_runs(study)
         if self.watcher is None and self.runs.rows:
-            running = next((row[0] for row in self.runs.rows if row[2] == "running"), self.runs.rows[0][0])
-            self.follow(running)
+            readable = [row for row in self.runs.rows if not self.run_panel.summaries[row.id].problem]
+            running = [row for row in readable if row.state == "running"]
+            for row in (running or readable)[:1]:
+                self.follow(row.id)
         self._show_sentence()
         self._surveyor.request(study)
 
@@ -170,23 +169,20 @@ class TrainPage(Page):
         self._show_sentence()
 
     def _list_runs(self, study: Study) -> None:
-        rows: list[tuple[str, str, str, str]] = []
-        for run_id in reversed(study.run_ids()):
-            run = RunFolder(study.runs_folder / run_id)
-            try:
-                method = run.spec.method
-            except UserError:
-                method = "?"
-            state = run.state()
-            rows.append((run_id, method, state, self._state_words[state]))
-        self.runs.set_rows(rows)
+        try:
+            self.run_panel.list_runs(study)
+        except UserError as error:
+            self.error.emit(str(error), "")
+            return
         if self.watcher is not None:
-            self._select(self.watcher.run.id)
-
-    def _select(self, run_id: str) -> None:
-        for number, row in enumerate(self.runs.rows):
-            if row[0] == run_id:
-                self.table.selectRow(number)
+            if self.runs.row_of(self.watcher.run.id) < 0:
+                # It was deleted, here or in another window.
+                self._unfollow()
+                return
+            if self._spec is not None:
+                self.run_name.setText(self.run_panel.full_title(self.watcher.run.id, self._spec.method))
+            if not self.table.chosen():
+                self.table.choose([self.watcher.run.id])
 
     def _show_sentence(self) -> None:
         busy = any(row[2] == "running" for row in self.runs.rows)
@@ -199,27 +195,31 @@ class TrainPage(Page):
         study = self.session.study
         if study is None or (self.watcher is not None and self.watcher.run.id == run_id):
             return
-        self._unfollow()
         run = RunFolder(study.runs_folder / run_id)
         try:
-            self._spec = run.spec
+            spec = run.spec
         except UserError as error:
             self.error.emit(str(error), "")
             return
+        self._unfollow()
+        self._spec = spec
         self._centre.setCurrentIndex(1)
-        self.run_name.setText(f"{self._spec.method} · {run_id}")
+        self.run_name.setText(self.run_panel.full_title(run_id, spec.method))
         self.watcher = RunWatcher(run, self)
         self.watcher.happened.connect(self._on_event)
         self.watcher.state_changed.connect(self._on_state)
         self._on_state(self.watcher.state)
         self.watcher.start()
-        self._select(run_id)
+        self.runs.set_shown(run_id)
+        if run_id not in self.table.chosen():
+            self.table.choose([run_id])
 
     def _unfollow(self) -> None:
         if self.watcher is not None:
             self.watcher.stop()
             self.watcher.deleteLater()
             self.watcher = None
+        self.runs.set_shown("")
         self._scored = False
         self.losses.clear()
         self.scores.clear()

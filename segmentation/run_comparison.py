@@ -350,3 +350,12 @@ def thinned(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], *, most: int
         part = y[start:end]
         kept += sorted({start + int(part.argmin()), start + int(part.argmax())})
     return x[kept], y[kept]
+
+
+def smoothed(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], most: int) -> Curve:
+    """Return the mean course of a curve (N,): the means of `most` stretches; as it is where it has no more points."""
+    if len(x) <= most:
+        return x, y
+    starts = np.linspace(0, len(x), most, endpoint=False).astype(int)
+    sizes = np.diff(np.append(starts, len(x)))
+    return np.add.reduceat(x, starts) / sizes, np.add.reduceat(y, starts) / sizes
