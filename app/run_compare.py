@@ -128,7 +128,7 @@ class CompareDialog(Dialog):
         head.addStretch(1)
         self._beside = label(self.tr("Differences to"), "muted")
         self.baseline = narrow(QComboBox())
-        self.baseline.setMinimumWidth(220)
+        self.baseline.setMinimumWidth(280)
         self.baseline.setAccessibleName(self.tr("Differences to"))
         for number, run in enumerate(self._runs):
             self.baseline.addItem(self._numbered(number), run.id)

@@ -49,7 +49,7 @@ STATE_TOKENS = {
 }
 
 ROW_HEIGHT = 58
-DICE_WIDTH = 84
+DICE_WIDTH, MOST_DICE_WIDTH = 84, 160
 FOLLOW_AFTER_MS = 150
 """A run is read from its first event on: not each one that the arrow keys pass."""
 
@@ -186,40 +186,42 @@ class _Delegate(QStyledItemDelegate):
         widget.style().drawControl(QStyle.ControlElement.CE_ItemViewItem, ground, painter, widget)
         tokens, row = theme.current(), index.data(RowRole)
         area: QRect = option.rect
+        # The second line runs on below the Dice: each cell draws its part of the whole row.
+        assert isinstance(widget, QTableView)
+        left = widget.columnViewportPosition(0)
+        whole = QRect(left, area.top(), widget.columnWidth(0) + widget.columnWidth(1), area.height())
         painter.save()
+        painter.setClipRect(area)
+        self._paint_second_line(painter, whole.adjusted(theme.LARGE, 31, -theme.LARGE, 0), row)
+        line = QRect(area.left(), area.top() + 7, area.width(), 20)
         if index.column():
             painter.setFont(theme.number_font(13))
             painter.setPen(QColor(tokens.text if row.dice[:1].isdigit() else tokens.muted))
             side = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-            painter.drawText(area.adjusted(0, 7, -theme.LARGE, 0 - area.height() + 27), side, row.dice)
+            painter.drawText(line.adjusted(0, 0, -theme.LARGE, 0), side, row.dice)
         else:
             if index.data(ShownRole):
                 painter.fillRect(area.left(), area.top(), 3, area.height() - 1, QColor(tokens.accent))
-            self._paint_run(painter, area.adjusted(theme.LARGE, 7, 0, 0), row)
+            font = QFont(painter.font())
+            font.setPixelSize(13)
+            font.setWeight(QFont.Weight.DemiBold if row.name else QFont.Weight.Normal)
+            painter.setFont(font)
+            painter.setPen(QColor(tokens.text))
+            line = line.adjusted(theme.LARGE, 0, 0, 0)
+            title = painter.fontMetrics().elidedText(row.title, Qt.TextElideMode.ElideRight, line.width())
+            painter.drawText(line, Qt.AlignmentFlag.AlignVCenter, title)
         painter.restore()
 
-    def _paint_run(self, painter: QPainter, area: QRect, row: RunRow) -> None:
-        tokens = theme.current()
+    def _paint_second_line(self, painter: QPainter, area: QRect, row: RunRow) -> None:
         font = QFont(painter.font())
-        font.setPixelSize(13)
-        if row.name:
-            font.setWeight(QFont.Weight.DemiBold)
-        painter.setFont(font)
-        painter.setPen(QColor(tokens.text))
-        line = QRect(area.left(), area.top(), area.width(), 20)
-        title = painter.fontMetrics().elidedText(row.title, Qt.TextElideMode.ElideRight, line.width())
-        painter.drawText(line, Qt.AlignmentFlag.AlignVCenter, title)
-        font.setWeight(QFont.Weight.Normal)
         font.setPixelSize(12)
         painter.setFont(font)
-        width = painter.fontMetrics().horizontalAdvance(row.word) + 28
-        paint_pill(
-            painter, QRectF(area.left(), area.top() + 24, width, 20), row.word, STATE_TOKENS[row.state]
-        )
-        # The detail may run on below the Dice, which stands on the first line alone.
-        rest = QRect(area.left() + width + 8, area.top() + 24, area.width() - width - 8, 20)
-        painter.setPen(QColor(tokens.muted))
-        detail = painter.fontMetrics().elidedText(row.detail, Qt.TextElideMode.ElideRight, rest.width())
+        metrics = painter.fontMetrics()
+        width = metrics.horizontalAdvance(row.word) + 28
+        paint_pill(painter, QRectF(area.left(), area.top(), width, 20), row.word, STATE_TOKENS[row.state])
+        rest = QRect(area.left() + width + 8, area.top(), area.width() - width - 8, 20)
+        painter.setPen(QColor(theme.current().muted))
+        detail = metrics.elidedText(row.detail, Qt.TextElideMode.ElideRight, rest.width())
         painter.drawText(rest, Qt.AlignmentFlag.AlignVCenter, detail)
 
     def createEditor(self, parent: QWidget, option: QStyleOptionViewItem, index: AnyIndex) -> QWidget:
@@ -281,11 +283,17 @@ class RunTable(QTableView):
         header.setStyleSheet(f"QHeaderView::section {{ padding: 6px {theme.LARGE}px; }}")
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
-        self.setColumnWidth(1, DICE_WIDTH)
+        self._fit_dice()
+        model.headerDataChanged.connect(lambda *_: self._fit_dice())
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.clicked.connect(lambda _: self._pick())
         model.modelAboutToBeReset.connect(self._keep)
         model.modelReset.connect(self._restore)
+
+    def _fit_dice(self) -> None:
+        """Give the Dice's title, which names a split, the room it needs."""
+        wanted = self.horizontalHeader().sectionSizeHint(1)
+        self.setColumnWidth(1, min(max(wanted, DICE_WIDTH), MOST_DICE_WIDTH))
 
     def chosen(self) -> list[str]:
         """Return the ids of the runs chosen, in the order shown."""

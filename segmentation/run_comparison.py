@@ -184,7 +184,17 @@ def compare_runs(study: Study, run_ids: Sequence[str], baseline: str | None = No
                 f"({', '.join(f'{one:g}' for one in thresholds)})."
             )
     for label in sorted({one.gaze for run in runs for one in run.measured if one.simulated}):
-        notes.append(f"The gaze that they learned from was {label}.")
+        of = [
+            str(place) for place, run in enumerate(runs, 1) if any(one.gaze == label for one in run.measured)
+        ]
+        whom = (
+            "they all"
+            if len(of) == len(runs)
+            else f"run {of[0]}"
+            if len(of) == 1
+            else f"runs {', '.join(of)}"
+        )
+        notes.append(f"The gaze that {whom} learned from was {label}.")
     for run in runs:
         if run.problem:
             notes.append(run.problem)

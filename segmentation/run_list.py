@@ -23,17 +23,18 @@ from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, read_json
 from segmentation.evaluation import Against
 from segmentation.job import JobEvent, RunSpec
-from segmentation.runs import RunFolder, State, events_at_end
+from segmentation.runs import RunFolder, State, ending, events_at_end
 from segmentation.study import TEST_SPLIT, Study
 
 NAME_FILE = "name.json"
 """Holds the name that a person gave the run, beside its id, which never changes."""
 
-_NEAR_BYTES = 65536
+_HEAD_BYTES = 8192
+"""Of a stored measurement; what it says of all images together comes first."""
 _BLOCK_BYTES = 1 << 20
 _LONGEST_BEGINNING = 16384
 """How long the line may be that tells of a run's beginning."""
-_LATEST = 8
+_LATEST = 3
 """How many of the last events are looked at for the step: the very last may tell of none."""
 _DRAWN_ID = re.compile(r"(?:run-)?\d{8}-\d{6}-[0-9a-f]{6}")
 _PER_IMAGE = re.compile(rb'\n  "per_image": ')
@@ -160,6 +161,8 @@ class _Read:
     spec: RunSpec | None
     problem: str
     worker: dict[str, Any]
+    ended: State | None
+    """How it ended, which stays so while its files are the same; None: its state changes by itself."""
     step: int
     total: int
     device: str
@@ -199,7 +202,7 @@ class RunList:
                 return None
             kept = self._read[name] = _read(run, stamps)
         host = str(kept.worker.get("host", ""))
-        state = run.state()
+        state = kept.ended or run.state()
         return RunSummary(
             id=name,
             name=kept.name,
@@ -245,15 +248,17 @@ def _run_names(folder: Path) -> list[str]:
 
 def _stamps(folder: Path) -> Iterator[_Stamp]:
     """Tell what a change of a run's files would change; nothing of a folder that holds none of them."""
+    # Of hundreds of runs: joining paths costs more than asking for their stamps.
+    base = f"{folder}{os.sep}"
     for name in ("spec.json", NAME_FILE, "events.jsonl", "worker.json"):
         with contextlib.suppress(OSError):
-            found = os.stat(folder / name)
+            found = os.stat(base + name)
             if stat.S_ISREG(found.st_mode):
                 yield _Stamp(name, found.st_mtime_ns, found.st_size, found.st_ino)
     with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(folder / "metrics")):
+        for name in sorted(os.listdir(base + "metrics")):
             if name.endswith(".json") and name[0] != ".":
-                found = os.stat(folder / "metrics" / name)
+                found = os.stat(f"{base}metrics{os.sep}{name}")
                 yield _Stamp(f"metrics/{name}", found.st_mtime_ns, found.st_size, found.st_ino)
 
 
@@ -267,16 +272,18 @@ def _read(run: RunFolder, stamps: tuple[_Stamp, ...]) -> _Read:
     latest = events_at_end(run.events_path, _LATEST)
     first, started = _beginning(run.events_path)
     last = latest[-1] if latest else None
+    since = float(worker.get("started", 0.0))
     return _Read(
         stamps=stamps,
         name=read_name(run),
         spec=spec,
         problem=problem,
         worker=worker,
+        ended=ending(last, since),
         step=max((event.step for event in latest), default=0),
         total=last.total if last else spec.iterations if spec else 0,
         device=str(started.values.get("device", "")) if started else spec.device if spec else "",
-        seconds=_seconds(run, last, float(worker.get("started", math.nan))),
+        seconds=_seconds(run, last, since),
         begun=first.time if first else next((one.mtime_ns / 1e9 for one in stamps), time.time()),
         measured=tuple(_measurements(run, stamps)),
     )
@@ -335,7 +342,7 @@ def _seconds(run: RunFolder, last: JobEvent | None, started: float) -> float:
         return math.nan
     if last.kind == "done":
         return _number(last.values.get("seconds"))
-    if last.kind not in ("stopped", "failed") and last.time >= started and run.state() == "running":
+    if last.kind not in ("stopped", "failed") and last.time >= started > 0 and run.state() == "running":
         return last.time - started
     states = sorted((run.path / "checkpoints").glob("[0-9]*/state.json"))
     try:
@@ -372,7 +379,7 @@ def _measurements(run: RunFolder, stamps: Sequence[_Stamp]) -> list[Measured]:
 def _head_of(path: Path) -> dict[str, Any]:
     """Read a stored measurement without its images, which are by far the most of it."""
     with open(path, "rb") as stream:
-        data = stream.read(_NEAR_BYTES)
+        data = stream.read(_HEAD_BYTES)
         cut = _PER_IMAGE.search(data)
         if cut is not None:
             head: dict[str, Any] = json.loads(data[: cut.start()].rstrip().rstrip(b",") + b"}")

@@ -127,9 +127,9 @@ class RunFolder:
     def state(self) -> State:
         """Return how the run stands."""
         worker = self.worker()
-        ending = _ending(last_event(self.events_path), float(worker.get("started", 0.0)))
-        if ending is not None:
-            return ending
+        ended = ending(last_event(self.events_path), float(worker.get("started", 0.0)))
+        if ended is not None:
+            return ended
         if not worker:
             return "waiting"
         return "running" if _is_alive(worker) else "interrupted"
@@ -204,7 +204,7 @@ def events_at_end(path: Path, most: int = 1) -> list[JobEvent]:
     return found[::-1]
 
 
-def _ending(last: JobEvent | None, started: float) -> Literal["done", "stopped", "failed"] | None:
+def ending(last: JobEvent | None, started: float) -> Literal["done", "stopped", "failed"] | None:
     """Return how the latest worker ended; an ending from before it started is an earlier worker's."""
     if last is not None and last.kind in ENDINGS and last.time >= started:
         return last.kind  # type: ignore[return-value]
