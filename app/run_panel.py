@@ -281,12 +281,12 @@ class RunPanel(QFrame):
             self.export_to(run_id, Path(chosen))
 
     def export_to(self, run_id: str, file: Path) -> None:
-        """Write a run into a file; one of that name is replaced, as the person was asked."""
-        study = self._study()
-        file = file if file.suffix else file.with_suffix(".zip")
+        """Write a run into a file; one of that very name is replaced, as the person was asked."""
+        study, whole = self._study(), file.suffix.lower() == ".zip"
+        file = file if whole else file.with_name(f"{file.name}.zip")
 
         def work(_: StepProgress) -> int:
-            return export_run(study, run_id, file, replace=True)
+            return export_run(study, run_id, file, replace=whole)
 
         task = Task(work, self.tr("Exporting the run"), self)
         task.succeeded.connect(

@@ -112,9 +112,8 @@ def delete_runs(study: Study, run_ids: Iterable[str], *, reviewed_too: bool = Fa
     aside = study.runs_folder / _ASIDE
     for one in planned:
         path = study.runs_folder / one.run
-        run = RunFolder(path)
         # It may have begun since it was looked at.
-        if run.state() == "running":
+        if summary_of(study, one.run).state == "running":
             raise UserError(f"The run {one.run} is being worked on; stop it first, or wait.")
         with explained_os_errors(path):
             make_folder(aside, study.folder)

@@ -13,7 +13,6 @@ import os
 import re
 import socket
 import stat
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,8 @@ _LONGEST_BEGINNING = 16384
 """How long the line may be that tells of a run's beginning."""
 _LATEST = 3
 """How many of the last events are looked at for the step: the very last may tell of none."""
+_END_OF_TIME = datetime.datetime(9000, 1, 1).timestamp()
+_DAMAGES = (TypeError, ValueError, KeyError, AttributeError)
 _DRAWN_ID = re.compile(r"(?:run-)?\d{8}-\d{6}-[0-9a-f]{6}")
 _PER_IMAGE = re.compile(rb'\n  "per_image": ')
 
@@ -200,9 +201,16 @@ class RunList:
         if kept is None or kept.stamps != stamps:
             if not stamps:
                 return None
-            kept = self._read[name] = _read(run, stamps)
+            try:
+                kept = _read(run, stamps)
+            except _DAMAGES as error:
+                kept = _damaged(run, stamps, error)
+            self._read[name] = kept
         host = str(kept.worker.get("host", ""))
-        state = kept.ended or run.state()
+        try:
+            state = kept.ended or run.state()
+        except _DAMAGES:
+            state = "interrupted"
         return RunSummary(
             id=name,
             name=kept.name,
@@ -227,13 +235,12 @@ def summary_of(study: Study, run_id: str) -> RunSummary:
     UserError
         If there is none of this id.
     """
-    path = study.runs_folder / run_id
     names = _run_names(study.runs_folder)
     found = RunList(study)._summary(run_id) if run_id in names else None
     if found is None:
         study.check_there()
         known = f"it has: {', '.join(names)}" if names else "it has none yet"
-        raise UserError(f"The study {study.folder} has no run {path.name!r}; {known}.")
+        raise UserError(f"The study {study.folder} has no run {run_id!r}; {known}.")
     return found
 
 
@@ -284,9 +291,33 @@ def _read(run: RunFolder, stamps: tuple[_Stamp, ...]) -> _Read:
         total=last.total if last else spec.iterations if spec else 0,
         device=str(started.values.get("device", "")) if started else spec.device if spec else "",
         seconds=_seconds(run, last, since),
-        begun=first.time if first else next((one.mtime_ns / 1e9 for one in stamps), time.time()),
+        begun=_begun(first, stamps),
         measured=tuple(_measurements(run, stamps)),
     )
+
+
+def _damaged(run: RunFolder, stamps: tuple[_Stamp, ...], error: Exception) -> _Read:
+    """Tell of a run whose events or worker's word are none, that it can be seen and deleted."""
+    return _Read(
+        stamps=stamps,
+        name=read_name(run),
+        spec=None,
+        problem=f"{run.path} is damaged: what it tells of itself cannot be understood ({error}). Delete the run.",
+        worker={},
+        ended=None,
+        step=0,
+        total=0,
+        device="",
+        seconds=math.nan,
+        begun=stamps[0].mtime_ns / 1e9,
+        measured=(),
+    )
+
+
+def _begun(first: JobEvent | None, stamps: Sequence[_Stamp]) -> float:
+    time = _number(first.time) if first is not None else math.nan
+    # A clock that nobody set, or a number that is no time.
+    return time if 0 < time < _END_OF_TIME else stamps[0].mtime_ns / 1e9
 
 
 def read_name(run: RunFolder) -> str:

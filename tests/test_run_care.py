@@ -19,7 +19,7 @@ from segmentation.evaluation import evaluate
 from segmentation.job import RunSpec
 from segmentation.records import StudyImage, utc_now
 from segmentation.run_care import delete_runs, export_run, folder_size, rename_run, size_text
-from segmentation.run_comparison import compare_runs, curves_of, thinned
+from segmentation.run_comparison import compare_runs, curves_of, smoothed, thinned
 from segmentation.run_list import RunList, shown_measurement, summary_of
 from segmentation.runs import RunFolder, create_run, last_event
 from segmentation.study import Review, Study
@@ -164,6 +164,34 @@ def test_runs_that_cannot_be_read_are_listed_and_can_be_deleted(
     assert "broken cannot be read" in out and "unheard" in out
     assert told(capsys, "delete-run", study.folder, "broken", "newer", "none")[0] == 0
     assert RunList(study).summaries() == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        (
+            "events.jsonl",
+            '{"run_id": 1, "kind": "step", "step": "x", "total": 1, "time": "y", "values": []}\n',
+        ),
+        (
+            "events.jsonl",
+            '{"run_id": 1, "kind": "done", "step": 1, "total": 1, "time": 1e30, "values": {}}\n',
+        ),
+        ("events.jsonl", "\0\0\0\n[1]\n"),
+        ("worker.json", '{"pid": "x", "started": null, "heartbeat": {}}'),
+        ("worker.json", "[1]"),
+    ],
+)
+def test_a_run_that_tells_nonsense_spoils_no_list(
+    study: Study, file: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished(study, "good")
+    run = create_run(study, RunSpec(), "odd")
+    (run.path / file).write_text(text)
+    assert {one.id for one in RunList(study).summaries()} == {"good", "odd"}
+    assert told(capsys, "runs", study.folder)[0] == 0
+    assert told(capsys, "delete-run", study.folder, "odd")[0] == 0
+    assert study.run_ids() == ["good"]
 
 
 def test_a_damaged_measurement_or_name_is_as_good_as_none(study: Study) -> None:
@@ -442,7 +470,7 @@ def test_paired_differences_are_those_of_the_images_both_have(study: Study) -> N
     assert difference.mean == pytest.approx(0.1)
     # All images gained the same: no resampling of groups changes the mean.
     assert (difference.low, difference.high) == pytest.approx((0.1, 0.1))
-    assert any("simulated from masks" in note for note in found.notes)
+    assert "The gaze that run 2 learned from was simulated from masks." in found.notes
     turned = compare_runs(study, ["a", "b"], baseline="b")
     dice = next(one for one in turned.measures if one.measure == "dice")
     assert dice.differences[0] is not None and dice.differences[0].mean == pytest.approx(-0.1)
@@ -504,6 +532,10 @@ def test_curves_are_thinned_but_keep_their_peaks(study: Study) -> None:
     x, y = curves["loss: total"]
     assert len(x) <= 400 and y.max() == 50 and 3333 in x and (np.diff(x) >= 0).all()
     assert curves["selection"][1].tolist() == [0.6]
+    x, y = smoothed(np.arange(1000.0), np.tile([0.0, 1.0], 500), 100)
+    assert len(x) == 100 and y.tolist() == [0.5] * 100 and x[0] == 4.5
+    short = smoothed(np.arange(3.0), np.arange(3.0), 100)
+    assert short[1].tolist() == [0, 1, 2]
     short = thinned(np.arange(3.0), np.arange(3.0), most=400)
     assert short[0].tolist() == [0, 1, 2]
 
