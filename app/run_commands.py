@@ -45,7 +45,7 @@ def add_run_commands(add: AddCommand) -> None:
         "say in what runs differ: settings, and measures paired by image with intervals",
     )
     compare.add_argument(
-        "run_ids", nargs="+", metavar="RUN", help="the first is what the others are held against"
+        "run_ids", nargs="+", metavar="RUN", help="the others are held against the first that was measured"
     )
 
 

@@ -39,14 +39,14 @@ from segmentation.runs import RunFolder
 from segmentation.study import Study
 
 DASH = "–"
-LONGEST_HEAD, LONGEST_VALUE = 26, 60
+LONGEST_HEAD, LONGEST_HEAD_OF_MANY, LONGEST_VALUE = 26, 15, 60
 LEGEND_COLUMNS = 4
 
 Answer = tuple[RunComparison, list[dict[str, Curve]]]
 
 
 class CompareDialog(Dialog):
-    """A window of its own beside the study's; the first run is what the others are held against."""
+    """A window of its own beside the study's; the first run that was measured is what the others are held against."""
 
     def __init__(self, parent: QWidget | None, study: Study, runs: Sequence[RunSummary]) -> None:
         super().__init__(parent, "", scrolls=False)
@@ -138,7 +138,9 @@ class CompareDialog(Dialog):
         return head
 
     def _make_table(self, title: str) -> RowsTable:
-        heads = [_cut(self._numbered(number), LONGEST_HEAD) for number in range(len(self._runs))]
+        many = len(self._runs) > LEGEND_COLUMNS
+        longest = LONGEST_HEAD_OF_MANY if many else LONGEST_HEAD
+        heads = [_cut(self._numbered(number), longest) for number in range(len(self._runs))]
         table = RowsTable((title, *heads), numbers=(), sortable=False)
         table.verticalHeader().setDefaultSectionSize(30)
         header = table.horizontalHeader()
@@ -175,6 +177,9 @@ class CompareDialog(Dialog):
             [(name, self._curve_title(name)) for name in scores],
             self.tr("None of them has told of its Dice yet."),
         )
+        self.baseline.blockSignals(True)
+        self.baseline.setCurrentIndex(self.baseline.findData(comparison.baseline))
+        self.baseline.blockSignals(False)
         self._show(comparison)
 
     def _curve_title(self, name: str) -> str:

@@ -155,7 +155,7 @@ def compare_runs(study: Study, run_ids: Sequence[str], baseline: str | None = No
     run_ids
         Two or more, at most `MOST_RUNS`.
     baseline
-        What the others are held against; default: the first.
+        What the others are held against; default: the first that was measured.
 
     Raises
     ------
@@ -165,10 +165,10 @@ def compare_runs(study: Study, run_ids: Sequence[str], baseline: str | None = No
     ids = list(dict.fromkeys(run_ids))
     if not 2 <= len(ids) <= MOST_RUNS:
         raise UserError(f"Name two to {MOST_RUNS} different runs to compare, not {len(ids)}.")
-    base = baseline or ids[0]
+    runs = tuple(summary_of(study, run_id) for run_id in ids)
+    base = baseline or next((run.id for run in runs if run.measured), ids[0])
     if base not in ids:
         raise UserError(f"The baseline {base!r} is none of the runs compared: {', '.join(ids)}.")
-    runs = tuple(summary_of(study, run_id) for run_id in ids)
     tables = {run.id: _tables(RunFolder(study.runs_folder / run.id), run.measured) for run in runs}
     keys = list(dict.fromkeys((one.split, one.against) for run in runs for one in run.measured))
     measures: list[SideBySide] = []

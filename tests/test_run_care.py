@@ -471,6 +471,8 @@ def test_paired_differences_are_those_of_the_images_both_have(study: Study) -> N
     # All images gained the same: no resampling of groups changes the mean.
     assert (difference.low, difference.high) == pytest.approx((0.1, 0.1))
     assert "The gaze that run 2 learned from was simulated from masks." in found.notes
+    create_run(study, RunSpec(), "new")
+    assert compare_runs(study, ["new", "b", "a"]).baseline == "b"
     turned = compare_runs(study, ["a", "b"], baseline="b")
     dice = next(one for one in turned.measures if one.measure == "dice")
     assert dice.differences[0] is not None and dice.differences[0].mean == pytest.approx(-0.1)
