@@ -239,7 +239,7 @@ class _Delegate(QStyledItemDelegate):
 
     def setModelData(self, editor: QWidget, model: QAbstractItemModel, index: AnyIndex) -> None:
         assert isinstance(editor, QLineEdit)
-        model.setData(index, editor.text())  # type: ignore[arg-type]
+        model.setData(index, editor.text())
 
     def updateEditorGeometry(self, editor: QWidget, option: QStyleOptionViewItem, index: AnyIndex) -> None:
         area: QRect = option.rect
@@ -348,12 +348,13 @@ class RunTable(QTableView):
         """Act on the runs chosen; letters the list has no use for are the window's."""
         key, modifiers = event.key(), event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
         plain, control = not modifiers, modifiers == Qt.KeyboardModifier.ControlModifier
-        act = {
+        acts: dict[tuple[int, bool], str] = {
             (Qt.Key.Key_F2, plain): "rename",
             (Qt.Key.Key_Delete, plain): "delete",
             (Qt.Key.Key_C, plain): "compare",
             (Qt.Key.Key_E, control): "export",
-        }.get((key, True))
+        }
+        act = acts.get((key, True))
         if act is not None:
             self.key_pressed.emit(act)
         elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter):

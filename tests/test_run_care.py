@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from app.cli import run_command
 from gaze_capture.errors import UserError
-from segmentation import run_care
+from segmentation import run_list
 from segmentation.evaluation import evaluate
 from segmentation.job import RunSpec
 from segmentation.records import StudyImage, utc_now
@@ -79,10 +81,13 @@ def test_what_changes_is_seen_and_what_does_not_is_not_read_again(
     listed = RunList(study)
     listed.summaries()
     reads: list[str] = []
-    from segmentation import run_list
-
     really = run_list._read
-    monkeypatch.setattr(run_list, "_read", lambda one, stamps: reads.append(one.id) or really(one, stamps))
+
+    def counted(run: RunFolder, stamps: Any) -> Any:
+        reads.append(run.id)
+        return really(run, stamps)
+
+    monkeypatch.setattr(run_list, "_read", counted)
     listed.summaries()
     assert reads == []
     rename_run(study, "one", "Best")
@@ -368,7 +373,7 @@ def test_a_deletion_cut_short_leaves_no_half_run(study: Study, monkeypatch: pyte
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(run_care.shutil, "rmtree", power_cut)
+        patched.setattr(shutil, "rmtree", power_cut)
         with pytest.raises(KeyboardInterrupt):
             delete_runs(study, ["one"])
     assert not run.path.exists() and study.run_ids() == ["two"]
