@@ -19,6 +19,7 @@ from app.argument_types import annotator, count, not_negative, pair, positive, r
 from app.commands import Command, Outcome
 from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
+from app.pack_commands import add_pack_commands
 from app.run_commands import add_run_commands
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
@@ -146,6 +147,49 @@ def _gaze_file_options(command: argparse.ArgumentParser, formats: Sequence[str])
         "--coordinates", choices=("px", "normalised"), help="what positions are, of a file that does not say"
     )
     command.add_argument("--stream", metavar="NAME", help="which of several recordings or streams")
+
+
+def _spec_options(command: argparse.ArgumentParser) -> None:
+    """Add what a run can be told."""
+    command.add_argument(
+        "--method",
+        choices=METHODS,
+        help="gaze-track is an approximation of GradTrack (default: gaze-to-insight)",
+    )
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--preset", choices=preset_names())
+    how.add_argument("--config", type=Path, metavar="RUNSPEC.json")
+    command.add_argument("--split", metavar="NAME")
+    command.add_argument("--device", metavar="D", help="auto, cpu, cuda or cuda:N")
+    command.add_argument("--iterations", type=count, metavar="N")
+    command.add_argument("--max-minutes", type=positive, metavar="T")
+    command.add_argument("--seed", type=int, metavar="N")
+    command.add_argument(
+        "--warm-start", metavar="RUN", help="begin with the networks of an earlier run of the same method"
+    )
+    command.add_argument(
+        "--embeddings", metavar="NAME", help="read imported embeddings in place of explanations"
+    )
+    command.add_argument(
+        "--encoder",
+        metavar="DIR",
+        help="begin with a pretrained ResNet, ConvNeXt, Swin or DINOv2: its folder, or owner/name in the Hugging "
+        "Face hub where downloading is allowed",
+    )
+    command.add_argument(
+        "--encoder-rate",
+        type=not_negative,
+        metavar="X",
+        help="its learning rate as a multiple of all others' (default 0.1); 0 leaves it as it came",
+    )
+    command.add_argument("--targets", nargs="+", metavar="ID", help="default: every target of the study")
+    command.add_argument(
+        "--normalise",
+        type=rule,
+        nargs="+",
+        metavar="MODALITY=RULE",
+        help='as is, range, z-score or a window: ct="window -600 1500"',
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -413,47 +457,13 @@ def _parser() -> argparse.ArgumentParser:
 
     add_explanation_commands(add)
 
-    train = add("train", commands.train, "train teacher and student")
-    train.add_argument(
-        "--method",
-        choices=METHODS,
-        help="gaze-track is an approximation of GradTrack (default: gaze-to-insight)",
-    )
-    how = train.add_mutually_exclusive_group()
-    how.add_argument("--preset", choices=preset_names())
-    how.add_argument("--config", type=Path, metavar="RUNSPEC.json")
-    train.add_argument("--split", metavar="NAME")
-    train.add_argument("--device", metavar="D", help="auto, cpu, cuda or cuda:N")
-    train.add_argument("--iterations", type=count, metavar="N")
-    train.add_argument("--max-minutes", type=positive, metavar="T")
+    train = add("train", commands.train, "train teacher and student, of a study or a packed training set")
     train.add_argument("--resume", metavar="RUN")
-    train.add_argument("--seed", type=int, metavar="N")
     train.add_argument(
-        "--warm-start", metavar="RUN", help="begin with the networks of an earlier run of the same method"
+        "--to", type=Path, metavar="FOLDER", help="where a packed training set is unpacked and trained"
     )
-    train.add_argument(
-        "--embeddings", metavar="NAME", help="read imported embeddings in place of explanations"
-    )
-    train.add_argument(
-        "--encoder",
-        metavar="DIR",
-        help="begin with a pretrained ResNet, ConvNeXt, Swin or DINOv2: its folder, or owner/name in the Hugging "
-        "Face hub where downloading is allowed",
-    )
-    train.add_argument(
-        "--encoder-rate",
-        type=not_negative,
-        metavar="X",
-        help="its learning rate as a multiple of all others' (default 0.1); 0 leaves it as it came",
-    )
-    train.add_argument("--targets", nargs="+", metavar="ID", help="default: every target of the study")
-    train.add_argument(
-        "--normalise",
-        type=rule,
-        nargs="+",
-        metavar="MODALITY=RULE",
-        help='as is, range, z-score or a window: ct="window -600 1500"',
-    )
+    for command in (train, add_pack_commands(add)):
+        _spec_options(command)
 
     checkpoint = add(
         "import-checkpoint",

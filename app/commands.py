@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from gaze_capture.errors import UserError
 from segmentation.progress import Progress
-from segmentation.study import Study
+from segmentation.study import PACKED, Study
 
 if TYPE_CHECKING:
     from gaze_capture.detectors import Parameters
     from gaze_capture.trackers.screen import KnownScreen
+    from segmentation.job import RunSpec
 
 
 @dataclass(frozen=True)
@@ -496,17 +497,16 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome({**dataclasses.asdict(report), "settings": settings.to_json()}, "\n".join(lines))
 
 
-def train(args: argparse.Namespace, progress: Progress) -> Outcome:
-    """``gaze-insight train``."""
+def spec_of(study: Study, args: argparse.Namespace) -> RunSpec:
+    """Return the spec that the options of ``train`` and ``pack`` describe."""
     from gaze_capture.storage import read_json
-    from segmentation import steps
-    from segmentation.job import JobEvent, RunSpec
+    from segmentation.job import RunSpec
+    from segmentation.presets import preset
 
-    study = Study.open(args.study)
     if args.config is not None:
         spec = RunSpec.from_json(read_json(args.config), str(args.config))
     else:
-        spec = steps.preset(args.method or "gaze-to-insight", args.preset or "cpu")
+        spec = preset(args.method or "gaze-to-insight", args.preset or "cpu")
     chosen = {
         "method": args.method,
         "split": args.split,
@@ -521,10 +521,28 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
         "normalisation": {**spec.normalisation, **dict(args.normalise)} if args.normalise else None,
     }
     spec = dataclasses.replace(spec, **{name: value for name, value in chosen.items() if value is not None})
-    if args.encoder is not None and args.resume is None:
+    if args.encoder is not None:
         from segmentation.network_steps import with_encoder
 
         spec = with_encoder(study, spec, args.encoder)
+    return spec
+
+
+def train(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight train``."""
+    if args.study.is_file() or (
+        args.config is None and args.resume is None and (args.study / PACKED).exists()
+    ):
+        from app.pack_commands import train_packed
+
+        return train_packed(args, progress)
+    from segmentation import steps
+    from segmentation.job import JobEvent
+
+    study = Study.open(args.study)
+    if args.to is not None:
+        raise UserError(f"--to says where a packed training set is unpacked; {args.study} is a study.")
+    spec = spec_of(study, args) if args.resume is None else None
 
     def show(event: JobEvent) -> None:
         if event.kind == "progress":

@@ -155,11 +155,19 @@ class TrainPage(Page):
             self._overview = Overview()
             self._show_sentence()
             return
+        known = {row.id for row in self.runs.rows}
         self._list_runs(study)
         if self.watcher is None and self.runs.rows:
             readable = [row for row in self.runs.rows if not self.run_panel.summaries[row.id].problem]
             running = [row for row in readable if row.state == "running"]
             for row in (running or readable)[:1]:
+                self.follow(row.id)
+        elif self.watcher is not None and self.watcher.state not in ("running", "waiting"):
+            # One that another window or a cluster has begun meanwhile.
+            begun = [
+                row for row in self.runs.rows if row.id not in known and row.state in ("running", "waiting")
+            ]
+            for row in begun[:1]:
                 self.follow(row.id)
         self._show_sentence()
         self._surveyor.request(study)
@@ -324,6 +332,9 @@ class TrainPage(Page):
         if study is not None:
             self._list_runs(study)
         self._show_sentence()
+        if state == "running" and self.watcher is not None and self.watcher.run.is_elsewhere():
+            # Another machine's run comes to life, for the first time or again: the whole window shall know.
+            QTimer.singleShot(0, self, lambda: self.session.refresh("runs"))
         if state == "failed" and self.watcher is not None and self.watcher.run.id in self._started_here:
             details = self.watcher.run.log_tail()
             self.error.emit(self.facts.text() or self.tr("The run failed."), details)

@@ -101,6 +101,8 @@ class TrainingSet:
     0 where the target is absent, IGNORE where no gaze is known. K is 0 unless the spec asks for them."""
     strong: int
     """Number of images that have a strong label: reviewed, or the target absent."""
+    modalities: tuple[str, ...]
+    """That occur among the split's images."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -259,6 +261,7 @@ def load_training_set(
         ),
         tracks=tracks,
         strong=sum(item.strong for item in learned),
+        modalities=tuple(sorted({image.modality for image in images})),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from gaze_capture.errors import UserError
+from segmentation.runs import processors
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,7 @@ def describe(device: torch.device) -> str:
 
 def use_threads(threads: int | None) -> int:
     """Set how many processor threads networks use, None for all cores, and return it."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:
-        cores = os.cpu_count() or 1
-    count = max(1, min(threads or cores, cores))
+    count = min(threads or processors(), processors())
     torch.set_num_threads(count)
     return count
 

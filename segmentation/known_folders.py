@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import platformdirs
-
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.job import RunSpec
@@ -15,11 +13,17 @@ Kind = Literal["text", "image"]
 
 
 def _list_path(kind: Kind) -> Path:
+    import platformdirs
+
     return Path(platformdirs.user_config_dir("gaze-insight", appauthor=False)) / f"{kind}-encoders.json"
 
 
 def _known(kind: Kind) -> dict[str, Any]:
-    path = _list_path(kind)
+    try:
+        path = _list_path(kind)
+    except ImportError:
+        # A GPU server, which keeps no such list, has not the package either that says where it would lie.
+        return {}
     if not path.exists():
         return {}
     try:

@@ -36,7 +36,7 @@ _LONGEST_BEGINNING = 16384
 _LATEST = 3
 """How many of the last events are looked at for the step: the very last may tell of none."""
 _END_OF_TIME = datetime.datetime(9000, 1, 1).timestamp()
-_DAMAGES = (TypeError, ValueError, KeyError, AttributeError)
+_DAMAGES = (OSError, TypeError, ValueError, KeyError, AttributeError)
 _DRAWN_ID = re.compile(r"(?:run-)?\d{8}-\d{6}-[0-9a-f]{6}")
 _PER_IMAGE = re.compile(rb'\n  "per_image": ')
 
@@ -279,14 +279,14 @@ def _read(run: RunFolder, stamps: tuple[_Stamp, ...]) -> _Read:
     latest = events_at_end(run.events_path, _LATEST)
     first, started = _beginning(run.events_path)
     last = latest[-1] if latest else None
-    since = float(worker.get("started", 0.0))
+    since = _number(worker.get("started"))
     return _Read(
         stamps=stamps,
         name=read_name(run),
         spec=spec,
         problem=problem,
         worker=worker,
-        ended=ending(last, since),
+        ended=ending(last, worker),
         step=max((event.step for event in latest), default=0),
         total=last.total if last else spec.iterations if spec else 0,
         device=str(started.values.get("device", "")) if started else spec.device if spec else "",

@@ -45,7 +45,7 @@ from segmentation.presets import preset
 from segmentation.progress import Progress, no_progress
 from segmentation.pseudomask import PseudoMask, PseudoMaskSettings, make_pseudomask
 from segmentation.records import StudyImage, Target, new_id
-from segmentation.runs import RunFolder, await_worker, create_run, follow, latest_run, start_worker
+from segmentation.runs import RunFolder, await_worker, create_run, latest_run, train_to_end
 from segmentation.study import Study
 from segmentation.targets import add_target, remove_target, rename_target
 
@@ -594,24 +594,8 @@ def train(
         run.prepare_resume()
     else:
         run = create_run(study, spec or preset("gaze-to-insight", "cpu"))
-    device = "unknown"
-    process = start_worker(run, folders_job(run.spec), threads=threads)
-    last: JobEvent | None = None
-    try:
-        # A resumed run tells its earlier life first, endings included: only its last word counts.
-        for event in follow(run, process):
-            on_event(event)
-            last = event
-            if event.kind == "started":
-                device = str(event.values["device"])
-    except KeyboardInterrupt:
-        run.request_stop()
-        raise
-    finally:
-        process.wait()
-    assert last is not None, "a run that is followed ends with an event"
-    if last.kind != "done":
-        raise UserError(f"{last.values.get('message')} (run {run.id})")
+    folders = None if study.is_packed() else folders_job(run.spec)
+    last, device = train_to_end(run, folders, threads=threads, on_event=on_event)
     used = run.spec
     return TrainResult(
         run.id,
@@ -632,6 +616,7 @@ def predict(
     engine: str = "auto",
     networks: Sequence[str] = ("student",),
     overwrite: bool = False,
+    threads: int | None = None,
     on_event: OnEvent = _ignore_event,
 ) -> PredictResult:
     """Let a run's networks segment a split, or all images; what this checkpoint predicted before is kept.
@@ -653,6 +638,7 @@ def predict(
         "overwrite": overwrite,
         "device": device,
         "engine": engine,
+        "threads": threads,
         **folders_job(run.spec),
     }
     begun = time.monotonic()

@@ -56,7 +56,11 @@ from segmentation.review_index import Review, ReviewIndex, Verdict
 TEST_SPLIT = "test"
 """A split of this name is never read by training."""
 
+PACKED = "training_set.json"
+"""What tells a packed training set that was unpacked from other studies (`segmentation.packed`)."""
+
 __all__ = [
+    "PACKED",
     "SCHEMA",
     "TEST_SPLIT",
     "Mask",
@@ -91,6 +95,7 @@ class Study:
         self._images: dict[str, StudyImage] | None = None
         self._manifests: dict[str, list[StudyImage]] = {}
         self._volumes: dict[str, tuple[str, ...]] | None = None
+        self._runs: list[str] | None = None
         self._gaze: GazeIndex | None = None
         self._gaze_lock = threading.Lock()
         self._gaze_before: GazeIndex | None = None
@@ -155,6 +160,10 @@ class Study:
             return cls(folder, values)
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
+
+    def is_packed(self) -> bool:
+        """Whether it is a packed training set, which has nothing but what one training reads."""
+        return _exists(self.folder / PACKED)
 
     def _set(self, **changes: Any) -> None:
         """Change fields of study.json."""
@@ -328,9 +337,11 @@ class Study:
                 raise
         self._volumes = None
         self._forget_gaze()
+        if self._runs is not None:
+            self._runs = self._list_runs()
 
     def changed_elsewhere(self) -> bool:
-        """Whether images, gaze or reviews came in, of what this window has read, that it does not know of.
+        """Whether images, gaze, reviews or runs came in, of what this window has read, that it does not know of.
 
         Lists names and times only.
 
@@ -345,6 +356,8 @@ class Study:
             return True
         gaze = self._gaze
         if gaze is not None and stamps_of(self._fixation_tables()) != gaze.stamps:
+            return True
+        if self._runs is not None and self._list_runs() != self._runs:
             return True
         return self._review_index.changed()
 
@@ -583,6 +596,10 @@ class Study:
 
     def run_ids(self) -> list[str]:
         """Return the ids of all runs, oldest first."""
+        self._runs = self._list_runs()
+        return list(self._runs)
+
+    def _list_runs(self) -> list[str]:
         folder = self.runs_folder
         # One that begins with a dot is still being copied.
         names = [name for name in _names_in(folder) if not name.startswith(".")]

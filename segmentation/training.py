@@ -39,6 +39,8 @@ from segmentation.losses import IGNORE, hard_dice
 from segmentation.methods import make_method, reads_text
 from segmentation.networks import count_parameters
 from segmentation.optimising import Average, Clock, LossSums, Pace, learning_rate, make_optimiser
+from segmentation.packed import packed_encoder
+from segmentation.packing import load_packed
 from segmentation.presets import checked
 from segmentation.runs import RunFolder
 from segmentation.study import Study
@@ -88,10 +90,13 @@ def train(
     """
     spec = checked(run.spec)
     device, threads = choose_device(spec.device), use_threads(threads)
-    text = text_of(study, spec, encoder, encoder_folder) if reads_text(spec) else None
-    data = load_training_set(
-        study, spec, text, lambda done, all_: emit("progress", done, all_, name="reading images")
-    )
+    if study.is_packed():
+        data = load_packed(study, spec)
+    else:
+        text = text_of(study, spec, encoder, encoder_folder) if reads_text(spec) else None
+        data = load_training_set(
+            study, spec, text, lambda done, all_: emit("progress", done, all_, name="reading images")
+        )
     text_width = data.phrases.width
 
     emit("phase", 0, spec.iterations, name="preparing")
@@ -101,7 +106,7 @@ def train(
     precision = choose_precision(wish, device, lambda trial: try_out(spec, trial))
     method = make_method(spec, text_width)
     if not resumed:
-        load_pretrained(method.networks, spec, image_encoder_folder)
+        load_pretrained(method.networks, spec, packed_encoder(study) or image_encoder_folder)
         # An earlier run knows more than the encoder it once began with.
         if spec.warm_start:
             begin_with(method, study, spec)
@@ -181,9 +186,7 @@ def train(
         compiled=compiled,
         images=len(data),
         targets=spec.targets,
-        normalisation=rules_for(
-            spec.normalisation, (image.modality for image in study.images_of(spec.split))
-        ),
+        normalisation=rules_for(spec.normalisation, data.modalities),
         strong_labels=data.strong,
         explained=data.phrases.explained,
         held_out=len(data.held_images),

@@ -11,6 +11,7 @@ Jobs are objects with a ``task``:
 - ``import-embeddings``: ``study``, ``folder``, ``name``, ``target``, ``split``, ``token_axis``, ``width``
 - ``image-encoder``: ``study``, ``encoder`` (a folder, or a name of the Hugging Face hub), ``allow_download``
 - ``import-checkpoint``: ``study``, ``file``, ``name`` (of the run, or null), ``target`` (or null)
+- ``pack``: ``study``, ``spec``, ``file``, ``text_encoder_folder``, ``image_encoder_folder``
 - ``describe``: ``model``, ``device``, ``dtype``, ``allow_download``. No study is opened for it: what is to be described
   arrives on stdin, one JSON object a line (see `segmentation.vlm_local.describe`), up to ``{"end": true}``.
 
@@ -37,8 +38,8 @@ from typing import Any, BinaryIO
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
-from segmentation.job import JobEvent, Kind
-from segmentation.runs import HEARTBEAT_SECONDS, RunFolder
+from segmentation.job import JobEvent, Kind, RunSpec
+from segmentation.runs import HEARTBEAT_SECONDS, RunFolder, begun_after
 from segmentation.study import Study
 
 OUT_OF_MEMORY = (
@@ -140,6 +141,8 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
         return True
     known = job.get("text_encoder_folder")
     encoder_folder = Path(known) if known else None
+    if job["task"] == "pack":
+        return _do_packing(job, study, report, encoder_folder)
     if job["task"] == "train" and run:
         from segmentation.training import train
 
@@ -184,6 +187,24 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
             encoder_folder=encoder_folder,
         )
     raise UserError(f"The worker knows no such job: {job.get('task')!r}.")
+
+
+def _do_packing(job: dict[str, Any], study: Study, report: Reporter, encoder_folder: Path | None) -> bool:
+    from segmentation.device import use_threads
+    from segmentation.packing import pack
+
+    use_threads(job.get("threads"))
+    begins_with = job.get("image_encoder_folder")
+    packed = pack(
+        study,
+        RunSpec.from_json(job["spec"]),
+        Path(job["file"]),
+        encoder_folder=encoder_folder,
+        image_encoder_folder=Path(begins_with) if begins_with else None,
+        progress=lambda done, total: report("progress", done, total, name="reading images"),
+    )
+    report("done", packed.images, packed.images, **dataclasses.asdict(packed))
+    return True
 
 
 def _do_text(job: dict[str, Any], study: Study, report: Reporter) -> bool:
@@ -286,7 +307,12 @@ def _lower_priority(amount: int) -> None:
 def _heartbeat(run: RunFolder) -> Iterator[None]:
     """Say in worker.json, every other second, that this process lives."""
     ended = threading.Event()
-    about = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
+    about = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": time.time(),
+        "after": begun_after(run),
+    }
 
     def beat() -> None:
         while not ended.is_set():

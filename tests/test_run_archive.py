@@ -16,12 +16,13 @@ import pytest
 import torch
 
 from gaze_capture.errors import UserError
+from segmentation.archives import MANIFEST
 from segmentation.prediction import Predictor
-from segmentation.run_archive import MANIFEST, read_run_archive, write_run_archive
+from segmentation.run_archive import read_run_archive, write_run_archive
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from segmentation.training import train
-from tests.training_helpers import Events, HashEncoder, make_study, tiny
+from tests.training_helpers import Events, make_study, tiny
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Study:
     for number in range(4):
         mask = (rows - 24) ** 2 + (columns - 20 - 8 * number) ** 2 < 100
         pixels = np.clip(rng.normal(90, 12, (48, 64, 3)) + 60 * mask[:, :, None], 0, 255).astype(np.uint8)
-        for name, data in (("images", cv2.imencode(".png", pixels)[1].tobytes()), ("masks", encode_mask(mask))):
+        for name, data in (
+            ("images", cv2.imencode(".png", pixels)[1].tobytes()),
+            ("masks", encode_mask(mask)),
+        ):
             (folder / "raw" / name).mkdir(parents=True, exist_ok=True)
             (folder / "raw" / name / f"case_{number}.png").write_bytes(data)
     study = make_study(folder / "study", folder / "raw", explained=False)
@@ -47,7 +51,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Study:
     stopped.request_stop()
     assert not train(study, stopped, events_of(stopped), threads=1)
     with open(stopped.events_path, "a") as stream:
-        stream.write('{"run_id": "stopped", "kind": "stopped", "step": 0, "total": 0, "time": 2.0, "values": {}}\n')
+        stream.write(
+            '{"run_id": "stopped", "kind": "stopped", "step": 0, "total": 0, "time": 2.0, "values": {}}\n'
+        )
     return study
 
 
@@ -70,18 +76,18 @@ def archive(trained: Study, tmp_path: Path) -> Path:
 
 
 def nothing_came(study: Study) -> bool:
-    return study.run_ids() == [] and (
-        not study.runs_folder.exists() or not any(study.runs_folder.iterdir())
-    )
+    return study.run_ids() == [] and (not study.runs_folder.exists() or not any(study.runs_folder.iterdir()))
 
 
-def rewritten(path: Path, change: Callable[[dict[str, bytes]], object], *, listed: bool = True) -> Path:
+def rewritten(
+    path: Path, change: Callable[[dict[str, bytes]], object], *, listed: bool = True, top: str = "done"
+) -> Path:
     """Return an archive with its files changed, its manifest made to fit them unless `listed` is False."""
     with zipfile.ZipFile(path) as archive:
-        files = {name: archive.read(name) for name in archive.namelist()}
+        files = {f"{top}/{name.partition('/')[2]}": archive.read(name) for name in archive.namelist()}
     change(files)
     if listed:
-        name = f"done/{MANIFEST}"
+        name = f"{top}/{MANIFEST}"
         manifest = json.loads(files[name])
         manifest["files"] = {
             one.partition("/")[2]: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -105,7 +111,10 @@ def test_a_run_comes_back_as_it_was(trained: Study, archive: Path, home: Study) 
     samples = [event.values["path"] for event in run.events() if event.kind == "sample"]
     assert samples and all((run.path / str(path)).is_file() for path in samples)
     pixels = [np.full((48, 64, 3), 90, np.uint8)]
-    [here], [before] = Predictor(run, device="cpu").predict(pixels), Predictor(there, device="cpu").predict(pixels)
+    [here], [before] = (
+        Predictor(run, device="cpu").predict(pixels),
+        Predictor(there, device="cpu").predict(pixels),
+    )
     assert np.array_equal(here, before)
     # Who worked on it, and the optimiser of what is finished, stay where they are.
     assert not (run.path / "worker.json").exists()
@@ -217,7 +226,10 @@ def spec(**changes: Any) -> Callable[[dict[str, bytes]], None]:
         (without("student.safetensors"), r"lacks student\.safetensors"),
         (without("state.json"), r"lacks state\.json"),
         (without("student_ema.safetensors"), r"lacks student_ema\.safetensors"),
-        (lambda files: [files.pop(one) for one in list(files) if "checkpoints" in one], "no whole checkpoint"),
+        (
+            lambda files: [files.pop(one) for one in list(files) if "checkpoints" in one],
+            "no whole checkpoint",
+        ),
         (without("spec.json"), r"spec\.json is missing"),
         (put("done/spec.json", b"[1]"), "holds no run spec"),
         (spec(batch_size="eight"), "batch_size should look like"),
@@ -243,8 +255,8 @@ def test_what_is_no_run_stays_outside(
         (put("done/metrics/more.json", b"{}"), "beside what it lists"),
         (without("state.json"), "lacks 'checkpoints"),
         (without(MANIFEST), r"has no manifest\.json"),
-        (put(f"done/{MANIFEST}", b"{"), "is none of a run"),
-        (put(f"done/{MANIFEST}", b'{"format": "other", "files": {}}'), "is none of a run"),
+        (put(f"done/{MANIFEST}", b"{"), "manifest.json is another"),
+        (put(f"done/{MANIFEST}", b'{"format": "other", "files": {}}'), "manifest.json is another"),
         (put(f"done/{MANIFEST}", b'{"format": "gaze-insight-run", "version": 2, "files": {}}'), "newer"),
         (
             lambda files: files.update({"done/events.jsonl": files["done/events.jsonl"].replace(b"1", b"2")}),
@@ -306,6 +318,19 @@ def test_more_than_the_disk_holds_is_refused_before_it_is_written(
     with pytest.raises(UserError, match="free some space"):
         read_run_archive(archive, home)
     assert nothing_came(home)
+
+
+def test_names_that_people_gave_travel_and_half_copies_are_no_runs(
+    trained: Study, home: Study, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(trained.runs_folder / "done", home.runs_folder / ".done.0123.part")
+    assert home.run_ids() == []
+    (folder / "metrics").mkdir()
+    (folder / "metrics" / "Küste 2.1-masks.json").write_text('{"dice": 1}')
+    run = RunFolder(folder.rename(home.runs_folder / "mine"))
+    write_run_archive(run, tmp_path / "run.zip")
+    again = read_run_archive(tmp_path / "run.zip", home, "again")
+    assert (again.path / "metrics" / "Küste 2.1-masks.json").read_text() == '{"dice": 1}'
 
 
 def test_what_is_being_worked_on_is_neither_written_nor_read(
