@@ -496,21 +496,47 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome({**dataclasses.asdict(report), "settings": settings.to_json()}, "\n".join(lines))
 
 
+def _advised(study: Study, args: argparse.Namespace) -> dict[str, Any]:
+    """Choose preset and device for this computer where none was named, and say why.
+
+    A script that names no method gets the one of the gaze, whatever the study has beside it.
+    """
+    from segmentation.advice import DEFAULT_METHOD, advise, study_facts
+    from segmentation.machine import this_machine
+
+    machine, facts = this_machine(), study_facts(study, args.split or "train")
+    advice = advise(machine, facts, method=args.method or DEFAULT_METHOD, device=args.device)
+    reasons = list(advice.reasons)
+    if args.method is None and (other := advise(machine, facts)).method != advice.method:
+        reasons.append(f"{other.reasons[0]} To learn from them: --method {other.method}")
+    lines = [
+        f"Training {advice.method} with the preset {advice.preset} on the device {advice.device}.",
+        *reasons,
+        *(f"Please note: {warning}" for warning in advice.warnings),
+    ]
+    sys.stderr.write("\n".join(lines) + "\n")
+    return dataclasses.asdict(advice)
+
+
 def train(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight train``."""
     from gaze_capture.storage import read_json
     from segmentation import steps
+    from segmentation.advice import DEFAULT_METHOD
     from segmentation.job import JobEvent, RunSpec
 
     study = Study.open(args.study)
+    advised: dict[str, Any] = {}
     if args.config is not None:
         spec = RunSpec.from_json(read_json(args.config), str(args.config))
     else:
-        spec = steps.preset(args.method or "gaze-to-insight", args.preset or "cpu")
+        if args.preset is None and args.resume is None:
+            advised = _advised(study, args)
+        spec = steps.preset(args.method or DEFAULT_METHOD, args.preset or advised.get("preset", "cpu"))
     chosen = {
         "method": args.method,
         "split": args.split,
-        "device": args.device,
+        "device": args.device or advised.get("device"),
         "iterations": args.iterations,
         "max_minutes": args.max_minutes,
         "seed": args.seed,
@@ -534,7 +560,7 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
 
     result = steps.train(study, spec, resume=args.resume, on_event=show)
     return Outcome(
-        dataclasses.asdict(result),
+        {**dataclasses.asdict(result), **({"advice": advised} if advised else {})},
         f"Trained {result.run}: {result.iterations} iterations in {result.seconds:.0f} s on {result.device}. "
         f"Next: gaze-insight predict {args.study}",
     )

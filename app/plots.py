@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
 
 from app import theme
-from app.widgets import box, heading, label
+from app.widgets import IconButton, box, heading, label
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ STYLES: dict[str, CurveStyle] = {
     "total": CurveStyle("#E8EBEE", "#1B1F24", 2.0),
     "student": CurveStyle("#56B4E9", "#0067A5"),
     "teacher": CurveStyle("#E69F00", "#9A5B00", 1.5, Qt.PenStyle.DashLine),
+    "afc": CurveStyle("#2FB7A3", "#0B7A6C"),
+    "cwc": CurveStyle("#CC79A7", "#9C3F73", 1.5, Qt.PenStyle.DashLine),
     "dice": CurveStyle("#2FB7A3", "#0B7A6C", 2.0),
     "best": CurveStyle("#A0AAB4", "#56616C", 1.0, Qt.PenStyle.DashLine),
 }
@@ -46,36 +49,43 @@ OTHERS = (
 
 
 class Key(QWidget):
-    """A curve's line and name."""
+    """A curve's line, its name and its newest value."""
 
     def __init__(self, name: str, style: CurveStyle) -> None:
         super().__init__()
         self._style = style
         layout = QHBoxLayout(self)
-        box(layout, margins=(24, 0, 0, 0), spacing=0)
+        box(layout, margins=(22, 0, 0, 0), spacing=theme.SMALL)
+        self.value = label("")
+        self.value.setFont(theme.number_font(12))
         layout.addWidget(label(name, "muted"))
+        layout.addWidget(self.value)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw the line."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(self._style.pen())
-        painter.drawLine(0, self.height() // 2, 18, self.height() // 2)
+        painter.drawLine(0, self.height() // 2, 17, self.height() // 2)
         painter.end()
 
 
 @dataclass
 class _Curve:
     item: pg.PlotDataItem
+    key: Key
     style: CurveStyle
     x: list[float] = field(default_factory=list)
     y: list[float] = field(default_factory=list)
 
 
 class Plot(QFrame):
-    """A titled plot of curves over steps; until there are points it says what it waits for."""
+    """A titled plot of curves over steps; until there are points it says what it waits for.
 
-    def __init__(self, title: str, waiting: str, *, unit_interval: bool = False) -> None:
+    `can_log` offers a logarithmic axis, on which what is not above 0 is left out.
+    """
+
+    def __init__(self, title: str, waiting: str, *, can_log: bool = False) -> None:
         super().__init__()
         self.setObjectName("card")
         self._curves: dict[str, _Curve] = {}
@@ -83,14 +93,23 @@ class Plot(QFrame):
         layout = QVBoxLayout(self)
         box(layout, margins=(theme.LARGE, theme.WIDE, theme.WIDE, theme.NORMAL), spacing=theme.SMALL)
         head = QHBoxLayout()
-        box(head, spacing=theme.WIDE)
-        self.title = heading(title)
+        box(head, spacing=theme.NORMAL)
+        self.title = heading(title, 13)
         head.addWidget(self.title)
         head.addStretch(1)
+        self.log = IconButton("trend-up", self.tr("Logarithmic axis"), text=self.tr("log"))
+        self.log.setCheckable(True)
+        self.log.setVisible(can_log)
+        self.log.toggled.connect(self._set_log)
+        head.addWidget(self.log)
+        layout.addLayout(head)
         self._keys = QHBoxLayout()
         box(self._keys, spacing=theme.WIDE)
-        head.addLayout(self._keys)
-        layout.addLayout(head)
+        keys = QHBoxLayout()
+        box(keys, spacing=0)
+        keys.addLayout(self._keys)
+        keys.addStretch(1)
+        layout.addLayout(keys)
         self.view = pg.PlotWidget(enableMenu=False)
         self.view.setMouseEnabled(False, False)
         self.view.hideButtons()
@@ -105,8 +124,6 @@ class Plot(QFrame):
             axis.setStyle(tickLength=0, tickTextOffset=6, maxTickLevel=0)
             axis.enableAutoSIPrefix(False)
         item.getAxis("left").setWidth(40)
-        if unit_interval:
-            item.setYRange(0, 1, padding=0.02)
         self._waiting = label(waiting, "muted", wrap=True)
         self._waiting.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._stack = QStackedWidget()
@@ -142,17 +159,24 @@ class Plot(QFrame):
             if style is None:
                 style = OTHERS[self._plain % len(OTHERS)]
                 self._plain += 1
-            item = self.view.plot([], [], pen=style.pen(), antialias=True)
-            curve = self._curves[name] = _Curve(item, style)
-            self._keys.addWidget(Key(title, style))
+            item = self.view.plot([], [], pen=style.pen(), antialias=True, connect="finite")
+            curve = self._curves[name] = _Curve(item, Key(title, style), style)
+            self._keys.addWidget(curve.key)
             self._stack.setCurrentIndex(1)
         curve.x.append(x)
         curve.y.append(y)
 
     def redraw(self) -> None:
         """Show all points added."""
+        log = self.log.isChecked()
         for curve in self._curves.values():
-            curve.item.setData(curve.x, curve.y)
+            y = np.array(curve.y)
+            curve.item.setData(np.array(curve.x), np.where(y > 0, y, np.nan) if log else y)
+            curve.key.value.setText(f"{curve.y[-1]:.3g}" if curve.y else "")
+
+    def _set_log(self, on: bool) -> None:
+        self.view.getPlotItem().setLogMode(y=on)
+        self.redraw()
 
     def points(self, name: str) -> int:
         """Return how many points a curve has."""
