@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QEvent, QSize, Qt
+from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QSizePolicy,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from app import theme
-from app.widgets import IconButton, box, heading, label
+from app.widgets import ElidedLabel, IconButton, box, label
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,13 @@ OTHERS = (
 )
 
 
+LABELLED_DECADES = 2.5
+"""On a longer logarithmic axis only powers of ten are labelled."""
+KEYS_IN_A_ROW = 3
+LOWEST_PX = 104
+"""Height of a plot without its head, at least."""
+
+
 class Key(QWidget):
     """A curve's line, its name and its newest value."""
 
@@ -68,6 +84,27 @@ class Key(QWidget):
         painter.setPen(self._style.pen())
         painter.drawLine(0, self.height() // 2, 17, self.height() // 2)
         painter.end()
+
+
+class _Axis(pg.AxisItem):
+    """An axis whose logarithmic labels are few enough to be read: 1, 2 and 5 of each decade."""
+
+    def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
+        """Return the labelled values, on a logarithmic axis as exponents of 10."""
+        if not self.logMode:
+            values: list[tuple[float, list[float]]] = super().tickValues(low, high, size)
+            return values
+        steps = (1, 2, 5) if high - low < LABELLED_DECADES else (1,)
+        decades = range(math.floor(low), math.ceil(high) + 1)
+        exponents = [decade + math.log10(step) for decade in decades for step in steps]
+        return [(1.0, [one for one in exponents if low <= one <= high])]
+
+    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
+        """Return the labels."""
+        if not self.logMode:
+            strings: list[str] = super().tickStrings(values, scale, spacing)
+            return strings
+        return [f"{10**value:.3g}" for value in values]
 
 
 @dataclass
@@ -94,27 +131,25 @@ class Plot(QFrame):
         box(layout, margins=(theme.LARGE, theme.WIDE, theme.WIDE, theme.NORMAL), spacing=theme.SMALL)
         head = QHBoxLayout()
         box(head, spacing=theme.NORMAL)
-        self.title = heading(title, 13)
-        head.addWidget(self.title)
-        head.addStretch(1)
+        self.title = ElidedLabel(title)
+        self.title.setFont(theme.heading_font(13))
+        self.title.setMinimumHeight(28)
+        head.addWidget(self.title, 1)
         self.log = IconButton("trend-up", self.tr("Logarithmic axis"), text=self.tr("log"))
         self.log.setCheckable(True)
         self.log.setVisible(can_log)
         self.log.toggled.connect(self._set_log)
         head.addWidget(self.log)
         layout.addLayout(head)
-        self._keys = QHBoxLayout()
-        box(self._keys, spacing=theme.WIDE)
-        keys = QHBoxLayout()
-        box(keys, spacing=0)
-        keys.addLayout(self._keys)
-        keys.addStretch(1)
-        layout.addLayout(keys)
-        self.view = pg.PlotWidget(enableMenu=False)
+        self._keys = QGridLayout()
+        box(self._keys, spacing=theme.SMALL)
+        self._keys.setHorizontalSpacing(theme.NORMAL)
+        self._keys.setColumnStretch(KEYS_IN_A_ROW, 1)
+        layout.addLayout(self._keys)
+        self.view = pg.PlotWidget(enableMenu=False, axisItems={"left": _Axis("left")})
         self.view.setMouseEnabled(False, False)
         self.view.hideButtons()
         self.view.setFrameShape(QFrame.Shape.NoFrame)
-        self.view.setMinimumHeight(96)
         self.view.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.view.setAccessibleName(title)
         item = self.view.getPlotItem()
@@ -129,12 +164,11 @@ class Plot(QFrame):
         self._stack = QStackedWidget()
         self._stack.addWidget(self._waiting)
         self._stack.addWidget(self.view)
+        # A plot takes the height that is left over; it asks for none.
+        self.view.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
+        self._stack.setMinimumHeight(LOWEST_PX)
         layout.addWidget(self._stack, 1)
         self._paint()
-
-    def sizeHint(self) -> QSize:
-        """Ask for a flat rectangle."""
-        return QSize(360, 200)
 
     def clear(self, waiting: str | None = None) -> None:
         """Forget all curves."""
@@ -161,7 +195,7 @@ class Plot(QFrame):
                 self._plain += 1
             item = self.view.plot([], [], pen=style.pen(), antialias=True, connect="finite")
             curve = self._curves[name] = _Curve(item, Key(title, style), style)
-            self._keys.addWidget(curve.key)
+            self._keys.addWidget(curve.key, *divmod(len(self._curves) - 1, KEYS_IN_A_ROW))
             self._stack.setCurrentIndex(1)
         curve.x.append(x)
         curve.y.append(y)
@@ -172,7 +206,9 @@ class Plot(QFrame):
         for curve in self._curves.values():
             y = np.array(curve.y)
             curve.item.setData(np.array(curve.x), np.where(y > 0, y, np.nan) if log else y)
-            curve.key.value.setText(f"{curve.y[-1]:.3g}" if curve.y else "")
+            if curve.y:
+                newest = curve.y[-1]
+                curve.key.value.setText(f"{newest:.3f}" if newest >= 0.1 else f"{newest:.2g}")
 
     def _set_log(self, on: bool) -> None:
         self.view.getPlotItem().setLogMode(y=on)

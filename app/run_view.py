@@ -128,11 +128,10 @@ class RunView(QWidget):
             figure.set("")
         self._row.hide()
 
-    def begin(self, name: str, spec: RunSpec) -> None:
+    def begin(self, spec: RunSpec) -> None:
         """Show another run, of which nothing is known yet but its spec."""
         self.clear()
         self._spec = spec
-        self.run_name.setText(name)
         self.consistency.setVisible(spec.method in ("gaze-to-insight", "gaze-multilevel"))
 
     def end(self) -> None:

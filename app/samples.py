@@ -195,8 +195,8 @@ class _Tiles(QWidget):
         self.setMaximumHeight(IMAGE_SIDE_PX + CAPTION_PX)
 
     def sizeHint(self) -> QSize:
-        """Ask for four squares."""
-        return QSize(TILES * 176 + (TILES - 1) * theme.WIDE, 176 + CAPTION_PX)
+        """Ask for four small squares; they grow with the window."""
+        return QSize(TILES * LOWEST_TILE_PX + (TILES - 1) * theme.WIDE, LOWEST_TILE_PX + CAPTION_PX)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw the tiles."""

@@ -41,7 +41,7 @@ class TrainFields(QWidget):
         self.seed = self._number(1_000_000, "")
         self.precision = self._choice(("auto", "fp32", "bf16", "fp16"))
         self.held_out = self._number(100_000, self.tr("none"))
-        self.warm_start = self._choice((self.tr("nothing learned"),))
+        self.warm_start = self._choice((self.tr("new networks"),))
         self.encoder = EncoderChoice()
         self.encoder.changed.connect(self._tell)
         rows = (
@@ -61,7 +61,7 @@ class TrainFields(QWidget):
              self.tr("The number format of the networks: auto takes the fastest that is safe on the device.")),
             (self.tr("Images held out for selection"), self.held_out,
              self.tr("So many images with true masks, in whole groups, choose the best step and teach nothing.")),
-            (self.tr("Begin with the run"), self.warm_start,
+            (self.tr("Begin with"), self.warm_start,
              self.tr("The networks begin with what an earlier run of the same architecture has learned.")),
         )  # fmt: skip
         grid = self._grid(layout)
@@ -80,29 +80,34 @@ class TrainFields(QWidget):
         self.predict_after = QCheckBox(self.tr("Predict masks of all images when done"))
         self.predict_after.setChecked(True)
         self.predict_after.setToolTip(self.tr("The finished student segments every image, ready for review."))
-        layout.addWidget(self.reviews)
-        layout.addWidget(self.predict_after)
+        checks = self._grid(layout)
+        checks.addWidget(self.reviews, 0, 0)
+        checks.addWidget(self.predict_after, 0, 1, 1, 2)
         self.ablations = Fold(self.tr("Parts of the method, for ablations"))
         layout.addWidget(self.ablations)
         inside = QVBoxLayout(self.ablations.body)
         box(inside, margins=(theme.NORMAL, 0, 0, 0), spacing=theme.NORMAL)
         self.text = self._choice(TEXTS)
         self.darm = self._check(
-            self.tr("DARM"), self.tr("Hides from the student part of where it and the teacher disagree.")
+            self.tr("DARM masking"),
+            self.tr("Hides from the student part of where it and the teacher disagree."),
         )
         self.afc = self._check(
-            self.tr("AFC"), self.tr("Draws the student's features towards those of the teacher.")
+            self.tr("AFC, features alike"),
+            self.tr("Draws the student's features towards those of the teacher."),
         )
         self.cwc = self._check(
-            self.tr("CWC"), self.tr("Lets student and teacher learn from each other where one is sure.")
+            self.tr("CWC, masks alike"),
+            self.tr("Lets student and teacher learn from each other where one is sure."),
         )
         grid = self._grid(inside)
         told = self.tr(
             "What the teacher reads: the image's explanation, another's, its area, nothing, or no text."
         )
         self._place(grid, 0, self.tr("Text"), self.text, told)
-        for check in (self.darm, self.afc, self.cwc):
-            inside.addWidget(check)
+        checks = self._grid(inside)
+        for column, check in enumerate((self.darm, self.afc, self.cwc)):
+            checks.addWidget(check, 0, column)
         for name in ("method", "preset", "device"):
             combo: QComboBox = getattr(self, name)
             combo.currentIndexChanged.connect(lambda _, name=name: self._chosen(name))

@@ -81,7 +81,7 @@ class TrainPage(Page):
         for button in (self.predict_button, self.resume_button, self.stop_button):
             view.buttons.addWidget(button)
         self.pill, self.facts, self.samples = view.pill, view.facts, view.samples
-        self.losses, self.scores = view.losses, view.scores
+        self.losses, self.scores, self.run_name = view.losses, view.scores, view.run_name
         return view
 
     def _make_runs(self) -> QFrame:
@@ -174,7 +174,8 @@ class TrainPage(Page):
             self.error.emit(str(error), "")
             return
         self._centre.setCurrentIndex(1)
-        self.view.begin(f"{self._spec.method} · {run_id}", self._spec)
+        self.view.begin(self._spec)
+        self.run_name.setText(f"{self._spec.method} · {run_id}")
         self.watcher = RunWatcher(run, self)
         self.watcher.happened.connect(self._on_event)
         self.watcher.state_changed.connect(self._on_state)

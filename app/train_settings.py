@@ -146,7 +146,7 @@ class TrainSettings(QFrame):
         return advise(self._machine, self._overview.facts, method=method, device=wish)
 
     def _show_reasons(self, advice: Advice) -> None:
-        self.reasons.setText(" ".join(advice.reasons))
+        self.reasons.setText(self.tr("Why: {reasons}").format(reasons=" ".join(advice.reasons)))
         self.reasons.setVisible("preset" not in self.fields.by_hand)
         warnings = [*advice.warnings]
         machine = self._machine

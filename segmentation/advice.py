@@ -31,6 +31,8 @@ class StudyFacts:
     """What a split of a study has to learn from, counted in images."""
 
     images: int = 0
+    gazed: int = 0
+    """Images that somebody looked at."""
     pseudomasks: int = 0
     absent: int = 0
     """Images without a pseudo-mask in which somebody said that a target is absent."""
@@ -85,6 +87,7 @@ def study_facts(study: Study, split: str = "train") -> StudyFacts:
     from_gaze = pseudomasks | reviewed | absent
     return StudyFacts(
         images=len(images),
+        gazed=len(of(study.looks)),
         pseudomasks=len(pseudomasks),
         absent=len(absent - pseudomasks),
         reviewed=len(reviewed),
@@ -151,9 +154,9 @@ def _method(facts: StudyFacts) -> tuple[str, str]:
             "for the gaze to say."
         )
     if facts.true_masks >= max(FEW_IMAGES, NEARLY_ALL * facts.images) and (
-        facts.pseudomasks < 0.5 * facts.true_masks
+        facts.gazed < 0.5 * facts.true_masks
     ):
-        return "supervised", f"{facts.true_masks} {of_all} have true masks, only {facts.pseudomasks} gaze."
+        return "supervised", f"{facts.true_masks} {of_all} have true masks, only {facts.gazed} gaze."
     why = f"{facts.pseudomasks} {of_all} have pseudo-masks from gaze"
     if facts.reviewed:
         why += f", {facts.reviewed} a reviewed mask, which counts more"
