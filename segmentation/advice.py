@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from gaze_capture.recording import UNDECIDED
 from segmentation.job import RunSpec
 from segmentation.machine import GIB, Gpu, Machine
 from segmentation.presets import preset
@@ -78,25 +79,34 @@ def study_facts(study: Study, split: str = "train") -> StudyFacts:
     def of(keys: Iterable[tuple[str, str]]) -> set[str]:
         return {image for image, target in keys if image in images and target in targets}
 
-    pseudomasks = of(study.pseudomask_keys())
-    reviewed = of(key for key, one in study.reviewed().items() if one.verdict != "rejected")
-    absent = of(key for key, word in study.presences().items() if word == "absent")
+    reviews, words = study.reviewed(), study.presences()
+    masked = {
+        key
+        for key, one in reviews.items()
+        if one.verdict != "rejected" and one.presence not in ("absent", *UNDECIDED)
+    }
+    absent = {key for key, word in words.items() if word == "absent"} - masked
+    # What `segmentation.dataset` leaves out: doubts, and pseudo-masks that a reviewer rejected.
+    left_out = {key for key, word in words.items() if word in UNDECIDED} | {
+        key for key, one in reviews.items() if one.verdict == "rejected" and one.subject == "pseudomask"
+    }
+    strong, with_gaze = masked | absent, study.pseudomask_keys()
+    pseudomasks, from_gaze = of(with_gaze), of((with_gaze - left_out) | strong)
     true_keys = study.mask_keys()
     true_masks = of(true_keys)
     wholly = [name for name in true_masks if all((name, target) in true_keys for target in targets)]
-    from_gaze = pseudomasks | reviewed | absent
     return StudyFacts(
         images=len(images),
         gazed=len(of(study.looks)),
         pseudomasks=len(pseudomasks),
-        absent=len(absent - pseudomasks),
-        reviewed=len(reviewed),
+        absent=len(of(absent) - pseudomasks),
+        reviewed=len(of(masked)),
         true_masks=len(true_masks),
         true_mask_groups=len({images[name].group or name for name in wholly}),
         explained=len(from_gaze & of(study.explanation_keys())),
         groups=len({image.group or image.id for image in images.values()}),
         from_gaze=len(from_gaze),
-        from_masks=len(true_masks | reviewed | absent),
+        from_masks=len(true_masks | of(strong)),
         side_px=round(statistics.median(max(image.shape[:2]) for image in images.values())) if images else 0,
         simulated_from=study.simulated_from() or "",
     )
@@ -143,11 +153,8 @@ def advise(
 
 def _method(facts: StudyFacts) -> tuple[str, str]:
     of_all = f"of {facts.images} images"
-    if not facts.pseudomasks and facts.true_masks:
-        return (
-            "supervised",
-            f"{facts.true_masks} {of_all} have true masks and none has a pseudo-mask from gaze.",
-        )
+    if not facts.gazed and facts.true_masks:
+        return "supervised", f"{facts.true_masks} {of_all} have true masks, and nobody has looked at any yet."
     if facts.reviewed >= max(FEW_IMAGES, NEARLY_ALL * facts.from_gaze):
         return "supervised", (
             f"{facts.reviewed} {of_all} have a mask that was reviewed: nearly all, so that there is little left "
