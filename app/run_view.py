@@ -101,7 +101,7 @@ class RunView(QWidget):
         waiting = self.tr("Waiting for the first steps…")
         self.losses = Plot(self.tr("Losses"), waiting, can_log=True)
         self.consistency = Plot(self.tr("Consistency"), waiting, can_log=True)
-        self.scores = Plot(self.tr("Agreement with the labels"), waiting)
+        self.scores = Plot(self.tr("Agreement with labels"), waiting)
         plots = QHBoxLayout()
         box(plots, spacing=theme.WIDE)
         for plot in (self.losses, self.consistency, self.scores):
@@ -118,7 +118,7 @@ class RunView(QWidget):
         self._began = 0.0
         for plot in (self.losses, self.consistency, self.scores):
             plot.clear()
-        self.scores.title.setText(self.tr("Agreement with the labels"))
+        self.scores.title.setText(self.tr("Agreement with labels"))
         self.samples.clear()
         self.bar.setRange(0, 1)
         self.bar.setValue(0)
@@ -139,6 +139,7 @@ class RunView(QWidget):
         if self.bar.maximum() == 0:
             self.bar.setRange(0, 1)
         self.figures["left"].set("")
+        self.figures["left"].hide()
 
     def show_event(self, event: JobEvent, study: Study | None, folder: Path) -> None:
         """Take up one event of the run that lies in a folder of a study."""
@@ -214,6 +215,7 @@ class RunView(QWidget):
         form = self.tr("{step:,} of about {total:,}") if estimated else self.tr("{step:,} of {total:,}")
         self.figures["step"].set(form.format(step=event.step, total=event.total))
         self.figures["left"].set(self._left(event))
+        self.figures["left"].show()
         speed = values.get("images_per_s")
         self.figures["speed"].set(
             f"{speed:.0f}" if speed and speed >= 9.95 else f"{speed:.1f}" if speed else ""

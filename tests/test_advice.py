@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,8 +24,12 @@ from segmentation.job import RunSpec
 from segmentation.machine import GIB, Gpu, Graphics, Machine, TorchBuild
 from segmentation.presets import preset
 from segmentation.records import utc_now
+from segmentation.runs import RunFolder
 from segmentation.study import Review, Study
+from tests.machine_support import ON_LINUX, FakeSmi, smi
 from tests.window_support import fill
+
+__all__ = ["smi"]
 
 CUDA = TorchBuild("2.9.0+cu128", "12.8")
 LAPTOP = Machine(4, 16 * GIB, Graphics(), TorchBuild("2.9.0+cpu"))
@@ -162,6 +169,33 @@ def test_only_runs_of_the_same_networks_can_be_begun_with() -> None:
     assert fitting_runs(preset("gaze-multilevel", targets=("target",)), earlier) == []
     other = dataclasses.replace(base, text_encoder="own", text_encoder_sha256="1" * 64)
     assert fitting_runs(other, earlier) == []
+
+
+@ON_LINUX
+def test_the_command_line_takes_the_advice_and_says_why(
+    study: Study, image_folder: Path, smi: FakeSmi
+) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a card")
+    fill(study, image_folder)
+    smi.lists("NVIDIA GeForce RTX 4090, 24564, 23028", driver="550.54.15", cuda="12.4")
+    command = [sys.executable, "-m", "app", "train", str(study.folder), "--iterations", "1", "--json"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    assert finished.returncode == 0, finished.stderr
+    told = json.loads(finished.stdout)
+    advice = told["advice"]
+    assert (advice["method"], advice["preset"], advice["device"]) == ("gaze-to-insight", "cpu", "auto")
+    assert (told["iterations"], told["device"]) == (1, "cpu")
+    assert "Training gaze-to-insight with the preset cpu on the device auto." in finished.stderr
+    # The card is there, but this PyTorch cannot use it: said before the run, and by the run itself.
+    assert "The NVIDIA GeForce RTX 4090 is not used" in finished.stderr
+    assert "Please note: 6 images are few" in finished.stderr
+    run = RunFolder(study.runs_folder / told["run"])
+    [started] = [event for event in run.events() if event.kind == "started"]
+    assert "made for the processor alone" in started.values["device_reason"]
+    spec = run.spec
+    assert (spec.preset, spec.device, spec.image_size_px) == ("cpu", "auto", 160)
 
 
 def test_reviews_can_be_left_out_of_the_learning(study: Study, image_folder: Path) -> None:

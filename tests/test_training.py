@@ -115,6 +115,10 @@ def test_every_method_tells_its_story(filled: Study, method: str) -> None:
     run, events = run_of(filled, tiny(method))
     started, done = events.of("started")[0], events.of("done")[0]
     assert started["images"] == 6 and started["device"] == "cpu" and started["precision"] == "fp32"
+    assert started["device_reason"] == "", "the processor was asked for by name"
+    for step in events.of("step"):
+        used, there_is = step["memory_bytes"], step["memory_total_bytes"]
+        assert isinstance(used, int) and isinstance(there_is, int) and 2**20 < used < there_is
     parameters = started["parameters"]
     assert isinstance(parameters, dict)
     others = {"gaze-to-insight": {"teacher"}, "gaze-track": {"track"}}

@@ -158,7 +158,7 @@ def test_samples_and_scores_are_shown_as_they_come(
     losses = {"total": 1.0, "student": 0.5, "cwc": None}
     write(run, ("agreement", 5, {"dice": 0.4, "images": 16}))
     qtbot.waitUntil(lambda: page.scores.points("agreement") == 1, timeout=30_000)
-    assert page.scores.title.text() == "Agreement with the labels"
+    assert page.scores.title.text() == "Agreement with labels"
     write(
         run,
         sample(20, ids[0]),
