@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import zipfile
@@ -121,7 +122,7 @@ def test_states_are_looked_at_each_time(study: Study) -> None:
     )
     assert one.seconds == pytest.approx(60, abs=5)
     stamps = os.stat(run.path / "worker.json")
-    at_work(run, 1, host="gpu-7", age=1000)
+    at_work(run, ended_pid())
     os.utime(run.path / "worker.json", ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
     [one] = listed.summaries()
     assert (one.state, one.host) == ("interrupted", "")
@@ -183,7 +184,7 @@ def test_runs_that_cannot_be_read_are_listed_and_can_be_deleted(
             '{"run_id": 1, "kind": "done", "step": 1, "total": 1, "time": 1e30, "values": {}}\n',
         ),
         ("events.jsonl", "\0\0\0\n[1]\n"),
-        ("worker.json", '{"pid": "x", "started": null, "heartbeat": {}}'),
+        ("worker.json", '{"pid": "x", "host": "HERE", "started": null, "heartbeat": {}}'),
         ("worker.json", "[1]"),
     ],
 )
@@ -192,7 +193,7 @@ def test_a_run_that_tells_nonsense_spoils_no_list(
 ) -> None:
     finished(study, "good")
     run = create_run(study, RunSpec(), "odd")
-    (run.path / file).write_text(text)
+    (run.path / file).write_text(text.replace("HERE", socket.gethostname()))
     assert {one.id for one in RunList(study).summaries()} == {"good", "odd"}
     assert told(capsys, "runs", study.folder)[0] == 0
     assert told(capsys, "delete-run", study.folder, "odd")[0] == 0
