@@ -20,6 +20,7 @@ from app.commands import Command, Outcome
 from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
 from app.pack_commands import add_pack_commands
+from app.run_commands import add_run_commands
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
 from gaze_capture.formats.reading import FORMATS
@@ -494,6 +495,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--to", type=Path, required=True, metavar="FILE.html")
 
     add_compare_commands(add)
+    add_run_commands(add)
 
     export = add("export", commands.export, "write gaze for other programs, into a new folder")
     export.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -497,20 +497,44 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome({**dataclasses.asdict(report), "settings": settings.to_json()}, "\n".join(lines))
 
 
-def spec_of(study: Study, args: argparse.Namespace) -> RunSpec:
-    """Return the spec that the options of ``train`` and ``pack`` describe."""
+def _advised(study: Study, args: argparse.Namespace) -> dict[str, Any]:
+    """Choose preset and device for this computer where none was named, and say why.
+
+    A script that names no method gets the one of the gaze, whatever the study has beside it.
+    """
+    from segmentation.advice import DEFAULT_METHOD, advise, study_facts
+    from segmentation.machine import this_machine
+
+    machine, facts = this_machine(), study_facts(study, args.split or "train")
+    advice = advise(machine, facts, method=args.method or DEFAULT_METHOD, device=args.device)
+    reasons = list(advice.reasons)
+    if args.method is None and (other := advise(machine, facts)).method != advice.method:
+        reasons.append(f"{other.reasons[0]} To learn from them: --method {other.method}")
+    lines = [
+        f"Training {advice.method} with the preset {advice.preset} on the device {advice.device}.",
+        *reasons,
+        *(f"Please note: {warning}" for warning in advice.warnings),
+    ]
+    sys.stderr.write("\n".join(lines) + "\n")
+    return dataclasses.asdict(advice)
+
+
+def spec_of(study: Study, args: argparse.Namespace, advised: Mapping[str, Any] | None = None) -> RunSpec:
+    """Return the spec that the options of ``train`` and ``pack`` describe; `advised`: preset and device not named."""
     from gaze_capture.storage import read_json
+    from segmentation.advice import DEFAULT_METHOD
     from segmentation.job import RunSpec
     from segmentation.presets import preset
 
+    advised = advised or {}
     if args.config is not None:
         spec = RunSpec.from_json(read_json(args.config), str(args.config))
     else:
-        spec = preset(args.method or "gaze-to-insight", args.preset or "cpu")
+        spec = preset(args.method or DEFAULT_METHOD, args.preset or advised.get("preset", "cpu"))
     chosen = {
         "method": args.method,
         "split": args.split,
-        "device": args.device,
+        "device": args.device or advised.get("device"),
         "iterations": args.iterations,
         "max_minutes": args.max_minutes,
         "seed": args.seed,
@@ -542,7 +566,9 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
     study = Study.open(args.study)
     if args.to is not None:
         raise UserError(f"--to says where a packed training set is unpacked; {args.study} is a study.")
-    spec = spec_of(study, args) if args.resume is None else None
+    chosen = args.config is not None or args.preset is not None or args.resume is not None
+    advised = {} if chosen else _advised(study, args)
+    spec = spec_of(study, args, advised) if args.resume is None else None
 
     def show(event: JobEvent) -> None:
         if event.kind == "progress":
@@ -552,7 +578,7 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
 
     result = steps.train(study, spec, resume=args.resume, on_event=show)
     return Outcome(
-        dataclasses.asdict(result),
+        {**dataclasses.asdict(result), **({"advice": advised} if advised else {})},
         f"Trained {result.run}: {result.iterations} iterations in {result.seconds:.0f} s on {result.device}. "
         f"Next: gaze-insight predict {args.study}",
     )

@@ -8,11 +8,12 @@ import importlib.util
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from segmentation.advice import in_gb
+from segmentation.machine import this_machine
 from segmentation.server_keys import KEY_VARIABLE, keyring_name
 
 PACKAGES = (
@@ -90,15 +91,16 @@ def _qt_version() -> Finding:
 
 def _graphics() -> Finding:
     """Ask the driver, not torch: looking must not take seconds and a gigabyte."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return Finding("GPU", True, "no NVIDIA driver found; training uses the processor")
-    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return Finding("GPU", False, "nvidia-smi does not answer; reinstall the NVIDIA driver")
-    return Finding("GPU", True, answer.replace("\n", "; "))
+    machine = this_machine()
+    graphics, why = machine.graphics, machine.why_no_gpu
+    if why:
+        # A computer without a card is in order; a card that lies idle, or a driver that does not answer, is not.
+        in_order = not (graphics.gpus or graphics.problem or "NVIDIA" in graphics.others)
+        return Finding("GPU", in_order, why)
+    cards = "; ".join(f"{gpu.name}, {in_gb(gpu.memory_bytes)}" for gpu in graphics.gpus)
+    built = f"PyTorch for CUDA {machine.torch.cuda}" if machine.torch.cuda else "PyTorch for an AMD card"
+    driver = f"; driver {graphics.driver}, CUDA up to {graphics.cuda or 'unknown'}" if cards else ""
+    return Finding("GPU", True, f"{cards or 'AMD'}{driver}; {built}")
 
 
 def _text_encoder() -> Finding:

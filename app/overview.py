@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gaze_capture.errors import UserError
+from segmentation.advice import StudyFacts, study_facts
+from segmentation.job import RunSpec
 from segmentation.records import StudyImage
 from segmentation.runs import RunFolder
 from segmentation.study import TEST_SPLIT, Study
@@ -47,6 +51,10 @@ class Overview:
     reviews: int = 0
     trainable: int = 0
     """Images outside the test split that have a pseudo-mask or were said to hold nothing."""
+    facts: StudyFacts = field(default_factory=StudyFacts)
+    """What the split `train` has to learn from."""
+    learned: Mapping[str, RunSpec] = field(default_factory=dict)
+    """The specs of all runs that have ended with something learned, by id."""
 
     @property
     def next_step(self) -> Step:
@@ -99,7 +107,20 @@ def survey(study: Study) -> Overview:
         predictions=sum(name == target for _, name in predictions),
         reviews=sum(name == target for _, name in study.reviewed()),
         trainable=sum(images[name].split != TEST_SPLIT for name in pseudomasks | absent),
+        facts=study_facts(study),
+        learned=learned_runs(study),
     )
+
+
+def learned_runs(study: Study) -> dict[str, RunSpec]:
+    """Return the specs of the runs that ended with something learned, by id; a damaged spec is passed over."""
+    found = {}
+    for name in study.run_ids():
+        run = RunFolder(study.runs_folder / name)
+        if run.state() in ("done", "stopped"):
+            with contextlib.suppress(UserError):
+                found[name] = run.spec
+    return found
 
 
 def patients(images: Iterable[StudyImage]) -> int | None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QEvent, QSize, Qt
+from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QSizePolicy,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from app import theme
-from app.widgets import box, heading, label
+from app.widgets import ElidedLabel, IconButton, box, label
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,8 @@ STYLES: dict[str, CurveStyle] = {
     "total": CurveStyle("#E8EBEE", "#1B1F24", 2.0),
     "student": CurveStyle("#56B4E9", "#0067A5"),
     "teacher": CurveStyle("#E69F00", "#9A5B00", 1.5, Qt.PenStyle.DashLine),
+    "afc": CurveStyle("#2FB7A3", "#0B7A6C"),
+    "cwc": CurveStyle("#CC79A7", "#9C3F73", 1.5, Qt.PenStyle.DashLine),
     "dice": CurveStyle("#2FB7A3", "#0B7A6C", 2.0),
     "best": CurveStyle("#A0AAB4", "#56616C", 1.0, Qt.PenStyle.DashLine),
 }
@@ -45,37 +57,72 @@ OTHERS = (
 )
 
 
+LABELLED_DECADES = 2.5
+"""On a longer logarithmic axis only powers of ten are labelled."""
+KEYS_IN_A_ROW = 3
+LOWEST_PX = 104
+"""Height of a plot without its head, at least."""
+
+
 class Key(QWidget):
-    """A curve's line and name."""
+    """A curve's line, its name and its newest value."""
 
     def __init__(self, name: str, style: CurveStyle) -> None:
         super().__init__()
         self._style = style
         layout = QHBoxLayout(self)
-        box(layout, margins=(24, 0, 0, 0), spacing=0)
+        box(layout, margins=(22, 0, 0, 0), spacing=theme.SMALL)
+        self.value = label("")
+        self.value.setFont(theme.number_font(12))
         layout.addWidget(label(name, "muted"))
+        layout.addWidget(self.value)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw the line."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(self._style.pen())
-        painter.drawLine(0, self.height() // 2, 18, self.height() // 2)
+        painter.drawLine(0, self.height() // 2, 17, self.height() // 2)
         painter.end()
+
+
+class _Axis(pg.AxisItem):
+    """An axis whose logarithmic labels are few enough to be read: 1, 2 and 5 of each decade."""
+
+    def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
+        """Return the labelled values, on a logarithmic axis as exponents of 10."""
+        if not self.logMode:
+            values: list[tuple[float, list[float]]] = super().tickValues(low, high, size)
+            return values
+        steps = (1, 2, 5) if high - low < LABELLED_DECADES else (1,)
+        decades = range(math.floor(low), math.ceil(high) + 1)
+        exponents = [decade + math.log10(step) for decade in decades for step in steps]
+        return [(1.0, [one for one in exponents if low <= one <= high])]
+
+    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
+        """Return the labels."""
+        if not self.logMode:
+            strings: list[str] = super().tickStrings(values, scale, spacing)
+            return strings
+        return [f"{10**value:.3g}" for value in values]
 
 
 @dataclass
 class _Curve:
     item: pg.PlotDataItem
+    key: Key
     style: CurveStyle
     x: list[float] = field(default_factory=list)
     y: list[float] = field(default_factory=list)
 
 
 class Plot(QFrame):
-    """A titled plot of curves over steps; until there are points it says what it waits for."""
+    """A titled plot of curves over steps; until there are points it says what it waits for.
 
-    def __init__(self, title: str, waiting: str, *, unit_interval: bool = False) -> None:
+    `can_log` offers a logarithmic axis, on which what is not above 0 is left out.
+    """
+
+    def __init__(self, title: str, waiting: str, *, can_log: bool = False) -> None:
         super().__init__()
         self.setObjectName("card")
         self._curves: dict[str, _Curve] = {}
@@ -83,19 +130,26 @@ class Plot(QFrame):
         layout = QVBoxLayout(self)
         box(layout, margins=(theme.LARGE, theme.WIDE, theme.WIDE, theme.NORMAL), spacing=theme.SMALL)
         head = QHBoxLayout()
-        box(head, spacing=theme.WIDE)
-        self.title = heading(title)
-        head.addWidget(self.title)
-        head.addStretch(1)
-        self._keys = QHBoxLayout()
-        box(self._keys, spacing=theme.WIDE)
-        head.addLayout(self._keys)
+        box(head, spacing=theme.NORMAL)
+        self.title = ElidedLabel(title)
+        self.title.setFont(theme.heading_font(13))
+        self.title.setMinimumHeight(28)
+        head.addWidget(self.title, 1)
+        self.log = IconButton("trend-up", self.tr("Logarithmic axis"), text=self.tr("log"))
+        self.log.setCheckable(True)
+        self.log.setVisible(can_log)
+        self.log.toggled.connect(self._set_log)
+        head.addWidget(self.log)
         layout.addLayout(head)
-        self.view = pg.PlotWidget(enableMenu=False)
+        self._keys = QGridLayout()
+        box(self._keys, spacing=theme.SMALL)
+        self._keys.setHorizontalSpacing(theme.NORMAL)
+        self._keys.setColumnStretch(KEYS_IN_A_ROW, 1)
+        layout.addLayout(self._keys)
+        self.view = pg.PlotWidget(enableMenu=False, axisItems={"left": _Axis("left")})
         self.view.setMouseEnabled(False, False)
         self.view.hideButtons()
         self.view.setFrameShape(QFrame.Shape.NoFrame)
-        self.view.setMinimumHeight(96)
         self.view.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.view.setAccessibleName(title)
         item = self.view.getPlotItem()
@@ -105,19 +159,16 @@ class Plot(QFrame):
             axis.setStyle(tickLength=0, tickTextOffset=6, maxTickLevel=0)
             axis.enableAutoSIPrefix(False)
         item.getAxis("left").setWidth(40)
-        if unit_interval:
-            item.setYRange(0, 1, padding=0.02)
         self._waiting = label(waiting, "muted", wrap=True)
         self._waiting.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._stack = QStackedWidget()
         self._stack.addWidget(self._waiting)
         self._stack.addWidget(self.view)
+        # A plot takes the height that is left over; it asks for none.
+        self.view.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
+        self._stack.setMinimumHeight(LOWEST_PX)
         layout.addWidget(self._stack, 1)
         self._paint()
-
-    def sizeHint(self) -> QSize:
-        """Ask for a flat rectangle."""
-        return QSize(360, 200)
 
     def clear(self, waiting: str | None = None) -> None:
         """Forget all curves."""
@@ -142,17 +193,26 @@ class Plot(QFrame):
             if style is None:
                 style = OTHERS[self._plain % len(OTHERS)]
                 self._plain += 1
-            item = self.view.plot([], [], pen=style.pen(), antialias=True)
-            curve = self._curves[name] = _Curve(item, style)
-            self._keys.addWidget(Key(title, style))
+            item = self.view.plot([], [], pen=style.pen(), antialias=True, connect="finite")
+            curve = self._curves[name] = _Curve(item, Key(title, style), style)
+            self._keys.addWidget(curve.key, *divmod(len(self._curves) - 1, KEYS_IN_A_ROW))
             self._stack.setCurrentIndex(1)
         curve.x.append(x)
         curve.y.append(y)
 
     def redraw(self) -> None:
         """Show all points added."""
+        log = self.log.isChecked()
         for curve in self._curves.values():
-            curve.item.setData(curve.x, curve.y)
+            y = np.array(curve.y)
+            curve.item.setData(np.array(curve.x), np.where(y > 0, y, np.nan) if log else y)
+            if curve.y:
+                newest = curve.y[-1]
+                curve.key.value.setText(f"{newest:.3f}" if newest >= 0.1 else f"{newest:.2g}")
+
+    def _set_log(self, on: bool) -> None:
+        self.view.getPlotItem().setLogMode(y=on)
+        self.redraw()
 
     def points(self, name: str) -> int:
         """Return how many points a curve has."""

@@ -5,38 +5,27 @@ from __future__ import annotations
 import os
 import threading
 
-from PySide6.QtCore import (
-    QTimer,
-)
-from PySide6.QtWidgets import (
-    QFrame,
-    QHBoxLayout,
-    QProgressBar,
-    QStackedWidget,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
 
 from app import theme
+from app.dialogs import in_background
 from app.jobs import RunWatcher, StepProgress, Task
 from app.overview import Overview
 from app.page import Page
-from app.plots import Plot
-from app.run_table import STATE_TOKENS, RunModel, RunTable
-from app.samples import SampleStrip
+from app.run_panel import RunPanel
+from app.run_table import STATE_TOKENS
+from app.run_view import RunView
 from app.session import Session
 from app.surveyor import Surveyor
-from app.texts import duration_text
 from app.train_settings import TrainSettings
-from app.widgets import Button, ElidedLabel, EmptyState, Pill, box, heading, label, set_role
+from app.widgets import Button, EmptyState, box, scrolled
 from gaze_capture.errors import UserError
 from segmentation.job import JobEvent, RunSpec
 from segmentation.known_folders import folders_job
+from segmentation.machine import Machine, this_machine
 from segmentation.runs import RunFolder, create_run, start_worker
 from segmentation.study import Study
-
-SUPERVISED_TERMS = ("total", "student", "teacher")
-"""Losses of the first plot; the others say how well the networks agree and go to the second."""
 
 
 class TrainPage(Page):
@@ -49,8 +38,8 @@ class TrainPage(Page):
         self._surveyor = Surveyor(self)
         self._surveyor.counted.connect(self._counted)
         self._surveyor.failed.connect(self.error)
+        self._machine: Machine | None = None
         self._states_of: Study | None = None
-        self._scored = False
         self._spec: RunSpec | None = None
         self._started_here: set[str] = set()
         self._state_words = {
@@ -61,8 +50,6 @@ class TrainPage(Page):
             "failed": self.tr("Failed"),
             "interrupted": self.tr("Interrupted"),
         }
-        self._redraw = QTimer(self, singleShot=True, interval=60)
-        self._redraw.timeout.connect(self._redraw_plots)
         layout = QHBoxLayout(self)
         box(layout, spacing=0)
         left = QWidget()
@@ -80,66 +67,35 @@ class TrainPage(Page):
         self._centre.addWidget(self.empty)
         self._centre.addWidget(self._make_run_view())
         column.addWidget(self._centre, 1)
-        layout.addWidget(left, 1)
+        # Unfolded settings and a run do not fit a small screen together.
+        layout.addWidget(scrolled(left), 1)
         layout.addWidget(self._make_runs())
 
     # Parts
 
-    def _make_run_view(self) -> QWidget:
-        view = QWidget()
-        column = QVBoxLayout(view)
-        box(column, spacing=theme.WIDE)
-        progress = QFrame()
-        progress.setObjectName("card")
-        inner = QVBoxLayout(progress)
-        box(inner, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.WIDE), spacing=theme.NORMAL)
-        head = QHBoxLayout()
-        box(head, spacing=theme.NORMAL)
-        self.run_name = ElidedLabel()
-        self.run_name.setFont(theme.heading_font(13))
-        self.pill = Pill()
+    def _make_run_view(self) -> RunView:
+        self.view = view = RunView()
         self.stop_button = Button(self.tr("Stop"), "stop", "", self.stop_run)
         self.stop_button.setToolTip(self.tr("Stop at the next step; what was learned is kept"))
         self.resume_button = Button(self.tr("Resume"), "play", "", self.resume_run)
         self.resume_button.setToolTip(self.tr("Go on from the last checkpoint"))
         self.predict_button = Button(self.tr("Predict masks"), "selection-all", "", self.predict)
-        head.addWidget(self.pill)
-        head.addWidget(self.run_name, 1)
         for button in (self.predict_button, self.resume_button, self.stop_button):
-            head.addWidget(button)
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.facts = label("", "muted", wrap=True)
-        self.facts.setFont(theme.number_font(12))
-        inner.addLayout(head)
-        inner.addWidget(self.bar)
-        inner.addWidget(self.facts)
-        plots = QHBoxLayout()
-        box(plots, spacing=theme.WIDE)
-        self.losses = Plot(self.tr("Losses"), self.tr("Waiting for the first steps…"))
-        self.scores = Plot(self.tr("Agreement with the labels"), self.tr("Waiting for the first steps…"))
-        plots.addWidget(self.losses, 1)
-        plots.addWidget(self.scores, 1)
-        self.samples = SampleStrip()
-        column.addWidget(progress)
-        column.addLayout(plots, 3)
-        column.addWidget(self.samples, 2)
+            view.buttons.addWidget(button)
+        self.pill, self.facts, self.samples = view.pill, view.facts, view.samples
+        self.losses, self.scores, self.run_name = view.losses, view.scores, view.run_name
         return view
 
-    def _make_runs(self) -> QFrame:
-        panel = QFrame()
-        panel.setObjectName("panelRight")
-        panel.setFixedWidth(352)
-        layout = QVBoxLayout(panel)
-        box(layout, spacing=theme.NORMAL)
-        title = heading(self.tr("Runs"))
-        title.setContentsMargins(theme.LARGE, theme.WIDE, 0, 0)
-        self.runs = RunModel(self)
-        self.table = RunTable(self.runs)
-        self.table.clicked.connect(lambda index: self.follow(self.runs.rows[index.row()][0]))
-        layout.addWidget(title)
-        layout.addWidget(self.table, 1)
-        return panel
+    def _make_runs(self) -> RunPanel:
+        self.run_panel = RunPanel(self._state_words)
+        self.run_panel.setFixedWidth(352)
+        self.runs, self.table = self.run_panel.model, self.run_panel.table
+        self.run_panel.followed.connect(self.follow)
+        self.run_panel.changed.connect(lambda: self.session.refresh("runs"))
+        self.run_panel.task_wanted.connect(self.start_task)
+        self.run_panel.error.connect(self.error)
+        self.run_panel.notice.connect(self.notice)
+        return self.run_panel
 
     # Following the session
 
@@ -150,25 +106,33 @@ class TrainPage(Page):
         study = self.session.study
         if study is not self._states_of:
             self._states_of = study
+            self._overview = Overview()
             self._unfollow()
         sentence = self.tr("No run yet. Curves and sample masks will appear here.")
         self.empty.set("chart-line-up", sentence, self.tr("Go to the study") if study is None else "")
         if study is None:
-            self.runs.set_rows([])
+            self.run_panel.list_runs(None)
             self._overview = Overview()
             self._show_sentence()
             return
-        known = {row[0] for row in self.runs.rows}
+        if what == "study":
+            # The driver may take a second to answer; memory that was taken may be free again.
+            title = self.tr("Looking at this computer")
+            in_background(lambda _: this_machine(), title, self._looked_at, self.error)
+        known = {row.id for row in self.runs.rows}
         self._list_runs(study)
         if self.watcher is None and self.runs.rows:
-            running = next((row[0] for row in self.runs.rows if row[2] == "running"), self.runs.rows[0][0])
-            self.follow(running)
+            readable = [row for row in self.runs.rows if not self.run_panel.summaries[row.id].problem]
+            running = [row for row in readable if row.state == "running"]
+            for row in (running or readable)[:1]:
+                self.follow(row.id)
         elif self.watcher is not None and self.watcher.state not in ("running", "waiting"):
             # One that another window or a cluster has begun meanwhile.
-            for run_id, _, state, _ in self.runs.rows:
-                if run_id not in known and state in ("running", "waiting"):
-                    self.follow(run_id)
-                    break
+            begun = [
+                row for row in self.runs.rows if row.id not in known and row.state in ("running", "waiting")
+            ]
+            for row in begun[:1]:
+                self.follow(row.id)
         self._show_sentence()
         self._surveyor.request(study)
 
@@ -176,28 +140,29 @@ class TrainPage(Page):
         self._overview = overview
         self._show_sentence()
 
-    def _list_runs(self, study: Study) -> None:
-        rows: list[tuple[str, str, str, str]] = []
-        for run_id in reversed(study.run_ids()):
-            run = RunFolder(study.runs_folder / run_id)
-            try:
-                method = run.spec.method
-            except UserError:
-                method = "?"
-            state = run.state()
-            rows.append((run_id, method, state, self._state_words[state]))
-        self.runs.set_rows(rows)
-        if self.watcher is not None:
-            self._select(self.watcher.run.id)
+    def _looked_at(self, machine: Machine) -> None:
+        self._machine = machine
+        self._show_sentence()
 
-    def _select(self, run_id: str) -> None:
-        for number, row in enumerate(self.runs.rows):
-            if row[0] == run_id:
-                self.table.selectRow(number)
+    def _list_runs(self, study: Study) -> None:
+        try:
+            self.run_panel.list_runs(study)
+        except UserError as error:
+            self.error.emit(str(error), "")
+            return
+        if self.watcher is not None:
+            if self.runs.row_of(self.watcher.run.id) < 0:
+                # It was deleted, here or in another window.
+                self._unfollow()
+                return
+            if self._spec is not None:
+                self.run_name.setText(self.run_panel.full_title(self.watcher.run.id, self._spec.method))
+            if not self.table.chosen():
+                self.table.choose([self.watcher.run.id])
 
     def _show_sentence(self) -> None:
         busy = any(row[2] == "running" for row in self.runs.rows)
-        self.settings.show_plan(self.session.study, self._overview, busy=busy)
+        self.settings.show_plan(self.session.study, self._overview, self._machine, busy=busy)
 
     # Following a run
 
@@ -206,117 +171,38 @@ class TrainPage(Page):
         study = self.session.study
         if study is None or (self.watcher is not None and self.watcher.run.id == run_id):
             return
-        self._unfollow()
         run = RunFolder(study.runs_folder / run_id)
         try:
-            self._spec = run.spec
+            spec = run.spec
         except UserError as error:
             self.error.emit(str(error), "")
             return
+        self._unfollow()
+        self._spec = spec
         self._centre.setCurrentIndex(1)
-        self.run_name.setText(f"{self._spec.method} · {run_id}")
+        self.view.begin(spec)
+        self.run_name.setText(self.run_panel.full_title(run_id, spec.method))
         self.watcher = RunWatcher(run, self)
         self.watcher.happened.connect(self._on_event)
         self.watcher.state_changed.connect(self._on_state)
         self._on_state(self.watcher.state)
         self.watcher.start()
-        self._select(run_id)
+        self.runs.set_shown(run_id)
+        if run_id not in self.table.chosen():
+            self.table.choose([run_id])
 
     def _unfollow(self) -> None:
         if self.watcher is not None:
             self.watcher.stop()
             self.watcher.deleteLater()
             self.watcher = None
-        self._scored = False
-        self.losses.clear()
-        self.scores.clear()
-        self.scores.title.setText(self.tr("Agreement with the labels"))
-        self.samples.clear()
-        self.bar.setRange(0, 1)
-        self.bar.setValue(0)
-        self.facts.setText("")
+        self.runs.set_shown("")
+        self.view.clear()
         self._centre.setCurrentIndex(0)
 
     def _on_event(self, event: JobEvent) -> None:
-        if event.kind == "phase":
-            self.facts.setText(str(event.values.get("name", "")).capitalize() + "…")
-            self.bar.setRange(0, 0)
-        elif event.kind == "progress":
-            self.bar.setRange(0, event.total)
-            self.bar.setValue(event.step)
-        elif event.kind == "step":
-            self._on_step(event)
-        elif event.kind == "agreement":
-            self._on_agreement(event)
-        elif event.kind == "selection":
-            self._on_selection(event)
-        elif event.kind == "sample" and self.watcher is not None and self.session.study is not None:
-            values = event.values
-            path = self.watcher.run.path / str(values.get("path", ""))
-            if str(values.get("image_id")) in self.session.study.images:
-                self.samples.show_sample(self.session.study, str(values["image_id"]), path, event.step)
-        elif event.kind in ("warning", "failed") and event.values.get("message"):
-            self.facts.setText(str(event.values["message"]))
-            set_role(self.facts, "danger" if event.kind == "failed" else "warning")
-        elif event.kind == "done":
-            self.bar.setRange(0, max(event.total, 1))
-            self.bar.setValue(event.total)
-            seconds = event.values.get("seconds")
-            if isinstance(seconds, (int, float)):
-                text = self.tr("{n:,} steps in {time}").format(n=event.step, time=duration_text(seconds))
-                self.facts.setText(text)
-        elif event.kind == "started":
-            set_role(self.facts, "muted")
-
-    def _on_step(self, event: JobEvent) -> None:
-        values = event.values
-        losses = values.get("losses")
-        for name, value in (losses if isinstance(losses, dict) else {}).items():
-            if value is None:
-                continue
-            if name in SUPERVISED_TERMS:
-                self.losses.add(name, self._curve_title(name), event.step, value)
-        self.bar.setRange(0, max(event.total, 1))
-        self.bar.setValue(event.step)
-        parts = [self.tr("step {step:,} of {total:,}").format(step=event.step, total=event.total)]
-        if values.get("images_per_s"):
-            parts.append(self.tr("{n:.0f} images/s").format(n=values["images_per_s"]))
-        if values.get("eta_s"):
-            parts.append(self.tr("{time} left").format(time=duration_text(values["eta_s"])))
-        self.facts.setText("   ·   ".join(parts))
-        set_role(self.facts, "muted")
-        self._redraw.start()
-
-    def _on_agreement(self, event: JobEvent) -> None:
-        value = event.values.get("dice")
-        if not self._scored and isinstance(value, (int, float)):
-            self.scores.add("agreement", self.tr("Dice"), event.step, float(value))
-            self._redraw.start()
-
-    def _on_selection(self, event: JobEvent) -> None:
-        if not self._scored:
-            # A score on images set apart says more than agreement with the labels: it takes the plot.
-            self._scored = True
-            self.scores.clear()
-            self.scores.title.setText(self.tr("Dice on images set apart"))
-        for name, value in event.values.items():
-            if isinstance(value, (int, float)):
-                self.scores.add(name, self._curve_title(name), event.step, float(value))
-        self._redraw.start()
-
-    def _redraw_plots(self) -> None:
-        self.losses.redraw()
-        self.scores.redraw()
-
-    def _curve_title(self, name: str) -> str:
-        titles = {
-            "total": self.tr("total"),
-            "student": self.tr("student"),
-            "teacher": self.tr("teacher"),
-            "dice": self.tr("Dice"),
-            "best": self.tr("best"),
-        }
-        return titles.get(name, name.replace("_", " "))
+        if self.watcher is not None:
+            self.view.show_event(event, self.session.study, self.watcher.run.path)
 
     def _on_state(self, state: str) -> None:
         self.pill.set(self._state_words[state], STATE_TOKENS[state])
@@ -325,8 +211,8 @@ class TrainPage(Page):
         self.stop_button.setEnabled(True)
         self.resume_button.setVisible(state in ("stopped", "interrupted", "failed"))
         self.predict_button.setVisible(state in ("done", "stopped"))
-        if not active and self.bar.maximum() == 0:
-            self.bar.setRange(0, 1)
+        if not active:
+            self.view.end()
         study = self.session.study
         if study is not None:
             self._list_runs(study)

@@ -207,9 +207,9 @@ def load_training_set(
     """Read the images of `spec.split` with their labels and explanations.
 
     Labels are pseudo-masks; a reviewed mask, or the word that the target is absent, is a strong label and takes their
-    place. Where the word is unsure or ungradable, the target has no label in that image. Only the method
-    `supervised`, and `spec.holdout`, read true masks; `supervised` takes strong labels where there is none, and no
-    pseudo-mask.
+    place; those of reviews count only where `spec.learn_from_reviews`. Where the word is unsure or ungradable, the
+    target has no label in that image. Only the method `supervised`, and `spec.holdout`, read true masks; `supervised`
+    takes strong labels where there is none, and no pseudo-mask.
 
     Raises
     ------
@@ -314,7 +314,7 @@ def _target_levels(
     size = spec.image_size_px
     if spec.method == "supervised" and (mask := study.true_mask(image.id, target_id)) is not None:
         return _resized(mask, size) * np.uint8(_ALL_LEVELS), 0, False
-    reviews = study.reviews(image.id, target_id)
+    reviews = study.reviews(image.id, target_id) if spec.learn_from_reviews else []
     mask = study.reviewed_mask(image.id, target_id) if reviews and reviews[-1].verdict != "rejected" else None
     # What a reviewer took the trouble to draw or accept says more than an earlier doubt, but not than their own.
     if mask is not None and reviews[-1].presence not in UNDECIDED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +12,14 @@ from dataclasses import dataclass
 import torch
 
 from gaze_capture.errors import UserError
-from segmentation.runs import processors
+from segmentation.machine import (
+    TorchBuild,
+    cores,
+    look_at_graphics,
+    peak_memory_bytes,
+    total_memory_bytes,
+    why_no_gpu,
+)
 
 
 @dataclass(frozen=True)
@@ -47,13 +55,34 @@ def choose_device(wish: str) -> torch.device:
     if device.type == "cuda" and (
         not torch.cuda.is_available() or (device.index or 0) >= max(torch.cuda.device_count(), 1)
     ):
+        why = f" {why_no_cuda()}" if not torch.cuda.is_available() else ""
         raise UserError(
             f"The device {wish!r} was asked for, but this computer's PyTorch sees "
-            f"{torch.cuda.device_count()} GPUs; choose auto or cpu."
+            f"{torch.cuda.device_count()} GPUs; choose auto or cpu.{why}"
         )
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"The device {wish!r} is not supported; choose auto, cpu, cuda or cuda:1.")
     return device
+
+
+def why_no_cuda() -> str:
+    """Say in a sentence why this process can use no graphics card."""
+    build = TorchBuild(torch.__version__, torch.version.cuda or "", torch.version.hip or "")
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None:
+        return f"CUDA_VISIBLE_DEVICES is set to {hidden!r}, which leaves PyTorch no graphics card it can use."
+    return (
+        why_no_gpu(look_at_graphics(), build)
+        or "A graphics card is there, but PyTorch finds none it can use; update the NVIDIA driver."
+    )
+
+
+def memory_used(device: torch.device) -> dict[str, int]:
+    """Return the most memory the networks' work has taken, and how much there is, in bytes; waits for no GPU."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        return {"memory_bytes": torch.cuda.max_memory_allocated(device), "memory_total_bytes": total}
+    return {"memory_bytes": peak_memory_bytes(), "memory_total_bytes": total_memory_bytes()}
 
 
 def describe(device: torch.device) -> str:
@@ -63,7 +92,7 @@ def describe(device: torch.device) -> str:
 
 def use_threads(threads: int | None) -> int:
     """Set how many processor threads networks use, None for all cores, and return it."""
-    count = min(threads or processors(), processors())
+    count = max(1, min(threads or cores(), cores()))
     torch.set_num_threads(count)
     return count
 

@@ -205,6 +205,8 @@ class RunSpec:
     end, that it learns to find. None: the training set keeps no tracks."""
     track_weight: float = 0.5
     """gaze-track: weight of the tracks' loss beside that of the labels."""
+    learn_from_reviews: bool = True
+    """Whether reviews teach: their masks as strong labels, their rejections of a pseudo-mask by leaving it out."""
     holdout: float = 0.0
     """Share of the training groups set apart to choose the checkpoint; needs true masks, else the EMA is used."""
     notes: dict[str, Any] = field(default_factory=dict)

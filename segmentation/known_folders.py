@@ -40,6 +40,12 @@ def remembered_folder(sha256: str, kind: Kind = "text") -> Path | None:
     return Path(folder) if isinstance(folder, str) else None
 
 
+def remembered_folders(kind: Kind) -> list[Path]:
+    """Return all folders this user has had encoders in that are still there."""
+    folders = [Path(folder) for folder in _known(kind).values() if isinstance(folder, str)]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
 def remember_folder(sha256: str, folder: Path, kind: Kind = "text") -> None:
     """Keep for this user and computer where an encoder lies.
 

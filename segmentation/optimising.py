@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections import deque
 from collections.abc import Mapping
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from segmentation.backbones import Pretrained
 from segmentation.job import RunSpec
 from segmentation.networks import TextFusion
+
+SPEED_MARKS = 60
+"""Reports over which a run's speed is taken: a minute, where there is one a second."""
 
 
 def make_optimiser(spec: RunSpec, networks: nn.Module) -> torch.optim.Optimizer:
@@ -119,6 +123,7 @@ class Clock:
         self.first_step = first_step
         self.earlier_seconds = earlier_seconds
         self._start = time.monotonic()
+        self._marks: deque[tuple[float, int]] = deque(maxlen=SPEED_MARKS)
 
     @property
     def seconds(self) -> float:
@@ -131,22 +136,29 @@ class Clock:
         by_time = self.seconds / (60 * self.spec.max_minutes) if self.spec.max_minutes else 0.0
         return min(max(by_steps, by_time), 1.0)
 
+    def mark(self, step: int) -> None:
+        """Remember when a step was reached: the speed is that since the oldest of the last marks.
+
+        The first mark leaves out what only a run's beginning takes, such as compiling.
+        """
+        self._marks.append((time.monotonic(), step))
+
     def total(self, step: int) -> int:
         """Estimate how many steps the run will have had at its end."""
-        progress = self.progress(step)
-        return (
-            max(step, min(self.spec.iterations, round(step / progress)))
-            if progress > 0
-            else self.spec.iterations
-        )
+        steps_left = self.seconds_left(step) * self.images_per_second(step) / self.spec.batch_size
+        return max(step, min(self.spec.iterations, step + round(steps_left)))
 
     def images_per_second(self, step: int) -> float:
-        """Return the mean speed since this worker began."""
-        return (step - self.first_step) * self.spec.batch_size / max(time.monotonic() - self._start, 1e-9)
+        """Return the speed of late, or that since this worker began until there are marks to measure it by."""
+        begun, first = next(
+            ((at, one) for at, one in self._marks if one < step), (self._start, self.first_step)
+        )
+        return (step - first) * self.spec.batch_size / max(time.monotonic() - begun, 1e-9)
 
     def seconds_left(self, step: int) -> float:
         """Estimate the seconds to the run's end."""
-        progress = self.progress(step)
-        if self.spec.max_minutes and self.seconds / (60 * self.spec.max_minutes) >= progress:
-            return max(60 * self.spec.max_minutes - self.seconds, 0.0)
-        return (self.total(step) - step) * self.spec.batch_size / max(self.images_per_second(step), 1e-9)
+        speed = max(self.images_per_second(step), 1e-9)
+        by_steps = max(self.spec.iterations - step, 0) * self.spec.batch_size / speed
+        if self.spec.max_minutes:
+            return min(by_steps, max(60 * self.spec.max_minutes - self.seconds, 0.0))
+        return by_steps

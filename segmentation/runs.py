@@ -3,6 +3,7 @@
 ``runs/<id>/`` holds ``spec.json``, ``events.jsonl`` (the truth about the run), ``worker.json`` (pid, host and
 heartbeat of the worker), ``worker.log`` (its stderr), the file ``stop`` while a stop is asked for, and what the
 worker makes: ``checkpoints/``, ``samples/``, ``predictions/``, and ``engines/`` (networks converted for other engines).
+Beside these lie ``metrics/``, the last measurement of each split, and ``name.json``, what a person calls the run.
 """
 
 from __future__ import annotations

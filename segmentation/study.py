@@ -640,6 +640,10 @@ class Study:
         """Return the latest review of everything that was reviewed, by (image id, target id)."""
         return {key: reviews[-1] for key, reviews in self._review_index.all().items()}
 
+    def all_reviews(self) -> dict[tuple[str, str], list[Review]]:
+        """Return all reviews that stand, oldest first, by (image id, target id)."""
+        return self._review_index.all()
+
     def add_review(self, review: Review, mask: Mask | None = None) -> str:
         """Add a review and, for an edited or accepted one, the mask (H, W) it stands for; return its name."""
         # To the microsecond: verdicts given by key follow each other within one second, and the latest one counts.

@@ -29,7 +29,15 @@ from segmentation.checkpoints import (
 )
 from segmentation.compiling import compile_networks
 from segmentation.dataset import Batch, Batches, TrainingSet, load_training_set
-from segmentation.device import Precision, choose_device, choose_precision, describe, use_threads
+from segmentation.device import (
+    Precision,
+    choose_device,
+    choose_precision,
+    describe,
+    memory_used,
+    use_threads,
+    why_no_cuda,
+)
 from segmentation.device_batches import DeviceBatches, make_batches
 from segmentation.images import encode_gray16
 from segmentation.intensity import rules_for
@@ -178,6 +186,7 @@ def train(
         step,
         spec.iterations,
         device=describe(device),
+        device_reason=why_no_cuda() if spec.device == "auto" and device.type == "cpu" else "",
         threads=threads,
         precision=precision.name,
         parameters={name: count_parameters(network) for name, network in method.networks.items()},
@@ -224,7 +233,9 @@ def train(
                 if not math.isfinite(means["total"]):
                     raise UserError(_not_finite(run, step))
                 speed, left = clock.images_per_second(step), clock.seconds_left(step)
-                emit("step", step, clock.total(step), losses=means, lr=rate, images_per_s=speed, eta_s=left)
+                told = {"images_per_s": speed, "eta_s": left, **memory_used(device)}
+                emit("step", step, clock.total(step), losses=means, lr=rate, **told)
+                clock.mark(step)
                 if len(data.held_images) and (ended or int(progress * SELECTION_ROUNDS) > selected):
                     selected = int(progress * SELECTION_ROUNDS)
                     dice = held_dice(data, shown, precision)

@@ -115,6 +115,10 @@ def test_every_method_tells_its_story(filled: Study, method: str) -> None:
     run, events = run_of(filled, tiny(method))
     started, done = events.of("started")[0], events.of("done")[0]
     assert started["images"] == 6 and started["device"] == "cpu" and started["precision"] == "fp32"
+    assert started["device_reason"] == "", "the processor was asked for by name"
+    for step in events.of("step"):
+        used, there_is = step["memory_bytes"], step["memory_total_bytes"]
+        assert isinstance(used, int) and isinstance(there_is, int) and 2**20 < used < there_is
     parameters = started["parameters"]
     assert isinstance(parameters, dict)
     others = {"gaze-to-insight": {"teacher"}, "gaze-track": {"track"}}
@@ -420,9 +424,13 @@ def test_the_clock_takes_steps_or_minutes_whichever_is_further(monkeypatch: pyte
     clock = Clock(RunSpec(iterations=100, max_minutes=1.0, batch_size=4), 10, 20.0)
     now[0] += 10
     assert clock.seconds == 30 and clock.progress(20) == 0.5 and clock.progress(80) == 0.8
-    assert clock.total(20) == 40 and clock.images_per_second(20) == 4.0 and clock.seconds_left(20) == 30
+    assert clock.total(20) == 50 and clock.images_per_second(20) == 4.0 and clock.seconds_left(20) == 30
+    # Of late it is twice as fast: the beginning is forgotten.
+    clock.mark(20)
+    now[0] += 5
+    assert clock.images_per_second(30) == 8.0 and clock.seconds_left(30) == 25 and clock.total(30) == 80
     now[0] += 100
-    assert clock.progress(20) == 1.0
+    assert clock.progress(20) == 1.0 and clock.seconds_left(31) == 0 and clock.total(31) == 31
 
 
 def test_several_targets_learn_side_by_side(tmp_path: Path, image_folder: Path) -> None:

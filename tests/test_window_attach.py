@@ -51,7 +51,7 @@ def test_a_clusters_run_is_found_followed_lost_found_again_and_stopped(
         qtbot.waitUntil(lambda: page.pill.accessibleName() == "Running", timeout=60_000)
         qtbot.waitUntil(lambda: page.losses.points("total") > 10, timeout=60_000)
         qtbot.waitUntil(lambda: window.run_status.text().startswith("Training: "), timeout=60_000)
-        assert "99 images/s" in page.facts.text()
+        assert page.view.figures["speed"].text() == "99"
         assert page.stop_button.isVisible() and page.resume_button.isHidden()
 
         process.send_signal(signal.SIGSTOP)

@@ -39,7 +39,7 @@ started = time.time()
 (run / "worker.json").write_text(json.dumps(
     {"pid": os.getpid(), "host": socket.gethostname(), "started": started, "heartbeat": time.time() + 600}))
 tell("phase", 0, name="reading images")
-tell("started", 0, device="cpu", images=6)
+tell("started", 0, device="cpu", images=6, device_reason="PyTorch is built for nothing else.")
 step = 0
 while step < total:
     if (run / "stop").exists():
@@ -87,19 +87,20 @@ def test_window_finds_a_running_run_follows_and_stops_it(
     run, process = begin(study)
     try:
         window = open_window(qtbot, tmp_path, study)
-        qtbot.waitUntil(lambda: window.run_status.text().startswith("Training: "))
+        qtbot.waitUntil(lambda: window.run_status.text().startswith("Training: "), timeout=30_000)
         window.show_page("train")
         page = page_of(window)
-        qtbot.waitUntil(lambda: page.losses.points("total") > 10, timeout=5000)
+        qtbot.waitUntil(lambda: page.losses.points("total") > 10, timeout=30_000)
         assert page.watcher is not None and page.watcher.run.id == run.id
         assert page.pill.accessibleName() == "Running"
         assert not page.settings.train_button.isEnabled()
-        assert (
-            "of 400" in page.facts.text()
-            and "40 images/s" in page.facts.text()
-            and "left" in page.facts.text()
-        )
+        figures = page.view.figures
+        assert "of 400" in figures["step"].text() and figures["speed"].text() == "40"
+        # How long it takes is not known yet, and nobody pretends to know.
+        assert figures["left"].text() == "measuring…" and figures["device"].text() == "cpu"
+        assert "Learns from 6 images." in page.facts.text() and "built for nothing" in page.facts.text()
         assert page.losses.points("student") == page.losses.points("total")
+        assert page.view.consistency.points("cwc") == page.losses.points("total")
         assert page.losses.points("cwc") == page.scores.points("agreement") == 0
         # Closing asks nothing and ends nothing; the window that opens next finds the run again, from its first event.
         window.close()
@@ -107,11 +108,11 @@ def test_window_finds_a_running_run_follows_and_stops_it(
         again = open_window(qtbot, tmp_path, Study.open(study.folder))
         again.show_page("train")
         page = page_of(again)
-        qtbot.waitUntil(lambda: page.losses.points("total") > 20, timeout=5000)
+        qtbot.waitUntil(lambda: page.losses.points("total") > 20, timeout=30_000)
         QTest.mouseClick(page.stop_button, Qt.MouseButton.LeftButton)
-        qtbot.waitUntil(lambda: page.pill.accessibleName() == "Stopped", timeout=5000)
+        qtbot.waitUntil(lambda: page.pill.accessibleName() == "Stopped", timeout=30_000)
         assert page.resume_button.isVisible() and page.settings.train_button.isEnabled()
-        qtbot.waitUntil(lambda: not again.run_status.text().startswith("Training: "))
+        qtbot.waitUntil(lambda: not again.run_status.text().startswith("Training: "), timeout=30_000)
         assert page.runs.rows[0][3] == "Stopped"
         process.wait(5)
         assert run.events()[-1].kind == "stopped"
@@ -126,10 +127,10 @@ def test_a_worker_that_dies_is_told(qtbot: QtBot, tmp_path: Path, study: Study, 
     window = open_window(qtbot, tmp_path, study)
     window.show_page("train")
     page = page_of(window)
-    qtbot.waitUntil(lambda: page.pill.accessibleName() == "Running")
+    qtbot.waitUntil(lambda: page.pill.accessibleName() == "Running", timeout=30_000)
     process.kill()
     process.wait()
-    qtbot.waitUntil(lambda: page.pill.accessibleName() == "Interrupted", timeout=5000)
+    qtbot.waitUntil(lambda: page.pill.accessibleName() == "Interrupted", timeout=30_000)
     assert page.resume_button.isVisible() and page.stop_button.isHidden()
 
 
@@ -152,25 +153,25 @@ def test_samples_and_scores_are_shown_as_they_come(
         return "sample", step, {"image_id": image_id, "target_id": "target", "path": path}
 
     write(run, *(sample(5, image_id) for image_id in ids))
-    qtbot.waitUntil(lambda: len(page.samples.shown) == 4)
+    qtbot.waitUntil(lambda: len(page.samples.shown) == 4, timeout=30_000)
     before = page.samples.grab().toImage()
     losses = {"total": 1.0, "student": 0.5, "cwc": None}
     write(run, ("agreement", 5, {"dice": 0.4, "images": 16}))
-    qtbot.waitUntil(lambda: page.scores.points("agreement") == 1)
-    assert page.scores.title.text() == "Agreement with the labels"
+    qtbot.waitUntil(lambda: page.scores.points("agreement") == 1, timeout=30_000)
+    assert page.scores.title.text() == "Agreement with labels"
     write(
         run,
         sample(20, ids[0]),
         ("step", 20, {"losses": losses}),
         ("selection", 20, {"dice": 0.5, "best": 0.5}),
     )
-    qtbot.waitUntil(lambda: page.scores.points("dice") == 1)
+    qtbot.waitUntil(lambda: page.scores.points("dice") == 1, timeout=30_000)
     assert page.samples.shown[ids[0]] == 20 and page.samples.shown[ids[1]] == 5
     assert page.samples.grab().toImage() != before
     assert page.scores.title.text() == "Dice on images set apart"
     assert page.losses.points("total") == 1 and page.scores.points("agreement") == 0
     write(run, ("done", 100, {"seconds": 12.0, "iterations": 100}))
-    qtbot.waitUntil(lambda: page.pill.accessibleName() == "Done")
+    qtbot.waitUntil(lambda: page.pill.accessibleName() == "Done", timeout=30_000)
     assert page.predict_button.isVisible() and "100 steps in 12 s" in page.facts.text()
     # Each run keeps its own curves: choosing another shows that one's.
     other = create_run(study, RunSpec(method="partial"))
@@ -197,9 +198,9 @@ def test_the_button_says_what_it_will_do_or_what_is_missing(
     assert "no images" in settings.sentence.text()
     fill(study, image_folder, pseudomasks=False)
     window.session.refresh("data")
-    qtbot.waitUntil(lambda: "no pseudo-mask" in settings.sentence.text())
+    qtbot.waitUntil(lambda: "no pseudo-mask" in settings.sentence.text(), timeout=30_000)
     settings.method.setCurrentText("supervised")
-    qtbot.waitUntil(settings.train_button.isEnabled)
+    qtbot.waitUntil(settings.train_button.isEnabled, timeout=30_000)
     settings.method.setCurrentText("gaze-to-insight")
     assert not settings.train_button.isEnabled()
     fill_again = Study.open(study.folder)
@@ -207,7 +208,7 @@ def test_the_button_says_what_it_will_do_or_what_is_missing(
 
     steps.make_pseudomasks(fill_again)
     window.session.refresh("data")
-    qtbot.waitUntil(settings.train_button.isEnabled)
+    qtbot.waitUntil(settings.train_button.isEnabled, timeout=20_000)
     sentence = settings.sentence.text()
     assert "6 images" in sentence and "gaze-to-insight" in sentence and "at most 14 min" in sentence
     assert "simulated from masks" in sentence
@@ -216,11 +217,11 @@ def test_the_button_says_what_it_will_do_or_what_is_missing(
     fill_again.add_images(changed[:2])
     fill_again.set_targets([*fill_again.targets, Target("zone", "Zone")])
     window.session.set_study(Study.open(study.folder))
-    qtbot.waitUntil(lambda: "2 targets" in settings.sentence.text())
+    qtbot.waitUntil(lambda: "2 targets" in settings.sentence.text(), timeout=30_000)
     assert "CT window 40 400" in settings.sentence.text()
     fill_again.set_targets(fill_again.targets[:1])
     window.session.set_study(Study.open(study.folder))
-    qtbot.waitUntil(lambda: "2 targets" not in settings.sentence.text())
+    qtbot.waitUntil(lambda: "2 targets" not in settings.sentence.text(), timeout=30_000)
     QTest.mouseClick(settings._advanced.toggle, Qt.MouseButton.LeftButton)
     assert settings.minutes.isVisible()
     settings.minutes.setValue(3)
@@ -238,14 +239,14 @@ def test_one_click_trains_and_predicts(
     window = open_window(qtbot, tmp_path, study)
     window.show_page("train")
     page = page_of(window)
-    qtbot.waitUntil(page.settings.train_button.isEnabled)
+    qtbot.waitUntil(page.settings.train_button.isEnabled, timeout=30_000)
     page.settings.method.setCurrentText("partial")
     page.settings.iterations.setValue(3)
     QTest.mouseClick(page.settings.train_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: page.pill.accessibleName() in ("Done", "Failed"), timeout=60_000)
+    qtbot.waitUntil(lambda: page.pill.accessibleName() in ("Done", "Failed"), timeout=240_000)
     assert page.pill.accessibleName() == "Done", page.facts.text()
     assert page.samples.shown and page.losses.points("total") >= 1
-    qtbot.waitUntil(lambda: not window.tasks and window.banner.isVisible(), timeout=60_000)
+    qtbot.waitUntil(lambda: not window.tasks and window.banner.isVisible(), timeout=240_000)
     [run_id] = study.run_ids()
     assert len(study.prediction_keys(run_id)) == 6
     window.show_page("review")
