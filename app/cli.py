@@ -436,8 +436,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--encoder",
         metavar="DIR",
-        help="begin with a pretrained ResNet, ConvNeXt, Swin or DINOv2: its folder, or owner/name in the Hugging "
-        "Face hub where downloading is allowed",
+        help="begin with a pretrained ResNet, ConvNeXt, Swin or DINOv2, or with a model of timm: its folder, or "
+        "owner/name in the Hugging Face hub where downloading is allowed",
     )
     train.add_argument(
         "--encoder-rate",
