@@ -7,6 +7,7 @@ import dataclasses
 import json
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from segmentation.presets import preset
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from segmentation.training import train
-from tests.training_helpers import Events, HashEncoder, make_study, save_image_encoder, tiny
+from tests.training_helpers import TINY, Events, HashEncoder, make_study, save_image_encoder, tiny
 
 COMPACT = {"student_widths": (0, 4, 6, 8, 10, 12), "teacher_widths": (0, 4, 4, 8, 8, 16), "text_heads": 2}
 
@@ -249,6 +250,46 @@ def test_the_command_line_takes_an_encoder(
     assert filled.run_ids() == [run.id]
 
 
+def test_a_comparison_takes_encoders(
+    filled: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (
+        save_image_encoder(tmp_path / str(seed) / "tiny", "resnet", seed=seed) for seed in (0, 1)
+    )
+    last = list(filled.images.values())[-2:]
+    filled.add_images(dataclasses.replace(image, split="test") for image in last)
+    variants = {
+        "own": {"method": "partial", "encoder": ""},
+        "pretrained": {"method": "partial"},
+        "other weights": {"method": "partial", "encoder": str(second)},
+    }
+    (tmp_path / "variants.json").write_text(json.dumps(variants))
+    values = {**tiny().to_json(), **COMPACT}
+    settings = [f"--set={name}={json.dumps(values[name])}" for name in (*TINY, *COMPACT) if name != "targets"]
+    command = ["compare", str(filled.folder), "--variants", str(tmp_path / "variants.json"), "--seeds", "0"]
+    assert run_command([*command, *settings, "--encoder", str(first), "--json"]) == 0
+    cells = {cell["variant"]: cell for cell in json.loads(capsys.readouterr().out)["cells"]}
+    assert len({cell["key"] for cell in cells.values()}) == 3
+    for name, folder in (("pretrained", first), ("other weights", second)):
+        spec = RunFolder(filled.runs_folder / cells[name]["run"]).spec
+        assert spec.encoder_sha256 == sha256_of(folder / "model.safetensors")
+    assert RunFolder(filled.runs_folder / cells["own"]["run"]).spec.encoder == ""
+    # Another method cannot begin with one, and is told apart by its name.
+    assert run_command([*command, "--methods", "gaze-multilevel", "--encoder", str(first)]) == 1
+    assert "Variant 'gaze-multilevel': " in capsys.readouterr().err
+
+
+def test_where_timm_is_not_installed_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    folder = save_image_encoder(tmp_path / "tiny", "resnet")
+    about = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (folder / "config.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"an extra: pip install 'gaze-insight\[timm\]'"):
+        backbones.examine(folder)
+
+
 def _config(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / "config.json"
@@ -341,7 +382,11 @@ def test_presets_and_specs_with_an_encoder(tmp_path: Path) -> None:
     # The reference widths end at 1/16: the last is repeated for 1/32.
     student = make_method(preset("partial", "reference", targets=("target",), **fields), 0).student
     assert student(torch.randn(1, 3, 64, 64)).features[-1].shape == (1, 512, 2, 2)
-    wrong: tuple[dict[str, Any], ...] = ({"encoder_learning_rate": -1.0}, {"encoder_config": {}})
+    wrong: tuple[dict[str, Any], ...] = (
+        {"encoder_learning_rate": -1.0},
+        {"encoder_config": {}},
+        {"encoder_frozen_stages": 5},
+    )
     for changes in wrong:
         with pytest.raises(UserError, match=next(iter(changes))):
             preset("partial", "cpu", **{**fields, **changes})
