@@ -7,6 +7,7 @@ configuration only the architecture's name, the number of classes and the images
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -142,7 +143,7 @@ def _check_maps(network: nn.Module, scales: Sequence[int]) -> None:
 
 def _timm() -> Any:
     try:
-        import timm
+        timm = importlib.import_module("timm")
     except ImportError as error:
         if error.name != "timm":
             raise UserError(

@@ -23,6 +23,8 @@ from gaze_capture.storage import sha256_of
 from segmentation import backbones, steps
 from segmentation.backbones import KINDS, Pretrained, load_pretrained
 from segmentation.checkpoints import latest_checkpoint, load_weights
+from segmentation.comparing import cells_of
+from segmentation.comparison_plan import make_plan
 from segmentation.job import RunSpec
 from segmentation.known_folders import folders_job, remembered_folder
 from segmentation.methods import make_method
@@ -253,30 +255,47 @@ def test_the_command_line_takes_an_encoder(
 def test_a_comparison_takes_encoders(
     filled: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = (
-        save_image_encoder(tmp_path / str(seed) / "tiny", "resnet", seed=seed) for seed in (0, 1)
-    )
+    folder = save_image_encoder(tmp_path / "tiny", "resnet")
     last = list(filled.images.values())[-2:]
     filled.add_images(dataclasses.replace(image, split="test") for image in last)
-    variants = {
-        "own": {"method": "partial", "encoder": ""},
-        "pretrained": {"method": "partial"},
-        "other weights": {"method": "partial", "encoder": str(second)},
-    }
-    (tmp_path / "variants.json").write_text(json.dumps(variants))
+    (tmp_path / "variants.json").write_text(json.dumps({"pretrained": {"method": "partial"}}))
     values = {**tiny().to_json(), **COMPACT}
     settings = [f"--set={name}={json.dumps(values[name])}" for name in (*TINY, *COMPACT) if name != "targets"]
     command = ["compare", str(filled.folder), "--variants", str(tmp_path / "variants.json"), "--seeds", "0"]
-    assert run_command([*command, *settings, "--encoder", str(first), "--json"]) == 0
-    cells = {cell["variant"]: cell for cell in json.loads(capsys.readouterr().out)["cells"]}
-    assert len({cell["key"] for cell in cells.values()}) == 3
-    for name, folder in (("pretrained", first), ("other weights", second)):
-        spec = RunFolder(filled.runs_folder / cells[name]["run"]).spec
-        assert spec.encoder_sha256 == sha256_of(folder / "model.safetensors")
-    assert RunFolder(filled.runs_folder / cells["own"]["run"]).spec.encoder == ""
+    assert run_command([*command, *settings, "--encoder", str(folder), "--json"]) == 0
+    [cell] = json.loads(capsys.readouterr().out)["cells"]
+    spec = RunFolder(filled.runs_folder / cell["run"]).spec
+    assert spec.encoder_sha256 == sha256_of(folder / "model.safetensors")
     # Another method cannot begin with one, and is told apart by its name.
-    assert run_command([*command, "--methods", "gaze-multilevel", "--encoder", str(first)]) == 1
+    assert run_command([*command, "--methods", "gaze-multilevel", "--encoder", str(folder)]) == 1
     assert "Variant 'gaze-multilevel': " in capsys.readouterr().err
+    assert len(filled.run_ids()) == 1
+
+
+def test_cells_differ_by_their_encoders_weights(filled: Study, tmp_path: Path) -> None:
+    first, second = (
+        save_image_encoder(tmp_path / str(seed) / "tiny", "resnet", seed=seed) for seed in (0, 1)
+    )
+    variants = {
+        "own": {"encoder": ""},
+        "pretrained": {},
+        "other weights": {"encoder": str(second)},
+        "the same": {"encoder": str(first), "method": "partial"},
+    }
+    plan = make_plan(
+        variants=variants,
+        changes={**COMPACT, "method": "partial", "split": "train", "encoder": str(first)},
+        find_encoder=lambda name: backbones.examine(Path(name)),
+        split="unseen",
+        seeds=(0,),
+    )
+    filled.add_images([dataclasses.replace(next(iter(filled.images.values())), split="unseen")])
+    own, pretrained, other, same = cells_of(filled, plan)
+    assert own.spec.encoder == "" and pretrained.spec.encoder == other.spec.encoder == "tiny"
+    assert len({own.key, pretrained.key, other.key}) == 3 and same.key == pretrained.key
+    # A stored spec is taken as it is: its folder may be elsewhere by now.
+    stored = make_plan(variants={"stored": pretrained.spec.to_json()}, split="unseen", seeds=(0,))
+    assert cells_of(filled, stored)[0].key == pretrained.key
 
 
 def test_where_timm_is_not_installed_the_extra_is_named(
