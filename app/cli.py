@@ -445,6 +445,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="X",
         help="its learning rate as a multiple of all others' (default 0.1); 0 leaves it as it came",
     )
+    train.add_argument(
+        "--encoder-frozen",
+        type=int,
+        choices=range(5),
+        help="how many of its four stages, the finest first, stay as they came (default 0); 2 saves a third of the time "
+        "of a step",
+    )
     train.add_argument("--targets", nargs="+", metavar="ID", help="default: every target of the study")
     train.add_argument(
         "--normalise",

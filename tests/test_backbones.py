@@ -242,10 +242,22 @@ def test_the_command_line_takes_an_encoder(
 ) -> None:
     folder = save_image_encoder(tmp_path / "tiny", "resnet")
     (tmp_path / "spec.json").write_text(json.dumps(tiny("partial", **COMPACT).to_json()))
-    options = ["--config", str(tmp_path / "spec.json"), "--encoder-rate", "0", "--json"]
+    options = [
+        "--config",
+        str(tmp_path / "spec.json"),
+        "--encoder-rate",
+        "0",
+        "--encoder-frozen",
+        "2",
+        "--json",
+    ]
     assert run_command(["train", str(filled.folder), "--encoder", str(folder), *options]) == 0
     run = RunFolder(filled.runs_folder / json.loads(capsys.readouterr().out)["run"])
-    assert (run.spec.encoder, run.spec.encoder_learning_rate) == ("tiny", 0.0)
+    assert (run.spec.encoder, run.spec.encoder_learning_rate, run.spec.encoder_frozen_stages) == (
+        "tiny",
+        0.0,
+        2,
+    )
     # A name of the hub is not asked for without permission, and no run is made.
     assert run_command(["train", str(filled.folder), "--encoder", "lab/no-such-encoder", *options]) == 1
     assert "downloading that model is not permitted" in capsys.readouterr().err
