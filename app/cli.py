@@ -449,8 +449,8 @@ def _parser() -> argparse.ArgumentParser:
         "--encoder-frozen",
         type=int,
         choices=range(5),
-        help="how many of its four stages, the finest first, stay as they came (default 0); 2 saves a third of the time "
-        "of a step",
+        help="how many of its four stages, the finest first, stay as they came (default 0); 2 saves a third of a "
+        "step's time",
     )
     train.add_argument("--targets", nargs="+", metavar="ID", help="default: every target of the study")
     train.add_argument(
