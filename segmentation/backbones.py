@@ -131,9 +131,8 @@ class Pretrained(nn.Module):
         parameters = list(self.backbone.parameters())
         # Batch norms' statistics stay as they are meanwhile.
         self.backbone.eval()
-        found = sum(
-            one.sum() for one in self._maps(torch.zeros(1, self.channels, 2 * COARSEST, 2 * COARSEST))[:maps]
-        )
+        blank = torch.zeros(1, self.channels, 2 * COARSEST, 2 * COARSEST)
+        found = torch.stack([one.sum() for one in self._maps(blank)[:maps]]).sum()
         gradients = torch.autograd.grad(found, parameters, allow_unused=True)
         self.backbone.train()
         return [one for one, gradient in zip(parameters, gradients, strict=True) if gradient is not None]

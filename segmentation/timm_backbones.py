@@ -46,7 +46,8 @@ def build(config: Mapping[str, Any], scales: Sequence[int]) -> nn.Module:
     timm, name = _timm(), str(config["architecture"])
     if not timm.is_model(name):
         raise UserError(f"the installed timm knows no model {name!r}")
-    return _features(name, _indices(name, scales))
+    network: nn.Module = _features(name, _indices(name, scales))
+    return network
 
 
 def describe(folder: Path) -> dict[str, Any]:
