@@ -541,6 +541,7 @@ def spec_of(study: Study, args: argparse.Namespace, advised: Mapping[str, Any] |
         "warm_start": args.warm_start,
         "text_embeddings": args.embeddings,
         "encoder_learning_rate": args.encoder_rate,
+        "encoder_frozen_stages": args.encoder_frozen,
         "targets": tuple(args.targets) if args.targets else None,
         "normalisation": {**spec.normalisation, **dict(args.normalise)} if args.normalise else None,
     }

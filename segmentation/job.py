@@ -124,6 +124,9 @@ class RunSpec:
     """Learning rate of the pretrained encoder, as a multiple of all others'; 0 leaves it as it came."""
     encoder_frozen_norms: bool = False
     """Whether the pretrained encoder's batch norms keep their statistics, scale and shift."""
+    encoder_frozen_stages: int = 0
+    """How many of the pretrained encoder's four stages, the finest first, stay as they came: what they know of edges
+    and textures serves any image, and training them is half of the encoder's work."""
     # Optimiser
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 2e-3

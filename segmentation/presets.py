@@ -165,6 +165,8 @@ def checked(spec: RunSpec) -> RunSpec:
         or (len(spec.targets) == 1 and not spec.encoder),
         "encoder_config should hold config, mean and std where there is an encoder": not spec.encoder
         or {"config", "mean", "std"} <= set(spec.encoder_config),
+        f"encoder_frozen_stages should be 0 to 4, not {spec.encoder_frozen_stages}": spec.encoder_frozen_stages
+        in range(5),
         f"encoder_learning_rate should be 0 or more, not {spec.encoder_learning_rate}": spec.encoder_learning_rate
         >= 0,
         f"text_learning_rate should be above 0, not {spec.text_learning_rate}": spec.text_learning_rate > 0,
