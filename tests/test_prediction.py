@@ -77,7 +77,7 @@ def test_stopping_keeps_what_is_done(
     trained: tuple[Study, RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, run = trained
-    monkeypatch.setattr("segmentation.prediction.BATCH", 2)
+    monkeypatch.setattr("segmentation.predicting.BATCH", 2)
     # A request left over from an earlier job stops nothing.
     run.request_stop("predict")
 
