@@ -479,6 +479,16 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="what computes it: auto is OpenVINO where it is installed and there is much to do, else torch",
     )
+    predict.add_argument(
+        "--teacher",
+        action="store_true",
+        help="the teacher predicts, too, where images are explained: review then shows where the two disagree",
+    )
+    predict.add_argument(
+        "--again",
+        action="store_true",
+        help="also what this checkpoint has predicted before, which is kept else",
+    )
     evaluate.add_argument("--split", metavar="NAME", help="default: all images")
     evaluate.add_argument("--against", choices=("masks", "pseudomasks", "reviews"), default="masks")
     report.add_argument("--to", type=Path, required=True, metavar="FILE.html")
