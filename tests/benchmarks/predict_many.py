@@ -2,7 +2,7 @@
 
 Phantoms of 512 px, a student with random weights: speed does not depend on them. Each engine that is installed has a
 process of its own. Wall and processor time are of the whole job; images a second without the time to start.
-``python -m tests.benchmarks.predict_many [--images 1000] [--side 512] [--preset cpu] [--threads 2] [--rounds 1]``
+``python -m tests.benchmarks.predict_many [--images 1000] [--side 512] [--preset cpu] [--look S] [--threads 2]``
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WITHOUT = "plain"
 """What only averages the flips: neither spread nor certainty is stored."""
 
 
-def make(folder: Path, images: int, side: int, preset_name: str) -> None:
+def make(folder: Path, images: int, side: int, preset_name: str, look: int | None) -> None:
     """Make a study of phantoms and a run with random weights."""
     from gaze_capture.storage import write_bytes_atomic
     from segmentation.checkpoints import save_checkpoint
@@ -51,7 +51,8 @@ def make(folder: Path, images: int, side: int, preset_name: str) -> None:
         write_bytes_atomic(folder / path, kinds[number % len(kinds)])
         records.append(StudyImage(name, path, f"{name}.png", f"{number:064x}", (side, side, 3)))
     study.add_images(records)
-    run = create_run(study, preset("supervised", preset_name, device="cpu"), "run-bench")
+    size = {"image_size_px": look} if look else {}
+    run = create_run(study, preset("supervised", preset_name, device="cpu", **size), "run-bench")
     method = make_method(run.spec, 0)
     state = {"device": "cpu", "precision": "fp32", "text_width": 0, "predicts": "student"}
     save_checkpoint(run, 1, method.networks, None, state)
@@ -114,6 +115,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--preset", default="cpu")
+    parser.add_argument("--look", type=int, help="the side that the networks look at; default: the preset's")
+    parser.add_argument("--engines", nargs="+", default=[WITHOUT, *ENGINES[1:]])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--one", nargs=2, metavar=("STUDY", "ENGINE"), help=argparse.SUPPRESS)
@@ -123,7 +126,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "study"
-        make(folder, options.images, options.side, options.preset)
+        make(folder, options.images, options.side, options.preset, options.look)
         say = sys.stdout.write
         say(
             f"{options.images} images of {options.side} px, {options.preset} student, {options.threads} threads\n\n"
@@ -132,7 +135,7 @@ def main() -> None:
             "| engine | images/s | wall s | processor s | peak MiB | grown MiB |\n|---|---|---|---|---|---|\n"
         )
         for _ in range(options.rounds):
-            for engine in (WITHOUT, *(name for name in ENGINES if name != "auto" and installed(name))):
+            for engine in (name for name in options.engines if name == WITHOUT or installed(name)):
                 shutil.rmtree(folder / "runs" / "run-bench" / "predictions", ignore_errors=True)
                 arguments = ["--one", str(folder), engine, "--threads", str(options.threads)]
                 command = [sys.executable, "-m", "tests.benchmarks.predict_many", *arguments]
