@@ -195,7 +195,10 @@ def cividis_rgba() -> npt.NDArray[np.uint8]:
 
 @functools.cache
 def _entropy_index() -> npt.NDArray[np.uint8]:
-    return heatmap_index(entropy(np.linspace(0, 1, 256, dtype=np.float32)[np.newaxis]))[0]
+    index: npt.NDArray[np.uint8] = heatmap_index(
+        entropy(np.linspace(0, 1, 256, dtype=np.float32)[np.newaxis])
+    )[0]
+    return index
 
 
 def doubt_index(

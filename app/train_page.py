@@ -393,10 +393,10 @@ class TrainPage(Page):
 
             def show(event: JobEvent) -> None:
                 speed, left = event.values.get("images_per_s"), event.values.get("eta_s")
-                known = isinstance(speed, (int, float)) and isinstance(left, (int, float)) and left > 0
-                progress(
-                    event.step, event.total, pace.format(n=speed, time=duration_text(left)) if known else ""
-                )
+                what = ""
+                if isinstance(speed, (int, float)) and isinstance(left, (int, float)) and left > 0:
+                    what = pace.format(n=speed, time=duration_text(left))
+                progress(event.step, event.total, what)
 
             return steps.predict(study, run_id, networks=networks, on_event=show)
 

@@ -16,6 +16,8 @@ from segmentation.uncertainty import (
     EMPTY_SHARE,
     Certainty,
     CertaintyLog,
+    Kind,
+    Map,
     certainties,
     certainty_of,
     entropy,
@@ -28,10 +30,11 @@ from segmentation.uncertainty import (
 from tests.gaze_support import SHAPE, add_images, record_in
 
 
-def blob(side: int = 60, softness: float = 3.0, height: float = 1.0) -> np.ndarray:
+def blob(side: int = 60, softness: float = 3.0, height: float = 1.0) -> Map:
     rows, columns = np.mgrid[0:side, 0:side] - side / 2
     radius = np.hypot(rows, columns)
-    return (height / (1 + np.exp((radius - side / 4) / softness))).astype(np.float32)
+    soft: Map = (height / (1 + np.exp((radius - side / 4) / softness))).astype(np.float32)
+    return soft
 
 
 # Numbers
@@ -133,17 +136,20 @@ def test_maps_lie_on_the_images_grid(predicted: Study) -> None:
     student = predicted.prediction("run-1", "a", "target")
     assert student is not None
 
-    def map_of(kind: str) -> np.ndarray | None:
-        return uncertainty(predicted, "run-1", "a", "target", kind)  # type: ignore[arg-type]
+    def map_of(kind: Kind) -> Map:
+        found = uncertainty(predicted, "run-1", "a", "target", kind)
+        assert found is not None
+        return found
 
-    assert map_of("spread") is None and map_of("disagreement") is None
+    assert uncertainty(predicted, "run-1", "a", "target", "spread") is None
+    assert uncertainty(predicted, "run-1", "a", "target", "disagreement") is None
     assert np.allclose(map_of("entropy"), entropy(student))
     deviation = np.zeros((16, 16), np.float32)
     deviation[:8] = 0.5
     save_spread(predicted, "run-1", "a", "target", deviation)
     assert spread_path(predicted, "run-1", "a", "target").stat().st_size < 200
     spread = map_of("spread")
-    assert spread is not None and spread.shape == SHAPE and spread[0, 0] == 1 and spread[-1, -1] == 0
+    assert spread.shape == SHAPE and spread[0, 0] == 1 and spread[-1, -1] == 0
     predicted.save_prediction("run-1", "a", "target", "teacher", 1 - student)
     assert np.allclose(map_of("disagreement"), np.abs(1 - 2 * student), atol=1e-4)
     assert uncertainty(predicted, "run-1", "c", "target", "entropy") is None

@@ -243,4 +243,4 @@ def test_a_prediction_that_is_cancelled_ends_whole_and_goes_on(filled: Study) ->
     again = steps.predict(filled, run.id, overwrite=True, on_event=seen.append)
     assert (again.images, again.skipped, again.engine) == (6, 0, "torch") and again.images_per_s > 0
     told = [event.values for event in seen if event.kind == "progress"]
-    assert told[-1]["eta_s"] == 0 and told[-1]["images_per_s"] > 0  # type: ignore[operator]
+    assert told[-1]["eta_s"] == 0 and told[-1]["images_per_s"] > 0

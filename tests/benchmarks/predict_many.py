@@ -55,7 +55,7 @@ def make(folder: Path, images: int, side: int, preset_name: str, look: int | Non
     run = create_run(study, preset("supervised", preset_name, device="cpu", **size), "run-bench")
     method = make_method(run.spec, 0)
     state = {"device": "cpu", "precision": "fp32", "text_width": 0, "predicts": "student"}
-    save_checkpoint(run, 1, method.networks, None, state)
+    save_checkpoint(run, 1, dict(method.networks.items()), None, state)
 
 
 def once(folder: Path, engine: str, threads: int) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def once(folder: Path, engine: str, threads: int) -> dict[str, Any]:
     if engine == WITHOUT:
         engine = "torch"
         prediction.Predictor.look = _plain  # type: ignore[method-assign]
-        predicting.expected_dice = lambda _: 1.0  # type: ignore[assignment]
+        predicting.expected_dice = lambda _: 1.0  # type: ignore[attr-defined,assignment]
     study, memory = Study.open(folder), []
     pace: list[float] = []
 
