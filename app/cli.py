@@ -173,8 +173,8 @@ def _spec_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--encoder",
         metavar="DIR",
-        help="begin with a pretrained ResNet, ConvNeXt, Swin or DINOv2: its folder, or owner/name in the Hugging "
-        "Face hub where downloading is allowed",
+        help="begin with a pretrained ResNet, ConvNeXt, Swin or DINOv2, or with a model of timm: its folder, or "
+        "owner/name in the Hugging Face hub where downloading is allowed",
     )
     command.add_argument(
         "--encoder-rate",
@@ -496,6 +496,16 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auto", "torch", "openvino", "onnx"),
         default="auto",
         help="what computes it: auto is OpenVINO where it is installed and there is much to do, else torch",
+    )
+    predict.add_argument(
+        "--teacher",
+        action="store_true",
+        help="the teacher predicts, too, where images are explained: review then shows where the two disagree",
+    )
+    predict.add_argument(
+        "--again",
+        action="store_true",
+        help="also what this checkpoint has predicted before, which is kept else",
     )
     evaluate.add_argument("--split", metavar="NAME", help="default: all images")
     evaluate.add_argument("--against", choices=("masks", "pseudomasks", "reviews"), default="masks")

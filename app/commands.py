@@ -592,7 +592,7 @@ def predict(args: argparse.Namespace, progress: Progress) -> Outcome:
 
     def show(event: JobEvent) -> None:
         if event.kind == "progress":
-            progress(event.step, event.total, "predicting")
+            progress(event.step, event.total, f"predicting, {event.values['images_per_s']:.3g} a second")
 
     result = steps.predict(
         Study.open(args.study),
@@ -600,14 +600,20 @@ def predict(args: argparse.Namespace, progress: Progress) -> Outcome:
         split=args.split,
         device=args.device,
         engine=args.engine,
+        networks=("student", "teacher") if args.teacher else ("student",),
+        overwrite=args.again,
         on_event=show,
+    )
+    who = "The student and the teacher" if args.teacher else "The student"
+    before = (
+        f"; {result.skipped} were predicted before (--again predicts them anew)" if result.skipped else ""
     )
     return Outcome(
         dataclasses.asdict(result),
         "\n".join(
             [
-                f"The student of {result.run} predicted {counted(result.images, 'image')} "
-                f"in {result.seconds:.1f} s.",
+                f"{who} of {result.run} predicted {counted(result.images, 'image')} "
+                f"in {result.seconds:.1f} s{before}.",
                 *named("Left out", [f"{one['image']}: {one['reason']}" for one in result.failed]),
             ]
         ),

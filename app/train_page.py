@@ -282,11 +282,17 @@ class TrainPage(Page):
         two = self._spec is not None and self._spec.method not in ("partial", "supervised")
         networks = ("student", "teacher") if two else ("student",)
 
+        pace = self.tr("{n:.3g} images/s, {time} left")
+
         def work(progress: StepProgress) -> object:
             from segmentation import steps
 
             def show(event: JobEvent) -> None:
-                progress(event.step, event.total, "")
+                speed, left = event.values.get("images_per_s"), event.values.get("eta_s")
+                what = ""
+                if isinstance(speed, (int, float)) and isinstance(left, (int, float)) and left > 0:
+                    what = pace.format(n=speed, time=duration_text(left))
+                progress(event.step, event.total, what)
 
             return steps.predict(study, run_id, networks=networks, on_event=show)
 

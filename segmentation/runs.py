@@ -430,6 +430,9 @@ def start_worker(
             now = time.time()
             announced = {"pid": None, "host": socket.gethostname(), "started": now, "heartbeat": now}
             write_json_atomic(run.path / "worker.json", {**announced, "after": begun_after(run)})
+        elif job["task"] == "predict":
+            with explained_os_errors(folder):
+                run.stop_path("predict").unlink(missing_ok=True)
     else:
         job |= {"study": str(folder)}
     options: dict[str, Any] = {}
@@ -508,7 +511,10 @@ def read_events(process: subprocess.Popen[bytes]) -> Iterator[JobEvent]:
 
 
 def await_worker(
-    run: RunFolder | Path, job: dict[str, Any], on_event: Callable[[JobEvent], object] = lambda _: None
+    run: RunFolder | Path,
+    job: dict[str, Any],
+    on_event: Callable[[JobEvent], object] = lambda _: None,
+    stop: Callable[[], object] | None = None,
 ) -> dict[str, Any]:
     """Do a job in a worker that ends with this process, and return the values of its `done` event.
 
@@ -517,7 +523,9 @@ def await_worker(
     run, job
         As `start_worker` takes them.
     on_event
-        Told of every event.
+        Told of every event; what it raises, such as a cancellation, ends the worker.
+    stop
+        Asks the worker to stop, which is then waited for, so that it is not cut off in mid-work; a second Ctrl-C does.
 
     Raises
     ------
@@ -525,12 +533,22 @@ def await_worker(
         If the worker failed; the sentence is its own.
     """
     with start_worker(run, job, detached=False) as process:
-        for event in read_events(process):
-            on_event(event)
-            if event.kind == "done":
-                return event.values
-            if event.kind in ENDINGS:
-                raise UserError(str(event.values.get("message")))
+        events = read_events(process)
+        try:
+            for event in events:
+                on_event(event)
+                if event.kind == "done":
+                    return event.values
+                if event.kind in ENDINGS:
+                    raise UserError(str(event.values.get("message")))
+        except UserError:
+            raise
+        except BaseException:
+            if stop is not None:
+                stop()
+                for _ in read_events(process):
+                    pass
+            raise
     raise AssertionError("a worker's events end with an ending")
 
 

@@ -561,11 +561,16 @@ class PredictResult:
 
     run: str
     images: int
+    """One that two networks predicted counts twice, as below."""
     skipped: int
     """Predicted before from the same checkpoint."""
     seconds: float
     failed: list[dict[str, str]] = field(default_factory=list)
     """``image`` and ``reason`` of those that could not be read."""
+    engine: str = ""
+    """What computed them, as `predict` names it."""
+    images_per_s: float = 0.0
+    """Without the time to start and to build the engine."""
 
 
 def _ignore_event(event: JobEvent) -> None:
@@ -619,10 +624,12 @@ def predict(
     threads: int | None = None,
     on_event: OnEvent = _ignore_event,
 ) -> PredictResult:
-    """Let a run's networks segment a split, or all images; what this checkpoint predicted before is kept.
+    """Let a run's networks segment a split, or all images, and note how sure they are of each.
 
-    The engine is ``torch``, ``openvino``, ``onnx``, or ``auto``: OpenVINO where it is installed and there is enough to
-    do, else PyTorch.
+    What this checkpoint predicted before is kept, unless `overwrite` is asked for or another engine by name. The engine
+    is ``torch``, ``openvino``, ``onnx``, or ``auto``: OpenVINO where it is installed and there is enough to do, else
+    PyTorch. What `on_event` raises, and Ctrl-C, end the work after the images that are being predicted; the same call
+    goes on from there.
 
     Raises
     ------
@@ -642,8 +649,23 @@ def predict(
         **folders_job(run.spec),
     }
     begun = time.monotonic()
-    values = await_worker(run, job, on_event)
+    used, speed, done, total = "", 0.0, 0, 0
+
+    def tell(event: JobEvent) -> None:
+        nonlocal used, speed, done, total
+        if event.kind == "started":
+            used, total = str(event.values["engine"]), event.total
+        elif event.kind == "progress":
+            speed, done = float(str(event.values["images_per_s"])), event.step
+        on_event(event)
+
+    try:
+        values = await_worker(run, job, tell, stop=lambda: run.request_stop("predict"))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"Stopped; at least {done} of {total} images are predicted. The same command goes on from there."
+        ) from None
     seconds = time.monotonic() - begun
     return PredictResult(
-        run.id, int(values["predicted"]), int(values["skipped"]), seconds, list(values["failed"])
+        run.id, int(values["predicted"]), int(values["skipped"]), seconds, list(values["failed"]), used, speed
     )

@@ -22,6 +22,7 @@ from segmentation.augmentation import standardised
 from segmentation.backbones import load_pretrained
 from segmentation.checkpoints import (
     latest_checkpoint,
+    load_into,
     load_optimiser,
     load_state,
     load_weights,
@@ -134,7 +135,7 @@ def train(
     best, best_weights = -1.0, None
     if resumed:
         for name, network in method.networks.items():
-            network.load_state_dict(load_weights(resumed, name))
+            load_into(network, resumed, name)
         load_optimiser(resumed, optimiser)
         scaler.load_state_dict(state["scaler"])
         if averaged:

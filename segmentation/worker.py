@@ -84,6 +84,9 @@ def main(arguments: list[str]) -> int:
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     if not detached:
         _end_with_parent(lines.put)
+    if job["task"] == "predict":
+        # Ctrl-C reaches all programs of a terminal: who started this one asks it to stop, so that nothing is cut off.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     _lower_priority(int(job.get("nice", 10)))
     run = RunFolder(Path(job["study"]) / "runs" / job["run"]) if job.get("run") else None
     events = run.events_path if run and job["task"] == "train" else None
@@ -171,6 +174,7 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
             engine=job.get("engine") or "auto",
             threads=job.get("threads"),
             encoder_folder=encoder_folder,
+            heeds_earlier_stop=True,
         )
     if job["task"] == "text-use" and run:
         from segmentation.text.measuring import measure

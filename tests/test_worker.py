@@ -217,3 +217,30 @@ def test_stray_prints_stay_out_of_the_events(filled: Study, processes: list[subp
     assert {event.kind for event in events[:-1]} == {"progress"} and events[-1].kind == "done"
     assert told.count(b"stray") == 2, told
     assert events[-1].values["phrases"] == embed_study(filled, MiniLMWithoutWeights()) > 5
+
+
+def test_a_prediction_that_is_cancelled_ends_whole_and_goes_on(filled: Study) -> None:
+    from segmentation import steps
+
+    run = create_run(filled, tiny("partial", iterations=1))
+    assert list(follow(run, start_worker(run, threads=1)))[-1].kind == "done"
+    began: list[JobEvent] = []
+
+    def interrupt(event: JobEvent) -> None:
+        began.append(event)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"Stopped; at least 0 of 6 images .* same command goes on"):
+        steps.predict(filled, run.id, on_event=interrupt)
+    assert [event.kind for event in began] == ["started"]
+    # The worker ended by itself: nothing is torn, and the request is still there for whoever looks.
+    assert run.stop_path("predict").exists() and not list(run.path.rglob("*.part"))
+    kept = filled.prediction_keys(run.id)
+    assert all(filled.prediction(run.id, *key) is not None for key in kept)
+    seen: list[JobEvent] = []
+    result = steps.predict(filled, run.id, on_event=seen.append)
+    assert (result.images, result.skipped) == (6 - len(kept), len(kept))
+    again = steps.predict(filled, run.id, overwrite=True, on_event=seen.append)
+    assert (again.images, again.skipped, again.engine) == (6, 0, "torch") and again.images_per_s > 0
+    told = [event.values for event in seen if event.kind == "progress"]
+    assert told[-1]["eta_s"] == 0 and told[-1]["images_per_s"] > 0
