@@ -141,8 +141,10 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
     known = job.get("text_encoder_folder")
     encoder_folder = Path(known) if known else None
     if job["task"] == "train" and run:
+        from segmentation.device import keep_freed_memory
         from segmentation.training import train
 
+        keep_freed_memory()
         begins_with = job.get("image_encoder_folder")
         return train(
             study,
