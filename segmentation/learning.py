@@ -10,6 +10,7 @@ from torch import Tensor
 from segmentation.dataset import Batch
 from segmentation.device import Precision, is_out_of_memory
 from segmentation.methods.base import Method
+from segmentation.winograd import shared_kernels
 
 SMALLEST = 2
 """Images of a micro-batch, at least: CutMix pastes from one into another."""
@@ -55,7 +56,7 @@ class Learner:
         try:
             for part in batch.parts(self.parts):
                 share = len(part.index) / len(batch.index)
-                with self._precision.autocast():
+                with self._precision.autocast(), shared_kernels():
                     own = self.method.losses(part, progress)
                 self._scaler.scale(share * own["total"]).backward()  # type: ignore[no-untyped-call]
                 for name, loss in own.items():

@@ -147,8 +147,10 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
     if job["task"] == "pack":
         return _do_packing(job, study, report, encoder_folder)
     if job["task"] == "train" and run:
+        from segmentation.device import keep_freed_memory
         from segmentation.training import train
 
+        keep_freed_memory()
         begins_with = job.get("image_encoder_folder")
         return train(
             study,
