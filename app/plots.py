@@ -86,7 +86,7 @@ class Key(QWidget):
         painter.end()
 
 
-class _Axis(pg.AxisItem):
+class _Axis(pg.AxisItem):  # type: ignore[misc]
     """An axis whose logarithmic labels are few enough to be read: 1, 2 and 5 of each decade."""
 
     def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:

@@ -120,7 +120,9 @@ def look_at_graphics() -> Graphics:
 
 def _asked(command: list[str]) -> tuple[int, str]:
     """Return a program's exit status and what it said."""
-    options = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
+    options: dict[str, int] = {}
+    if sys.platform == "win32":
+        options["creationflags"] = subprocess.CREATE_NO_WINDOW
     try:
         done = subprocess.run(
             command,
@@ -129,6 +131,7 @@ def _asked(command: list[str]) -> tuple[int, str]:
             errors="replace",
             timeout=SMI_SECONDS,
             stdin=subprocess.DEVNULL,
+            check=False,
             **options,
         )
     except subprocess.TimeoutExpired:

@@ -236,12 +236,12 @@ def test_an_encoder_is_looked_at_before_it_is_taken(
 
     pick()
     assert "being looked at" in settings.sentence.text()
-    qtbot.waitUntil(lambda: "config.json" in settings.sentence.text(), timeout=240_000)
+    qtbot.waitUntil(lambda: "config.json" in settings.sentence.text(), timeout=500_000)
     assert encoder.state.property("role") == "danger" and not settings.train_button.isEnabled()
     pick()
     assert encoder.list.currentText() == "empty", "a dialog that was closed changes nothing"
     pick()
-    qtbot.waitUntil(settings.train_button.isEnabled, timeout=240_000)
+    qtbot.waitUntil(settings.train_button.isEnabled, timeout=500_000)
     assert encoder.state.text() == "tiny-resnet, a resnet"
     spec = settings.spec(study)
     assert spec.encoder == "tiny-resnet" and spec.encoder_config["config"]["model_type"] == "resnet"
