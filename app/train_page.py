@@ -120,7 +120,7 @@ class TrainPage(Page):
         if what == "study":
             # The driver may take a second to answer; memory that was taken may be free again.
             title = self.tr("Looking at this computer")
-            in_background(lambda _: this_machine(), title, self._looked_at, self.error)
+            in_background(lambda _: this_machine(), title, self._looked_at, self._not_looked_at)
         self._list_runs(study)
         if self.watcher is None and self.runs.rows:
             running = next((row[0] for row in self.runs.rows if row[2] == "running"), self.runs.rows[0][0])
@@ -135,6 +135,9 @@ class TrainPage(Page):
     def _looked_at(self, machine: Machine) -> None:
         self._machine = machine
         self._show_sentence()
+
+    def _not_looked_at(self, sentence: str, details: str) -> None:
+        self.error.emit(sentence, details)
 
     def _list_runs(self, study: Study) -> None:
         rows: list[tuple[str, str, str, str]] = []

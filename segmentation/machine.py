@@ -19,6 +19,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SMI_SECONDS = 15.0
 MIB = 2**20
@@ -120,7 +121,7 @@ def look_at_graphics() -> Graphics:
 
 def _asked(command: list[str]) -> tuple[int, str]:
     """Return a program's exit status and what it said."""
-    options: dict[str, int] = {}
+    options: dict[str, Any] = {}
     if sys.platform == "win32":
         options["creationflags"] = subprocess.CREATE_NO_WINDOW
     try:

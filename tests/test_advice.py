@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,13 +85,13 @@ def test_the_computer_decides_on_preset_and_device() -> None:
         ({"reviewed": 6, "from_gaze": 6}, "gaze-to-insight", "6 a reviewed mask"),
     ],
 )  # fmt: skip
-def test_the_study_decides_on_the_method(changes: dict[str, int], method: str, reason: str) -> None:
+def test_the_study_decides_on_the_method(changes: dict[str, Any], method: str, reason: str) -> None:
     advice = advise(LAPTOP, dataclasses.replace(FACTS, **changes))
     assert advice.method == method and reason in advice.reasons[0]
 
 
 def test_what_to_know_before_is_said() -> None:
-    def warnings(machine: Machine = LAPTOP, **changes: int) -> str:
+    def warnings(machine: Machine = LAPTOP, **changes: Any) -> str:
         return " ".join(advise(machine, dataclasses.replace(FACTS, **changes)).warnings)
 
     assert warnings() == ""
