@@ -59,7 +59,7 @@ OTHERS = (
 
 LABELLED_DECADES = 2.5
 """On a longer logarithmic axis only powers of ten are labelled."""
-LABEL_PX = 56
+LABEL_PX = 48
 """Room for the label of a step."""
 KEYS_IN_A_ROW = 3
 LOWEST_PX = 104
