@@ -81,6 +81,9 @@ def add_compare_commands(add: AddCommand) -> None:
     command.add_argument("--baseline", metavar="NAME", help="held against; default: the first variant")
     command.add_argument("--name", default="", metavar="NAME", help="of the folder in STUDY/comparisons")
     command.add_argument("--to", type=Path, metavar="DIR", help="write the tables here instead")
+    command.add_argument(
+        "--jobs", type=count, default=1, metavar="N", help="trainings at once, which share the processor"
+    )
 
     again = add(
         "reproduce", reproduce, "train a run's spec again and say how close weights and measures come"
@@ -107,7 +110,7 @@ def compare(args: argparse.Namespace, progress: Progress) -> Outcome:
         baseline=args.baseline,
         name=args.name,
     )
-    found = compare(Study.open(args.study), plan, folder=args.to, progress=progress)
+    found = compare(Study.open(args.study), plan, folder=args.to, jobs=args.jobs, progress=progress)
     values = {
         "folder": str(found.folder),
         "trained": found.trained,

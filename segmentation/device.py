@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,12 +13,12 @@ import torch
 from gaze_capture.errors import UserError
 from segmentation.machine import (
     TorchBuild,
-    cores,
     look_at_graphics,
     peak_memory_bytes,
     total_memory_bytes,
     why_no_gpu,
 )
+from segmentation.runs import processors
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def describe(device: torch.device) -> str:
 
 def use_threads(threads: int | None) -> int:
     """Set how many processor threads networks use, None for all cores, and return it."""
-    count = max(1, min(threads or cores(), cores()))
+    count = min(threads or processors(), processors())
     torch.set_num_threads(count)
     return count
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segmentation.runs import processors
+
 SMI_SECONDS = 15.0
 MIB = 2**20
 GIB = 2**30
@@ -91,7 +93,7 @@ class Machine:
 
 def this_machine() -> Machine:
     """Look at this computer; asking the driver can take a second."""
-    return Machine(cores(), total_memory_bytes(), look_at_graphics(), installed_torch())
+    return Machine(processors(), total_memory_bytes(), look_at_graphics(), installed_torch())
 
 
 # Graphics
@@ -251,15 +253,7 @@ def _major(version: str) -> int:
     return int(found[0]) if found else 0
 
 
-# Processor and memory
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
+# Memory
 
 
 @functools.cache

@@ -242,6 +242,15 @@ def worker_command(job: dict[str, Any], folder: Path) -> list[str]:
     return [sys.executable, "-I", "-m", "app", "--worker", text]
 
 
+def processors() -> int:
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        # Neither Windows nor macOS ties a process to processors.
+        return os.cpu_count() or 1
+
+
 def start_worker(
     run: RunFolder | Path,
     job: dict[str, Any] | None = None,

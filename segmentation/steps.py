@@ -632,6 +632,7 @@ def predict(
     engine: str = "auto",
     networks: Sequence[str] = ("student",),
     overwrite: bool = False,
+    threads: int | None = None,
     on_event: OnEvent = _ignore_event,
 ) -> PredictResult:
     """Let a run's networks segment a split, or all images; what this checkpoint predicted before is kept.
@@ -653,6 +654,7 @@ def predict(
         "overwrite": overwrite,
         "device": device,
         "engine": engine,
+        "threads": threads,
         **folders_job(run.spec),
     }
     begun = time.monotonic()

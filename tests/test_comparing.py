@@ -9,9 +9,11 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,7 +28,7 @@ from segmentation.comparing import Cell, Comparison, cells_of, compare
 from segmentation.comparison_plan import Plan, make_plan, read_variants
 from segmentation.comparison_plot import plot_svg
 from segmentation.comparison_table import CellResult, ComparisonTable
-from segmentation.job import JobEvent, RunSpec
+from segmentation.job import ENDINGS, JobEvent, RunSpec
 from segmentation.metrics import dice
 from segmentation.phantoms import write_phantoms
 from segmentation.presets import preset_names
@@ -217,6 +219,46 @@ def test_stopped_by_hand_it_goes_on_from_the_checkpoint(filled: Study) -> None:
     assert filled.run_ids() == [run_id]
     assert found.table.cells[0].state == "done"
     assert any(event.values.get("resumed") for event in RunFolder(filled.runs_folder / run_id).events())
+
+
+def test_cells_side_by_side_give_what_they_give_one_by_one(filled: Study) -> None:
+    plan = plan_of("supervised", "partial", seeds=(0,))
+    alone = compare(filled, plan)
+    shutil.rmtree(filled.folder / "comparisons")
+    at_work: set[str] = set()
+    most = 0
+
+    def count(cell: Cell, event: JobEvent) -> None:
+        nonlocal most
+        if event.kind in ENDINGS:
+            at_work.discard(cell.key)
+        else:
+            at_work.add(cell.key)
+        most = max(most, len(at_work))
+
+    both = compare(filled, plan, jobs=2, on_event=count)
+    assert both.failed == () and both.trained == 2 and most == 2
+    found = [[cell.per_image for cell in one.table.cells] for one in (alone, both)]
+    assert found[0] == found[1]
+
+
+def test_stopped_by_hand_all_that_is_at_work_goes_on_later(filled: Study) -> None:
+    command = [sys.executable, "-m", "app", "compare", str(filled.folder), "--methods", "partial,supervised"]
+    command += ["--seeds", "0", "--jobs", "2", "--iterations", "100000", "--set", "image_size_px=32"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    runs: list[RunFolder] = []
+    while len(runs) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+        found = [RunFolder(filled.runs_folder / run_id) for run_id in filled.run_ids()]
+        runs = [run for run in found if any(event.kind == "step" for event in run.events())]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode not in (0, 1)
+    assert [run.state() for run in runs] == ["stopped", "stopped"]
+    kept = [json.loads(path.read_text()) for path in (filled.folder / "comparisons" / "cells").iterdir()]
+    assert {one["state"] for one in kept} == {"running"}
+    assert {one["run"] for one in kept} == {run.id for run in runs}
 
 
 def test_a_study_that_changes_meanwhile_gives_no_result(filled: Study) -> None:

@@ -187,6 +187,9 @@ def test_propagation_weighs_the_dilated_neighbourhood_by_likeness() -> None:
         weights = torch.einsum("bc,bcn->bn", features[:, :, row, column], around).clamp(min=0).softmax(1)
         expected = torch.einsum("bcn,bn->bc", around, weights)
         assert torch.allclose(found[:, :, row, column], expected, atol=1e-5)
+    # The way back is written by hand.
+    exact = torch.randn(2, 3, 6, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(propagated, (exact,))
 
 
 def test_the_levels_networks_begin_alike_and_predict_by_their_mean(filled: Study) -> None:

@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
-import os
 import sys
 import tarfile
 import tempfile
@@ -34,6 +33,7 @@ from gaze_capture.errors import UserError
 from segmentation.bootstrap import clustered_interval
 from segmentation.job import Kind, RunSpec
 from segmentation.presets import preset
+from segmentation.runs import processors
 from segmentation.study import Study
 
 TEXTS = ("explanation", "shuffled", "empty", "area-only")
@@ -194,7 +194,7 @@ def cells_of(args: argparse.Namespace) -> list[Cell]:
     spec = preset("gaze-to-insight", args.preset, targets=targets, **changes)
     if args.split == spec.split or spec.holdout:
         raise UserError("The split that is measured must not be the one that is trained on; see --split.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = processors()
     threads = max(1, cores // args.jobs)
     return [
         Cell(str(study.folder), dataclasses.replace(spec_reading(spec, text), seed=seed), args.split, threads)
