@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -67,13 +68,12 @@ def choose_device(wish: str) -> torch.device:
 def why_no_cuda() -> str:
     """Say in a sentence why this process can use no graphics card."""
     build = TorchBuild(torch.__version__, torch.version.cuda or "", torch.version.hip or "")
+    if why := why_no_gpu(look_at_graphics(), build):
+        return why
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None:
         return f"CUDA_VISIBLE_DEVICES is set to {hidden!r}, which leaves PyTorch no graphics card it can use."
-    return (
-        why_no_gpu(look_at_graphics(), build)
-        or "A graphics card is there, but PyTorch finds none it can use; update the NVIDIA driver."
-    )
+    return "A graphics card is there, but PyTorch finds none it can use; update the NVIDIA driver."
 
 
 def memory_used(device: torch.device) -> dict[str, int]:
