@@ -109,6 +109,7 @@ class TrainPage(Page):
         if study is not self._states_of:
             self._states_of = study
             self._overview = Overview()
+            self.settings.fields.forget()
             self._unfollow()
         sentence = self.tr("No run yet. Curves and sample masks will appear here.")
         self.empty.set("chart-line-up", sentence, self.tr("Go to the study") if study is None else "")
