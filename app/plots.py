@@ -59,6 +59,8 @@ OTHERS = (
 
 LABELLED_DECADES = 2.5
 """On a longer logarithmic axis only powers of ten are labelled."""
+LABEL_PX = 48
+"""Room for the label of a step."""
 KEYS_IN_A_ROW = 3
 LOWEST_PX = 104
 """Height of a plot without its head, at least."""
@@ -86,25 +88,33 @@ class Key(QWidget):
         painter.end()
 
 
-class _Axis(pg.AxisItem):
-    """An axis whose logarithmic labels are few enough to be read: 1, 2 and 5 of each decade."""
+class _Axis(pg.AxisItem):  # type: ignore[misc]
+    """An axis whose labels are few enough to be read."""
 
     def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
-        """Return the labelled values, on a logarithmic axis as exponents of 10."""
-        if not self.logMode:
-            values: list[tuple[float, list[float]]] = super().tickValues(low, high, size)
-            return values
-        steps = (1, 2, 5) if high - low < LABELLED_DECADES else (1,)
-        decades = range(math.floor(low), math.ceil(high) + 1)
-        exponents = [decade + math.log10(step) for decade in decades for step in steps]
-        return [(1.0, [one for one in exponents if low <= one <= high])]
+        """Return the labelled values; on a logarithmic axis 1, 2 and 5 of each decade, as exponents of 10."""
+        if self.logMode:
+            steps = (1, 2, 5) if high - low < LABELLED_DECADES else (1,)
+            decades = range(math.floor(low), math.ceil(high) + 1)
+            exponents = [decade + math.log10(step) for decade in decades for step in steps]
+            return [(1.0, [one for one in exponents if low <= one <= high])]
+        if self.orientation == "bottom":
+            least = max((high - low) * LABEL_PX / max(size, 1.0), 1.0)
+            power = 10.0 ** math.floor(math.log10(least))
+            spacing = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
+            first, last = math.ceil(low / spacing), math.floor(high / spacing)
+            return [(spacing, [number * spacing for number in range(first, last + 1)])]
+        values: list[tuple[float, list[float]]] = super().tickValues(low, high, size)
+        return values
 
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
         """Return the labels."""
-        if not self.logMode:
-            strings: list[str] = super().tickStrings(values, scale, spacing)
-            return strings
-        return [f"{10**value:.3g}" for value in values]
+        if self.logMode:
+            return [f"{10**value:.3g}" for value in values]
+        if self.orientation == "bottom":
+            return [f"{value:,.0f}" for value in values]
+        strings: list[str] = super().tickStrings(values, scale, spacing)
+        return strings
 
 
 @dataclass
@@ -146,7 +156,9 @@ class Plot(QFrame):
         self._keys.setHorizontalSpacing(theme.NORMAL)
         self._keys.setColumnStretch(KEYS_IN_A_ROW, 1)
         layout.addLayout(self._keys)
-        self.view = pg.PlotWidget(enableMenu=False, axisItems={"left": _Axis("left")})
+        self.view = pg.PlotWidget(
+            enableMenu=False, axisItems={side: _Axis(side) for side in ("left", "bottom")}
+        )
         self.view.setMouseEnabled(False, False)
         self.view.hideButtons()
         self.view.setFrameShape(QFrame.Shape.NoFrame)

@@ -191,6 +191,11 @@ class TrainFields(QWidget):
         self.by_hand.clear()
         self.changed.emit()
 
+    def forget(self) -> None:
+        """Forget what was chosen for another study."""
+        self.by_hand.clear()
+        self.warm_start.setCurrentIndex(0)
+
     def offer_runs(self, runs: list[str], learned: Mapping[str, RunSpec]) -> None:
         """List the runs to begin with; one that was chosen stays listed, though it may no longer fit."""
         chosen = self.warm_start.currentData() or ""

@@ -18,6 +18,7 @@ from app.run_table import STATE_TOKENS
 from app.run_view import RunView
 from app.session import Session
 from app.surveyor import Surveyor
+from app.texts import duration_text
 from app.train_settings import TrainSettings
 from app.widgets import Button, EmptyState, box, scrolled
 from gaze_capture.errors import UserError
@@ -107,6 +108,7 @@ class TrainPage(Page):
         if study is not self._states_of:
             self._states_of = study
             self._overview = Overview()
+            self.settings.fields.forget()
             self._unfollow()
         sentence = self.tr("No run yet. Curves and sample masks will appear here.")
         self.empty.set("chart-line-up", sentence, self.tr("Go to the study") if study is None else "")
@@ -118,7 +120,7 @@ class TrainPage(Page):
         if what == "study":
             # The driver may take a second to answer; memory that was taken may be free again.
             title = self.tr("Looking at this computer")
-            in_background(lambda _: this_machine(), title, self._looked_at, self.error)
+            in_background(lambda _: this_machine(), title, self._looked_at, self._not_looked_at)
         known = {row.id for row in self.runs.rows}
         self._list_runs(study)
         if self.watcher is None and self.runs.rows:
@@ -143,6 +145,9 @@ class TrainPage(Page):
     def _looked_at(self, machine: Machine) -> None:
         self._machine = machine
         self._show_sentence()
+
+    def _not_looked_at(self, sentence: str, details: str) -> None:
+        self.error.emit(sentence, details)
 
     def _list_runs(self, study: Study) -> None:
         try:

@@ -16,12 +16,12 @@ import torch
 from gaze_capture.errors import UserError
 from segmentation.machine import (
     TorchBuild,
-    cores,
     look_at_graphics,
     peak_memory_bytes,
     total_memory_bytes,
     why_no_gpu,
 )
+from segmentation.runs import processors
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
@@ -74,13 +74,12 @@ def choose_device(wish: str) -> torch.device:
 def why_no_cuda() -> str:
     """Say in a sentence why this process can use no graphics card."""
     build = TorchBuild(torch.__version__, torch.version.cuda or "", torch.version.hip or "")
+    if why := why_no_gpu(look_at_graphics(), build):
+        return why
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None:
         return f"CUDA_VISIBLE_DEVICES is set to {hidden!r}, which leaves PyTorch no graphics card it can use."
-    return (
-        why_no_gpu(look_at_graphics(), build)
-        or "A graphics card is there, but PyTorch finds none it can use; update the NVIDIA driver."
-    )
+    return "A graphics card is there, but PyTorch finds none it can use; update the NVIDIA driver."
 
 
 def memory_used(device: torch.device) -> dict[str, int]:
@@ -98,7 +97,7 @@ def describe(device: torch.device) -> str:
 
 def use_threads(threads: int | None) -> int:
     """Set how many processor threads networks use, None for all cores, and return it."""
-    count = max(1, min(threads or cores(), cores()))
+    count = min(threads or processors(), processors())
     torch.set_num_threads(count)
     return count
 

@@ -25,9 +25,9 @@ Kind = Literal[
     "stopped",
     "failed",
 ]
-"""What a JobEvent tells: `phase` names the stage of work, `step` carries losses, `sample` the path of a fresh sample
-mask, `agreement` the student's overlap with its own labels, `selection` a score on images set apart, `answer` what a
-vision-language model said; `done`, `stopped` and `failed` end a job."""
+"""What a JobEvent tells: `phase` names the stage of work, `step` carries losses, speed and memory, `sample` the path of
+a fresh sample mask, `agreement` the student's overlap with its own labels, `selection` a score on images set apart,
+`answer` what a vision-language model said; `done`, `stopped` and `failed` end a job."""
 
 ENDINGS: frozenset[str] = frozenset({"done", "stopped", "failed"})
 

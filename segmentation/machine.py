@@ -19,6 +19,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from segmentation.runs import processors
 
 SMI_SECONDS = 15.0
 MIB = 2**20
@@ -90,7 +93,7 @@ class Machine:
 
 def this_machine() -> Machine:
     """Look at this computer; asking the driver can take a second."""
-    return Machine(cores(), total_memory_bytes(), look_at_graphics(), installed_torch())
+    return Machine(processors(), total_memory_bytes(), look_at_graphics(), installed_torch())
 
 
 # Graphics
@@ -120,7 +123,9 @@ def look_at_graphics() -> Graphics:
 
 def _asked(command: list[str]) -> tuple[int, str]:
     """Return a program's exit status and what it said."""
-    options = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
+    options: dict[str, Any] = {}
+    if sys.platform == "win32":
+        options["creationflags"] = subprocess.CREATE_NO_WINDOW
     try:
         done = subprocess.run(
             command,
@@ -129,6 +134,7 @@ def _asked(command: list[str]) -> tuple[int, str]:
             errors="replace",
             timeout=SMI_SECONDS,
             stdin=subprocess.DEVNULL,
+            check=False,
             **options,
         )
     except subprocess.TimeoutExpired:
@@ -247,15 +253,7 @@ def _major(version: str) -> int:
     return int(found[0]) if found else 0
 
 
-# Processor and memory
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
+# Memory
 
 
 @functools.cache

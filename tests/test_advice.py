@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app.cli import run_command
+from segmentation import steps
 from segmentation.advice import (
     Advice,
     StudyFacts,
@@ -24,7 +25,6 @@ from segmentation.job import RunSpec
 from segmentation.machine import GIB, Gpu, Graphics, Machine, TorchBuild
 from segmentation.presets import preset
 from segmentation.records import utc_now
-from segmentation.runs import RunFolder
 from segmentation.study import Review, Study
 from tests.machine_support import ON_LINUX, FakeSmi, smi
 from tests.window_support import fill
@@ -85,13 +85,13 @@ def test_the_computer_decides_on_preset_and_device() -> None:
         ({"reviewed": 6, "from_gaze": 6}, "gaze-to-insight", "6 a reviewed mask"),
     ],
 )  # fmt: skip
-def test_the_study_decides_on_the_method(changes: dict[str, int], method: str, reason: str) -> None:
+def test_the_study_decides_on_the_method(changes: dict[str, Any], method: str, reason: str) -> None:
     advice = advise(LAPTOP, dataclasses.replace(FACTS, **changes))
     assert advice.method == method and reason in advice.reasons[0]
 
 
 def test_what_to_know_before_is_said() -> None:
-    def warnings(machine: Machine = LAPTOP, **changes: int) -> str:
+    def warnings(machine: Machine = LAPTOP, **changes: Any) -> str:
         return " ".join(advise(machine, dataclasses.replace(FACTS, **changes)).warnings)
 
     assert warnings() == ""
@@ -173,29 +173,48 @@ def test_only_runs_of_the_same_networks_can_be_begun_with() -> None:
 
 @ON_LINUX
 def test_the_command_line_takes_the_advice_and_says_why(
-    study: Study, image_folder: Path, smi: FakeSmi
+    study: Study,
+    image_folder: Path,
+    smi: FakeSmi,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    torch = pytest.importorskip("torch")
-    if torch.cuda.is_available():
-        pytest.skip("there is a card")
     fill(study, image_folder)
-    smi.lists("NVIDIA GeForce RTX 4090, 24564, 23028", driver="550.54.15", cuda="12.4")
-    command = [sys.executable, "-m", "app", "train", str(study.folder), "--iterations", "1", "--json"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
-    assert finished.returncode == 0, finished.stderr
-    told = json.loads(finished.stdout)
-    advice = told["advice"]
-    assert (advice["method"], advice["preset"], advice["device"]) == ("gaze-to-insight", "cpu", "auto")
-    assert (told["iterations"], told["device"]) == (1, "cpu")
-    assert "Training gaze-to-insight with the preset cpu on the device auto." in finished.stderr
-    # The card is there, but this PyTorch cannot use it: said before the run, and by the run itself.
-    assert "The NVIDIA GeForce RTX 4090 is not used" in finished.stderr
-    assert "Please note: 6 images are few" in finished.stderr
-    run = RunFolder(study.runs_folder / told["run"])
-    [started] = [event for event in run.events() if event.kind == "started"]
-    assert "made for the processor alone" in started.values["device_reason"]
-    spec = run.spec
-    assert (spec.preset, spec.device, spec.image_size_px) == ("cpu", "auto", 160)
+    smi.lists("NVIDIA GeForce RTX 4090, 24564, 23028", driver="470.82.01", cuda="11.4")
+    monkeypatch.setattr("segmentation.machine.installed_torch", lambda: CUDA)
+    asked: list[RunSpec] = []
+
+    def train(study: Study, spec: RunSpec, **_: object) -> steps.TrainResult:
+        asked.append(spec)
+        return steps.TrainResult("run-x", 1.0, 1, "cpu", ("target",), {})
+
+    monkeypatch.setattr(steps, "train", train)
+
+    def command(*words: str) -> tuple[dict[str, object], str]:
+        assert run_command(["train", str(study.folder), "--json", *words]) == 0
+        told = capsys.readouterr()
+        return json.loads(told.out), told.err
+
+    values, said = command()
+    assert asked[-1] == preset(device="auto")
+    assert values["advice"]["preset"] == "cpu" and values["run"] == "run-x"  # type: ignore[index]
+    assert "Training gaze-to-insight with the preset cpu on the device auto." in said
+    assert "its driver 470.82.01 is too old" in said and "Please note: 6 images are few" in said
+    smi.lists("NVIDIA GeForce RTX 4090, 24564, 23028")
+    values, said = command("--seed", "4")
+    assert asked[-1] == preset("gaze-to-insight", "reference", device="cuda", seed=4)
+    assert "enough for networks of the published size" in said
+    # What is named is taken, and where the preset is, nothing is advised.
+    command("--device", "cpu", "--method", "partial")
+    assert asked[-1] == preset("partial", "cpu", device="cpu")
+    values, said = command("--preset", "phantom")
+    assert asked[-1] == preset("gaze-to-insight", "phantom") and "advice" not in values and said == ""
+    # A script that names no method never learns from masks unasked; it is told that it could.
+    masks_alone = Study.create(study.folder.parent / "masks")
+    fill(masks_alone, image_folder, gaze=False)
+    study = masks_alone
+    _, said = command()
+    assert asked[-1].method == "gaze-to-insight" and "--method supervised" in said
 
 
 def test_reviews_can_be_left_out_of_the_learning(study: Study, image_folder: Path) -> None:

@@ -143,5 +143,7 @@ def test_the_worker_says_why_it_uses_the_processor(smi: FakeSmi, monkeypatch: py
     with pytest.raises(UserError, match=r"choose auto or cpu\. The NVIDIA GeForce RTX 4090 is not used"):
         choose_device("cuda")
     assert choose_device("auto").type == "cpu"
+    smi.lists("NVIDIA GeForce RTX 4090, 24564, 23028")
+    assert why_no_cuda().startswith("A graphics card is there, but PyTorch finds none")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert "CUDA_VISIBLE_DEVICES is set to '-1'" in why_no_cuda()

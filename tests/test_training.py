@@ -110,6 +110,14 @@ def test_seeds_differ_and_repeat(filled: Study) -> None:
     assert not torch.equal(weights_of(first, "student")[key], weights_of(other, "student")[key])
 
 
+def test_a_run_says_why_it_uses_the_processor(filled: Study) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a card")
+    _, events = run_of(filled, tiny("partial", device="auto", iterations=1))
+    [started] = events.of("started")
+    assert started["device"] == "cpu" and str(started["device_reason"]).endswith(".")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_tells_its_story(filled: Study, method: str) -> None:
     run, events = run_of(filled, tiny(method))

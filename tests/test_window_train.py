@@ -30,7 +30,7 @@ WORKER = """
 import json, os, socket, sys, time
 from pathlib import Path
 run = Path(sys.argv[1])
-total = 400
+total = 4000
 def tell(kind, step, **values):
     event = {"run_id": run.name, "kind": kind, "step": step, "total": total, "time": time.time(), "values": values}
     with open(run / "events.jsonl", "a") as stream:
@@ -95,7 +95,7 @@ def test_window_finds_a_running_run_follows_and_stops_it(
         assert page.pill.accessibleName() == "Running"
         assert not page.settings.train_button.isEnabled()
         figures = page.view.figures
-        assert "of 400" in figures["step"].text() and figures["speed"].text() == "40"
+        assert "of 4,000" in figures["step"].text() and figures["speed"].text() == "40"
         # How long it takes is not known yet, and nobody pretends to know.
         assert figures["left"].text() == "measuring…" and figures["device"].text() == "cpu"
         assert "Learns from 6 images." in page.facts.text() and "built for nothing" in page.facts.text()
@@ -221,7 +221,8 @@ def test_the_button_says_what_it_will_do_or_what_is_missing(
     assert "CT window 40 400" in settings.sentence.text()
     fill_again.set_targets(fill_again.targets[:1])
     window.session.set_study(Study.open(study.folder))
-    qtbot.waitUntil(lambda: "2 targets" not in settings.sentence.text(), timeout=30_000)
+    qtbot.waitUntil(settings.train_button.isEnabled, timeout=30_000)
+    assert "2 targets" not in settings.sentence.text()
     QTest.mouseClick(settings._advanced.toggle, Qt.MouseButton.LeftButton)
     assert settings.minutes.isVisible()
     settings.minutes.setValue(3)

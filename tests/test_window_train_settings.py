@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QApplication, QCheckBox, QComboBox, QFileDialog, Q
 from pytestqt.qtbot import QtBot
 
 from app.main_window import MainWindow
+from app.samples import SampleStrip
 from app.train_settings import TrainSettings
 from gaze_capture.storage import write_bytes_atomic
 from segmentation.images import encode_gray16
@@ -23,7 +24,7 @@ from segmentation.runs import create_run
 from segmentation.study import Study
 from tests.machine_support import ON_LINUX, FakeSmi, smi
 from tests.test_window_train import page_of, write
-from tests.window_support import fill, open_window
+from tests.window_support import fill, make_volume_study, open_window
 
 __all__ = ["smi"]
 
@@ -195,7 +196,7 @@ def test_a_run_begins_with_an_earlier_one_of_the_same_networks(
     fitting, other = create_run(study, spec), create_run(study, dataclasses.replace(spec, text="none"))
     for run in (fitting, other):
         write(run, ("done", 100, {"seconds": 1.0}))
-    _, settings = opened(qtbot, tmp_path, study)
+    window, settings = opened(qtbot, tmp_path, study)
     combo = settings.fields.warm_start
     assert [combo.itemData(index) for index in range(combo.count())] == [None, fitting.id]
     combo.setFocus()
@@ -205,6 +206,12 @@ def test_a_run_begins_with_an_earlier_one_of_the_same_networks(
     assert "cannot be begun with" in settings.sentence.text() and not settings.train_button.isEnabled()
     QTest.keyClick(combo, Qt.Key.Key_Up)
     assert settings.train_button.isEnabled() and settings.spec(study).warm_start == ""
+    # Another study begins anew.
+    other_study = Study.create(tmp_path / "other")
+    fill(other_study, image_folder)
+    window.session.set_study(other_study)
+    qtbot.waitUntil(settings.train_button.isEnabled, timeout=SOON)
+    assert settings.spec(other_study) == spec and settings.advised.isHidden()
 
 
 def test_an_encoder_is_looked_at_before_it_is_taken(
@@ -236,12 +243,12 @@ def test_an_encoder_is_looked_at_before_it_is_taken(
 
     pick()
     assert "being looked at" in settings.sentence.text()
-    qtbot.waitUntil(lambda: "config.json" in settings.sentence.text(), timeout=240_000)
+    qtbot.waitUntil(lambda: "config.json" in settings.sentence.text(), timeout=500_000)
     assert encoder.state.property("role") == "danger" and not settings.train_button.isEnabled()
     pick()
     assert encoder.list.currentText() == "empty", "a dialog that was closed changes nothing"
     pick()
-    qtbot.waitUntil(settings.train_button.isEnabled, timeout=240_000)
+    qtbot.waitUntil(settings.train_button.isEnabled, timeout=500_000)
     assert encoder.state.text() == "tiny-resnet, a resnet"
     spec = settings.spec(study)
     assert spec.encoder == "tiny-resnet" and spec.encoder_config["config"]["model_type"] == "resnet"
@@ -297,6 +304,24 @@ def test_the_same_images_at_earlier_steps(
     page.follow(run.id)
     strip.slider.setValue(1)
     assert set(strip.shown) == set(ids) - {ids[2]}
+
+
+def test_each_target_has_its_outline_in_its_colour(qtbot: QtBot, tmp_path: Path) -> None:
+    study = make_volume_study(tmp_path / "volumes", slices=2)
+    run = create_run(study, preset())
+    image_id = "ct_000"
+    for target_id, width in (("gland", 20), ("nodule", 8)):
+        view = np.tile(np.arange(32) < width, (32, 1)).astype(np.float32)
+        write_bytes_atomic(run.path / "samples" / "5" / f"{image_id}.{target_id}.png", encode_gray16(view))
+    strip = SampleStrip()
+    qtbot.addWidget(strip)
+    for target_id in ("gland", "nodule"):
+        path = run.path / "samples" / "5" / f"{image_id}.{target_id}.png"
+        strip.show_sample(study, image_id, path, 5, target_id)
+    [tile] = strip.tiles().values()
+    assert [mask.style.colour for mask in tile.masks] == [target.colour for target in study.targets]
+    strip.resize(700, 200)
+    assert not strip.grab().isNull()
 
 
 def test_figures_are_honest_and_plots_can_be_logarithmic(
