@@ -19,6 +19,7 @@ from app.argument_types import annotator, count, not_negative, pair, positive, r
 from app.commands import Command, Outcome
 from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
+from app.suggest_commands import add_suggest_command
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
 from gaze_capture.formats.reading import FORMATS
@@ -388,7 +389,17 @@ def _parser() -> argparse.ArgumentParser:
     pseudomask.add_argument(
         "--levels", type=float, nargs="+", metavar="L", help="descending, between 0 and 1"
     )
-    pseudomask.add_argument("--refine", choices=("none", "crf"))
+    pseudomask.add_argument(
+        "--refine",
+        choices=REFINERS,
+        help="what draws the heatmap to the image's edges; pydensecrf needs the extra crf, sam a --segmenter",
+    )
+    pseudomask.add_argument(
+        "--segmenter",
+        type=Path,
+        metavar="FOLDER",
+        help="a model of the Segment Anything family, asked with the fixations as points (--refine sam)",
+    )
     pseudomask.add_argument(
         "--sigma", metavar="DEG|PRESET", help="degrees, or fraction, gazemedseg-70, gazemedseg-50"
     )
@@ -409,6 +420,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of several annotators: sum, who looks longer counts more; mean, each counts the same",
     )
     pseudomask.add_argument("--split", metavar="NAME")
+    add_suggest_command(add)
 
     add_explanation_commands(add)
 

@@ -10,32 +10,101 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
+from gaze_capture.errors import UserError
 from segmentation.images import resize
 
 Floats = npt.NDArray[np.float64]
 Heatmap = npt.NDArray[np.float32]
 
-REFINERS = ("none", "crf")
+REFINERS = ("none", "crf", "centred-crf", "pydensecrf", "sam")
 WORKING_SIDE_PX = 512
 """Larger images are refined at this size; the heatmap is smooth enough to be scaled back."""
 SMOOTHING = 0.007
 """Sigma of the final smoothing, as a fraction of the longer side."""
+HALF_WAY = 0.25
+HEAT_WEIGHT = 0.75
+"""Of the heatmap's log-odds in ``centred-crf``, against 1 for the image: chosen in docs/adr/0019."""
 CELLS_PER_SIGMA = 4
 MAX_COLOURS = 256
 
 
-def refine(name: str, image: npt.NDArray[np.float32], heatmap: Heatmap) -> Heatmap:
-    """Refine a heatmap (H, W) in 0..1 by an image (H, W, C) in 0..1 with a refiner of REFINERS."""
+def refine(
+    name: str, image: npt.NDArray[np.float32], heatmap: Heatmap, *, centre: float = HALF_WAY
+) -> Heatmap:
+    """Refine a heatmap (H, W) in 0..1 by an image (H, W, C) in 0..1.
+
+    Parameters
+    ----------
+    name : of REFINERS, but ``sam``, which needs more than image and heatmap (`segmentation.prompts`)
+    centre : for ``centred-crf``, the heat at which a pixel is as likely inside as outside
+
+    Raises
+    ------
+    UserError
+        If the package of ``pydensecrf`` is missing.
+    """
     if name == "none":
         return heatmap
     height, width = heatmap.shape
     scale = min(1.0, WORKING_SIDE_PX / max(height, width))
     small = (max(1, round(height * scale)), max(1, round(width * scale)))
-    refined = dense_crf(resize(image, *small), resize(heatmap, *small))
+    pixels, heat = resize(image, *small), resize(heatmap, *small)
+    if name == "pydensecrf":
+        published: Heatmap = resize(original_dense_crf(pixels, heat), height, width)
+        return published
+    if name == "centred-crf":
+        heat = centred(heat, centre)
+    elif name != "crf":
+        raise ValueError(f"no refiner {name!r} that needs the image alone")
+    refined = dense_crf(pixels, heat)
     # Specks of single pixels are noise of the image, not of what was looked at.
     smooth = cv2.GaussianBlur(refined, (0, 0), SMOOTHING * max(small))
     scaled_back: Heatmap = resize(smooth, height, width)
     return scaled_back
+
+
+def centred(heatmap: Heatmap, centre: float, weight: float = HEAT_WEIGHT) -> Heatmap:
+    """Return the probability (H, W) of the foreground that is one half where the heat is `centre`.
+
+    A heatmap is no probability: half of its peak lies well inside what was looked at, and taken as log-odds it pulls
+    every border inwards. Its log-odds are shifted so that they change sign where the border is expected, and scaled
+    by `weight`, so that the image has more of a say.
+    """
+    clipped = np.clip(heatmap.astype(np.float64), 1e-5, 1 - 1e-5)
+    odds = np.log(clipped / (1 - clipped)) - math.log(centre / (1 - centre))
+    return (1 / (1 + np.exp(-weight * odds))).astype(np.float32)
+
+
+def original_dense_crf(image: npt.NDArray[np.float32], probability: Heatmap) -> Heatmap:
+    """Refine with the package pydensecrf at the settings of GazeMedSeg's code: sigma 80 px and 13, 10 iterations.
+
+    Parameters
+    ----------
+    image : (H, W, C) 0..1
+    probability : (H, W) of the foreground, 0..1
+
+    Raises
+    ------
+    UserError
+        If the package is missing.
+    """
+    try:
+        from pydensecrf.densecrf import DenseCRF2D
+    except ImportError:
+        raise UserError(
+            "The refiner pydensecrf needs a package that is missing: install gaze-insight[crf], which needs a compiler "
+            "and Python 3.12 or older, or choose --refine centred-crf."
+        ) from None
+    height, width = probability.shape
+    pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    if pixels.shape[2] != 3:
+        pixels = np.repeat(pixels[..., :1], 3, axis=2)
+    inside = np.clip(probability.astype(np.float32), 1e-5, 1 - 1e-5)
+    field = DenseCRF2D(width, height, 2)
+    field.setUnaryEnergy(np.ascontiguousarray(-np.log(np.stack([1 - inside, inside])).reshape(2, -1)))
+    field.addPairwiseBilateral(sxy=(80, 80), srgb=(13, 13, 13), rgbim=np.ascontiguousarray(pixels), compat=1)
+    refined: Heatmap = np.array(field.inference(10), dtype=np.float32)[1].reshape(height, width)
+    return refined
 
 
 def dense_crf(
