@@ -27,6 +27,7 @@ from gaze_capture.storage import explained
 from segmentation.export import EXPORTERS
 from segmentation.presets import METHODS, preset_names
 from segmentation.progress import Progress
+from segmentation.refine import REFINERS
 from segmentation.stacks import MODALITIES
 
 

@@ -61,11 +61,17 @@ class PromptableSegmenter:
             self._model, told = getattr(transformers, model_name).from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, **options
             )
+        except ImportError as error:
+            missing_package = "torchvision" if "torchvision" in str(error).lower() else str(error).strip()
+            raise UserError(
+                f"{folder} holds a {kind} model, which needs a package that is missing ({missing_package}): "
+                "install gaze-insight[sam2], or choose a model of the kind sam."
+            ) from None
         except safetensors.SafetensorError as error:
             raise UserError(
                 f"The weights in {folder} are damaged ({error}); copy or download the model again."
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
             raise UserError(
                 f"{folder} could not be loaded as a promptable segmenter: {str(error).strip().splitlines()[0]}"
             ) from error

@@ -42,7 +42,7 @@ class SigmaPreset:
     """Fraction of the image's width and height, where the published fixed grid is followed."""
     centre: float = 0.25
     """The heat at which a pixel is as likely inside as outside, for ``centred-crf``."""
-    centred_thresholds: tuple[float, ...] = (0.5, 0.35)
+    centred_thresholds: tuple[float, ...] = (0.6, 0.425)
     """Levels of the map that ``centred-crf`` refined."""
     spread: bool = False
     """Whether the kernel follows how far fixations lie apart (`segmentation.spread`), from the given width on."""
@@ -70,7 +70,7 @@ PRESETS: dict[str, SigmaPreset] = {
         sigma_deg=1.25,
         sigma_fraction=1.25 / 25,
         centre=0.2,
-        centred_thresholds=(0.55, 0.4),
+        centred_thresholds=(0.6, 0.425),
         spread=True,
         duration_power=0.5,
     ),
@@ -545,7 +545,7 @@ def _grouped(
     sigma_px: Floats,
     shape: tuple[int, int],
 ) -> npt.NDArray[np.int64]:
-    """Number fixations of no lesion by the region they lie in; what the annotator told apart stays apart."""
+    """Give fixations of no lesion the number of the region they lie in; what was told apart stays apart."""
     free = lesion == NO_LESION
     grouped = lesion.copy()
     if free.any():

@@ -162,7 +162,7 @@ def make_study(folder: Path, *, grey: bool = False) -> tuple[Study, dict[str, np
             Fixations(name, "target", "ann", "import-1", np.arange(12) * 300.0, rng.uniform(150, 400, 12), xy,
                       np.full(12, np.nan), "imported")
         )  # fmt: skip
-    steps.import_images(study, pictures)
+    steps.import_images(study, [pictures])
     study.save_fixations("import-1", looks, imported=True)
     return study, truth
 
