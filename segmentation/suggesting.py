@@ -139,8 +139,8 @@ def suggest(
         )
     today = study.pseudomask_settings
     candidates = _candidates(today, cases)
-    has_today = today.refine in REFINERS_TRIED
-    own_levels = _own_levels(today, cases) if has_today else ()
+    place = _place(today, candidates)
+    own_levels = _own_levels(today, cases) if place is not None else ()
     grid = tuple(sorted({*LEVELS, *own_levels}))
     free = np.isin(grid, LEVELS)
 
@@ -163,9 +163,9 @@ def suggest(
     precision = np.array([[curve.precision for curve in found] for found in curves])
     held = _held_out(dice[..., free], [case.group for case in used])
     today_dice = None
-    if has_today:
+    if place is not None:
         own = np.isin(grid, own_levels)
-        today_dice = float(_held_out(dice[:, -1:, own], [case.group for case in used]).mean())
+        today_dice = float(_held_out(dice[:, [place]][..., own], [case.group for case in used]).mean())
     mean = dice[..., free].mean(axis=0)
     number, best = np.unravel_index(mean.argmax(), mean.shape)
     levels = np.array(LEVELS)
@@ -175,7 +175,7 @@ def suggest(
     )
     tried = [
         Tried(_sigma_name(one), one.refine, float(levels[row.argmax()]), float(row.max()))
-        for one, row in zip(candidates, mean, strict=False)
+        for one, row in zip(candidates, mean, strict=True)
     ]
     return Suggestion(
         settings=chosen,
@@ -236,7 +236,7 @@ def _spaced(cases: list[_Case], most: int) -> list[_Case]:
 
 
 def _candidates(today: PseudoMaskSettings, cases: Sequence[_Case]) -> list[PseudoMaskSettings]:
-    """Return what is tried, today's own settings last."""
+    """Return what is tried, today's sigma and refiner among it where they can be."""
     has_degrees = all(item.degrees_per_px is not None for case in cases for item in case.fixations)
     sigmas: list[tuple[str, float | None]] = [
         ("spread", None),
@@ -252,7 +252,15 @@ def _candidates(today: PseudoMaskSettings, cases: Sequence[_Case]) -> list[Pseud
         for sigma, degrees in sigmas
         for refiner in REFINERS_TRIED
     ]
-    return [*tried, today] if today.refine in REFINERS_TRIED else tried
+    if today.refine in REFINERS_TRIED and _place(today, tried) is None:
+        tried.append(replace(today, thresholds=None, segmenter=""))
+    return tried
+
+
+def _place(settings: PseudoMaskSettings, candidates: Sequence[PseudoMaskSettings]) -> int | None:
+    """Return which candidate gives the same maps; levels aside."""
+    without_levels = replace(settings, thresholds=None, segmenter="")
+    return candidates.index(without_levels) if without_levels in candidates else None
 
 
 def _sigma_name(settings: PseudoMaskSettings) -> str:
