@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
@@ -92,7 +93,7 @@ def original_dense_crf(image: npt.NDArray[np.float32], probability: Heatmap) -> 
         If the package is missing.
     """
     try:
-        from pydensecrf.densecrf import DenseCRF2D
+        field_of = importlib.import_module("pydensecrf.densecrf").DenseCRF2D
     except ImportError:
         raise UserError(
             "The refiner pydensecrf needs a package that is missing: install gaze-insight[crf], which needs a compiler "
@@ -103,7 +104,7 @@ def original_dense_crf(image: npt.NDArray[np.float32], probability: Heatmap) -> 
     if pixels.shape[2] != 3:
         pixels = np.repeat(pixels[..., :1], 3, axis=2)
     inside = np.clip(probability.astype(np.float32), 1e-5, 1 - 1e-5)
-    field = DenseCRF2D(width, height, 2)
+    field = field_of(width, height, 2)
     field.setUnaryEnergy(np.ascontiguousarray(-np.log(np.stack([1 - inside, inside])).reshape(2, -1)))
     field.addPairwiseBilateral(sxy=(80, 80), srgb=(13, 13, 13), rgbim=np.ascontiguousarray(pixels), compat=1)
     refined: Heatmap = np.array(field.inference(10), dtype=np.float32)[1].reshape(height, width)
