@@ -41,9 +41,9 @@ class SigmaPreset:
     sigma_fraction: float | None = None
     """Fraction of the image's width and height, where the published fixed grid is followed."""
     centre: float = 0.25
-    """The heat at which a pixel is as likely inside as outside, for ``centred-crf``."""
-    centred_thresholds: tuple[float, ...] = (0.6, 0.425)
-    """Levels of the map that ``centred-crf`` refined."""
+    """The heat at which a pixel is as likely inside as outside, for ``diffusion`` and ``centred-crf``."""
+    centred_thresholds: tuple[float, ...] = (0.65, 0.475)
+    """Levels of the map that one of these two refined."""
     spread: bool = False
     """Whether the kernel follows how far fixations lie apart (`segmentation.spread`), from the given width on."""
     duration_power: float = 1.0
@@ -53,9 +53,12 @@ class SigmaPreset:
         """Return the levels that belong to this kernel and a refiner."""
         if refiner == "none":
             return self.thresholds
-        return {"centred-crf": self.centred_thresholds, "sam": SAM_THRESHOLDS}.get(
-            refiner, self.refined_thresholds
-        )
+        own = {
+            "diffusion": self.centred_thresholds,
+            "centred-crf": self.centred_thresholds,
+            "sam": SAM_THRESHOLDS,
+        }
+        return own.get(refiner, self.refined_thresholds)
 
 
 SAM_THRESHOLDS = (0.6, 0.4)
@@ -70,7 +73,7 @@ PRESETS: dict[str, SigmaPreset] = {
         sigma_deg=1.25,
         sigma_fraction=1.25 / 25,
         centre=0.2,
-        centred_thresholds=(0.6, 0.425),
+        centred_thresholds=(0.65, 0.475),
         spread=True,
         duration_power=0.5,
     ),
@@ -101,7 +104,7 @@ class PseudoMaskSettings:
     """Replaces the preset's sigma in degrees."""
     thresholds: tuple[float, ...] | None = None
     """Replaces the preset's levels; strictly descending, each between 0 and 1."""
-    refine: str = "centred-crf"
+    refine: str = "diffusion"
     """One of `segmentation.refine.REFINERS`."""
     segmenter: str = ""
     """Which promptable segmenter refines (``sam``): its folder's name with a short hash of its files."""

@@ -36,7 +36,7 @@ SIDE_PX = 256
 LEVELS = tuple(np.round(np.arange(0.05, 0.825, 0.025), 3).tolist())
 SURE = 0.9
 """Share of the highest level's pixels that should lie within the true mask."""
-REFINERS_TRIED = ("none", "crf", "centred-crf")
+REFINERS_TRIED = ("none", "diffusion", "centred-crf", "crf")
 
 
 @dataclass(frozen=True)

@@ -317,8 +317,8 @@ def test_the_crf_equals_the_full_pairwise_sum() -> None:
     assert np.abs(ours.ravel() - belief).max() < 0.03
 
 
-@pytest.mark.parametrize("name", ["crf", "centred-crf"])
-def test_the_crf_moves_a_border_to_the_edge(name: str) -> None:
+@pytest.mark.parametrize("name", ["crf", "centred-crf", "diffusion"])
+def test_refiners_move_a_border_to_the_edge(name: str) -> None:
     rows, columns = np.mgrid[0:96, 0:96]
     disc = (rows - 48) ** 2 + (columns - 48) ** 2 < 22**2
     noise = np.random.default_rng(0).normal(0, 0.02, (96, 96, 3))
@@ -333,9 +333,9 @@ def test_the_crf_moves_a_border_to_the_edge(name: str) -> None:
     np.testing.assert_array_equal(refine("none", image, heat), heat)
 
 
-@pytest.mark.parametrize("name", ["crf", "centred-crf"])
+@pytest.mark.parametrize("name", ["crf", "centred-crf", "diffusion"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (700, 3, 1), (600, 900, 3)])
-def test_the_crf_takes_any_size(name: str, shape: tuple[int, int, int]) -> None:
+def test_refiners_take_any_size(name: str, shape: tuple[int, int, int]) -> None:
     image = np.random.default_rng(0).random(shape).astype(np.float32)
     heat = np.random.default_rng(1).random(shape[:2]).astype(np.float32)
     refined = refine(name, image, heat)

@@ -18,8 +18,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
-from scipy.sparse.linalg import cg
 
 from segmentation.images import resize
 from segmentation.pseudomask import PRESETS, WITHOUT_GEOMETRY, PseudoMaskSettings, make_pseudomask
@@ -70,28 +68,7 @@ def guided(image: Floats, heatmap: Floats, centre: float) -> Floats:
         mean(guide * guide) - mean(guide) ** 2 + 1e-3
     )
     offset = mean(heatmap) - slope * mean(guide)
-    return np.clip(mean(slope) * guide + mean(offset), 0, 1)
-
-
-def diffusion(image: Floats, heatmap: Floats, centre: float, side: int = 160, beta: float = 600.0) -> Floats:
-    """Smooth the log-odds over a lattice whose edges conduct where colours agree, as random walks with priors do."""
-    height, width = heatmap.shape
-    scale = side / max(height, width)
-    small = round(height * scale), round(width * scale)
-    pixels, heat = resize(image, *small).reshape(*small, -1), np.clip(resize(heatmap, *small), 1e-3, 1 - 1e-3)
-    numbers = np.arange(heat.size).reshape(small)
-    pairs, weights = [], []
-    for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
-        pairs.append(np.stack([numbers[first].ravel(), numbers[second].ravel()]))
-        apart = ((pixels[first] - pixels[second]) ** 2).sum(axis=-1)
-        weights.append(np.exp(-beta * apart).ravel() + 1e-4)
-    (one, other), weight = np.concatenate(pairs, axis=1), 60 * np.concatenate(weights)
-    lattice = scipy.sparse.coo_array((weight, (one, other)), shape=(heat.size, heat.size))
-    both = lattice + lattice.T
-    system = scipy.sparse.diags_array(both.sum(axis=1) + 1) - both
-    odds = np.log(heat / (1 - heat)) - np.log(centre / (1 - centre))
-    solved, _ = cg(system.tocsr(), odds.ravel().astype(float), rtol=1e-3, maxiter=200)
-    return resize((1 / (1 + np.exp(-solved))).reshape(small).astype(np.float32), height, width)
+    return np.clip(mean(slope) * guide + mean(offset), 0, 1).astype(np.float32)
 
 
 def joint_bilateral(image: Floats, heatmap: Floats, centre: float) -> Floats:
@@ -107,9 +84,9 @@ REFINERS: dict[str, Refiner] = {
     "none": named("none"),
     "crf": named("crf"),
     "centred-crf": named("centred-crf"),
+    "diffusion": named("diffusion"),
     "grabcut": grabcut,
     "guided filter": guided,
-    "diffusion": diffusion,
     "joint bilateral": joint_bilateral,
 }
 if importlib.util.find_spec("pydensecrf"):
