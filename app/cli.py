@@ -21,6 +21,7 @@ from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
 from app.pack_commands import add_pack_commands
 from app.run_commands import add_run_commands
+from app.suggest_commands import add_suggest_command
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
 from gaze_capture.formats.reading import FORMATS
@@ -28,6 +29,7 @@ from gaze_capture.storage import explained
 from segmentation.export import EXPORTERS
 from segmentation.presets import METHODS, preset_names
 from segmentation.progress import Progress
+from segmentation.refine import REFINERS
 from segmentation.stacks import MODALITIES
 
 
@@ -440,7 +442,17 @@ def _parser() -> argparse.ArgumentParser:
     pseudomask.add_argument(
         "--levels", type=float, nargs="+", metavar="L", help="descending, between 0 and 1"
     )
-    pseudomask.add_argument("--refine", choices=("none", "crf"))
+    pseudomask.add_argument(
+        "--refine",
+        choices=REFINERS,
+        help="what draws the heatmap to the image's edges; pydensecrf needs the extra crf, sam a --segmenter",
+    )
+    pseudomask.add_argument(
+        "--segmenter",
+        type=Path,
+        metavar="FOLDER",
+        help="a model of the Segment Anything family, asked with the fixations as points (--refine sam)",
+    )
     pseudomask.add_argument(
         "--sigma", metavar="DEG|PRESET", help="degrees, or fraction, gazemedseg-70, gazemedseg-50"
     )
@@ -461,6 +473,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of several annotators: sum, who looks longer counts more; mean, each counts the same",
     )
     pseudomask.add_argument("--split", metavar="NAME")
+    add_suggest_command(add)
 
     add_explanation_commands(add)
 

@@ -473,8 +473,12 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
         changes["annotators"] = tuple(args.annotators) or None
     if args.pool is not None:
         changes["pool"] = args.pool
+    if args.segmenter is not None and args.refine not in (None, "sam"):
+        raise UserError(f"--segmenter goes with --refine sam, not with {args.refine}; leave one of them out.")
     settings = dataclasses.replace(study.pseudomask_settings, **changes)
-    report = make_pseudomasks(study, settings=settings, split=args.split, progress=progress)
+    report = make_pseudomasks(
+        study, settings=settings, segmenter=args.segmenter, split=args.split, progress=progress
+    )
     lines = [
         f"Made {counted(report.made, 'pseudo-mask')}; {counted(report.waiting, 'image')} without gaze wait."
     ]
@@ -494,7 +498,9 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
         ]
     lines += named("Without a fixation that counts", report.empty)
     lines += named("Left out", [f"{image}: {reason}" for image, reason in report.failed])
-    return Outcome({**dataclasses.asdict(report), "settings": settings.to_json()}, "\n".join(lines))
+    return Outcome(
+        {**dataclasses.asdict(report), "settings": study.pseudomask_settings.to_json()}, "\n".join(lines)
+    )
 
 
 def _advised(study: Study, args: argparse.Namespace) -> dict[str, Any]:

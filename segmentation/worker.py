@@ -12,6 +12,7 @@ Jobs are objects with a ``task``:
 - ``image-encoder``: ``study``, ``encoder`` (a folder, or a name of the Hugging Face hub), ``allow_download``
 - ``import-checkpoint``: ``study``, ``file``, ``name`` (of the run, or null), ``target`` (or null)
 - ``pack``: ``study``, ``spec``, ``file``, ``text_encoder_folder``, ``image_encoder_folder``
+- ``pseudomask``: ``study``, ``settings``, ``split``, ``segmenter_folder`` (of the refiner ``sam``)
 - ``describe``: ``model``, ``device``, ``dtype``, ``allow_download``. No study is opened for it: what is to be described
   arrives on stdin, one JSON object a line (see `segmentation.vlm_local.describe`), up to ``{"end": true}``.
 
@@ -136,6 +137,8 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
         folder, fields = find(job["encoder"], bool(job.get("allow_download")))
         report("done", 1, 1, folder=str(folder), fields=fields)
         return True
+    if job["task"] == "pseudomask":
+        return _do_pseudomasks(job, study, report)
     if job["task"] == "import-checkpoint":
         from segmentation.checkpoint_import import import_checkpoint
 
@@ -210,6 +213,27 @@ def _do_packing(job: dict[str, Any], study: Study, report: Reporter, encoder_fol
         progress=lambda done, total: report("progress", done, total, name="reading images"),
     )
     report("done", packed.images, packed.images, **dataclasses.asdict(packed))
+    return True
+
+
+def _do_pseudomasks(job: dict[str, Any], study: Study, report: Reporter) -> bool:
+    from segmentation.device import use_threads
+    from segmentation.promptable import PromptableSegmenter
+    from segmentation.pseudomask import PseudoMaskSettings
+    from segmentation.pseudomask_making import make_pseudomasks
+
+    def progress(done: int, total: int, label: str) -> None:
+        report("progress", done, total, name=label)
+
+    use_threads(job.get("threads"))
+    made = make_pseudomasks(
+        study,
+        settings=PseudoMaskSettings.from_json(job["settings"]),
+        segment=PromptableSegmenter(Path(job["segmenter_folder"])),
+        split=job.get("split"),
+        progress=progress,
+    )
+    report("done", made.made, made.made, **dataclasses.asdict(made))
     return True
 
 
