@@ -425,7 +425,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or cuda:N")
     train.add_argument("--iterations", type=count, metavar="N")
     train.add_argument("--max-minutes", type=positive, metavar="T")
-    train.add_argument("--resume", metavar="RUN")
+    begun = train.add_mutually_exclusive_group()
+    begun.add_argument("--resume", metavar="RUN")
+    begun.add_argument(
+        "--prepare", action="store_true", help="make the run and start nothing: a cluster will (docs/cluster.md)"
+    )
+    train.add_argument(
+        "--processes",
+        type=count,
+        default=1,
+        metavar="N",
+        help="train on N GPUs of this machine at once; the same result",
+    )
     train.add_argument("--seed", type=int, metavar="N")
     train.add_argument(
         "--warm-start", metavar="RUN", help="begin with the networks of an earlier run of the same method"

@@ -501,6 +501,8 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
     from gaze_capture.storage import read_json
     from segmentation import steps
     from segmentation.job import JobEvent, RunSpec
+    from segmentation.presets import checked
+    from segmentation.runs import create_run
 
     study = Study.open(args.study)
     if args.config is not None:
@@ -525,6 +527,13 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
         from segmentation.network_steps import with_encoder
 
         spec = with_encoder(study, spec, args.encoder)
+    if args.prepare:
+        made = create_run(study, checked(spec)).id
+        return Outcome(
+            {"run": made},
+            f"Prepared {made}. Start it where the GPUs are: "
+            f"torchrun --nproc-per-node gpu -m segmentation.cluster train {args.study} {made}",
+        )
 
     def show(event: JobEvent) -> None:
         if event.kind == "progress":
@@ -532,7 +541,7 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
         elif event.kind == "step":
             progress(event.step, event.total, f"training, loss {event.values['losses']['total'] or 0:.3f}")
 
-    result = steps.train(study, spec, resume=args.resume, on_event=show)
+    result = steps.train(study, spec, resume=args.resume, processes=args.processes, on_event=show)
     return Outcome(
         dataclasses.asdict(result),
         f"Trained {result.run}: {result.iterations} iterations in {result.seconds:.0f} s on {result.device}. "

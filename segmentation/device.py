@@ -61,13 +61,16 @@ def describe(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
 
 
-def use_threads(threads: int | None) -> int:
-    """Set how many processor threads networks use, None for all cores, and return it."""
+def use_threads(threads: int | None, sharers: int = 1) -> int:
+    """Set how many processor threads networks use, None for all cores, and return it.
+
+    So many `sharers`, processes of this machine that work together, take their share of the cores.
+    """
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:
         cores = os.cpu_count() or 1
-    count = max(1, min(threads or cores, cores))
+    count = max(1, min(threads or cores // sharers, cores))
     torch.set_num_threads(count)
     return count
 

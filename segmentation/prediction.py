@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gaze_capture.errors import UserError
-from gaze_capture.storage import read_json, write_json_atomic
+from gaze_capture.storage import locked, make_folder, read_json, write_json_atomic
 from segmentation.augmentation import standardised
 from segmentation.checkpoints import latest_checkpoint, load_state, load_weights
 from segmentation.device import Precision, choose_device, choose_precision, use_threads
@@ -182,6 +182,7 @@ def predict(
     *,
     split: str | None = None,
     image_ids: Sequence[str] | None = None,
+    shard: tuple[int, int] = (0, 1),
     networks: Sequence[str] = ("student",),
     overwrite: bool = False,
     flip_average: bool = True,
@@ -195,7 +196,8 @@ def predict(
 
     What this very checkpoint has predicted already is skipped; an image that cannot be read is left out and named in
     `done`. The teacher predicts only images that have an
-    explanation, or imported embeddings where it learned from those.
+    explanation, or imported embeddings where it learned from those. A `shard` (k, n) is every n-th of the images from
+    number k on, counted from 0: processes that take one each can work side by side, and be started again.
 
     Raises
     ------
@@ -207,6 +209,7 @@ def predict(
     images = (
         [study.image(image_id) for image_id in image_ids] if image_ids is not None else study.images_of(split)
     )
+    images = images[shard[0] :: shard[1]]
     predictor = Predictor(run, device=device, flip_average=flip_average, engine=engine)
     work = [
         (name, image)
@@ -264,7 +267,7 @@ def predict(
             wait()
     if stopped:
         return False
-    if failed and len(failed) == len({image.id for _, image in work}):
+    if shard[1] == 1 and failed and len(failed) == len({image.id for _, image in work}):
         raise UserError(next(iter(failed.values())))
     emit(
         "done",
@@ -321,11 +324,15 @@ def _waiting(
         ]
     folder = run.path / "predictions" / network
     note = folder / "made_by.json"
-    if not note.exists() or read_json(note) != {"step": predictor.step}:
-        # An earlier checkpoint's view, from before the run was resumed.
-        shutil.rmtree(folder, ignore_errors=True)
-        write_json_atomic(note, {"step": predictor.step})
-    elif overwrite:
+    make_folder(folder.parent, within=run.path)
+    with locked(folder):
+        # Others may be at work on the rest of the images: one of them clears the place for all.
+        stale = not note.exists() or read_json(note) != {"step": predictor.step}
+        if stale:
+            # An earlier checkpoint's view, from before the run was resumed.
+            shutil.rmtree(folder, ignore_errors=True)
+            write_json_atomic(note, {"step": predictor.step})
+    if overwrite and not stale:
         for image in images:
             for target_id in targets:
                 study.prediction_path(run.id, image.id, target_id, network).unlink(missing_ok=True)

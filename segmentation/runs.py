@@ -230,16 +230,32 @@ def create_run(study: Study, spec: RunSpec, run_id: str | None = None) -> RunFol
     return run
 
 
-def worker_command(job: dict[str, Any], folder: Path) -> list[str]:
-    """Return the command that does a job: this very program with ``--worker``, isolated from the environment."""
+def worker_command(job: dict[str, Any], folder: Path, processes: int = 1) -> list[str]:
+    """Return the command that does a job: this very program with ``--worker``, isolated from the environment.
+
+    Several processes of it are started by torchrun.
+
+    Raises
+    ------
+    UserError
+        If several are asked for where there is no torchrun: in a bundled program.
+    """
     text = json.dumps(job, ensure_ascii=False)
     if len(text) > _LONGEST_ARGUMENT:
         path = folder / f"job-{new_id()}.json"
         write_bytes_atomic(path, text.encode())
         text = str(path)
     if getattr(sys, "frozen", False):
+        if processes > 1:
+            raise UserError(
+                "This bundled program trains in one process; several GPUs need an installation with pip."
+            )
         return [sys.executable, "--worker", text]
-    return [sys.executable, "-I", "-m", "app", "--worker", text]
+    worker = [sys.executable, "-I", "-m", "app", "--worker", text]
+    if processes == 1:
+        return worker
+    torchrun = [sys.executable, "-I", "-m", "torch.distributed.run"]
+    return [*torchrun, "--standalone", "--nproc-per-node", str(processes), "--no-python", *worker]
 
 
 def start_worker(
@@ -248,6 +264,7 @@ def start_worker(
     *,
     detached: bool = True,
     threads: int | None = None,
+    processes: int = 1,
 ) -> subprocess.Popen[bytes]:
     """Start a worker on a run, or on another job of a study.
 
@@ -263,6 +280,8 @@ def start_worker(
         its stdout, too (see `read_events`), and ends with this process.
     threads
         Processor threads it may use; None for all cores. A program with an open window gives one less.
+    processes
+        How many of them train together, a GPU each; see `segmentation.processes`.
 
     Raises
     ------
@@ -291,7 +310,7 @@ def start_worker(
         options["creationflags"] = subprocess.CREATE_NO_WINDOW
     with explained_os_errors(folder), open(folder / "worker.log", "ab") as log:
         return subprocess.Popen(
-            worker_command(job, folder),
+            worker_command(job, folder, processes),
             cwd=folder,
             stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
             stdout=subprocess.DEVNULL if detached else subprocess.PIPE,

@@ -578,11 +578,13 @@ def train(
     *,
     resume: str | None = None,
     threads: int | None = None,
+    processes: int = 1,
     on_event: OnEvent = _ignore_event,
 ) -> TrainResult:
     """Train in a worker process and wait for its end; Ctrl+C stops it with a checkpoint.
 
     A spec that names no target learns all targets of the study. `threads`: of the processor; None for all cores.
+    `processes` share the work, each with a GPU of this machine.
 
     Raises
     ------
@@ -595,7 +597,7 @@ def train(
     else:
         run = create_run(study, spec or preset("gaze-to-insight", "cpu"))
     device = "unknown"
-    process = start_worker(run, folders_job(run.spec), threads=threads)
+    process = start_worker(run, folders_job(run.spec), threads=threads, processes=processes)
     last: JobEvent | None = None
     try:
         # A resumed run tells its earlier life first, endings included: only its last word counts.
