@@ -428,7 +428,9 @@ def _parser() -> argparse.ArgumentParser:
     begun = train.add_mutually_exclusive_group()
     begun.add_argument("--resume", metavar="RUN")
     begun.add_argument(
-        "--prepare", action="store_true", help="make the run and start nothing: a cluster will (docs/cluster.md)"
+        "--prepare",
+        action="store_true",
+        help="make the run and start nothing: a cluster will (docs/cluster.md)",
     )
     train.add_argument(
         "--processes",

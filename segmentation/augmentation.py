@@ -58,7 +58,11 @@ def _bytes(pixels: npt.NDArray[Any]) -> Bytes:
 
 
 def recoloured(
-    images: Tensor, rng: np.random.Generator, strength: float, rows: slice = slice(None), whole: int | None = None
+    images: Tensor,
+    rng: np.random.Generator,
+    strength: float,
+    rows: slice = slice(None),
+    whole: int | None = None,
 ) -> Tensor:
     """Vary brightness, contrast, hue and saturation of standardised images, one 3 x 3 matrix each.
 

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.task == "train":
             job["image_encoder_folder"] = args.encoder and str(args.encoder.absolute())
             if run.path.exists() and run.state() == "done":
-                print(f"The run {run.id} is done already.", file=sys.stderr)
+                sys.stderr.write(f"The run {run.id} is done already.\n")
                 return 0
             if os.environ.get("RANK", "0") == "0":
                 free(run)
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             # Nobody else is told: a training's events are in its folder, a prediction's are not.
             job["tell"] = True
     except UserError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     return worker.main([json.dumps(job)])
 
@@ -83,7 +83,9 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m segmentation.cluster", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m segmentation.cluster", description=__doc__.split("\n")[0]
+    )
     tasks = parser.add_subparsers(dest="task", required=True)
     train = tasks.add_parser("train", help="train a run, or go on with it")
     predict = tasks.add_parser("predict", help="predict what a run has not predicted yet")
@@ -101,7 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--engine", choices=("auto", "torch", "openvino", "onnx"), default="auto")
     predict.add_argument("--overwrite", action="store_true")
     predict.add_argument(
-        "--shard", type=shard, metavar="K/N", help="one share of the images, for jobs that know nothing of each other"
+        "--shard",
+        type=shard,
+        metavar="K/N",
+        help="one share of the images, for jobs that know nothing of each other",
     )
     return parser
 

@@ -29,6 +29,7 @@ Kind = Literal[
 mask, `agreement` the student's overlap with its own labels, `selection` a score on images set apart, `answer` what a
 vision-language model said; `done`, `stopped` and `failed` end a job."""
 
+
 class ProcessGone(UserError):
     """One of several processes that work together has ended in the midst of it."""
 

@@ -9,18 +9,22 @@ from torch import nn
 
 from segmentation.backbones import Pretrained
 
-GROUPS = 8
-"""Groups of a group norm; fewer where the width has no such divisor."""
+GROUPS, NARROWEST = 8, 4
+"""Groups of a group norm, fewer where they would have fewer channels than that or the width has no such divisor."""
 
 
 def grouped(network: nn.Module) -> None:
     """Put group norms in the place of a network's own batch norms; a pretrained encoder keeps the norms it knows."""
-    _exchange(network, lambda norm: nn.GroupNorm(math.gcd(GROUPS, norm.num_features), norm.num_features))
+    _exchange(network, lambda norm: nn.GroupNorm(_groups(norm.num_features), norm.num_features))
 
 
 def synchronised(network: nn.Module) -> None:
     """Let a network's batch norms on GPUs count over the images of all processes; frozen ones stay as they are."""
     _exchange(network, _shared, pretrained=True)
+
+
+def _groups(width: int) -> int:
+    return math.gcd(min(GROUPS, max(width // NARROWEST, 1)), width)
 
 
 def _shared(norm: nn.BatchNorm2d) -> nn.Module:

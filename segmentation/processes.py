@@ -33,7 +33,7 @@ _sharing = False
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that work together; without torchrun it is the only one."""
+    """One process among those that work together; without torchrun it is the only one."""
 
     rank: int = 0
     count: int = 1

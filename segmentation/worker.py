@@ -15,7 +15,8 @@ Jobs are objects with a ``task``:
   arrives on stdin, one JSON object a line (see `segmentation.vlm_local.describe`), up to ``{"end": true}``.
 
 ``text_encoder_folder`` and ``image_encoder_folder`` are given where this computer has that encoder. All take
-``threads`` (None: all cores), ``detached``, ``tell`` (on stdout, though detached) and ``nice``. What a training tells is kept in its run's events.jsonl.
+``threads`` (None: all cores), ``detached``, ``tell`` (on stdout, though detached) and ``nice``. What a training tells
+is kept in its run's events.jsonl.
 
 Of several workers that torchrun starts with the same job, ``train`` or ``predict``, the first leads and tells for all.
 """
@@ -249,7 +250,7 @@ def _do_text(job: dict[str, Any], study: Study, report: Reporter) -> bool:
 
 
 def _stop_when_terminated(run: RunFolder) -> None:
-    """Take the request to end, which a cluster makes before it takes its machine back, for one to stop with a checkpoint."""
+    """Stop with a checkpoint when asked to end, as clusters do before they take their machines back."""
 
     def stop(*_: object) -> None:
         with contextlib.suppress(UserError):
