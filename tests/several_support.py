@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from segmentation.checkpoints import latest_checkpoint, load_state, load_weights
+from segmentation.checkpoints import latest_checkpoint, load_weights
 from segmentation.runs import RunFolder
 from segmentation.study import Study
 from segmentation.text.embedding import embed_study
@@ -84,4 +84,4 @@ def all_weights(run: RunFolder) -> dict[str, torch.Tensor]:
 def step_of(run: RunFolder) -> int:
     """The step of the latest checkpoint, 0 where there is none."""
     folder = latest_checkpoint(run)
-    return int(load_state(folder)["step"]) if folder else 0
+    return int(folder.name) if folder else 0
