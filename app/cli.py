@@ -478,7 +478,20 @@ def _parser() -> argparse.ArgumentParser:
     add_explanation_commands(add)
 
     train = add("train", commands.train, "train teacher and student, of a study or a packed training set")
-    train.add_argument("--resume", metavar="RUN")
+    begun = train.add_mutually_exclusive_group()
+    begun.add_argument("--resume", metavar="RUN")
+    begun.add_argument(
+        "--prepare",
+        action="store_true",
+        help="make the run and start nothing: a cluster will (docs/cluster.md)",
+    )
+    train.add_argument(
+        "--processes",
+        type=count,
+        default=1,
+        metavar="N",
+        help="train on N GPUs of this machine at once; the same result",
+    )
     train.add_argument(
         "--to", type=Path, metavar="FOLDER", help="where a packed training set is unpacked and trained"
     )

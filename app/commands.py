@@ -569,6 +569,8 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
         return train_packed(args, progress)
     from segmentation import steps
     from segmentation.job import JobEvent
+    from segmentation.presets import checked
+    from segmentation.runs import create_run
 
     study = Study.open(args.study)
     if args.to is not None:
@@ -576,6 +578,13 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
     chosen = args.config is not None or args.preset is not None or args.resume is not None
     advised = {} if chosen else _advised(study, args)
     spec = spec_of(study, args, advised) if args.resume is None else None
+    if args.prepare and spec is not None:
+        made = create_run(study, checked(spec)).id
+        return Outcome(
+            {"run": made},
+            f"Prepared {made}. Start it where the GPUs are: "
+            f"torchrun --nproc-per-node gpu -m segmentation.cluster train {args.study} {made}",
+        )
 
     def show(event: JobEvent) -> None:
         if event.kind == "progress":
@@ -583,7 +592,7 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
         elif event.kind == "step":
             progress(event.step, event.total, f"training, loss {event.values['losses']['total'] or 0:.3f}")
 
-    result = steps.train(study, spec, resume=args.resume, on_event=show)
+    result = steps.train(study, spec, resume=args.resume, processes=args.processes, on_event=show)
     return Outcome(
         {**dataclasses.asdict(result), **({"advice": advised} if advised else {})},
         f"Trained {result.run}: {result.iterations} iterations in {result.seconds:.0f} s on {result.device}. "

@@ -95,9 +95,12 @@ def describe(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
 
 
-def use_threads(threads: int | None) -> int:
-    """Set how many processor threads networks use, None for all cores, and return it."""
-    count = min(threads or processors(), processors())
+def use_threads(threads: int | None, sharers: int = 1) -> int:
+    """Set how many processor threads networks use, None for all cores, and return it.
+
+    So many `sharers`, processes of this machine that work together, take their share of the cores.
+    """
+    count = max(1, min(threads or processors() // sharers, processors()))
     torch.set_num_threads(count)
     return count
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gaze_capture.errors import UserError
-from gaze_capture.storage import read_json, sha256_of, write_json_atomic
+from gaze_capture.storage import locked, make_folder, read_json, sha256_of, write_json_atomic
 from segmentation.augmentation import standardised
 from segmentation.checkpoints import latest_checkpoint, load_into, load_state
 from segmentation.device import Precision, choose_device, choose_precision, use_threads
@@ -227,6 +227,7 @@ def predict(
     *,
     split: str | None = None,
     image_ids: Sequence[str] | None = None,
+    shard: tuple[int, int] = (0, 1),
     networks: Sequence[str] = ("student",),
     overwrite: bool = False,
     flip_average: bool = True,
@@ -242,7 +243,8 @@ def predict(
     What this very checkpoint has predicted already is skipped, unless an engine is asked for by name and another one
     made it; an image that cannot be read is left out and named in `done`. The teacher predicts only images that have an
     explanation, or imported embeddings where it learned from those. A request to stop that was there before counts only
-    with `heeds_earlier_stop`, for workers, which take a while to start.
+    with `heeds_earlier_stop`, for workers, which take a while to start. A `shard` (k, n) is every n-th of the images
+    from number k on, counted from 0: processes that take one each can work side by side, and be started again.
 
     Raises
     ------
@@ -255,6 +257,7 @@ def predict(
     images = (
         [study.image(image_id) for image_id in image_ids] if image_ids is not None else study.images_of(split)
     )
+    images = images[shard[0] :: shard[1]]
     predictor = Predictor(run, device=device, flip_average=flip_average, engine=engine)
     for name in networks:
         predictor.network(name)
@@ -275,7 +278,7 @@ def predict(
     if result.stopped:
         return False
     failed = result.failed
-    if failed and len(failed) == len({image.id for _, image in work}):
+    if shard[1] == 1 and failed and len(failed) == len({image.id for _, image in work}):
         raise UserError(next(iter(failed.values())))
     emit(
         "done",
@@ -335,21 +338,25 @@ def forget_outdated(run: RunFolder, predictor: Predictor, networks: Sequence[str
 
     An earlier checkpoint's go for all networks: a student must not be compared with a teacher of another step.
     """
-    for network in predictor.networks:
-        folder = run.path / "predictions" / network
-        known = note_of(run, network)
-        if network in networks:
-            now = predictor.made_by(network)
-            if engine != "auto" and not isinstance(predictor.network(network), Teacher):
-                now["engine"] = engine
-            # What an older version did not note is not held against it.
-            if known.get("step") != predictor.step or any(
-                known.get(name, now[name]) != now[name] for name in now
-            ):
+    everything = run.path / "predictions"
+    make_folder(everything, within=run.path)
+    # Others may be at work on the rest of the images: one of them clears the place for all.
+    with locked(everything):
+        for network in predictor.networks:
+            folder = run.path / "predictions" / network
+            known = note_of(run, network)
+            if network in networks:
+                now = predictor.made_by(network)
+                if engine != "auto" and not isinstance(predictor.network(network), Teacher):
+                    now["engine"] = engine
+                # What an older version did not note is not held against it.
+                if known.get("step") != predictor.step or any(
+                    known.get(name, now[name]) != now[name] for name in now
+                ):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    write_json_atomic(folder / NOTE, now)
+            elif known and known.get("step") != predictor.step:
                 shutil.rmtree(folder, ignore_errors=True)
-                write_json_atomic(folder / NOTE, now)
-        elif known and known.get("step") != predictor.step:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def waiting(

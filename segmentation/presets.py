@@ -138,6 +138,10 @@ def checked(spec: RunSpec) -> RunSpec:
         f"data_on_device should be auto, on or off, not {spec.data_on_device!r}": spec.data_on_device
         in ("auto", "on", "off"),
         f"compile should be auto or off, not {spec.compile!r}": spec.compile in ("auto", "off"),
+        f"norm should be batch or group, not {spec.norm!r}": spec.norm in ("batch", "group"),
+        "norm of the published code's architecture is its own; leave it at batch": spec.norm == "batch"
+        or spec.architecture == "own",
+        f"checkpoint_steps should be 0 or more, not {spec.checkpoint_steps}": spec.checkpoint_steps >= 0,
         f"iterations should be 1 or more, not {spec.iterations}": spec.iterations >= 1,
         f"max_minutes should be above 0, not {spec.max_minutes}": spec.max_minutes is None
         or spec.max_minutes > 0,

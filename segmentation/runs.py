@@ -372,16 +372,32 @@ def completed(study: Study, spec: RunSpec) -> RunSpec:
     return spec if study.is_packed() else with_text(study, spec)
 
 
-def worker_command(job: dict[str, Any], folder: Path) -> list[str]:
-    """Return the command that does a job: this very program with ``--worker``, isolated from the environment."""
+def worker_command(job: dict[str, Any], folder: Path, processes: int = 1) -> list[str]:
+    """Return the command that does a job: this very program with ``--worker``, isolated from the environment.
+
+    Several processes of it are started by torchrun.
+
+    Raises
+    ------
+    UserError
+        If several are asked for where there is no torchrun: in a bundled program.
+    """
     text = json.dumps(job, ensure_ascii=False)
     if len(text) > _LONGEST_ARGUMENT:
         path = folder / f"job-{new_id()}.json"
         write_bytes_atomic(path, text.encode())
         text = str(path)
     if getattr(sys, "frozen", False):
+        if processes > 1:
+            raise UserError(
+                "This bundled program trains in one process; several GPUs need an installation with pip."
+            )
         return [sys.executable, "--worker", text]
-    return [sys.executable, "-I", "-m", "app", "--worker", text]
+    worker = [sys.executable, "-I", "-m", "app", "--worker", text]
+    if processes == 1:
+        return worker
+    torchrun = [sys.executable, "-I", "-m", "torch.distributed.run"]
+    return [*torchrun, "--standalone", "--nproc-per-node", str(processes), "--no-python", *worker]
 
 
 def processors() -> int:
@@ -399,6 +415,7 @@ def start_worker(
     *,
     detached: bool = True,
     threads: int | None = None,
+    processes: int = 1,
 ) -> subprocess.Popen[bytes]:
     """Start a worker on a run, or on another job of a study.
 
@@ -414,6 +431,8 @@ def start_worker(
         its stdout, too (see `read_events`), and ends with this process.
     threads
         Processor threads it may use; None for all cores. A program with an open window gives one less.
+    processes
+        How many of them train together, a GPU each; see `segmentation.processes`.
 
     Raises
     ------
@@ -445,7 +464,7 @@ def start_worker(
         options["creationflags"] = subprocess.CREATE_NO_WINDOW
     with explained_os_errors(folder), open(folder / "worker.log", "ab") as log:
         return subprocess.Popen(
-            worker_command(job, folder),
+            worker_command(job, folder, processes),
             cwd=folder,
             stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
             stdout=subprocess.DEVNULL if detached else subprocess.PIPE,
@@ -557,6 +576,7 @@ def train_to_end(
     job: dict[str, Any] | None = None,
     *,
     threads: int | None = None,
+    processes: int = 1,
     on_event: Callable[[JobEvent], object] = lambda _: None,
 ) -> tuple[JobEvent, str]:
     """Train a run in a worker and wait for its end; Ctrl+C stops it with a checkpoint.
@@ -572,7 +592,7 @@ def train_to_end(
         If the run is being worked on already, failed, or was stopped.
     """
     device = "unknown"
-    process = start_worker(run, job, threads=threads)
+    process = start_worker(run, job, threads=threads, processes=processes)
     last: JobEvent | None = None
     try:
         # A resumed run tells its earlier life first, endings included: only its last word counts.

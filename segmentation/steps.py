@@ -497,11 +497,13 @@ def train(
     *,
     resume: str | None = None,
     threads: int | None = None,
+    processes: int = 1,
     on_event: OnEvent = _ignore_event,
 ) -> TrainResult:
     """Train in a worker process and wait for its end; Ctrl+C stops it with a checkpoint.
 
     A spec that names no target learns all targets of the study. `threads`: of the processor; None for all cores.
+    `processes` share the work, each with a GPU of this machine.
 
     Raises
     ------
@@ -514,7 +516,7 @@ def train(
     else:
         run = create_run(study, spec or preset("gaze-to-insight", "cpu"))
     folders = None if study.is_packed() else folders_job(run.spec)
-    last, device = train_to_end(run, folders, threads=threads, on_event=on_event)
+    last, device = train_to_end(run, folders, threads=threads, processes=processes, on_event=on_event)
     used = run.spec
     return TrainResult(
         run.id,

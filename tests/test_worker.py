@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
 
-from segmentation.job import ENDINGS, JobEvent
+from segmentation.job import ENDINGS, JobEvent, RunSpec
 from segmentation.runs import (
     RunFolder,
     create_run,
@@ -23,24 +22,14 @@ from segmentation.runs import (
 )
 from segmentation.study import Study
 from segmentation.text.embedding import embed_study
-from segmentation.text.encoder import MiniLM
-from tests.training_helpers import make_study, tiny
-
-
-class MiniLMWithoutWeights(MiniLM):
-    """Writes vectors in MiniLM's name, so that workers find all phrases known and load no encoder."""
-
-    def encode(self, phrases: Any) -> Any:
-        import numpy as np
-
-        return np.random.default_rng(0).normal(size=(len(phrases), self.width)).astype(np.float32)
+from segmentation.training import train
+from tests.several_support import MiniLMWithoutWeights, all_weights, known_study, step_of, wait_until
+from tests.training_helpers import Events, tiny
 
 
 @pytest.fixture
 def filled(tmp_path: Path, image_folder: Path) -> Study:
-    study = make_study(tmp_path / "study with a space", image_folder)
-    embed_study(study, MiniLMWithoutWeights())
-    return study
+    return known_study(tmp_path / "study with a space", image_folder)
 
 
 @pytest.fixture
@@ -54,13 +43,6 @@ def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
             if stream is not None:
                 stream.close()
         process.wait()
-
-
-def wait_until(true: Any, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 def endless(study: Study) -> RunFolder:
@@ -146,6 +128,45 @@ def test_a_killed_worker_is_noticed_and_its_torn_line_mended(
     assert list(follow(run, processes[1]))[-1].kind == "stopped"
     lines = run.events_path.read_bytes().splitlines()
     assert lines.count(b'{"run_id": "torn') == 1 and JobEvent.from_line(lines[-1].decode()).kind == "stopped"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        tiny(iterations=40, checkpoint_steps=3, consistency_ramp=0.2, darm_every=2),
+        tiny("supervised", iterations=60, checkpoint_steps=3, augmentation="strong"),
+    ],
+    ids=lambda spec: str(spec.method),
+)
+def test_a_run_killed_outright_and_resumed_equals_an_unbroken_one(
+    filled: Study, processes: list[subprocess.Popen[bytes]], spec: RunSpec
+) -> None:
+    whole = create_run(filled, spec)
+    assert train(filled, whole, Events(), threads=1)
+    broken = create_run(filled, spec)
+    processes.append(start_worker(broken, threads=1))
+    wait_until(lambda: step_of(broken) > 0)
+    processes[0].send_signal(signal.SIGKILL)
+    processes[0].wait()
+    assert broken.state() == "interrupted"
+    broken.prepare_resume()
+    assert 0 < step_of(broken) < spec.iterations
+    processes.append(start_worker(broken, threads=1))
+    assert list(follow(broken, processes[-1]))[-1].kind == "done", broken.log_tail()
+    expected, found = all_weights(whole), all_weights(broken)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_a_request_to_end_is_one_to_stop_with_a_checkpoint(
+    filled: Study, processes: list[subprocess.Popen[bytes]]
+) -> None:
+    run = endless(filled)
+    processes.append(start_worker(run, threads=1))
+    wait_until(lambda: stepped(run))
+    processes[0].terminate()
+    assert list(follow(run, processes[0]))[-1].kind == "stopped"
+    assert processes[0].wait() == 0 and step_of(run) > 0
 
 
 def test_failures_are_one_sentence(filled: Study, processes: list[subprocess.Popen[bytes]]) -> None:
