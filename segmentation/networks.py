@@ -119,10 +119,10 @@ class UNet(nn.Module):
     def forward(self, images: Tensor) -> Output:
         """Segment images."""
         features = self.encode(images)
-        return Output(_as_large(self.decode(features), images), features[-4:])
+        return Output(as_large(self.decode(features), images), features[-4:])
 
 
-def _as_large(logits: Tensor, images: Tensor) -> Tensor:
+def as_large(logits: Tensor, images: Tensor) -> Tensor:
     """Bring logits to the images' grid, which an encoder of another make may have had to enlarge."""
     size = images.shape[2:]
     return logits if logits.shape[2:] == size else functional.interpolate(logits, size, mode="bilinear")
@@ -288,7 +288,7 @@ class Teacher(UNet):
         fused = [
             fusion(feature, text, pasted) for fusion, feature in zip(self.fusions, features[-4:], strict=True)
         ]
-        return Output(_as_large(self.decode([*features[:-4], *fused]), images), fused)
+        return Output(as_large(self.decode([*features[:-4], *fused]), images), fused)
 
     def attention(self, images: Tensor, text: Text) -> list[Tensor]:
         """Return how much of each token each place reads, (B, 1 + L, h, w) at each scale that reads, finest first.

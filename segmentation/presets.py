@@ -91,6 +91,9 @@ _METHODS_OWN: dict[str, dict[str, Any]] = {
 _PLAIN = ("gaze-to-insight", "partial", "supervised")
 """Methods that take a network as it is; the others read it from within."""
 
+ENCODED = (*_PLAIN, "gaze-multilevel")
+"""Methods whose networks can begin with a pretrained encoder."""
+
 
 def preset_names() -> tuple[str, ...]:
     """Return the names of all presets."""
@@ -155,10 +158,11 @@ def checked(spec: RunSpec) -> RunSpec:
         < spec.cwc_confidence
         < 1,
         f"ema_decay should be 0 or more and below 1, not {spec.ema_decay}": 0 <= spec.ema_decay < 1,
-        f"a pretrained encoder or another architecture goes with {', '.join(_PLAIN)}, not with {spec.method}": (
-            not spec.encoder and spec.architecture == "own"
-        )
-        or spec.method in _PLAIN,
+        f"a pretrained encoder goes with {', '.join(ENCODED)}, not with {spec.method}": not spec.encoder
+        or spec.method in ENCODED,
+        f"the architecture of the published code goes with {', '.join(_PLAIN)}, not with {spec.method}": (
+            spec.architecture == "own" or spec.method in _PLAIN
+        ),
         f"holdout should be 0 or more and below 1, not {spec.holdout}": 0 <= spec.holdout < 1,
         f"text_strength should be 0 or more, not {spec.text_strength}": spec.text_strength >= 0,
         f"text_dropout should be from 0 to 1, not {spec.text_dropout}": 0 <= spec.text_dropout <= 1,

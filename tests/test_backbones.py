@@ -279,8 +279,8 @@ def test_a_comparison_takes_encoders(
     spec = RunFolder(filled.runs_folder / cell["run"]).spec
     assert spec.encoder_sha256 == sha256_of(folder / "model.safetensors")
     # Another method cannot begin with one, and is told apart by its name.
-    assert run_command([*command, "--methods", "gaze-multilevel", "--encoder", str(folder)]) == 1
-    assert "Variant 'gaze-multilevel': " in capsys.readouterr().err
+    assert run_command([*command, "--methods", "gaze-track", "--encoder", str(folder)]) == 1
+    assert "Variant 'gaze-track': " in capsys.readouterr().err
     assert len(filled.run_ids()) == 1
 
 

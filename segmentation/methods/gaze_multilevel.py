@@ -19,7 +19,7 @@ from segmentation.architectures import make_student
 from segmentation.dataset import Batch
 from segmentation.job import RunSpec
 from segmentation.methods.base import Method, summed
-from segmentation.networks import Output, Student
+from segmentation.networks import Output, Student, as_large
 
 NEIGHBOURS, DILATION = 5, 2
 """Side of the square of places that features are propagated over, and the distance between them."""
@@ -62,8 +62,12 @@ class GazeMultilevel(Method):
         losses, logits, judged = {}, [], []
         for place, network in enumerate(self.together.members()):
             last = network.stages(network.encode(batch.images))[-1]
-            logits.append(network.read(last))
-            judged.append(network.read(propagated(last)) if spec.level_consistency == "prop" else logits[-1])
+            logits.append(as_large(network.read(last), batch.images))
+            judged.append(
+                as_large(network.read(propagated(last)), batch.images)
+                if spec.level_consistency == "prop"
+                else logits[-1]
+            )
             name = level_name(place)
             losses[name] = self.supervised_loss(logits[-1], batch.labels[name])
         if spec.level_consistency_weight and len(logits) > 1:
