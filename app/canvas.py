@@ -86,6 +86,8 @@ class Canvas(QWidget):
         self._others_shown = False
         self._heatmap: QPixmap | None = None
         self._words: QPixmap | None = None
+        self._doubt: QPixmap | None = None
+        """Made when it is first shown, as it seldom is."""
         self._paths: dict[LayerName, list[QPainterPath]] = {}
         self._mapped: dict[LayerName, list[QPainterPath]] | None = None
         self._scale = 1.0
@@ -116,7 +118,7 @@ class Canvas(QWidget):
         same = scene is not None and before is not None and scene.image_id == before.image_id
         beside = scene is not None and before is not None and scene.volume == before.volume != ""
         self._scene = scene
-        self._mapped = None
+        self._mapped = self._doubt = None
         if not same:
             self._highlight = None
         if scene is None:
@@ -132,8 +134,8 @@ class Canvas(QWidget):
             self._image = None
         if not (same or beside):
             self._window = None
-        self._heatmap = None if scene.heatmap is None else pixmap_of(scene.heatmap, heatmap=True)
-        self._words = None if scene.words is None else pixmap_of(words_index(scene.words), words=True)
+        self._heatmap = None if scene.heatmap is None else pixmap_of(scene.heatmap, "heatmap")
+        self._words = None if scene.words is None else pixmap_of(words_index(scene.words), "words")
         self._others = [(path_of(one.outline), one.colour, one.name) for one in scene.others]
         self._paths = {
             name: [path_of(found)]
@@ -535,6 +537,10 @@ class Canvas(QWidget):
         if self._words is not None and self._shows("words"):
             painter.setOpacity(self._opacity["words"])
             painter.drawPixmap(place, self._words, QRectF(self._words.rect()))
+        if scene.doubt is not None and self._shows("doubt"):
+            self._doubt = self._doubt or pixmap_of(scene.doubt, "doubt")
+            painter.setOpacity(self._opacity["doubt"])
+            painter.drawPixmap(place, self._doubt, QRectF(self._doubt.rect()))
         to_widget = self._to_widget()
         if self._mapped is None:
             self._mapped = {

@@ -6,18 +6,19 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gaze_capture.errors import UserError
 from segmentation.progress import Progress
-from segmentation.study import Study
+from segmentation.study import PACKED, Study
 
 if TYPE_CHECKING:
     from gaze_capture.detectors import Parameters
     from gaze_capture.trackers.screen import KnownScreen
+    from segmentation.job import RunSpec
 
 
 @dataclass(frozen=True)
@@ -472,8 +473,12 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
         changes["annotators"] = tuple(args.annotators) or None
     if args.pool is not None:
         changes["pool"] = args.pool
+    if args.segmenter is not None and args.refine not in (None, "sam"):
+        raise UserError(f"--segmenter goes with --refine sam, not with {args.refine}; leave one of them out.")
     settings = dataclasses.replace(study.pseudomask_settings, **changes)
-    report = make_pseudomasks(study, settings=settings, split=args.split, progress=progress)
+    report = make_pseudomasks(
+        study, settings=settings, segmenter=args.segmenter, split=args.split, progress=progress
+    )
     lines = [
         f"Made {counted(report.made, 'pseudo-mask')}; {counted(report.waiting, 'image')} without gaze wait."
     ]
@@ -493,7 +498,9 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
         ]
     lines += named("Without a fixation that counts", report.empty)
     lines += named("Left out", [f"{image}: {reason}" for image, reason in report.failed])
-    return Outcome({**dataclasses.asdict(report), "settings": settings.to_json()}, "\n".join(lines))
+    return Outcome(
+        {**dataclasses.asdict(report), "settings": study.pseudomask_settings.to_json()}, "\n".join(lines)
+    )
 
 
 def _advised(study: Study, args: argparse.Namespace) -> dict[str, Any]:
@@ -518,21 +525,18 @@ def _advised(study: Study, args: argparse.Namespace) -> dict[str, Any]:
     return dataclasses.asdict(advice)
 
 
-def train(args: argparse.Namespace, progress: Progress) -> Outcome:
-    """``gaze-insight train``."""
+def spec_of(study: Study, args: argparse.Namespace, advised: Mapping[str, Any] | None = None) -> RunSpec:
+    """Return the spec that the options of ``train`` and ``pack`` describe; `advised`: preset and device not named."""
     from gaze_capture.storage import read_json
-    from segmentation import steps
     from segmentation.advice import DEFAULT_METHOD
-    from segmentation.job import JobEvent, RunSpec
+    from segmentation.job import RunSpec
+    from segmentation.presets import preset
 
-    study = Study.open(args.study)
-    advised: dict[str, Any] = {}
+    advised = advised or {}
     if args.config is not None:
         spec = RunSpec.from_json(read_json(args.config), str(args.config))
     else:
-        if args.preset is None and args.resume is None:
-            advised = _advised(study, args)
-        spec = steps.preset(args.method or DEFAULT_METHOD, args.preset or advised.get("preset", "cpu"))
+        spec = preset(args.method or DEFAULT_METHOD, args.preset or advised.get("preset", "cpu"))
     chosen = {
         "method": args.method,
         "split": args.split,
@@ -543,14 +547,44 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
         "warm_start": args.warm_start,
         "text_embeddings": args.embeddings,
         "encoder_learning_rate": args.encoder_rate,
+        "encoder_frozen_stages": args.encoder_frozen,
         "targets": tuple(args.targets) if args.targets else None,
         "normalisation": {**spec.normalisation, **dict(args.normalise)} if args.normalise else None,
     }
     spec = dataclasses.replace(spec, **{name: value for name, value in chosen.items() if value is not None})
-    if args.encoder is not None and args.resume is None:
+    if args.encoder is not None:
         from segmentation.network_steps import with_encoder
 
         spec = with_encoder(study, spec, args.encoder)
+    return spec
+
+
+def train(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight train``."""
+    if args.study.is_file() or (
+        args.config is None and args.resume is None and (args.study / PACKED).exists()
+    ):
+        from app.pack_commands import train_packed
+
+        return train_packed(args, progress)
+    from segmentation import steps
+    from segmentation.job import JobEvent
+    from segmentation.presets import checked
+    from segmentation.runs import create_run
+
+    study = Study.open(args.study)
+    if args.to is not None:
+        raise UserError(f"--to says where a packed training set is unpacked; {args.study} is a study.")
+    chosen = args.config is not None or args.preset is not None or args.resume is not None
+    advised = {} if chosen else _advised(study, args)
+    spec = spec_of(study, args, advised) if args.resume is None else None
+    if args.prepare and spec is not None:
+        made = create_run(study, checked(spec)).id
+        return Outcome(
+            {"run": made},
+            f"Prepared {made}. Start it where the GPUs are: "
+            f"torchrun --nproc-per-node gpu -m segmentation.cluster train {args.study} {made}",
+        )
 
     def show(event: JobEvent) -> None:
         if event.kind == "progress":
@@ -558,7 +592,7 @@ def train(args: argparse.Namespace, progress: Progress) -> Outcome:
         elif event.kind == "step":
             progress(event.step, event.total, f"training, loss {event.values['losses']['total'] or 0:.3f}")
 
-    result = steps.train(study, spec, resume=args.resume, on_event=show)
+    result = steps.train(study, spec, resume=args.resume, processes=args.processes, on_event=show)
     return Outcome(
         {**dataclasses.asdict(result), **({"advice": advised} if advised else {})},
         f"Trained {result.run}: {result.iterations} iterations in {result.seconds:.0f} s on {result.device}. "
@@ -573,7 +607,7 @@ def predict(args: argparse.Namespace, progress: Progress) -> Outcome:
 
     def show(event: JobEvent) -> None:
         if event.kind == "progress":
-            progress(event.step, event.total, "predicting")
+            progress(event.step, event.total, f"predicting, {event.values['images_per_s']:.3g} a second")
 
     result = steps.predict(
         Study.open(args.study),
@@ -581,14 +615,20 @@ def predict(args: argparse.Namespace, progress: Progress) -> Outcome:
         split=args.split,
         device=args.device,
         engine=args.engine,
+        networks=("student", "teacher") if args.teacher else ("student",),
+        overwrite=args.again,
         on_event=show,
+    )
+    who = "The student and the teacher" if args.teacher else "The student"
+    before = (
+        f"; {result.skipped} were predicted before (--again predicts them anew)" if result.skipped else ""
     )
     return Outcome(
         dataclasses.asdict(result),
         "\n".join(
             [
-                f"The student of {result.run} predicted {counted(result.images, 'image')} "
-                f"in {result.seconds:.1f} s.",
+                f"{who} of {result.run} predicted {counted(result.images, 'image')} "
+                f"in {result.seconds:.1f} s{before}.",
                 *named("Left out", [f"{one['image']}: {one['reason']}" for one in result.failed]),
             ]
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +76,11 @@ def add_compare_commands(add: AddCommand) -> None:
         "--variants", type=Path, metavar="FILE.json", help='{"name": {"method": ..., "text": "empty", ...}}'
     )
     command.add_argument(
+        "--encoder",
+        metavar="DIR",
+        help='every training begins with this pretrained encoder, as with train; a variant can name its own, or ""',
+    )
+    command.add_argument(
         "--ablate", nargs="+", choices=tuple(ABLATIONS), default=[], help="take parts of gaze-to-insight away"
     )
     command.add_argument("--split", default="test", metavar="NAME", help="what is measured; default: test")
@@ -95,10 +101,14 @@ def compare(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight compare``."""
     from segmentation.comparing import compare
     from segmentation.comparison_plan import make_plan, read_variants
+    from segmentation.network_steps import encoder_fields
 
+    study = Study.open(args.study)
     changes = dict(args.settings)
     if args.iterations:
         changes |= {"iterations": args.iterations, "max_minutes": None}
+    if args.encoder:
+        changes["encoder"] = args.encoder
     plan = make_plan(
         args.methods,
         seeds=args.seeds,
@@ -109,8 +119,10 @@ def compare(args: argparse.Namespace, progress: Progress) -> Outcome:
         split=args.split,
         baseline=args.baseline,
         name=args.name,
+        # Looked at once, however many variants begin with it.
+        find_encoder=functools.cache(functools.partial(encoder_fields, study)),
     )
-    found = compare(Study.open(args.study), plan, folder=args.to, jobs=args.jobs, progress=progress)
+    found = compare(study, plan, folder=args.to, jobs=args.jobs, progress=progress)
     values = {
         "folder": str(found.folder),
         "trained": found.trained,

@@ -104,7 +104,7 @@ def draw_highlight(painter: QPainter, highlight: Highlight, place: QRectF, to_wi
     painter.setClipRect(place)
     area = to_widget.map(path_of(highlight.area))
     if highlight.weights is not None:
-        pixmap = pixmap_of(highlight.weights, heatmap=True)
+        pixmap = pixmap_of(highlight.weights, "heatmap")
         painter.setOpacity(0.8)
         painter.drawPixmap(place, pixmap, QRectF(pixmap.rect()))
         painter.setOpacity(1)

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_SECONDS = 0.05
 POLL_MS = 200
+SILENT_POLL_MS = 2000
+"""How often a run on another machine is looked at that has fallen silent: its network may come back."""
 
 StepProgress = Callable[[int, int, str], None]
 
@@ -133,9 +135,8 @@ class RunWatcher(QObject):
 
     def start(self) -> None:
         """Read what there is and go on until the run ends."""
+        self._timer.start(POLL_MS)
         self.poll()
-        if self.state in ("running", "waiting"):
-            self._timer.start()
 
     def stop(self) -> None:
         """Look no further; the run itself goes on."""
@@ -145,12 +146,19 @@ class RunWatcher(QObject):
         """Read new events and the run's state."""
         # The state first: events written after this look are read at the next one, none is lost at the end.
         state = self.run.state()
+        if state == "waiting" and self.state == "running":
+            # Its share is out of reach for a while; the study's own watch tells of that.
+            state = self.state
         for event in self._tail.read():
             if event.kind == "step" or event.kind in ENDINGS:
                 self.last_step = event
             self.happened.emit(event)
+        if state == "interrupted" and self.run.is_elsewhere():
+            self._timer.setInterval(SILENT_POLL_MS)
+        elif state in ("running", "waiting"):
+            self._timer.setInterval(POLL_MS)
+        else:
+            self._timer.stop()
         if state != self.state:
             self.state = state
-            if state not in ("running", "waiting"):
-                self._timer.stop()
             self.state_changed.emit(state)

@@ -6,12 +6,13 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from PySide6.QtCore import QLineF, QPointF, QRectF, Qt
 from PySide6.QtGui import QBrush, QColor, QFont, QImage, QPainter, QPainterPath, QPen, QPixmap, QPolygonF
 
-from app.scene import LayerName, Marks, Outline, inferno_rgba, viridis_rgba
+from app.scene import LayerName, Marks, Outline, cividis_rgba, inferno_rgba, viridis_rgba
 
 RADIUS_AT_250_MS = 8.0
 Place = Callable[[float, float], QPointF]
@@ -41,12 +42,15 @@ STYLES: dict[LayerName, Style] = {
     "reviewed": Style("#FFFFFF", 2.0),
     "truth": Style("#F0E442", 2.0, dashes=(1.2, 2.2)),
     "words": Style("#35B779"),
+    "doubt": Style("#CBBA69"),
 }
 LOWER_LEVEL_DASHES = (5.0, 3.0)
 NAME_WIDTH = 140
 """Longer names of other targets are cut."""
-DEFAULT_OPACITY: dict[LayerName, float] = {"heatmap": 0.4, "scanpath": 0.8, "words": 0.6}
-HIDDEN_AT_FIRST: frozenset[LayerName] = frozenset({"scanpath", "teacher", "disagreement", "truth", "words"})
+DEFAULT_OPACITY: dict[LayerName, float] = {"heatmap": 0.4, "scanpath": 0.8, "words": 0.6, "doubt": 0.6}
+HIDDEN_AT_FIRST: frozenset[LayerName] = frozenset(
+    {"scanpath", "teacher", "disagreement", "truth", "words", "doubt"}
+)
 
 
 def pen_of(style: Style, *, halo: bool = False) -> QPen:
@@ -60,33 +64,31 @@ def pen_of(style: Style, *, halo: bool = False) -> QPen:
     return pen
 
 
-@functools.cache
-def _inferno() -> list[int]:
-    return [QColor(*rgba).rgba() for rgba in inferno_rgba().tolist()]
+Ramp = Literal["heatmap", "words", "doubt"]
+"""A layer that is drawn as a map: each has colours of its own."""
 
 
 @functools.cache
-def _viridis() -> list[int]:
-    return [QColor(*rgba).rgba() for rgba in viridis_rgba().tolist()]
+def _colours(ramp: Ramp) -> list[int]:
+    rgba = {"heatmap": inferno_rgba, "words": viridis_rgba, "doubt": cividis_rgba}[ramp]()
+    return [QColor(*one).rgba() for one in rgba.tolist()]
 
 
-def pixmap_of(
-    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], *, heatmap: bool = False, words: bool = False
-) -> QPixmap:
-    """Turn pixels, RGB (H, W, 3) or grey (H, W), or a heatmap or a map of words (H, W), into a pixmap."""
+def pixmap_of(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], ramp: Ramp | None = None) -> QPixmap:
+    """Turn pixels, RGB (H, W, 3) or grey (H, W), or a layer's map (H, W) with its `ramp`, into a pixmap."""
     height, width = pixels.shape[:2]
     coloured = pixels.ndim == 3
     form = (
         QImage.Format.Format_RGB888
         if coloured
         else QImage.Format.Format_Indexed8
-        if heatmap or words
+        if ramp
         else QImage.Format.Format_Grayscale8
     )
     data = np.ascontiguousarray(pixels)
     image = QImage(data.data, width, height, width * (3 if coloured else 1), form)
-    if heatmap or words:
-        image.setColorTable(_inferno() if heatmap else _viridis())
+    if ramp:
+        image.setColorTable(_colours(ramp))
     # fromImage converts, and so copies: the pixmap does not lean on the array's memory.
     return QPixmap.fromImage(image)
 

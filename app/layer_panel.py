@@ -29,6 +29,7 @@ def layer_title(name: LayerName) -> str:
         "reviewed": QCoreApplication.translate("Layers", "Reviewed"),
         "truth": QCoreApplication.translate("Layers", "True mask"),
         "words": QCoreApplication.translate("Layers", "Words"),
+        "doubt": QCoreApplication.translate("Layers", "Doubt"),
     }
     return titles[name]
 
@@ -36,8 +37,9 @@ def layer_title(name: LayerName) -> str:
 RAMPS: dict[LayerName, tuple[tuple[float, str], ...]] = {
     "heatmap": ((0, "#1B0C41"), (0.4, "#A52C60"), (0.7, "#FB9B06"), (1, "#FCFFA4")),
     "words": ((0, "#440154"), (0.4, "#2A788E"), (0.7, "#35B779"), (1, "#FDE725")),
+    "doubt": ((0, "#00224E"), (0.4, "#666970"), (0.7, "#A69D75"), (1, "#FEE838")),
 }
-"""Colours of inferno and viridis, for the samples."""
+"""Colours of inferno, viridis and cividis, for the samples."""
 
 
 class LineSample(QWidget):
@@ -95,9 +97,7 @@ class LayerPanel(QWidget):
             switch.setToolTip(
                 self.tr("Show or hide; key {key}, hold it to peek").format(key=row + 1)
                 if row < KEYS
-                else self.tr(
-                    "Where the words of the description change the teacher's answer; made by text-use"
-                )
+                else self._tip(name)
             )
             switch.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             slider = QSlider(Qt.Orientation.Horizontal)
@@ -123,6 +123,11 @@ class LayerPanel(QWidget):
         self.show_targets(())
         canvas.layers_changed.connect(self._follow)
         self._follow()
+
+    def _tip(self, name: LayerName) -> str:
+        if name == "doubt":
+            return self.tr("Where the student is undecided, or the teacher says otherwise")
+        return self.tr("Where the words of the description change the teacher's answer; made by text-use")
 
     def show_targets(self, targets: Sequence[Target]) -> None:
         """Offer the other targets' outlines where there are others."""

@@ -349,7 +349,8 @@ class MainWindow(QMainWindow):
             self.study_status.setText(f"{study.name} · {self.session.annotator}")
         if what == "study":
             self.study_watch.watch(study)
-        if what in ("study", "runs"):
+        # A cluster's run may have come in with other data.
+        if what in ("study", "runs", "data"):
             try:
                 self._attach()
             except UserError as error:

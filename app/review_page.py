@@ -49,6 +49,8 @@ from app.widgets import (
 )
 from gaze_capture.errors import UserError
 from segmentation.gaze_index import look_quality
+from segmentation.run_list import read_name
+from segmentation.runs import RunFolder
 from segmentation.study import Study
 
 SLICES_PREFETCHED = 4
@@ -264,7 +266,8 @@ class ReviewPage(Page):
         self.runs.clear()
         for run_id in reversed(study.run_ids()):
             if (study.runs_folder / run_id / "predictions" / "student").is_dir():
-                self.runs.addItem(self.tr("Student, run {run}").format(run=short_name(run_id)), run_id)
+                name = read_name(RunFolder(study.runs_folder / run_id)) or short_name(run_id)
+                self.runs.addItem(self.tr("Student, run {run}").format(run=name), run_id)
         self.runs.addItem(self.tr("Gaze alone (pseudo-masks)"), None)
         self.runs.setCurrentIndex(max(0, self.runs.findData(chosen) if chosen else 0))
         self.runs.blockSignals(False)

@@ -21,6 +21,7 @@ from segmentation.intensity import AS_IT_IS, Intensity, Window
 from segmentation.stacks import Values
 from segmentation.study import Study, Verdict
 from segmentation.text.attention import AttentionMaps, load_attention
+from segmentation.uncertainty import entropy
 
 LayerName = Literal[
     "heatmap",
@@ -33,6 +34,7 @@ LayerName = Literal[
     "reviewed",
     "truth",
     "words",
+    "doubt",
 ]
 LAYERS: tuple[LayerName, ...] = get_args(LayerName)
 """In the order of their keys 1-9; what comes after has a switch alone."""
@@ -113,6 +115,8 @@ class Scene:
     truth: Outline | None = None
     words: AttentionMaps | None = None
     """What the run's teacher made of each phrase, where that was asked (`segmentation.text.use`)."""
+    doubt: npt.NDArray[np.uint8] | None = None
+    """(H, W) 0..255: how undecided the student is, or how far the teacher lies apart from it, whichever is more."""
     others: tuple[OtherTarget, ...] = ()
     """Reviewed masks, else the student's, of the study's other targets, where they are asked for."""
     verdict: Verdict | None = None
@@ -136,6 +140,8 @@ class Scene:
             found.add("levels")
         if self.words is not None:
             found.add("words")
+        if self.doubt is not None:
+            found.add("doubt")
         regions: tuple[LayerName, ...] = ("student", "teacher", "disagreement", "reviewed", "truth")
         found.update(name for name in regions if getattr(self, name) is not None)
         return frozenset(found)
@@ -174,6 +180,36 @@ def viridis_rgba() -> npt.NDArray[np.uint8]:
     bgr = cv2.applyColorMap(ramp, cv2.COLORMAP_VIRIDIS)[:, 0]
     alpha = np.rint(np.sqrt(np.linspace(0, 1, 256)) * 235).astype(np.uint8)
     return np.concatenate([bgr[:, ::-1], alpha[:, np.newaxis]], axis=1)
+
+
+def cividis_rgba() -> npt.NDArray[np.uint8]:
+    """Return the colours (256, 4) of doubt, as `inferno_rgba`: cividis, its alpha growing with the value itself.
+
+    A little doubt is nearly everywhere, and would lie over the whole image.
+    """
+    ramp = np.arange(256, dtype=np.uint8)[:, np.newaxis]
+    bgr = cv2.applyColorMap(ramp, cv2.COLORMAP_CIVIDIS)[:, 0]
+    alpha = np.rint(np.linspace(0, 1, 256) * 235).astype(np.uint8)
+    return np.concatenate([bgr[:, ::-1], alpha[:, np.newaxis]], axis=1)
+
+
+@functools.cache
+def _entropy_index() -> npt.NDArray[np.uint8]:
+    index: npt.NDArray[np.uint8] = heatmap_index(
+        entropy(np.linspace(0, 1, 256, dtype=np.float32)[np.newaxis])
+    )[0]
+    return index
+
+
+def doubt_index(
+    student: npt.NDArray[np.float32], teacher: npt.NDArray[np.float32] | None
+) -> npt.NDArray[np.uint8]:
+    """Return the entropy of the student's probability (H, W) or its distance to the teacher's, the larger, 0..255."""
+    own = heatmap_index(student)
+    doubt = cv2.LUT(own, _entropy_index())
+    if teacher is not None and teacher.shape == student.shape:
+        doubt = cv2.max(doubt, cv2.absdiff(own, heatmap_index(teacher)))
+    return doubt.astype(np.uint8, copy=False)
 
 
 def words_index(words: AttentionMaps) -> npt.NDArray[np.uint8]:
@@ -286,6 +322,7 @@ def build_scene(
         reviewed=None if reviewed is None else outline(reviewed),
         truth=None if truth is None else outline(truth),
         words=load_attention(study, run_id, image_id, target_id) if run_id else None,
+        doubt=None if student is None else doubt_index(student, teacher),
         others=_others(study, image_id, target_id, run_id) if others else (),
         verdict=reviews[-1].verdict if reviews else None,
         run_id=run_id,

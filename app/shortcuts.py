@@ -49,6 +49,16 @@ class ShortcutsDialog(QDialog):
                         ("Home  End", self.tr("First or last slice")),
                     ],
                 ),
+                (
+                    self.tr("Train, on the list of runs"),
+                    [
+                        (self.tr("Ctrl+click"), self.tr("Choose several")),
+                        ("C", self.tr("Compare those chosen")),
+                        ("F2", self.tr("Rename")),
+                        ("Ctrl+E", self.tr("Export as one archive")),
+                        (self.tr("Del"), self.tr("Delete")),
+                    ],
+                ),
             ],
             [
                 (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 
 def duration_text(seconds: float) -> str:
     """Return a duration for people: `40 s`, `4 min`, `2 h 5 min`."""
@@ -18,3 +20,10 @@ def short_name(name: str) -> str:
         day, clock = parts[0], parts[1]
         return f"{day[4:6]}-{day[6:8]} {clock[:2]}:{clock[2:4]}"
     return name
+
+
+def when_text(seconds: float) -> str:
+    """Return a time (seconds since the epoch) in this computer's zone: `26 Nov 13:43`, `26 Nov 2025` in other years."""
+    then = datetime.datetime.fromtimestamp(seconds)
+    day = f"{then.day} {then:%b}"
+    return f"{day} {then:%H:%M}" if then.year == datetime.datetime.now().year else f"{day} {then.year}"

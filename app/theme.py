@@ -252,6 +252,10 @@ QPushButton[role="primary"] {
 QPushButton[role="primary"]:hover { background: $accent_hover; border-color: $accent_hover; }
 QPushButton[role="primary"]:focus { border: 2px solid $text; }
 QPushButton[role="primary"]:disabled { background: $raised; color: $disabled; border-color: $border; }
+QPushButton[role="danger"] { background: $raised; color: $danger; border: 1px solid $danger; min-height: 38px; }
+QPushButton[role="danger"]:hover { background: $endangered; }
+QPushButton[role="danger"]:focus { border: 2px solid $danger; }
+QPushButton[role="danger"]:disabled { color: $disabled; border-color: $border; }
 QPushButton[role="plain"] { background: transparent; border: 1px solid transparent; color: $accent; padding: 0 6px; }
 QPushButton[role="plain"]:hover { background: $raised; }
 QPushButton[role="plain"]:focus { border: 1px solid $accent; }
@@ -376,6 +380,7 @@ def style_sheet(tokens: Tokens) -> str:
         "dashed": blend(tokens.muted, tokens.border, 0.4),
         "disabled": blend(tokens.muted, tokens.background, 0.6),
         "field": tokens.background if tokens.mode == "dark" else tokens.surface,
+        "endangered": blend(tokens.danger, tokens.surface, 0.14),
         "warned": blend(tokens.warning, tokens.surface, 0.12),
         "faint": blend(tokens.border, tokens.surface, 0.5),
         "edge": blend(tokens.muted, tokens.border, 0.7),

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import threading
 
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
 
 from app import theme
 from app.dialogs import in_background
 from app.jobs import RunWatcher, StepProgress, Task
 from app.overview import Overview
 from app.page import Page
-from app.run_table import STATE_TOKENS, RunModel, RunTable
+from app.run_panel import RunPanel
+from app.run_table import STATE_TOKENS
 from app.run_view import RunView
 from app.session import Session
 from app.surveyor import Surveyor
+from app.texts import duration_text
 from app.train_settings import TrainSettings
-from app.widgets import Button, EmptyState, box, heading, scrolled
+from app.widgets import Button, EmptyState, box, scrolled
 from gaze_capture.errors import UserError
 from segmentation.job import JobEvent, RunSpec
 from segmentation.known_folders import folders_job
@@ -84,20 +87,16 @@ class TrainPage(Page):
         self.losses, self.scores, self.run_name = view.losses, view.scores, view.run_name
         return view
 
-    def _make_runs(self) -> QFrame:
-        panel = QFrame()
-        panel.setObjectName("panelRight")
-        panel.setFixedWidth(352)
-        layout = QVBoxLayout(panel)
-        box(layout, spacing=theme.NORMAL)
-        title = heading(self.tr("Runs"))
-        title.setContentsMargins(theme.LARGE, theme.WIDE, 0, 0)
-        self.runs = RunModel(self)
-        self.table = RunTable(self.runs)
-        self.table.clicked.connect(lambda index: self.follow(self.runs.rows[index.row()][0]))
-        layout.addWidget(title)
-        layout.addWidget(self.table, 1)
-        return panel
+    def _make_runs(self) -> RunPanel:
+        self.run_panel = RunPanel(self._state_words)
+        self.run_panel.setFixedWidth(352)
+        self.runs, self.table = self.run_panel.model, self.run_panel.table
+        self.run_panel.followed.connect(self.follow)
+        self.run_panel.changed.connect(lambda: self.session.refresh("runs"))
+        self.run_panel.task_wanted.connect(self.start_task)
+        self.run_panel.error.connect(self.error)
+        self.run_panel.notice.connect(self.notice)
+        return self.run_panel
 
     # Following the session
 
@@ -114,7 +113,7 @@ class TrainPage(Page):
         sentence = self.tr("No run yet. Curves and sample masks will appear here.")
         self.empty.set("chart-line-up", sentence, self.tr("Go to the study") if study is None else "")
         if study is None:
-            self.runs.set_rows([])
+            self.run_panel.list_runs(None)
             self._overview = Overview()
             self._show_sentence()
             return
@@ -122,10 +121,20 @@ class TrainPage(Page):
             # The driver may take a second to answer; memory that was taken may be free again.
             title = self.tr("Looking at this computer")
             in_background(lambda _: this_machine(), title, self._looked_at, self._not_looked_at)
+        known = {row.id for row in self.runs.rows}
         self._list_runs(study)
         if self.watcher is None and self.runs.rows:
-            running = next((row[0] for row in self.runs.rows if row[2] == "running"), self.runs.rows[0][0])
-            self.follow(running)
+            readable = [row for row in self.runs.rows if not self.run_panel.summaries[row.id].problem]
+            running = [row for row in readable if row.state == "running"]
+            for row in (running or readable)[:1]:
+                self.follow(row.id)
+        elif self.watcher is not None and self.watcher.state not in ("running", "waiting"):
+            # One that another window or a cluster has begun meanwhile.
+            begun = [
+                row for row in self.runs.rows if row.id not in known and row.state in ("running", "waiting")
+            ]
+            for row in begun[:1]:
+                self.follow(row.id)
         self._show_sentence()
         self._surveyor.request(study)
 
@@ -141,23 +150,20 @@ class TrainPage(Page):
         self.error.emit(sentence, details)
 
     def _list_runs(self, study: Study) -> None:
-        rows: list[tuple[str, str, str, str]] = []
-        for run_id in reversed(study.run_ids()):
-            run = RunFolder(study.runs_folder / run_id)
-            try:
-                method = run.spec.method
-            except UserError:
-                method = "?"
-            state = run.state()
-            rows.append((run_id, method, state, self._state_words[state]))
-        self.runs.set_rows(rows)
+        try:
+            self.run_panel.list_runs(study)
+        except UserError as error:
+            self.error.emit(str(error), "")
+            return
         if self.watcher is not None:
-            self._select(self.watcher.run.id)
-
-    def _select(self, run_id: str) -> None:
-        for number, row in enumerate(self.runs.rows):
-            if row[0] == run_id:
-                self.table.selectRow(number)
+            if self.runs.row_of(self.watcher.run.id) < 0:
+                # It was deleted, here or in another window.
+                self._unfollow()
+                return
+            if self._spec is not None:
+                self.run_name.setText(self.run_panel.full_title(self.watcher.run.id, self._spec.method))
+            if not self.table.chosen():
+                self.table.choose([self.watcher.run.id])
 
     def _show_sentence(self) -> None:
         busy = any(row[2] == "running" for row in self.runs.rows)
@@ -170,28 +176,32 @@ class TrainPage(Page):
         study = self.session.study
         if study is None or (self.watcher is not None and self.watcher.run.id == run_id):
             return
-        self._unfollow()
         run = RunFolder(study.runs_folder / run_id)
         try:
-            self._spec = run.spec
+            spec = run.spec
         except UserError as error:
             self.error.emit(str(error), "")
             return
+        self._unfollow()
+        self._spec = spec
         self._centre.setCurrentIndex(1)
-        self.view.begin(self._spec)
-        self.run_name.setText(f"{self._spec.method} · {run_id}")
+        self.view.begin(spec)
+        self.run_name.setText(self.run_panel.full_title(run_id, spec.method))
         self.watcher = RunWatcher(run, self)
         self.watcher.happened.connect(self._on_event)
         self.watcher.state_changed.connect(self._on_state)
         self._on_state(self.watcher.state)
         self.watcher.start()
-        self._select(run_id)
+        self.runs.set_shown(run_id)
+        if run_id not in self.table.chosen():
+            self.table.choose([run_id])
 
     def _unfollow(self) -> None:
         if self.watcher is not None:
             self.watcher.stop()
             self.watcher.deleteLater()
             self.watcher = None
+        self.runs.set_shown("")
         self.view.clear()
         self._centre.setCurrentIndex(0)
 
@@ -212,6 +222,9 @@ class TrainPage(Page):
         if study is not None:
             self._list_runs(study)
         self._show_sentence()
+        if state == "running" and self.watcher is not None and self.watcher.run.is_elsewhere():
+            # Another machine's run comes to life, for the first time or again: the whole window shall know.
+            QTimer.singleShot(0, self, lambda: self.session.refresh("runs"))
         if state == "failed" and self.watcher is not None and self.watcher.run.id in self._started_here:
             details = self.watcher.run.log_tail()
             self.error.emit(self.facts.text() or self.tr("The run failed."), details)
@@ -274,11 +287,17 @@ class TrainPage(Page):
         two = self._spec is not None and self._spec.method not in ("partial", "supervised")
         networks = ("student", "teacher") if two else ("student",)
 
+        pace = self.tr("{n:.3g} images/s, {time} left")
+
         def work(progress: StepProgress) -> object:
             from segmentation import steps
 
             def show(event: JobEvent) -> None:
-                progress(event.step, event.total, "")
+                speed, left = event.values.get("images_per_s"), event.values.get("eta_s")
+                what = ""
+                if isinstance(speed, (int, float)) and isinstance(left, (int, float)) and left > 0:
+                    what = pace.format(n=speed, time=duration_text(left))
+                progress(event.step, event.total, what)
 
             return steps.predict(study, run_id, networks=networks, on_event=show)
 

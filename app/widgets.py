@@ -117,7 +117,7 @@ class Button(QPushButton):
     def _paint_icon(self) -> None:
         if self._icon:
             tokens = theme.current()
-            colours = {"primary": tokens.on_accent, "plain": tokens.accent}
+            colours = {"primary": tokens.on_accent, "plain": tokens.accent, "danger": tokens.danger}
             self.setIcon(theme.icon(self._icon, colours.get(str(self.property("role")))))
 
     def changeEvent(self, event: QEvent) -> None:

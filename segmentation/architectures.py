@@ -5,6 +5,7 @@ from __future__ import annotations
 from segmentation.backbones import decoder_widths, make_encoder
 from segmentation.job import RunSpec
 from segmentation.networks import Student, Teacher
+from segmentation.norms import grouped
 from segmentation.public_network import PublicStudent, PublicTeacher
 
 
@@ -13,7 +14,10 @@ def make_student(spec: RunSpec, *, taught: bool = True) -> Student:
     if spec.architecture != "own":
         return PublicStudent(_channels(spec))
     student, teacher = _widths(spec)
-    return Student(len(spec.targets), student, teacher if taught else (), make_encoder(spec, student))
+    network = Student(len(spec.targets), student, teacher if taught else (), make_encoder(spec, student))
+    if spec.norm == "group":
+        grouped(network)
+    return network
 
 
 def make_teacher(spec: RunSpec, text_width: int) -> Teacher:
@@ -21,7 +25,7 @@ def make_teacher(spec: RunSpec, text_width: int) -> Teacher:
     if spec.architecture != "own":
         return PublicTeacher(_channels(spec), text_width)
     _, widths = _widths(spec)
-    return Teacher(
+    network = Teacher(
         len(spec.targets),
         widths,
         text_width,
@@ -30,6 +34,9 @@ def make_teacher(spec: RunSpec, text_width: int) -> Teacher:
         spec.fusion_scales,
         make_encoder(spec, widths),
     )
+    if spec.norm == "group":
+        grouped(network)
+    return network
 
 
 def _channels(spec: RunSpec) -> int:

@@ -57,9 +57,18 @@ def _bytes(pixels: npt.NDArray[Any]) -> Bytes:
     return pixels
 
 
-def recoloured(images: Tensor, rng: np.random.Generator, strength: float) -> Tensor:
-    """Vary brightness, contrast, hue and saturation of standardised images, one 3 x 3 matrix each."""
-    batch = len(images)
+def recoloured(
+    images: Tensor,
+    rng: np.random.Generator,
+    strength: float,
+    rows: slice = slice(None),
+    whole: int | None = None,
+) -> Tensor:
+    """Vary brightness, contrast, hue and saturation of standardised images, one 3 x 3 matrix each.
+
+    They may be `rows` of a `whole` number of images, all of which the numbers are drawn for.
+    """
+    batch = len(images) if whole is None else whole
     axis = np.full((3, 3), 1 / 3)
     turn = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     angle = rng.uniform(-0.15, 0.15, (batch, 1, 1)) * strength
@@ -68,6 +77,6 @@ def recoloured(images: Tensor, rng: np.random.Generator, strength: float) -> Ten
     brightness = rng.uniform(-0.5, 0.5, (batch, 1, 1, 1)) * strength
     # Rodrigues' rotation about the grey axis turns the hue; what is off that axis is the saturation.
     matrix = contrast * (axis + saturation * (np.cos(angle) * (np.eye(3) - axis) + np.sin(angle) * turn))
-    weights = torch.from_numpy(matrix.astype(np.float32))
-    varied = torch.einsum("bij,bjhw->bihw", weights, images) + torch.from_numpy(brightness.astype(np.float32))
+    weights, shift = (torch.from_numpy(part.astype(np.float32)[rows]) for part in (matrix, brightness))
+    varied = torch.einsum("bij,bjhw->bihw", weights, images) + shift
     return varied.clamp(-MEAN / SPREAD, (1 - MEAN) / SPREAD)

@@ -1,4 +1,4 @@
-"""Pretrained image encoders from a folder: ResNet, ConvNeXt, Swin and DINOv2 as transformers' backbones.
+"""Pretrained image encoders from a folder: transformers' ResNet, ConvNeXt, Swin and DINOv2, timm's small networks.
 
 A U-Net can have one in place of its own encoder (`segmentation.networks`): its maps go to the scales 1/4, 1/8, 1/16
 and 1/32 of the image, and the finer scales come from the image itself. Weights are safetensors alone, nothing of the
@@ -22,7 +22,9 @@ from torch.nn import functional
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json
+from segmentation import timm_backbones
 from segmentation.augmentation import MEAN, SPREAD
+from segmentation.depthwise import quick_depthwise
 from segmentation.job import RunSpec
 from segmentation.networks import convolutions
 from segmentation.text.encoder import quiet_transformers
@@ -33,9 +35,10 @@ from segmentation.vlm_local import find_in_hub
 KINDS = ("resnet", "convnext", "convnextv2", "swin", "swinv2", "dinov2", "dinov2_with_registers")
 """What `config.json` calls the families that can be used."""
 
-MAPS = 4
-COARSEST = 2 ** (MAPS + 1)
+SCALES = (4, 8, 16, 32)
 """The encoder's maps lie at 1/4, 1/8, 1/16 and 1/32 of the image."""
+MAPS = len(SCALES)
+COARSEST = SCALES[-1]
 
 _NO_PART = ("mask_token", "swin.layernorm", "swinv2.layernorm")
 """Parameters that no map depends on."""
@@ -60,42 +63,79 @@ _NOT_THE_NETWORK = (
 class Pretrained(nn.Module):
     """The part of an encoder that comes with weights: an image 0..1 in, four maps out, finest first.
 
+    The widths of its maps are in `widths`.
+
     Parameters
     ----------
     about : a spec's `encoder_config`
     frozen : nothing of it is trained
     frozen_norms : its batch norms are not
+    frozen_stages : what this many of its maps, the finest first, come from is not
 
     Raises
     ------
     UserError
-        If this transformers cannot build it.
+        If this transformers or timm cannot build it, or timm is not installed.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, about: Mapping[str, Any], *, frozen: bool = False, frozen_norms: bool = False) -> None:
+    def __init__(
+        self,
+        about: Mapping[str, Any],
+        *,
+        frozen: bool = False,
+        frozen_norms: bool = False,
+        frozen_stages: int = 0,
+    ) -> None:
         super().__init__()
         with _explained("The run's encoder"):
-            config = _config(about["config"])
-            self.backbone = quiet_transformers().AutoBackbone.from_config(config)
-        self.widths = list(self.backbone.channels)
-        self.channels = int(config.num_channels)
-        # Windows and strides come to terms with any multiple of 32; patches must fill the image exactly.
-        self.patch = int(config.patch_size) if config.model_type.startswith("dinov2") else 1
+            self._build(about["config"])
         self.register_buffer("mean", torch.tensor(about["mean"]).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(about["std"]).view(1, -1, 1, 1), persistent=False)
-        self._still: list[nn.Module] = []
-        if frozen:
-            self._still = [self.backbone]
-        elif frozen_norms:
-            self._still = [part for part in self.backbone.modules() if isinstance(part, nn.BatchNorm2d)]
+        self._still: list[nn.Module] = [self.backbone] if frozen else []
+        if frozen_stages and not frozen:
+            for parameter in self._behind(frozen_stages):
+                parameter.requires_grad_(False)
+        if not frozen:
+            self._still = [
+                part
+                for part in self.backbone.modules()
+                if isinstance(part, nn.BatchNorm2d)
+                and (frozen_norms or (part.affine and not part.weight.requires_grad))
+            ]
         for part in self._still:
             part.requires_grad_(False)
         for name, parameter in self.backbone.named_parameters():
             if any(one in name for one in _NO_PART):
                 parameter.requires_grad_(False)
+
+    def _build(self, config: Mapping[str, Any]) -> None:
+        # Windows and strides come to terms with any multiple of 32; patches must fill the image exactly.
+        self.patch = 1
+        self.backbone: Any
+        if timm_backbones.is_timm(config):
+            self.backbone = timm_backbones.build(config, SCALES)
+            self.widths, self.channels = list(self.backbone.feature_info.channels()), 3
+            return
+        known = _config(config)
+        self.backbone = quiet_transformers().AutoBackbone.from_config(known)
+        self.widths, self.channels = list(self.backbone.channels), int(known.num_channels)
+        if known.model_type.startswith("dinov2"):
+            self.patch = int(known.patch_size)
+
+    @torch.enable_grad()
+    def _behind(self, maps: int) -> list[nn.Parameter]:
+        """Return the parameters that the first maps come from, whatever the library calls its parts."""
+        parameters = list(self.backbone.parameters())
+        # Batch norms' statistics stay as they are meanwhile.
+        self.backbone.eval()
+        blank = torch.zeros(1, self.channels, 2 * COARSEST, 2 * COARSEST)
+        found = torch.stack([one.sum() for one in self._maps(blank)[:maps]]).sum()
+        gradients = torch.autograd.grad(found, parameters, allow_unused=True)
+        self.backbone.train()
+        return [one for one, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
 
     def train(self, mode: bool = True) -> Pretrained:
         """Set the mode; what is frozen stays as it is at prediction."""
@@ -108,9 +148,13 @@ class Pretrained(nn.Module):
         """Return maps of images (B, 3, H, W) 0..1, H and W multiples of 32."""
         if self.channels == 1:
             images = images.mean(1, keepdim=True)
-        size = [math.ceil(side / self.patch) * self.patch for side in images.shape[2:]]
-        pixels = (_resized(images, size) - self.mean) / self.std
-        return list(self.backbone(pixels).feature_maps)
+        return self._maps((images - self.mean) / self.std)
+
+    def _maps(self, pixels: Tensor) -> list[Tensor]:
+        size = [math.ceil(side / self.patch) * self.patch for side in pixels.shape[2:]]
+        with quick_depthwise(pixels.device):
+            maps = self.backbone(_resized(pixels, size))
+        return list(maps) if isinstance(maps, list) else list(maps.feature_maps)
 
 
 class BackboneEncoder(nn.Module):
@@ -167,7 +211,12 @@ def make_encoder(spec: RunSpec, widths: Sequence[int]) -> BackboneEncoder | None
     if not spec.encoder:
         return None
     frozen = spec.encoder_learning_rate == 0
-    pretrained = Pretrained(spec.encoder_config, frozen=frozen, frozen_norms=spec.encoder_frozen_norms)
+    pretrained = Pretrained(
+        spec.encoder_config,
+        frozen=frozen,
+        frozen_norms=spec.encoder_frozen_norms,
+        frozen_stages=spec.encoder_frozen_stages,
+    )
     return BackboneEncoder(widths, pretrained)
 
 
@@ -187,7 +236,7 @@ def load_pretrained(networks: nn.Module, spec: RunSpec, folder: Path | None) -> 
             f"The encoder {spec.encoder} is not on this computer; start a new run that is told where it lies: "
             "gaze-insight train STUDY --encoder DIR"
         )
-    check_model_folder(folder)
+    check_model_folder(folder, processor=not timm_backbones.is_timm(spec.encoder_config["config"]))
     if weights_hash(folder) != spec.encoder_sha256:
         raise UserError(
             f"{folder} no longer holds the encoder {spec.encoder} that the run was made with: its weights differ. "
@@ -223,13 +272,25 @@ def examine(folder: Path) -> dict[str, Any]:
         kind, or of more or fewer channels than 1 or 3; one sentence says which.
     """
     folder = Path(folder).absolute()
-    check_model_folder(folder)
+    check_model_folder(folder, processor=False)
     values = read_json(folder / "config.json")
+    about = timm_backbones.describe(folder) if timm_backbones.is_timm(values) else _describe(folder, values)
+    _weights(folder, about["config"])
+    return {
+        "encoder": model_name_of(folder),
+        "encoder_sha256": weights_hash(folder),
+        "encoder_config": about,
+    }
+
+
+def _describe(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a spec's `encoder_config` for a folder of transformers."""
+    check_model_folder(folder)
     kind = str(values.get("model_type"))[:60]
     if kind not in KINDS:
         raise UserError(
             f"{folder} holds a model of the kind {kind!r}, which cannot be an encoder here; choose a ResNet, ConvNeXt, "
-            "Swin or DINOv2."
+            "Swin or DINOv2, or a small network of timm."
         )
     config = {name: value for name, value in values.items() if name not in _NOT_THE_NETWORK}
     with _explained(str(folder)):
@@ -239,12 +300,7 @@ def examine(folder: Path) -> dict[str, Any]:
             f"The encoder in {folder} reads images of {channels} channels; choose one for 3 (colour) or 1 (grey)."
         )
     mean, std = _mean_and_std(folder, channels)
-    _weights(folder, config)
-    return {
-        "encoder": model_name_of(folder),
-        "encoder_sha256": weights_hash(folder),
-        "encoder_config": {"config": config, "mean": mean, "std": std},
-    }
+    return {"config": config, "mean": mean, "std": std}
 
 
 def _config(values: Mapping[str, Any]) -> Any:
@@ -265,6 +321,17 @@ def _config(values: Mapping[str, Any]) -> Any:
 
 
 def _weights(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    if timm_backbones.is_timm(config):
+        with _explained(str(folder)):
+            weights = timm_backbones.read_weights(folder, config, SCALES)
+    else:
+        weights = _weights_of_transformers(folder, config)
+    if not all(torch.isfinite(part).all() for part in weights.values() if part.is_floating_point()):
+        raise UserError(f"Weights in {folder} are not finite numbers; copy or download the model again.")
+    return weights
+
+
+def _weights_of_transformers(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
     with _explained(str(folder)):
         transformers = quiet_transformers()
         known = _config(config)
@@ -287,8 +354,6 @@ def _weights(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
             "download the whole model again."
         )
     weights: dict[str, Tensor] = model.state_dict()
-    if not all(torch.isfinite(part).all() for part in weights.values() if part.is_floating_point()):
-        raise UserError(f"Weights in {folder} are not finite numbers; copy or download the model again.")
     return weights
 
 
@@ -339,12 +404,16 @@ def _explained(what: str) -> Iterator[None]:
         text = str(error)
         if isinstance(error, MemoryError) or "allocate memory" in text or "not enough memory" in text:
             raise UserError(f"Memory does not suffice for {what}; choose a smaller encoder.") from None
-        if "ignore_mismatched_sizes" in text or "size mismatch" in text:
+        if any(
+            one in text
+            for one in ("ignore_mismatched_sizes", "size mismatch", "Missing key", "Unexpected key")
+        ):
             raise UserError(
                 f"The weights in {what} do not fit its config.json; copy the model again."
             ) from None
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         first = (lines[0].partition(". ")[0] if lines else type(error).__name__).rstrip(".")[:200]
         raise UserError(
-            f"{what} is no encoder that can be used ({first}); choose the folder of a ResNet, ConvNeXt, Swin or DINOv2."
+            f"{what} is no encoder that can be used ({first}); choose the folder of a ResNet, ConvNeXt, Swin or "
+            "DINOv2, or of a small network of timm."
         ) from None

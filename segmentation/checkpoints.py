@@ -62,9 +62,22 @@ def _folders(run: RunFolder) -> list[Path]:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """Return the JSON part of a checkpoint."""
-    state: dict[str, Any] = read_json(folder / "state.json")
+    """Return the JSON part of a checkpoint.
+
+    Raises
+    ------
+    UserError
+        If it is missing or damaged.
+    """
+    path = folder / "state.json"
+    state = read_json(path)
+    if not isinstance(state, dict) or not _STATE <= state.keys():
+        raise UserError(f"{path} is damaged: it does not say what the checkpoint holds; train again.")
     return state
+
+
+_STATE = {"step", "text_width", "predicts"}
+"""What no checkpoint can be used without."""
 
 
 def load_weights(folder: Path, name: str) -> dict[str, Tensor]:
@@ -73,14 +86,49 @@ def load_weights(folder: Path, name: str) -> dict[str, Tensor]:
     Raises
     ------
     UserError
-        If the file is missing or damaged.
+        If the file is missing or damaged, or is no safetensors file.
     """
     path = folder / f"{name}.safetensors"
     try:
         # Through bytes: an open memory map would hold the file against removal on Windows.
-        return safetensors.torch.load(path.read_bytes())
-    except (OSError, safetensors.SafetensorError) as error:
+        data = path.read_bytes()
+    except OSError as error:
         raise UserError(f"{path} is missing or damaged ({error}); train again.") from None
+    try:
+        return safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        if data.startswith(_PICKLES):
+            raise UserError(
+                f"{path} is a pickle, not a safetensors file, and was not opened: a pickle can run any program. Put "
+                "the run's own file back, or train again."
+            ) from None
+        raise UserError(f"{path} is missing or damaged ({error}); train again.") from None
+
+
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""How a file begins that torch.save or pickle wrote."""
+
+
+def load_into(network: nn.Module, folder: Path, name: str) -> None:
+    """Give a network the weights of one file of a checkpoint.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or damaged, or its weights are of another architecture.
+    """
+    weights = load_weights(folder, name)
+    if shapes(weights) != shapes(network.state_dict()):
+        raise UserError(
+            f"{folder / name}.safetensors holds a network of another architecture than the run's spec.json asks for; "
+            "put the run's own file back, or train again."
+        )
+    network.load_state_dict(weights)
+
+
+def shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor: what tells one architecture from another."""
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
 
 
 def load_optimiser(folder: Path, optimiser: torch.optim.Optimizer) -> None:

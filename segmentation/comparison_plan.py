@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ def make_plan(
     split: str = TEST_SPLIT,
     baseline: str | None = None,
     name: str = "",
+    find_encoder: Callable[[str], Mapping[str, Any]] | None = None,
 ) -> Plan:
     """Build a plan of methods, of variants that say how they differ, and of ablations of the full method.
 
@@ -101,6 +102,9 @@ def make_plan(
         Keys of `ABLATIONS`; the full method comes along.
     baseline
         Default: the first variant.
+    find_encoder
+        Gives the fields of a spec that begins with the pretrained encoder of a folder or a name in the hub, which a
+        variant calls its ``encoder``; an empty one stands for the U-Net's own.
 
     Raises
     ------
@@ -116,6 +120,9 @@ def make_plan(
         values = {**common, **own}
         method, based_on = str(values.pop("method", ABLATED)), str(values.pop("preset", preset_name))
         try:
+            # A stored spec names the encoder's hash, too, and is taken as it is.
+            if values.get("encoder") and "encoder_sha256" not in values and find_encoder:
+                values |= find_encoder(str(values["encoder"]))
             specs[shown] = checked(dataclasses.replace(preset(method, based_on), **_fields(values)))
         except UserError as error:
             raise UserError(f"Variant {shown!r}: {error}") from None

@@ -19,8 +19,9 @@ from segmentation.augmentation import STRENGTHS, flipped, moved, recoloured, sta
 from segmentation.gaze_tracks import track_maps
 from segmentation.images import resize
 from segmentation.job import RunSpec
-from segmentation.losses import IGNORE
+from segmentation.losses import ALL, IGNORE, Rows
 from segmentation.networks import Text
+from segmentation.processes import ALONE, Processes
 from segmentation.records import StudyImage
 from segmentation.study import TEST_SPLIT, Study
 from segmentation.text.encoder import FLIP_STATES, PhraseCache
@@ -46,6 +47,8 @@ class Batch:
     """By network: (B, T, S, S) uint8, 1 foreground, 0 background, IGNORE unknown. TRACKS, where the training set has
     some, are its tracks (B, T * K, S, S)."""
     text: Text
+    rows: Rows = ALL
+    """Which images of the step these are."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device, images with channels last."""
@@ -57,9 +60,10 @@ class Batch:
         )
 
     def parts(self, count: int) -> list[Batch]:
-        """Split the batch into up to so many micro-batches, in order, of nearly the same size."""
-        lengths = [len(part) for part in np.array_split(self.index, count) if len(part)]
-        cuts = np.cumsum([0, *lengths])
+        """Split the batch into up to so many micro-batches, in order, of nearly the same size; pairs stay together."""
+        pairs = np.array_split(np.arange(max(len(self.index) // 2, 1)), count)
+        cuts = [2 * int(part[0]) for part in pairs if len(part)] + [len(self.index)]
+        whole = self.rows.of(len(self.index))
         return [
             replace(
                 self,
@@ -67,8 +71,9 @@ class Batch:
                 images=self.images[one],
                 labels={name: label[one] for name, label in self.labels.items()},
                 text=Text(*(part[one] for part in self.text)),
+                rows=Rows(self.rows.first + one.start, whole),
             )
-            for one in (slice(int(first), int(end)) for first, end in itertools.pairwise(cuts))
+            for one in (slice(first, end) for first, end in itertools.pairwise(cuts))
         ]
 
     def pinned(self) -> Batch:
@@ -101,19 +106,30 @@ class TrainingSet:
     0 where the target is absent, IGNORE where no gaze is known. K is 0 unless the spec asks for them."""
     strong: int
     """Number of images that have a strong label: reviewed, or the target absent."""
+    modalities: tuple[str, ...]
+    """That occur among the split's images."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 class Batches:
-    """Batches of a training set. Batch `step` is the same whenever and in whatever order it is asked for."""
+    """Batches of a training set. Batch `step` is the same whenever and in whatever order it is asked for.
+
+    Of several processes each makes its own rows of it.
+    """
 
     def __init__(
-        self, training_set: TrainingSet, spec: RunSpec, labels: Mapping[str, tuple[int, int]]
+        self,
+        training_set: TrainingSet,
+        spec: RunSpec,
+        labels: Mapping[str, tuple[int, int]],
+        processes: Processes = ALONE,
     ) -> None:
         self.set = training_set
         self.spec = spec
+        self.own = processes.rows(spec.batch_size)
+        self.rows = Rows(self.own.start, spec.batch_size)
         self.tables = {name: _label_table(training_set.depth, levels) for name, levels in labels.items()}
         self._order = functools.lru_cache(maxsize=2)(self._order_of)
 
@@ -121,7 +137,10 @@ class Batches:
         return np.random.default_rng([self.spec.seed, 1, epoch]).permutation(len(self.set))
 
     def draw(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], np.random.Generator]:
-        """Draw which images (B,) a step shows in which flip states (B,), and what its other draws come from."""
+        """Draw which images (B,) a step shows in which flip states (B,), and what its other draws come from.
+
+        They are those of all processes.
+        """
         places = range(step * self.spec.batch_size, (step + 1) * self.spec.batch_size)
         index = np.array([self._order(place // len(self.set))[place % len(self.set)] for place in places])
         rng = np.random.default_rng([self.spec.seed, 2, step])
@@ -132,21 +151,24 @@ class Batches:
         """Make the batch of a step."""
         index, states, rng = self.draw(step)
         strength = STRENGTHS[self.spec.augmentation]
+        # Each image moves by numbers of its own, so that nobody need draw those of others.
+        own_rng = (rng.spawn(len(index)) if strength else [rng] * len(index))[self.own]
+        index, states = index[self.own], states[self.own]
         planes = self.set.levels[index]
         if self.set.tracks.shape[1]:
             # They are moved as the levels are, whose planes come first.
             planes = np.concatenate([planes, self.set.tracks[index]], axis=1)
         images, levels = [], []
-        for image, level, state in zip(self.set.images[index], planes, states, strict=True):
+        for image, level, state, mover in zip(self.set.images[index], planes, states, own_rng, strict=True):
             channels = flipped(np.concatenate([image, level.transpose(1, 2, 0)], axis=2), int(state))
             image, level = channels[..., :3], channels[..., 3:]
             if strength:
-                image, level = moved(image, level, rng, strength)
+                image, level = moved(image, level, mover, strength)
             images.append(image)
             levels.append(level.transpose(2, 0, 1))
         pixels = standardised(np.stack(images))
         if strength:
-            pixels = recoloured(pixels, rng, strength)
+            pixels = recoloured(pixels, rng, strength, self.own, self.spec.batch_size)
         targets = self.set.levels.shape[1]
         stack = np.stack(levels)
         labels = {name: torch.from_numpy(table[stack[:, :targets]]) for name, table in self.tables.items()}
@@ -158,6 +180,7 @@ class Batches:
             images=pixels,
             labels=labels,
             text=self.set.phrases.text(index, states),
+            rows=self.rows,
         )
 
 
@@ -259,6 +282,7 @@ def load_training_set(
         ),
         tracks=tracks,
         strong=sum(item.strong for item in learned),
+        modalities=tuple(sorted({image.modality for image in images})),
     )
 
 

@@ -13,6 +13,7 @@ from segmentation.dataset import Batch, Batches, TrainingSet
 from segmentation.job import RunSpec
 from segmentation.losses import beside
 from segmentation.networks import Text
+from segmentation.processes import ALONE, Processes
 
 FREE_SHARE = 0.25
 """A training set may take this share of a GPU's free memory; the rest is for the networks' work."""
@@ -27,8 +28,9 @@ class DeviceBatches(Batches):
         spec: RunSpec,
         labels: Mapping[str, tuple[int, int]],
         device: torch.device,
+        processes: Processes = ALONE,
     ) -> None:
-        super().__init__(training_set, spec, labels)
+        super().__init__(training_set, spec, labels, processes)
         phrases = training_set.phrases
         self._images, self._levels, self._rows, self._vectors = (
             torch.from_numpy(part).to(device)
@@ -38,7 +40,7 @@ class DeviceBatches(Batches):
 
     def __getitem__(self, step: int) -> Batch:
         """Make the batch of a step."""
-        index, states, _ = self.draw(step)
+        index, states = (drawn[self.own] for drawn in self.draw(step)[:2])
         chosen, state = beside(self._images, np.stack([index, states]))
         pixels = _flipped(self._images[chosen].permute(0, 3, 1, 2), state)
         levels = _flipped(self._levels[chosen], state).long()
@@ -51,6 +53,7 @@ class DeviceBatches(Batches):
             images=(pixels.float() / 255 - MEAN) / SPREAD,
             labels={name: table[levels] for name, table in self._labels.items()},
             text=Text(tokens, valid),
+            rows=self.rows,
         )
 
 
@@ -63,17 +66,21 @@ def _flipped(values: Tensor, state: Tensor) -> Tensor:
 
 
 def make_batches(
-    training_set: TrainingSet, spec: RunSpec, labels: Mapping[str, tuple[int, int]], device: torch.device
+    training_set: TrainingSet,
+    spec: RunSpec,
+    labels: Mapping[str, tuple[int, int]],
+    device: torch.device,
+    processes: Processes = ALONE,
 ) -> Batches:
     """Return batches made on the device where the spec wants that or, for ``auto``, where it is a GPU with room.
 
     Stronger augmentation than flips, and gaze tracks, are made by the CPU, whatever the spec says.
     """
     if spec.data_on_device == "off" or STRENGTHS[spec.augmentation] or training_set.tracks.shape[1]:
-        return Batches(training_set, spec, labels)
+        return Batches(training_set, spec, labels, processes)
     if spec.data_on_device == "auto" and not _fits(training_set, device):
-        return Batches(training_set, spec, labels)
-    return DeviceBatches(training_set, spec, labels, device)
+        return Batches(training_set, spec, labels, processes)
+    return DeviceBatches(training_set, spec, labels, device, processes)
 
 
 def _fits(training_set: TrainingSet, device: torch.device) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -152,6 +152,9 @@ def meter_for(
     degrees_per_px : that one image pixel covers where it is shown, as `Placement.degrees_per_image_px` tells
     accuracy_deg : validated mean error of the sitting; None where unknown
     """
+    if PRESETS[settings.sigma].spread:
+        # While somebody looks, nobody knows yet how far their fixations will lie apart.
+        settings = replace(settings, sigma="degrees", sigma_deg=None)
     thresholds = PRESETS[preset_of(settings, degrees_per_px)].thresholds
     if settings.thresholds is not None and settings.refine == "none":
         thresholds = settings.thresholds

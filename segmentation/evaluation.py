@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -338,6 +339,7 @@ def evaluate(
     )
     stored = result.to_json() | {
         "evaluated": utc_now(),
+        "version": importlib.metadata.version("gaze-insight"),
         "threshold": threshold,
         "per_image": {label: _finite(dataclasses.asdict(item)) for label, item in per_image.items()},
         "per_volume": {label: _finite(dataclasses.asdict(item)) for label, item in per_volume.items()},

@@ -162,6 +162,11 @@ def encode_gray16(values: npt.NDArray[np.floating[Any]]) -> bytes:
     return _encode(np.rint(np.clip(values, 0, 1) * 65535).astype(np.uint16), cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
+def encode_gray8(values: npt.NDArray[np.floating[Any]]) -> bytes:
+    """Encode values (H, W) in 0..1 as an 8-bit PNG; `read_image` gives them back."""
+    return _encode(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), cv2.IMWRITE_PNG_COMPRESSION, 1)
+
+
 def decode_gray16(path: Path) -> npt.NDArray[np.float32]:
     """Read a 16-bit PNG back as float32 (H, W) in 0..1."""
     return read_image(path)[:, :, 0]

@@ -29,6 +29,17 @@ Kind = Literal[
 a fresh sample mask, `agreement` the student's overlap with its own labels, `selection` a score on images set apart,
 `answer` what a vision-language model said; `done`, `stopped` and `failed` end a job."""
 
+
+class ProcessGone(UserError):
+    """One of several processes that work together has ended in the midst of it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Another process of the run is gone: it was killed, ran out of memory, or its machine was switched off. "
+            "Everything up to the last checkpoint is safe; start the run again to go on."
+        )
+
+
 ENDINGS: frozenset[str] = frozenset({"done", "stopped", "failed"})
 
 
@@ -104,6 +115,9 @@ class RunSpec:
     # Networks
     student_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
     teacher_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
+    norm: Literal["batch", "group"] = "batch"
+    """How features are normalised: by their batch, or each image's by itself, in groups of channels. A pretrained
+    encoder keeps its own norms."""
     text_heads: int = 8
     fusion_scales: tuple[int, ...] = (1, 2, 3, 4)
     """Which of the four coarsest scales of the teacher read the text, 1 the finest; none is an ablation, too."""
@@ -124,6 +138,9 @@ class RunSpec:
     """Learning rate of the pretrained encoder, as a multiple of all others'; 0 leaves it as it came."""
     encoder_frozen_norms: bool = False
     """Whether the pretrained encoder's batch norms keep their statistics, scale and shift."""
+    encoder_frozen_stages: int = 0
+    """How many of the pretrained encoder's four stages, the finest first, stay as they came: what they know of edges
+    and textures serves any image, and training them is half of the encoder's work."""
     # Optimiser
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 2e-3
@@ -131,6 +148,8 @@ class RunSpec:
     weight_decay: float = 1e-2
     warmup: float = 0.02
     """Fraction of the run in which the learning rate rises linearly."""
+    checkpoint_steps: int = 0
+    """Steps from one checkpoint to the next; 0 stands for one every minute."""
     ema_decay: float = 0.0
     """Exponential moving average of the student's weights used for prediction; 0 turns it off."""
     normalisation: dict[str, str] = field(default_factory=lambda: dict(RULES))

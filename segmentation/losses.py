@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,34 @@ from torch import Tensor
 from torch.nn import functional
 
 from segmentation.networks import Pasted
+from segmentation.processes import per_process
 
 IGNORE = 255
+
+D = TypeVar("D", Tensor, npt.NDArray[Any])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which images of a step are at hand: `first` and those that follow it, of `whole`; by default they are all.
+
+    What is drawn at random is drawn for all images of a step, and these take their part of it. So it does not depend
+    on how many micro-batches, or processes, share the step.
+    """
+
+    first: int = 0
+    whole: int | None = None
+
+    def of(self, count: int) -> int:
+        """Return the number of images of the step, given how many are at hand."""
+        return count if self.whole is None else self.whole
+
+    def own(self, drawn: D, count: int) -> D:
+        """Return the part of what was drawn for all that belongs to the `count` images at hand."""
+        return drawn[self.first : self.first + count]
+
+
+ALL = Rows()
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -31,7 +58,7 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     logits = _wide(logits)
     truth = (labels == 1).to(logits.dtype)
     losses = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    return (losses * known).sum() / known.sum().clamp(min=1)
+    return (losses * known).sum() / per_process(known.sum())
 
 
 def partial_dice(logits: Tensor, labels: Tensor) -> Tensor:
@@ -43,7 +70,7 @@ def partial_dice(logits: Tensor, labels: Tensor) -> Tensor:
     # One pixel of smoothing: an empty truth asks for an empty prediction.
     dice = (2 * overlap + 1) / (probability.sum((2, 3)) + truth.sum((2, 3)) + 1)
     counts = known.any(3).any(2)
-    return ((1 - dice) * counts).sum() / counts.sum().clamp(min=1)
+    return ((1 - dice) * counts).sum() / per_process(counts.sum())
 
 
 def feature_consistency(projected: Sequence[Tensor], goals: Sequence[Tensor]) -> Tensor:
@@ -77,21 +104,23 @@ def consistency_ramp(progress: float, length: float) -> float:
     return math.exp(-5 * (1 - t) ** 2)
 
 
-def cutmix(images: Tensor, rng: np.random.Generator) -> Pasted:
-    """Draw one rectangle for each image (B, 3, S, S) and the image it is to be filled from.
+def cutmix(images: Tensor, rng: np.random.Generator, rows: Rows = ALL) -> Pasted:
+    """Draw one rectangle for each image (B, 3, S, S) and the image it is to be filled from: its neighbour.
 
-    The kept share of the area is drawn from Beta(4, 4).
+    The kept share of the area is drawn from Beta(4, 4). Batches come in random order, so that any pairing is as good;
+    neighbours stay together when a batch is cut into parts of an even number of images.
     """
     batch, _, height, width = images.shape
-    edges = np.zeros((5, batch), np.int64)
-    for index, share in enumerate(1 - rng.beta(4, 4, batch)):
+    whole = rows.of(batch)
+    edges = np.zeros((5, whole), np.int64)
+    for index, share in enumerate(1 - rng.beta(4, 4, whole)):
         h, w = round(height * math.sqrt(share)), round(width * math.sqrt(share))
         top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
         edges[:4, index] = top, top + h, left, left + w
-    # A cyclic shift by 1..B-1 never pairs an image with itself.
-    shift = int(rng.integers(1, batch)) if batch > 1 else 0
-    edges[4] = (np.arange(batch) + shift) % batch
-    *sides, source = beside(images, edges)
+    # The first with the second and so on; the last of an odd number with the one before it.
+    pairs = np.arange(whole) ^ 1
+    edges[4] = np.where(pairs < whole, pairs, max(whole - 2, 0)) - rows.first
+    *sides, source = beside(images, rows.own(edges.T, batch).T.copy())
     top_, bottom, left_, right = (side.view(batch, 1, 1, 1) for side in sides)
     rows = torch.arange(height, device=images.device).view(height, 1)
     columns = torch.arange(width, device=images.device)
@@ -116,6 +145,7 @@ def darm_blocks(
     share: float,
     rng: np.random.Generator,
     sides: tuple[int, int] = (3, 10),
+    rows: Rows = ALL,
 ) -> Tensor:
     """Cover disagreeing places with random square blocks until the blocks' AREA reaches a share of theirs.
 
@@ -131,6 +161,8 @@ def darm_blocks(
         Of each image's disagreement area; the blocks' joint area exceeds it by less than one block.
     sides
         Shortest and longest side of a block in pixels.
+    rows
+        Which images of the step these are.
 
     Returns
     -------
@@ -140,11 +172,13 @@ def darm_blocks(
     goal = share * disagreement.sum((1, 2), dtype=torch.float32)[:, None]
     # A goal smaller than the longest block is not to be overshot by much.
     longest = (goal.sqrt() + 1).floor().clamp(*sides)[..., None]
-    drawn = torch.rand(disagreement.shape, generator=generator, device=disagreement.device)
+    whole = (rows.of(len(disagreement)), *disagreement.shape[1:])
+    drawn = torch.rand(whole, generator=generator, device=disagreement.device)
+    drawn = rows.own(drawn, len(disagreement))
     side = sides[0] + (drawn * (longest - sides[0] + 1)).int()
     # The higher its priority, the earlier a block comes; a pixel has the priority of the first block that covers it.
-    priority = torch.empty_like(side).random_(1, 2**31 - 1, generator=generator)
-    priority = priority.masked_fill_(~disagreement, 0)
+    priority = side.new_empty(whole).random_(1, 2**31 - 1, generator=generator)
+    priority = rows.own(priority, len(disagreement)).masked_fill(~disagreement, 0)
     covering = torch.zeros_like(priority)
     # All blocks grow at once, a pixel at a time, down and up in turn; each joins when its own side is left to go.
     for size in range(sides[1], 1, -1):

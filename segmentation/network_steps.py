@@ -18,10 +18,21 @@ from segmentation.study import Study
 def with_encoder(study: Study, spec: RunSpec, encoder: str | Path) -> RunSpec:
     """Return a spec whose student and teacher begin with a pretrained encoder; its folder is remembered here.
 
+    Raises
+    ------
+    UserError
+        As `encoder_fields`, or if the spec's method takes no encoder.
+    """
+    return checked(dataclasses.replace(spec, **encoder_fields(study, encoder)))
+
+
+def encoder_fields(study: Study, encoder: str | Path) -> dict[str, Any]:
+    """Return the fields of a spec that begins with a pretrained encoder; its folder is remembered here.
+
     Parameters
     ----------
-    encoder : the folder of a ResNet, ConvNeXt, Swin or DINOv2, or ``owner/name`` in the Hugging Face hub, from where
-        it is downloaded only where the study has the permission
+    encoder : the folder of a ResNet, ConvNeXt, Swin or DINOv2 or of a timm model, or ``owner/name`` in the Hugging Face
+        hub, from where it is downloaded only where the study has the permission
 
     Raises
     ------
@@ -33,9 +44,9 @@ def with_encoder(study: Study, spec: RunSpec, encoder: str | Path) -> RunSpec:
     if Path(encoder).exists():
         job["encoder"] = str(Path(encoder).absolute())
     found = await_worker(study.folder, job)
-    fields = found["fields"]
+    fields: dict[str, Any] = found["fields"]
     remember_folder(fields["encoder_sha256"], Path(found["folder"]), "image")
-    return checked(dataclasses.replace(spec, **fields))
+    return fields
 
 
 def import_checkpoint(

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segmentation.winograd import Convolution
+
 POSITION_GRID = 16
 """Side of the learned grid of positions, interpolated to whatever the features' size is."""
 
@@ -51,7 +53,7 @@ def convolutions(*widths: int) -> nn.Sequential:
     """Return 3x3 convolutions from width to width, each normalised and rectified."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
-        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(True)]
+        layers += [Convolution(before, after), nn.BatchNorm2d(after), nn.ReLU(True)]
     return nn.Sequential(*layers)
 
 
@@ -105,14 +107,14 @@ class UNet(nn.Module):
         """Return what each stage of the decoder makes of the features at all scales, coarsest first."""
         results = [features[-1]]
         for scale in range(len(features) - 2, -1, -1):
-            risen = _doubled(self.rise[scale](results[-1]))
+            risen = doubled(self.rise[scale](results[-1]))
             results.append(self.decoder[scale](torch.cat([features[scale], risen], dim=1)))
         return results[1:]
 
     def read(self, features: Tensor) -> Tensor:
         """Return logits (B, T, S, S) from the features of the decoder's last stage."""
         logits: Tensor = self.head(features)
-        return _doubled(logits) if self.compact else logits
+        return doubled(logits) if self.compact else logits
 
     def forward(self, images: Tensor) -> Output:
         """Segment images."""
@@ -126,8 +128,18 @@ def _as_large(logits: Tensor, images: Tensor) -> Tensor:
     return logits if logits.shape[2:] == size else functional.interpolate(logits, size, mode="bilinear")
 
 
-def _doubled(features: Tensor) -> Tensor:
-    return functional.interpolate(features, scale_factor=2, mode="bilinear")
+def doubled(features: Tensor) -> Tensor:
+    """Enlarge features (B, C, h, w) to twice their sides, bilinearly."""
+    result = functional.interpolate(features, scale_factor=2, mode="bilinear")
+    if result.requires_grad and result.device.type == "cpu":
+        result.register_hook(_whole)
+    return result
+
+
+def _whole(gradient: Tensor) -> Tensor:
+    """Copy a view of a joint gradient: with that the way back through a doubling takes nine times as long."""
+    last = gradient.stride(1) == 1
+    return gradient.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 class Student(UNet):
@@ -184,10 +196,13 @@ class TextFusion(nn.Module):
             region = functional.interpolate(pasted.region.to(features.dtype), (height, breadth)) > 0.5
             inside = region.flatten(2)
             mask = torch.cat([~inside & mask, inside & mask[pasted.source]], dim=1)
-        said = self.out_norm(self._attend(self._placed(features), tokens, mask))
+        # The strength goes into the norm's own weights, which are fewer than what it says.
+        weight, bias = self.strength * self.out_norm.weight, self.strength * self.out_norm.bias
+        attended = self._attend(self._placed(features), tokens, mask)
+        said = functional.layer_norm(attended, weight.shape, weight, bias, self.out_norm.eps)
         image = features.permute(0, 2, 3, 1)
         # Under autocast norms answer in float32, which all of the decoder would then be computed from.
-        fused: Tensor = image + (self.strength * said).to(image.dtype).view(image.shape)
+        fused: Tensor = image + said.to(image.dtype).view(image.shape)
         return fused.permute(0, 3, 1, 2)
 
     def _attend(self, image: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:

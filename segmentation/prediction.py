@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from gaze_capture.errors import UserError
-from gaze_capture.storage import read_json, write_json_atomic
+from gaze_capture.storage import locked, make_folder, read_json, sha256_of, write_json_atomic
 from segmentation.augmentation import standardised
-from segmentation.checkpoints import latest_checkpoint, load_state, load_weights
+from segmentation.checkpoints import latest_checkpoint, load_into, load_state
 from segmentation.device import Precision, choose_device, choose_precision, use_threads
-from segmentation.engines import Engine, TorchEngine, choose_engine, make_engine
+from segmentation.engines import Engine, TorchEngine, choose_engine, installed, make_engine
 from segmentation.images import resize
 from segmentation.methods import make_method, reads_text
 from segmentation.networks import Teacher, Text
+from segmentation.predicting import predict_items
 from segmentation.records import StudyImage
 from segmentation.runs import RunFolder
 from segmentation.study import Study
@@ -31,11 +32,26 @@ from segmentation.text.imported import ImportedEmbeddings
 from segmentation.text.phrases import phrase_table
 from segmentation.training import Emit
 
-BATCH = 8
-
 Probability = npt.NDArray[np.float32]
-Item = tuple[str, StudyImage]
-"""A network's name and an image that it shall segment."""
+MIRRORED = ([2], [3], [2, 3])
+"""Axes of (B, C, H, W) that are turned around for the views beside the image as it is."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a network makes of B images for T targets, on its own grid of S x S."""
+
+    probability: npt.NDArray[np.float32]
+    """(B, T, S, S), the mean over the mirrored views."""
+    deviation: npt.NDArray[np.float32] | None = None
+    """(B, T, S, S) standard deviation over the mirrored views, 0..0.5; None where an image is looked at once."""
+    flips_dice: npt.NDArray[np.float32] | None = None
+    """(B, T), see `segmentation.uncertainty.Certainty`; None as above."""
+
+
+def on_grid(stack: npt.NDArray[np.float32], height: int, width: int) -> Probability:
+    """Return maps (T, S, S) on an image's own grid (T, H, W)."""
+    return np.stack([resize(view, height, width) for view in stack])
 
 
 class Predictor:
@@ -69,14 +85,14 @@ class Predictor:
             )
         state = load_state(folder)
         self.step = int(state["step"])
+        self._folder, self._predicts = folder, str(state["predicts"])
         method = make_method(self.spec, int(state["text_width"]))
-        for name, network in method.networks.items():
-            network.load_state_dict(load_weights(folder, state["predicts"] if name == "student" else name))
         wish = device or self.spec.device
         # A run that was trained elsewhere on a GPU predicts here on what there is.
         self.device = choose_device("auto" if device is None and not torch.cuda.is_available() else wish)
         self.networks = method.networks.eval()
-        self.networks.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._ready: set[str] = set()
+        self.network("student")
         self.use_engine(engine)
 
     def use_engine(self, wish: str, images: int = 0) -> None:
@@ -128,38 +144,67 @@ class Predictor:
         return choose_precision(self.spec.precision, self.device, try_out)
 
     def network(self, name: str) -> nn.Module:
-        """Return a network by name.
+        """Return a network by name, with what it learned; the first call reads that.
 
         Raises
         ------
         UserError
-            If the run's method has no such network.
+            If the run's method has no such network, or its file is missing, damaged, or of another architecture.
         """
         if name not in self.networks:
             raise UserError(f"The run has no network {name!r}; it has: {', '.join(self.networks)}.")
-        return self.networks[name]
+        network = self.networks[name]
+        if name not in self._ready:
+            load_into(network, self._folder, self.file_of(name))
+            network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._ready.add(name)
+        return network
+
+    def file_of(self, name: str) -> str:
+        """Return the name, without its ending, of the file in the checkpoint that holds a network's weights."""
+        return self._predicts if name == "student" else name
+
+    def made_by(self, name: str) -> dict[str, object]:
+        """Return what tells this network's predictions from those of others: step, weights and ways of looking."""
+        weights = sha256_of(self._folder / f"{self.file_of(name)}.safetensors")
+        return {"step": self.step, "weights": weights[:16], "flip_average": self.flip_average}
 
     @torch.inference_mode()
-    def predict(
-        self, images: Sequence[npt.NDArray[np.uint8]], network: str = "student", text: Text | None = None
-    ) -> list[Probability]:
-        """Return the foreground probability (T, H, W) of each image, on its own grid.
+    def look(
+        self, pixels: npt.NDArray[np.uint8], network: str = "student", text: Text | None = None
+    ) -> Views:
+        """Return what a network makes of images (B, S, S, 3), which are of the size that it learned from.
 
         `text` is what the teacher reads; it is not mirrored, so that flips are averaged for the student alone.
         """
+        images = standardised(pixels)
+        if text is not None:
+            return Views(self._asking_teacher(text)(images).numpy())
+        ask = self.engine(network)
+        if not self.flip_average:
+            return Views(ask(images).numpy())
+        # The networks learned from flipped images, too: four views of one image err less than one.
+        views = torch.stack([ask(images), *(ask(images.flip(axes)).flip(axes) for axes in MIRRORED)])
+        mean = views.mean(0)
+        masks, mask = views >= 0.5, mean >= 0.5
+        common, areas = (masks & mask).sum((-2, -1)), masks.sum((-2, -1)) + mask.sum((-2, -1))
+        alike = torch.where(areas > 0, 2 * common / areas.clamp(min=1), 1.0).mean(0)
+        return Views(mean.numpy(), (views - mean).square_().mean(0).sqrt_().numpy(), alike.numpy())
+
+    def shown(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return an image (H, W, 3) of any size as large as the networks look at it, (S, S, 3)."""
         size = self.spec.image_size_px
-        pixels = standardised(np.stack([resize(image, size, size) for image in images]))
-        ask = self._asking_teacher(text) if text is not None else self.engine(network)
-        probability = ask(pixels)
-        if self.flip_average and text is None:
-            # The networks learned from flipped images, too: four views of one image err less than one.
-            for axes in ([2], [3], [2, 3]):
-                probability = probability + ask(pixels.flip(axes)).flip(axes)
-            probability = probability / 4
-        stacks = probability.numpy()
+        pixels: npt.NDArray[np.uint8] = resize(image, size, size)
+        return pixels
+
+    def predict(
+        self, images: Sequence[npt.NDArray[np.uint8]], network: str = "student", text: Text | None = None
+    ) -> list[Probability]:
+        """Return the foreground probability (T, H, W) of each image, on its own grid; see `look`."""
+        views = self.look(np.stack([self.shown(image) for image in images]), network, text)
         return [
-            np.stack([resize(view, *image.shape[:2]) for view in stack])
-            for stack, image in zip(stacks, images, strict=True)
+            on_grid(stack, image.shape[0], image.shape[1])
+            for stack, image in zip(views.probability, images, strict=True)
         ]
 
     def _asking_teacher(self, text: Text) -> Callable[[Tensor], Tensor]:
@@ -182,6 +227,7 @@ def predict(
     *,
     split: str | None = None,
     image_ids: Sequence[str] | None = None,
+    shard: tuple[int, int] = (0, 1),
     networks: Sequence[str] = ("student",),
     overwrite: bool = False,
     flip_average: bool = True,
@@ -190,12 +236,15 @@ def predict(
     threads: int | None = None,
     encoder: Encoder | None = None,
     encoder_folder: Path | None = None,
+    heeds_earlier_stop: bool = False,
 ) -> bool:
     """Predict the images of a split, given images, or all; False if it was stopped before its end.
 
-    What this very checkpoint has predicted already is skipped; an image that cannot be read is left out and named in
-    `done`. The teacher predicts only images that have an
-    explanation, or imported embeddings where it learned from those.
+    What this very checkpoint has predicted already is skipped, unless an engine is asked for by name and another one
+    made it; an image that cannot be read is left out and named in `done`. The teacher predicts only images that have an
+    explanation, or imported embeddings where it learned from those. A request to stop that was there before counts only
+    with `heeds_earlier_stop`, for workers, which take a while to start. A `shard` (k, n) is every n-th of the images
+    from number k on, counted from 0: processes that take one each can work side by side, and be started again.
 
     Raises
     ------
@@ -203,73 +252,38 @@ def predict(
         If the run has no checkpoint, no image can be read, or the disk is full; what was predicted stays.
     """
     use_threads(threads)
-    run.stop_path("predict").unlink(missing_ok=True)
+    if not heeds_earlier_stop:
+        run.stop_path("predict").unlink(missing_ok=True)
     images = (
         [study.image(image_id) for image_id in image_ids] if image_ids is not None else study.images_of(split)
     )
+    images = images[shard[0] :: shard[1]]
     predictor = Predictor(run, device=device, flip_average=flip_average, engine=engine)
+    for name in networks:
+        predictor.network(name)
+    forget_outdated(run, predictor, networks, engine)
     work = [
-        (name, image)
-        for name in networks
-        for image in _waiting(study, run, predictor, name, images, overwrite)
+        (name, image) for name in networks for image in waiting(study, run, name, images, overwrite=overwrite)
     ]
     skipped = len(networks) * len(images) - len(work)
-    begin = _prepare(predictor, engine, [name for name, _ in work], emit)
-    emit("started", 0, len(work), device=str(predictor.device), **begin)
+    begin = prepare(predictor, engine, [name for name, _ in work], emit)
+    emit("started", 0, len(work), device=str(predictor.device), skipped=skipped, **begin)
     reading = "teacher" in networks and reads_text(run.spec)
     said = text_of(study, run.spec, encoder, encoder_folder) if reading else None
 
-    failed: dict[str, str] = {}
+    def told(ids: list[str]) -> Text:
+        return phrase_table(study, ids, run.spec, said).text(np.arange(len(ids)))
 
-    def read(batch: list[Item]) -> list[tuple[Item, npt.NDArray[np.uint8]]]:
-        found = []
-        for item in batch:
-            image = item[1]
-            try:
-                found.append((item, study.network_input(image, run.spec.normalisation)))
-            except UserError as error:
-                # One bad file must not cost the nine hundred after it.
-                failed[image.id] = str(error)
-        return found
-
-    parts = [part for name in networks for part in _parts([item for item in work if item[0] == name], BATCH)]
-    done, stopped = 0, False
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        saving: list[Callable[[], object]] = []
-        ahead = pool.submit(read, parts[0]) if parts else None
-        for number, part in enumerate(parts):
-            assert ahead is not None
-            readable = ahead.result()
-            if number + 1 < len(parts):
-                ahead = pool.submit(read, parts[number + 1])
-            name, images = part[0][0], [image for (_, image), _ in readable]
-            text = None
-            if name == "teacher" and images:
-                table = phrase_table(study, [image.id for image in images], run.spec, said)
-                text = table.text(np.arange(len(images)))
-            pixels = [shown for _, shown in readable]
-            views = predictor.predict(pixels, name, text) if pixels else []
-            for wait in saving:
-                wait()
-            saving = [
-                pool.submit(_save, study, run, name, image, probability).result
-                for image, probability in zip(images, views, strict=True)
-            ]
-            done += len(part)
-            emit("progress", done, len(work), name="predicting")
-            stopped = run.stop_path("predict").exists()
-            if stopped:
-                break
-        for wait in saving:
-            wait()
-    if stopped:
+    result = predict_items(study, predictor, work, told, emit, run.stop_path("predict").exists)
+    if result.stopped:
         return False
-    if failed and len(failed) == len({image.id for _, image in work}):
+    failed = result.failed
+    if shard[1] == 1 and failed and len(failed) == len({image.id for _, image in work}):
         raise UserError(next(iter(failed.values())))
     emit(
         "done",
-        done,
-        done,
+        len(work),
+        len(work),
         predicted=sum(image.id not in failed for _, image in work),
         skipped=skipped,
         failed=[{"image": image_id, "reason": reason} for image_id, reason in failed.items()],
@@ -277,37 +291,78 @@ def predict(
     return True
 
 
-def _prepare(predictor: Predictor, wish: str, waiting: Sequence[str], emit: Emit) -> dict[str, str]:
-    """Build the engines for the networks that images wait for; return what is told of them."""
+def prepare(predictor: Predictor, wish: str, waiting: Sequence[str], emit: Emit) -> dict[str, str]:
+    """Build the engines for the networks that images wait for, one name an image; return what is told of them.
+
+    Raises
+    ------
+    UserError
+        If an engine that was asked for by name cannot be used.
+    """
     alone = [name for name in waiting if not isinstance(predictor.network(name), Teacher)]
     if not alone:
         return {"engine": "torch", "precision": predictor.precision.name}
-    predictor.use_engine(wish, len(alone))
+    names = list(dict.fromkeys(alone))
+    used = {note_of(predictor.run, name).get("engine") for name in names} - {None}
+    if wish == "auto" and len(used) == 1 and installed(str(*used)) and predictor.device.type == "cpu":
+        # What an interrupted prediction began is finished alike.
+        predictor.use_engine(str(*used))
+    else:
+        predictor.use_engine(wish, len(alone))
     try:
-        engines = [predictor.engine(name) for name in dict.fromkeys(alone)]
+        engines = [predictor.engine(name) for name in names]
     except UserError as error:
         if wish != "auto":
             raise
         emit("warning", 0, len(waiting), message=str(error))
         predictor.use_engine("torch")
-        engines = [predictor.engine(name) for name in dict.fromkeys(alone)]
+        engines = [predictor.engine(name) for name in names]
+    for name in names:
+        note = predictor.run.path / "predictions" / name / NOTE
+        write_json_atomic(note, {**read_json(note), "engine": engines[0].name})
     return {"engine": engines[0].name, "precision": engines[0].precision}
 
 
-def _parts(items: list[Item], size: int) -> list[list[Item]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+NOTE = "made_by.json"
+"""Says beside predictions which checkpoint made them, and how."""
 
 
-def _waiting(
-    study: Study,
-    run: RunFolder,
-    predictor: Predictor,
-    network: str,
-    images: Sequence[StudyImage],
-    overwrite: bool,
+def note_of(run: RunFolder, network: str) -> dict[str, object]:
+    """Return what made the predictions that a network has; nothing where it has none."""
+    note = run.path / "predictions" / network / NOTE
+    return dict(read_json(note)) if note.exists() else {}
+
+
+def forget_outdated(run: RunFolder, predictor: Predictor, networks: Sequence[str], engine: str) -> None:
+    """Remove predictions of networks that are not, or not quite, what will predict now.
+
+    An earlier checkpoint's go for all networks: a student must not be compared with a teacher of another step.
+    """
+    everything = run.path / "predictions"
+    make_folder(everything, within=run.path)
+    # Others may be at work on the rest of the images: one of them clears the place for all.
+    with locked(everything):
+        for network in predictor.networks:
+            folder = run.path / "predictions" / network
+            known = note_of(run, network)
+            if network in networks:
+                now = predictor.made_by(network)
+                if engine != "auto" and not isinstance(predictor.network(network), Teacher):
+                    now["engine"] = engine
+                # What an older version did not note is not held against it.
+                if known.get("step") != predictor.step or any(
+                    known.get(name, now[name]) != now[name] for name in now
+                ):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    write_json_atomic(folder / NOTE, now)
+            elif known and known.get("step") != predictor.step:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def waiting(
+    study: Study, run: RunFolder, network: str, images: Sequence[StudyImage], *, overwrite: bool = False
 ) -> list[StudyImage]:
-    """Return the images this checkpoint's network has still to predict."""
-    predictor.network(network)
+    """Return the images that a network can predict and has not yet; `overwrite` removes what it has of them."""
     targets = run.spec.targets
     if network == "teacher":
         spec = run.spec
@@ -319,20 +374,9 @@ def _waiting(
         images = [
             image for image in images if any((image.id, target_id) in explained for target_id in targets)
         ]
-    folder = run.path / "predictions" / network
-    note = folder / "made_by.json"
-    if not note.exists() or read_json(note) != {"step": predictor.step}:
-        # An earlier checkpoint's view, from before the run was resumed.
-        shutil.rmtree(folder, ignore_errors=True)
-        write_json_atomic(note, {"step": predictor.step})
-    elif overwrite:
+    if overwrite:
         for image in images:
             for target_id in targets:
                 study.prediction_path(run.id, image.id, target_id, network).unlink(missing_ok=True)
     done = study.prediction_keys(run.id, network)
     return [image for image in images if any((image.id, target_id) not in done for target_id in targets)]
-
-
-def _save(study: Study, run: RunFolder, network: str, image: StudyImage, probability: Probability) -> None:
-    for target_id, one in zip(run.spec.targets, probability, strict=True):
-        study.save_prediction(run.id, image.id, target_id, network, one)

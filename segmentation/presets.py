@@ -138,6 +138,10 @@ def checked(spec: RunSpec) -> RunSpec:
         f"data_on_device should be auto, on or off, not {spec.data_on_device!r}": spec.data_on_device
         in ("auto", "on", "off"),
         f"compile should be auto or off, not {spec.compile!r}": spec.compile in ("auto", "off"),
+        f"norm should be batch or group, not {spec.norm!r}": spec.norm in ("batch", "group"),
+        "norm of the published code's architecture is its own; leave it at batch": spec.norm == "batch"
+        or spec.architecture == "own",
+        f"checkpoint_steps should be 0 or more, not {spec.checkpoint_steps}": spec.checkpoint_steps >= 0,
         f"iterations should be 1 or more, not {spec.iterations}": spec.iterations >= 1,
         f"max_minutes should be above 0, not {spec.max_minutes}": spec.max_minutes is None
         or spec.max_minutes > 0,
@@ -165,6 +169,8 @@ def checked(spec: RunSpec) -> RunSpec:
         or (len(spec.targets) == 1 and not spec.encoder),
         "encoder_config should hold config, mean and std where there is an encoder": not spec.encoder
         or {"config", "mean", "std"} <= set(spec.encoder_config),
+        f"encoder_frozen_stages should be 0 to 4, not {spec.encoder_frozen_stages}": spec.encoder_frozen_stages
+        in range(5),
         f"encoder_learning_rate should be 0 or more, not {spec.encoder_learning_rate}": spec.encoder_learning_rate
         >= 0,
         f"text_learning_rate should be above 0, not {spec.text_learning_rate}": spec.text_learning_rate > 0,

@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations, simulated_source
+from segmentation.prompts import Segment, pooled, prompts_of
 from segmentation.refine import REFINERS, refine
+from segmentation.spread import spread_factor
 
 Floats = npt.NDArray[np.float64]
 Heatmap = npt.NDArray[np.float32]
@@ -38,14 +40,47 @@ class SigmaPreset:
     """Degrees on the screen; widened by the validated accuracy of the sitting."""
     sigma_fraction: float | None = None
     """Fraction of the image's width and height, where the published fixed grid is followed."""
+    centre: float = 0.25
+    """The heat at which a pixel is as likely inside as outside, for ``diffusion`` and ``centred-crf``."""
+    centred_thresholds: tuple[float, ...] = (0.65, 0.475)
+    """Levels of the map that one of these two refined."""
+    spread: bool = False
+    """Whether the kernel follows how far fixations lie apart (`segmentation.spread`), from the given width on."""
+    duration_power: float = 1.0
+    """What durations are raised to before they are added; 1: as they are."""
+
+    def levels(self, refiner: str) -> tuple[float, ...]:
+        """Return the levels that belong to this kernel and a refiner."""
+        if refiner == "none":
+            return self.thresholds
+        own = {
+            "diffusion": self.centred_thresholds,
+            "centred-crf": self.centred_thresholds,
+            "sam": SAM_THRESHOLDS,
+        }
+        return own.get(refiner, self.refined_thresholds)
+
+
+SAM_THRESHOLDS = (0.6, 0.4)
+"""Heat of 0.2 inside the segmenter's mask; the mask and, outside it, heat of 0.8."""
 
 
 PRESETS: dict[str, SigmaPreset] = {
-    # Chosen on Kvasir-SEG training images with gaze simulated from their masks: docs/adr/0005.
+    # Chosen on Kvasir-SEG training images with gaze simulated from their masks: docs/adr/0005 and 0019.
+    "spread": SigmaPreset(
+        (0.4, 0.25),
+        (0.35, 0.15),
+        sigma_deg=1.25,
+        sigma_fraction=1.25 / 25,
+        centre=0.2,
+        centred_thresholds=(0.65, 0.475),
+        spread=True,
+        duration_power=0.5,
+    ),
     "degrees": SigmaPreset((0.4, 0.25), (0.35, 0.15), sigma_deg=1.5),
     "fraction": SigmaPreset((0.4, 0.25), (0.35, 0.15), sigma_fraction=1.5 / 25),
     # GazeMedSeg (MICCAI 2024): sigma 70 (Kvasir-SEG) and 50 (NCI-ISBI) on a grid of 768 x 768.
-    "gazemedseg-70": SigmaPreset((0.5, 0.3), (0.5, 0.3), sigma_fraction=70 / 768),
+    "gazemedseg-70": SigmaPreset((0.5, 0.3), (0.5, 0.3), sigma_fraction=70 / 768, centre=0.35),
     "gazemedseg-50": SigmaPreset((0.4, 0.2), (0.4, 0.2), sigma_fraction=50 / 768),
 }
 WITHOUT_GEOMETRY = "fraction"
@@ -63,14 +98,16 @@ POOLS: tuple[Pool, ...] = get_args(Pool)
 class PseudoMaskSettings:
     """How a study's pseudo-masks are made."""
 
-    sigma: str = "degrees"
+    sigma: str = "spread"
     """A key of PRESETS; `degrees` falls back to `fraction` for gaze imported without geometry."""
     sigma_deg: float | None = None
     """Replaces the preset's sigma in degrees."""
     thresholds: tuple[float, ...] | None = None
     """Replaces the preset's levels; strictly descending, each between 0 and 1."""
-    refine: str = "crf"
-    """A key of `segmentation.refine.REFINERS`, or ``"none"``."""
+    refine: str = "diffusion"
+    """One of `segmentation.refine.REFINERS`."""
+    segmenter: str = ""
+    """Which promptable segmenter refines (``sam``): its folder's name with a short hash of its files."""
     minimum_duration_ms: float = 50.0
     """Shorter fixations do not count (GazeMedSeg)."""
     lesions: Lesions = "annotated"
@@ -390,6 +427,7 @@ def make_pseudomask(
     fixations: Sequence[Fixations],
     settings: PseudoMaskSettings,
     target_id: str,
+    segment: Segment | None = None,
 ) -> PseudoMask | None:
     """Make the pseudo-mask of one target from the fixations of one or more annotators on an image.
 
@@ -399,6 +437,7 @@ def make_pseudomask(
     ----------
     image : (H, W, C) 0..1, guides the refiner
     fixations : all of the same image and target
+    segment : answers for the refiner ``sam``
 
     Returns
     -------
@@ -440,22 +479,35 @@ def make_pseudomask(
     weight = np.array([weights[name] for name in annotator_parts]) if weights else None
     dwelt_ms = duration_ms if weight is None else duration_ms * weight
     if settings.lesions == "clusters":
-        # What the annotator told apart stays apart; only the rest is grouped by place.
-        free = lesion == NO_LESION
-        if free.any():
-            found = clusters_of(xy_px[free], dwelt_ms[free], sigmas_px[free], (height, width))
-            lesion[free] = np.where(found == NO_LESION, NO_LESION, found + lesion.max() + 1)
+        lesion = _grouped(lesion, xy_px, dwelt_ms, sigmas_px, (height, width))
     elif settings.lesions == "together":
         lesion[:] = NO_LESION
-    heatmap = lesion_heatmap(xy_px, dwelt_ms, sigmas_px, (height, width), lesion)
     preset = PRESETS[preset_name]
+    if preset.spread:
+        for number in np.unique(lesion):
+            own = lesion == number
+            sigmas_px[own] *= spread_factor(xy_px[own], sigmas_px[own])
+    counted = dwelt_ms**preset.duration_power
+    heatmap = lesion_heatmap(xy_px, counted, sigmas_px, (height, width), lesion)
     thresholds = settings.thresholds
     if thresholds is None:
-        thresholds = preset.thresholds if settings.refine == "none" else preset.refined_thresholds
-    refined = refine(settings.refine, image, heatmap)
+        thresholds = preset.levels(settings.refine)
+    if settings.refine == "sam":
+        if segment is None:
+            raise ValueError("the refiner sam needs a segmenter")
+        region = lesion
+        if settings.lesions != "together":
+            region = _grouped(lesion, xy_px, dwelt_ms, sigmas_px, (height, width))
+        prompts = prompts_of(xy_px, duration_ms, heatmap, region)
+        refined = pooled(heatmap, segment(image, prompts, heatmap))
+    else:
+        refined = refine(settings.refine, image, heatmap, centre=preset.centre)
     notes: dict[str, Any] = {"sigma": preset_name, "lesions": len(set(lesion.tolist()) - {NO_LESION}) or 1}
     if len(set(annotator_parts)) > 1:
         notes |= {"pool": settings.pool, **({"weights": weights} if weights else {})}
+    if settings.refine == "sam":
+        notes["segmenter"] = settings.segmenter
+        notes["prompts"] = [len(points) for points in prompts]
     if settings.annotators is not None:
         notes["chosen_annotators"] = list(settings.annotators)
     known_degrees = [item.degrees_per_px for item in fixations if item.degrees_per_px is not None]
@@ -489,6 +541,22 @@ def _weights(annotators: Sequence[str], duration_ms: Floats) -> dict[str, float]
     return {name: share / total for name, total in totals.items()}
 
 
+def _grouped(
+    lesion: npt.NDArray[np.int64],
+    xy_px: Floats,
+    duration_ms: Floats,
+    sigma_px: Floats,
+    shape: tuple[int, int],
+) -> npt.NDArray[np.int64]:
+    """Give fixations of no lesion the number of the region they lie in; what was told apart stays apart."""
+    free = lesion == NO_LESION
+    grouped = lesion.copy()
+    if free.any():
+        found = clusters_of(xy_px[free], duration_ms[free], sigma_px[free], shape)
+        grouped[free] = np.where(found == NO_LESION, NO_LESION, found + lesion.max() + 1)
+    return grouped
+
+
 def _instances(fixations: Fixations, counts: npt.NDArray[np.bool_]) -> list[int | None]:
     if fixations.instance is None:
         return [None] * int(counts.sum())
@@ -497,7 +565,8 @@ def _instances(fixations: Fixations, counts: npt.NDArray[np.bool_]) -> list[int 
 
 def preset_of(settings: PseudoMaskSettings, degrees_per_px: float | None) -> str:
     """Return the key of the preset that holds for gaze of a geometry, or of none."""
-    if PRESETS[settings.sigma].sigma_deg is not None and degrees_per_px is None:
+    preset = PRESETS[settings.sigma]
+    if degrees_per_px is None and preset.sigma_fraction is None:
         return WITHOUT_GEOMETRY
     return settings.sigma
 
@@ -508,7 +577,7 @@ def kernel_px(
     degrees_per_px: float | None,
     accuracy_deg: float | None,
 ) -> tuple[float, float]:
-    """Return the kernel's width along x and y in pixels of an image (H, W).
+    """Return the kernel's width along x and y in pixels of an image (H, W), before it follows the fixations.
 
     Parameters
     ----------
@@ -517,7 +586,7 @@ def kernel_px(
     """
     height, width = shape
     preset = PRESETS[preset_of(settings, degrees_per_px)]
-    if preset.sigma_fraction is not None:
+    if preset.sigma_fraction is not None and (preset.sigma_deg is None or degrees_per_px is None):
         return preset.sigma_fraction * width, preset.sigma_fraction * height
     assert preset.sigma_deg is not None and degrees_per_px is not None
     # An eye that is measured worse was less surely where the tracker says.

@@ -3,6 +3,7 @@
 ``runs/<id>/`` holds ``spec.json``, ``events.jsonl`` (the truth about the run), ``worker.json`` (pid, host and
 heartbeat of the worker), ``worker.log`` (its stderr), the file ``stop`` while a stop is asked for, and what the
 worker makes: ``checkpoints/``, ``samples/``, ``predictions/``, and ``engines/`` (networks converted for other engines).
+Beside these lie ``metrics/``, the last measurement of each split, and ``name.json``, what a person calls the run.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import dataclasses
 import json
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,9 +37,15 @@ State = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"
 HEARTBEAT_SECONDS = 2.0
 STALE_SECONDS = 30.0
 """A worker whose heartbeat is older is taken for gone; one on this machine is found out sooner, by its pid."""
+FAR_STALE_SECONDS = 90.0
+"""The same of a worker on another machine: a network share may show what a file held a minute ago."""
 STARTING_SECONDS = 120.0
 """A worker that has not written yet may still be importing torch from a cold disk."""
 POLL_SECONDS = 0.1
+RUN_ID = r"[A-Za-z0-9][\w-]{0,63}"
+"""What a run may be called, in ASCII."""
+_END_BYTES = 4096
+"""How much of an events file is read at first to find its last event."""
 
 INTERRUPTED = (
     "The worker is gone without a word: it was killed (often for want of memory), or the machine was switched off. "
@@ -60,7 +69,8 @@ class EventTail:
             with open(self.path, "rb") as stream:
                 stream.seek(self._offset)
                 data = stream.read()
-        except FileNotFoundError:
+        except OSError:
+            # Not there yet, or its share is out of reach for a while: what is missed now is read later.
             return []
         complete = data[: data.rfind(b"\n") + 1]
         self._offset += len(complete)
@@ -113,22 +123,39 @@ class RunFolder:
         return EventTail(self.events_path).read()
 
     def worker(self) -> dict[str, Any]:
-        """Return what the worker last said of itself: pid, host, started, heartbeat (epoch seconds); or nothing."""
+        """Return what the worker last said of itself, or nothing.
+
+        That is pid, host, started and heartbeat (seconds since the epoch by its own clock), and time and kind of the
+        last event `after` which it began.
+        """
         try:
-            values = read_json(self.path / "worker.json")
+            values = read_json(self._worker_path)
         except UserError:
             return {}
         return values if isinstance(values, dict) else {}
 
-    def state(self) -> State:
-        """Return how the run stands."""
+    @property
+    def _worker_path(self) -> Path:
+        return self.path / "worker.json"
+
+    def is_elsewhere(self) -> bool:
+        """Whether another machine works, or worked last, on the run."""
         worker = self.worker()
-        ending = _ending(self.events(), float(worker.get("started", 0.0)))
-        if ending is not None:
-            return ending
+        return bool(worker) and worker.get("host") != socket.gethostname()
+
+    def state(self) -> State:
+        """Return how the run stands; `waiting`, too, where its folder cannot be read for a while."""
+        worker = self.worker()
+        try:
+            last = last_event(self.events_path)
+        except OSError:
+            return "waiting"
+        ended = ending(last, worker)
+        if ended is not None:
+            return ended
         if not worker:
             return "waiting"
-        return "running" if _is_alive(worker) else "interrupted"
+        return "running" if _is_alive(worker, self._worker_path) else "interrupted"
 
     def stop_path(self, task: Literal["train", "predict"] = "train") -> Path:
         """Return the file whose presence asks a worker to stop."""
@@ -164,21 +191,123 @@ class RunFolder:
         return "\n".join(text.splitlines()[-lines:])
 
 
-def _ending(events: list[JobEvent], started: float) -> Literal["done", "stopped", "failed"] | None:
-    """Return how the latest worker ended; an ending from before it started is an earlier worker's."""
-    if events and events[-1].kind in ENDINGS and events[-1].time >= started:
-        return events[-1].kind  # type: ignore[return-value]
-    return None
+def last_event(path: Path) -> JobEvent | None:
+    """Return the last whole event of an events file, None where there is none; reads no more than its end.
+
+    A window asks several times a second, and for each run of a study.
+    """
+    events = events_at_end(path)
+    return events[-1] if events else None
 
 
-def _is_alive(worker: dict[str, Any]) -> bool:
-    age = time.time() - float(worker.get("heartbeat", 0.0))
+def events_at_end(path: Path, most: int = 1) -> list[JobEvent]:
+    """Return up to `most` whole events from the end of an events file, in their order; none where there is no file."""
+    try:
+        stream = open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    with stream:
+        start = size = stream.seek(0, os.SEEK_END)
+        reach = _END_BYTES
+        found: list[JobEvent] = []
+        while start > 0 and len(found) < most:
+            start = max(0, size - reach)
+            stream.seek(start)
+            data = stream.read(size - start)
+            # What follows the last newline is still being written; what precedes the first is cut, unless the file
+            # begins there.
+            lines = data[: data.rfind(b"\n") + 1].splitlines()[0 if start == 0 else 1 :]
+            found = []
+            for line in reversed(lines):
+                with contextlib.suppress(ValueError):
+                    found.append(JobEvent.from_line(line.decode("utf-8", errors="replace")))
+                if len(found) == most:
+                    break
+            reach *= 16
+    return found[::-1]
+
+
+def begun_after(run: RunFolder) -> dict[str, Any] | None:
+    """Return time and kind of a run's last event, by which a worker that begins now tells its own from earlier ones."""
+    last = last_event(run.events_path)
+    return None if last is None else {"time": last.time, "kind": last.kind}
+
+
+def ending(last: JobEvent | None, worker: dict[str, Any]) -> Literal["done", "stopped", "failed"] | None:
+    """Return how a run's latest worker ended, given the run's last event; an earlier worker's ending is none.
+
+    Times are not compared: clocks of machines differ. Workers of earlier versions alone say no more than their time.
+    """
+    if last is None or last.kind not in ENDINGS:
+        return None
+    if "after" in worker:
+        earlier = {"time": last.time, "kind": last.kind} == worker["after"]
+    else:
+        earlier = last.time < _number(worker, "started")
+    return None if earlier else last.kind  # type: ignore[return-value]
+
+
+def _number(worker: dict[str, Any], name: str) -> float:
+    value = worker.get(name)
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def _is_alive(worker: dict[str, Any], path: Path) -> bool:
     pid = worker.get("pid")
-    if pid is None:
-        return age < STARTING_SECONDS
-    if worker.get("host") == socket.gethostname() and not process_exists(int(pid)):
+    starting = not isinstance(pid, int)
+    if worker.get("host") != socket.gethostname():
+        return _lives.silent_seconds(path, worker) < (STARTING_SECONDS if starting else FAR_STALE_SECONDS)
+    if isinstance(pid, int) and not process_exists(pid):
         return False
-    return age < (STARTING_SECONDS if worker.get("starting") else STALE_SECONDS)
+    return time.time() - _number(worker, "heartbeat") < (STARTING_SECONDS if starting else STALE_SECONDS)
+
+
+class _Lives:
+    """Since when workers on other machines are silent, by this computer's monotonic clock.
+
+    Clocks of two machines may be hours apart, so that what a heartbeat says is worth nothing: what counts is that it
+    changes while somebody looks. At the first look it is as old as its file, by the clock of the disk it lies on.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: dict[Path, tuple[str, float, float]] = {}
+        """What each last said, since when, and when that was last looked at."""
+
+    def silent_seconds(self, path: Path, worker: dict[str, Any]) -> float:
+        """Return for how long a worker has said the same in its file."""
+        said = json.dumps(worker, sort_keys=True, default=str)
+        now = time.monotonic()
+        with self._lock:
+            before, since, looked = self._seen.get(path, ("", 0.0, 0.0))
+            if said != before:
+                unseen = now - looked if before else float("inf")
+                # Who looked a moment ago knows that it was said since, whatever clocks say.
+                since = now - (0.0 if unseen < FAR_STALE_SECONDS / 2 else min(_age_on_disk(path), unseen))
+            self._seen[path] = said, since, now
+        return now - since
+
+
+_lives = _Lives()
+
+
+def _age_on_disk(path: Path) -> float:
+    """Return for how many seconds a file is as it is, by the clock that dates the files beside it."""
+    probe = path.with_name(f".{secrets.token_hex(6)}.part")
+    try:
+        written = os.stat(path).st_mtime
+        try:
+            probe.write_bytes(b"?")
+            now = os.stat(probe).st_mtime
+        except OSError:
+            # Nothing may be written here; the next change will tell.
+            now = time.time()
+    except OSError:
+        return 0.0
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    return max(0.0, now - written)
 
 
 def process_exists(pid: int) -> bool:
@@ -217,29 +346,58 @@ def create_run(study: Study, spec: RunSpec, run_id: str | None = None) -> RunFol
     UserError
         If the study cannot be written, or has no such target or imported embeddings, or has a run of that id.
     """
-    if run_id is not None and not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", run_id, re.ASCII):
+    if run_id is not None and not re.fullmatch(RUN_ID, run_id, re.ASCII):
         raise UserError(f"A run's name has letters, digits, - and _ (at most 64), not {run_id!r}.")
     if run_id is not None and (study.runs_folder / run_id).exists():
         raise UserError(f"The study has a run {run_id!r} already; choose another name.")
-    spec = dataclasses.replace(spec, targets=spec.targets or tuple(target.id for target in study.targets))
-    for target_id in spec.targets:
-        study.target(target_id)
-    spec = with_text(study, spec)
+    spec = completed(study, spec)
     run = RunFolder(study.runs_folder / (run_id or new_id("run-")))
     write_json_atomic(run.path / "spec.json", spec.to_json())
     return run
 
 
-def worker_command(job: dict[str, Any], folder: Path) -> list[str]:
-    """Return the command that does a job: this very program with ``--worker``, isolated from the environment."""
+def completed(study: Study, spec: RunSpec) -> RunSpec:
+    """Return a spec that says what a run will learn and read, where it left that to the study.
+
+    A packed training set has decided what is read already.
+
+    Raises
+    ------
+    UserError
+        If the study has no such target or imported embeddings.
+    """
+    spec = dataclasses.replace(spec, targets=spec.targets or tuple(target.id for target in study.targets))
+    for target_id in spec.targets:
+        study.target(target_id)
+    return spec if study.is_packed() else with_text(study, spec)
+
+
+def worker_command(job: dict[str, Any], folder: Path, processes: int = 1) -> list[str]:
+    """Return the command that does a job: this very program with ``--worker``, isolated from the environment.
+
+    Several processes of it are started by torchrun.
+
+    Raises
+    ------
+    UserError
+        If several are asked for where there is no torchrun: in a bundled program.
+    """
     text = json.dumps(job, ensure_ascii=False)
     if len(text) > _LONGEST_ARGUMENT:
         path = folder / f"job-{new_id()}.json"
         write_bytes_atomic(path, text.encode())
         text = str(path)
     if getattr(sys, "frozen", False):
+        if processes > 1:
+            raise UserError(
+                "This bundled program trains in one process; several GPUs need an installation with pip."
+            )
         return [sys.executable, "--worker", text]
-    return [sys.executable, "-I", "-m", "app", "--worker", text]
+    worker = [sys.executable, "-I", "-m", "app", "--worker", text]
+    if processes == 1:
+        return worker
+    torchrun = [sys.executable, "-I", "-m", "torch.distributed.run"]
+    return [*torchrun, "--standalone", "--nproc-per-node", str(processes), "--no-python", *worker]
 
 
 def processors() -> int:
@@ -257,6 +415,7 @@ def start_worker(
     *,
     detached: bool = True,
     threads: int | None = None,
+    processes: int = 1,
 ) -> subprocess.Popen[bytes]:
     """Start a worker on a run, or on another job of a study.
 
@@ -272,6 +431,8 @@ def start_worker(
         its stdout, too (see `read_events`), and ends with this process.
     threads
         Processor threads it may use; None for all cores. A program with an open window gives one less.
+    processes
+        How many of them train together, a GPU each; see `segmentation.processes`.
 
     Raises
     ------
@@ -287,7 +448,10 @@ def start_worker(
                 raise UserError(f"The run {run.id} is being worked on already.")
             now = time.time()
             announced = {"pid": None, "host": socket.gethostname(), "started": now, "heartbeat": now}
-            write_json_atomic(run.path / "worker.json", announced)
+            write_json_atomic(run.path / "worker.json", {**announced, "after": begun_after(run)})
+        elif job["task"] == "predict":
+            with explained_os_errors(folder):
+                run.stop_path("predict").unlink(missing_ok=True)
     else:
         job |= {"study": str(folder)}
     options: dict[str, Any] = {}
@@ -300,7 +464,7 @@ def start_worker(
         options["creationflags"] = subprocess.CREATE_NO_WINDOW
     with explained_os_errors(folder), open(folder / "worker.log", "ab") as log:
         return subprocess.Popen(
-            worker_command(job, folder),
+            worker_command(job, folder, processes),
             cwd=folder,
             stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
             stdout=subprocess.DEVNULL if detached else subprocess.PIPE,
@@ -321,7 +485,8 @@ def follow(
     run. Give the `process` where it is a child of this one, so that its end is noticed at once.
     """
     tail = EventTail(run.events_path)
-    started = float(run.worker().get("started", 0.0))
+    worker = run.worker()
+    earlier = worker.get("after")
     last: JobEvent | None = None
     while True:
         gone = (
@@ -330,7 +495,11 @@ def follow(
         for event in tail.read():
             last = event
             yield event
-            if event.kind in ENDINGS and event.time >= started:
+            if earlier:
+                # All up to this one was told by earlier workers, endings included.
+                if {"time": event.time, "kind": event.kind} == earlier:
+                    earlier = None
+            elif ending(event, worker) is not None:
                 return
         if gone:
             # What it wrote last was read above, after its end was seen.
@@ -361,7 +530,10 @@ def read_events(process: subprocess.Popen[bytes]) -> Iterator[JobEvent]:
 
 
 def await_worker(
-    run: RunFolder | Path, job: dict[str, Any], on_event: Callable[[JobEvent], object] = lambda _: None
+    run: RunFolder | Path,
+    job: dict[str, Any],
+    on_event: Callable[[JobEvent], object] = lambda _: None,
+    stop: Callable[[], object] | None = None,
 ) -> dict[str, Any]:
     """Do a job in a worker that ends with this process, and return the values of its `done` event.
 
@@ -370,7 +542,9 @@ def await_worker(
     run, job
         As `start_worker` takes them.
     on_event
-        Told of every event.
+        Told of every event; what it raises, such as a cancellation, ends the worker.
+    stop
+        Asks the worker to stop, which is then waited for, so that it is not cut off in mid-work; a second Ctrl-C does.
 
     Raises
     ------
@@ -378,13 +552,64 @@ def await_worker(
         If the worker failed; the sentence is its own.
     """
     with start_worker(run, job, detached=False) as process:
-        for event in read_events(process):
-            on_event(event)
-            if event.kind == "done":
-                return event.values
-            if event.kind in ENDINGS:
-                raise UserError(str(event.values.get("message")))
+        events = read_events(process)
+        try:
+            for event in events:
+                on_event(event)
+                if event.kind == "done":
+                    return event.values
+                if event.kind in ENDINGS:
+                    raise UserError(str(event.values.get("message")))
+        except UserError:
+            raise
+        except BaseException:
+            if stop is not None:
+                stop()
+                for _ in read_events(process):
+                    pass
+            raise
     raise AssertionError("a worker's events end with an ending")
+
+
+def train_to_end(
+    run: RunFolder,
+    job: dict[str, Any] | None = None,
+    *,
+    threads: int | None = None,
+    processes: int = 1,
+    on_event: Callable[[JobEvent], object] = lambda _: None,
+) -> tuple[JobEvent, str]:
+    """Train a run in a worker and wait for its end; Ctrl+C stops it with a checkpoint.
+
+    Returns
+    -------
+    tuple
+        The run's `done` event, and the device it was trained on.
+
+    Raises
+    ------
+    UserError
+        If the run is being worked on already, failed, or was stopped.
+    """
+    device = "unknown"
+    process = start_worker(run, job, threads=threads, processes=processes)
+    last: JobEvent | None = None
+    try:
+        # A resumed run tells its earlier life first, endings included: only its last word counts.
+        for event in follow(run, process):
+            on_event(event)
+            last = event
+            if event.kind == "started":
+                device = str(event.values["device"])
+    except KeyboardInterrupt:
+        run.request_stop()
+        raise
+    finally:
+        process.wait()
+    assert last is not None, "a run that is followed ends with an event"
+    if last.kind != "done":
+        raise UserError(f"{last.values.get('message')} (run {run.id})")
+    return last, device
 
 
 def latest_run(study: Study, run_id: str | None = None) -> str:

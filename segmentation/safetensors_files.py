@@ -32,10 +32,10 @@ def read_header(path: Path) -> tuple[int, dict[str, Any]]:
         size = path.stat().st_size
     try:
         values: dict[str, Any] = json.loads(header)
-        end = max(int(one["data_offsets"][1]) for name, one in values.items() if name != "__metadata__")
+        ends = [int(one["data_offsets"][1]) for name, one in values.items() if name != "__metadata__"]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         raise UserError(f"{path} is damaged: it is no safetensors file.") from None
-    if size != 8 + length + end:
+    if size != 8 + length + max(ends, default=0):
         raise UserError(f"{path} is damaged: its size is not what it says.")
     return 8 + length, values
 

@@ -22,22 +22,21 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from gaze_capture.recording import UNDECIDED
 from segmentation.gaze_gates import Gates
 from segmentation.gaze_index import Key, look_quality
 from segmentation.progress import Progress, no_progress
 from segmentation.session_options import SessionOptions
 from segmentation.study import Study
+from segmentation.uncertainty import certainties, certainty_of
 
 VOLUME_SEEN = 0.5
 """A volume of which so large a share of slices was looked at has been looked at: nobody stops at every slice."""
 
 NO_GAZE, LOOK_AGAIN, REJECTED, BRIEF, FEW, UNDECIDED_DOUBT, STUDENT = 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4
 """Scores of doubt; the student's uncertainty counts up to STUDENT."""
-UNSURE_BAND = (0.2, 0.8)
-"""Probabilities in between are the student's doubt."""
+UNSURE = 0.2
+"""A student that expects to miss more of a Dice of 1 is called unsure."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +216,9 @@ def doubts(
     """Return how doubtful images are for targets.
 
     The largest of: no gaze yet 1, to be looked at again 0.9, mask rejected in review 0.8, looked at briefly 0.7, few
-    fixations inside 0.6, said to be unsure or ungradable 0.5, and up to 0.4 by the share of a run's predicted region
-    that has a probability between 0.2 and 0.8. An accepted or edited mask settles all: 0.
+    fixations inside 0.6, said to be unsure or ungradable 0.5, and up to 0.4 by how far from 1 the Dice of the run's
+    student is likely to be (`segmentation.uncertainty.Certainty.dice`, read from what was stored while predicting). An
+    accepted or edited mask settles all: 0.
 
     Raises
     ------
@@ -228,6 +228,7 @@ def doubts(
     judged = (gates or Gates(study)).look_again()
     said, reviewed = study.presences(), study.reviewed()
     predicted = study.prediction_keys(run_id) if run_id else set()
+    sure = certainties(study, run_id) if run_id else {}
     found: dict[Key, Doubt] = {}
     for number, key in enumerate(keys):
         progress(number, len(keys), key[0])
@@ -250,20 +251,13 @@ def doubts(
         if (word := said.get(key)) in UNDECIDED:
             scored.append((UNDECIDED_DOUBT, f"said to be {word}"))
         if run_id is not None and key in predicted:
-            unsure = _uncertain_share(study, run_id, key)
-            scored.append((STUDENT * unsure, f"the student is unsure of {unsure:.0%} of its region"))
+            certainty = sure.get(key) or certainty_of(study, run_id, key)
+            unsure = 1 - (certainty.dice or 0.0)
+            how = "unsure" if unsure > UNSURE else "fairly sure"
+            scored.append((STUDENT * unsure, f"the student is {how} of its mask ({certainty.words()})"))
         scored.sort(key=lambda item: -item[0])
         found[key] = Doubt(
             scored[0][0] if scored else 0.0, tuple(reason for score, reason in scored if score)
         )
     progress(len(keys), len(keys), "")
     return found
-
-
-def _uncertain_share(study: Study, run_id: str, key: Key) -> float:
-    probability = study.prediction(run_id, *key)
-    if probability is None:
-        return 0.0
-    region = probability >= UNSURE_BAND[0]
-    unsure = region & (probability <= UNSURE_BAND[1])
-    return int(np.count_nonzero(unsure)) / max(int(np.count_nonzero(region)), 1)

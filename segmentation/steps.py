@@ -7,13 +7,11 @@ for the person at the keyboard, and reports through an optional ``progress(done,
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
@@ -24,7 +22,7 @@ from gaze_capture.drift_correction import read_correction
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import fixations_of
 from gaze_capture.headless import RecordingResult, record_headless
-from gaze_capture.recording import UNDECIDED, ScreenGeometry
+from gaze_capture.recording import ScreenGeometry
 from gaze_capture.recording_codec import Recovered, needs_recovery, read_recording, recover
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, saliency, simulate_sitting
 from gaze_capture.trackers.discovery import open_tracker
@@ -35,19 +33,22 @@ from segmentation.annotation_time import store_times
 from segmentation.evaluation import Evaluation, evaluate
 from segmentation.explaining import ExplainResult, explain_in_own_words
 from segmentation.explaining import explain_study as explain
-from segmentation.gaze_gates import Gates, judge_in_study
+from segmentation.gaze_gates import judge_in_study
 from segmentation.gaze_import import GazeReport, import_gaze
 from segmentation.importing import ImportReport, import_images
 from segmentation.intensity import rules_for
 from segmentation.job import JobEvent, RunSpec
-from segmentation.known_folders import folders_job
+from segmentation.known_folders import folders_job, remember_folder, segmenter_folder
 from segmentation.presets import preset
 from segmentation.progress import Progress, no_progress
-from segmentation.pseudomask import PseudoMask, PseudoMaskSettings, make_pseudomask
+from segmentation.pseudomask import PseudoMaskSettings
+from segmentation.pseudomask_making import PseudoMaskReport
+from segmentation.pseudomask_making import make_pseudomasks as make_here
 from segmentation.records import StudyImage, Target, new_id
-from segmentation.runs import RunFolder, await_worker, create_run, follow, latest_run, start_worker
+from segmentation.runs import RunFolder, await_worker, create_run, latest_run, train_to_end
 from segmentation.study import Study
 from segmentation.targets import add_target, remove_target, rename_target
+from segmentation.vlm_folder import check_model_folder, model_name
 
 __all__ = [
     "DetectReport",
@@ -81,27 +82,6 @@ __all__ = [
 ]
 
 OnEvent = Callable[[JobEvent], None]
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
-
-def _in_threads(
-    function: Callable[[_Item], _Result],
-    items: Sequence[_Item],
-    label: Callable[[_Item], str],
-    progress: Progress,
-) -> Iterator[tuple[_Item, _Result]]:
-    """Apply a function to items on all cores but report, yield and stop in order."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        futures = [pool.submit(function, item) for item in items]
-        try:
-            for number, (item, future) in enumerate(zip(items, futures, strict=True)):
-                progress(number, len(items), label(item))
-                yield item, future.result()
-        finally:
-            for future in futures:
-                future.cancel()
-    progress(len(items), len(items), "")
 
 
 # Gaze
@@ -424,38 +404,14 @@ def _archived_now(folder: Path) -> bool:
     return False
 
 
-# Pseudo-masks and explanations
-
-
-@dataclass(frozen=True)
-class PseudoMaskReport:
-    """What became a pseudo-mask and what did not."""
-
-    made: int
-    waiting: int
-    """Images without gaze."""
-    absent: int
-    """Images whose annotator said that the target is absent: they need no mask to teach."""
-    undecided: int
-    """Images whose annotator was unsure or called them ungradable: they teach nothing of the target."""
-    look_again: tuple[tuple[str, str], ...]
-    """(image id, reasons): their gaze is not good enough, and nobody has overruled that."""
-    empty: tuple[str, ...]
-    """Images whose gaze holds no fixation that counts."""
-    failed: tuple[tuple[str, str], ...]
-    """(image id, reason)"""
-    of_others: int = 0
-    """Images without gaze of the annotators chosen that keep the pseudo-mask they had."""
-
-
-def _ids(key: tuple[StudyImage, Target]) -> tuple[str, str]:
-    return key[0].id, key[1].id
+# Pseudo-masks
 
 
 def make_pseudomasks(
     study: Study,
     *,
     settings: PseudoMaskSettings | None = None,
+    segmenter: Path | None = None,
     split: str | None = None,
     progress: Progress = no_progress,
 ) -> PseudoMaskReport:
@@ -463,80 +419,38 @@ def make_pseudomasks(
 
     Looks that a gate held back do not count, unless overruled; an image without any other waits to be looked at again.
 
+    Parameters
+    ----------
+    segmenter
+        Folder of a promptable segmenter, which then refines (``refine="sam"``) in a worker; this computer remembers it.
+
     Raises
     ------
     UserError
-        If no image has gaze, or none of the annotators that the settings name.
+        If no image has gaze, or none of the annotators that the settings name, or the segmenter cannot be used.
     """
-    chosen = (settings or study.pseudomask_settings).annotators
-    if chosen is not None:
-        study.check_annotators(chosen)
-    if settings is not None and settings != study.pseudomask_settings:
-        study.set_pseudomask_settings(settings)
-    keys = [(image, target) for image, target in study.iterate_keys(split)]
-    with_gaze = [
-        (image, target)
-        for image, target in keys
-        if any(
-            chosen is None or look.annotator in chosen for look in study.looks.get((image.id, target.id), ())
-        )
-    ]
-    if not with_gaze:
-        raise UserError("No image has gaze yet; record, simulate or import some first.")
-    said = study.presences(chosen)
-    words = [said.get((image.id, target.id)) for image, target in with_gaze]
-    todo = [
-        key for key, word in zip(with_gaze, words, strict=True) if word != "absent" and word not in UNDECIDED
-    ]
+    wanted = settings or study.pseudomask_settings
+    if segmenter is not None:
+        segmenter = Path(segmenter).absolute()
+        check_model_folder(segmenter)
+        wanted = replace(wanted, refine="sam", segmenter=model_name(segmenter))
+        remember_folder(wanted.segmenter, segmenter, "segmenter")
+    if wanted.refine != "sam":
+        return make_here(study, settings=wanted, split=split, progress=progress)
+    job = {
+        "task": "pseudomask",
+        "settings": wanted.to_json(),
+        "split": split,
+        "segmenter_folder": str(segmenter_folder(wanted)),
+    }
 
-    gates = Gates(study)
-    held = [key for key in todo if not gates.usable(_ids(key), study.looks[_ids(key)])]
-    reasons = gates.look_again()
-    barred = {_ids(key) for key in held}
-    todo = [key for key in todo if _ids(key) not in barred]
-    for image, target in held:
-        # One made before its gaze was judged, or of looks that failed, would go on teaching.
-        study.remove_pseudomask(image.id, target.id)
+    def tell(event: JobEvent) -> None:
+        if event.kind == "progress":
+            progress(event.step, event.total, str(event.values.get("name", "")))
 
-    def make(key: tuple[StudyImage, Target]) -> PseudoMask | UserError | None:
-        image, target = key
-        try:
-            pixels = study.guide(image)
-        except UserError as error:
-            return error
-        fixations = [
-            item
-            for item in gates.usable(_ids(key), study.fixations[_ids(key)])
-            if chosen is None or item.annotator in chosen
-        ]
-        return make_pseudomask(pixels, fixations, study.pseudomask_settings, target.id)
-
-    made, empty, failed = 0, [], []
-    for (image, _), result in _in_threads(make, todo, lambda key: key[0].id, progress):
-        if isinstance(result, PseudoMask):
-            study.save_pseudomask(result)
-            made += 1
-        elif result is None:
-            empty.append(image.id)
-        else:
-            # An image that cannot be read is passed over; a study that is gone ends the work.
-            study.check_there()
-            failed.append((image.id, str(result)))
-    seen = {(image.id, target.id) for image, target in with_gaze}
-    others = {(image.id, target.id) for image, target in keys} - seen
-    study.audit("pseudomask", made=made, look_again=len(held), settings=study.pseudomask_settings.to_json())
-    return PseudoMaskReport(
-        made=made,
-        waiting=len(keys) - len(with_gaze),
-        absent=words.count("absent"),
-        undecided=sum(word in UNDECIDED for word in words),
-        look_again=tuple(
-            (image.id, "; ".join(reasons.get((image.id, target.id), ()))) for image, target in held
-        ),
-        empty=tuple(empty),
-        failed=tuple(failed),
-        of_others=len(others & study.pseudomask_keys()) if chosen is not None else 0,
-    )
+    report = PseudoMaskReport.from_json(await_worker(study.folder, job, tell))
+    study.pseudomask_settings = wanted
+    return report
 
 
 # Training and prediction
@@ -561,11 +475,16 @@ class PredictResult:
 
     run: str
     images: int
+    """One that two networks predicted counts twice, as below."""
     skipped: int
     """Predicted before from the same checkpoint."""
     seconds: float
     failed: list[dict[str, str]] = field(default_factory=list)
     """``image`` and ``reason`` of those that could not be read."""
+    engine: str = ""
+    """What computed them, as `predict` names it."""
+    images_per_s: float = 0.0
+    """Without the time to start and to build the engine."""
 
 
 def _ignore_event(event: JobEvent) -> None:
@@ -578,11 +497,13 @@ def train(
     *,
     resume: str | None = None,
     threads: int | None = None,
+    processes: int = 1,
     on_event: OnEvent = _ignore_event,
 ) -> TrainResult:
     """Train in a worker process and wait for its end; Ctrl+C stops it with a checkpoint.
 
     A spec that names no target learns all targets of the study. `threads`: of the processor; None for all cores.
+    `processes` share the work, each with a GPU of this machine.
 
     Raises
     ------
@@ -594,24 +515,8 @@ def train(
         run.prepare_resume()
     else:
         run = create_run(study, spec or preset("gaze-to-insight", "cpu"))
-    device = "unknown"
-    process = start_worker(run, folders_job(run.spec), threads=threads)
-    last: JobEvent | None = None
-    try:
-        # A resumed run tells its earlier life first, endings included: only its last word counts.
-        for event in follow(run, process):
-            on_event(event)
-            last = event
-            if event.kind == "started":
-                device = str(event.values["device"])
-    except KeyboardInterrupt:
-        run.request_stop()
-        raise
-    finally:
-        process.wait()
-    assert last is not None, "a run that is followed ends with an event"
-    if last.kind != "done":
-        raise UserError(f"{last.values.get('message')} (run {run.id})")
+    folders = None if study.is_packed() else folders_job(run.spec)
+    last, device = train_to_end(run, folders, threads=threads, processes=processes, on_event=on_event)
     used = run.spec
     return TrainResult(
         run.id,
@@ -635,10 +540,12 @@ def predict(
     threads: int | None = None,
     on_event: OnEvent = _ignore_event,
 ) -> PredictResult:
-    """Let a run's networks segment a split, or all images; what this checkpoint predicted before is kept.
+    """Let a run's networks segment a split, or all images, and note how sure they are of each.
 
-    The engine is ``torch``, ``openvino``, ``onnx``, or ``auto``: OpenVINO where it is installed and there is enough to
-    do, else PyTorch.
+    What this checkpoint predicted before is kept, unless `overwrite` is asked for or another engine by name. The engine
+    is ``torch``, ``openvino``, ``onnx``, or ``auto``: OpenVINO where it is installed and there is enough to do, else
+    PyTorch. What `on_event` raises, and Ctrl-C, end the work after the images that are being predicted; the same call
+    goes on from there.
 
     Raises
     ------
@@ -658,8 +565,23 @@ def predict(
         **folders_job(run.spec),
     }
     begun = time.monotonic()
-    values = await_worker(run, job, on_event)
+    used, speed, done, total = "", 0.0, 0, 0
+
+    def tell(event: JobEvent) -> None:
+        nonlocal used, speed, done, total
+        if event.kind == "started":
+            used, total = str(event.values["engine"]), event.total
+        elif event.kind == "progress":
+            speed, done = float(str(event.values["images_per_s"])), event.step
+        on_event(event)
+
+    try:
+        values = await_worker(run, job, tell, stop=lambda: run.request_stop("predict"))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"Stopped; at least {done} of {total} images are predicted. The same command goes on from there."
+        ) from None
     seconds = time.monotonic() - begun
     return PredictResult(
-        run.id, int(values["predicted"]), int(values["skipped"]), seconds, list(values["failed"])
+        run.id, int(values["predicted"]), int(values["skipped"]), seconds, list(values["failed"]), used, speed
     )

@@ -56,7 +56,11 @@ from segmentation.review_index import Review, ReviewIndex, Verdict
 TEST_SPLIT = "test"
 """A split of this name is never read by training."""
 
+PACKED = "training_set.json"
+"""What tells a packed training set that was unpacked from other studies (`segmentation.packed`)."""
+
 __all__ = [
+    "PACKED",
     "SCHEMA",
     "TEST_SPLIT",
     "Mask",
@@ -91,6 +95,7 @@ class Study:
         self._images: dict[str, StudyImage] | None = None
         self._manifests: dict[str, list[StudyImage]] = {}
         self._volumes: dict[str, tuple[str, ...]] | None = None
+        self._runs: list[str] | None = None
         self._gaze: GazeIndex | None = None
         self._gaze_lock = threading.Lock()
         self._gaze_before: GazeIndex | None = None
@@ -155,6 +160,10 @@ class Study:
             return cls(folder, values)
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
+
+    def is_packed(self) -> bool:
+        """Whether it is a packed training set, which has nothing but what one training reads."""
+        return _exists(self.folder / PACKED)
 
     def _set(self, **changes: Any) -> None:
         """Change fields of study.json."""
@@ -328,9 +337,11 @@ class Study:
                 raise
         self._volumes = None
         self._forget_gaze()
+        if self._runs is not None:
+            self._runs = self._list_runs()
 
     def changed_elsewhere(self) -> bool:
-        """Whether images, gaze or reviews came in, of what this window has read, that it does not know of.
+        """Whether images, gaze, reviews or runs came in, of what this window has read, that it does not know of.
 
         Lists names and times only.
 
@@ -345,6 +356,8 @@ class Study:
             return True
         gaze = self._gaze
         if gaze is not None and stamps_of(self._fixation_tables()) != gaze.stamps:
+            return True
+        if self._runs is not None and self._list_runs() != self._runs:
             return True
         return self._review_index.changed()
 
@@ -583,8 +596,14 @@ class Study:
 
     def run_ids(self) -> list[str]:
         """Return the ids of all runs, oldest first."""
+        self._runs = self._list_runs()
+        return list(self._runs)
+
+    def _list_runs(self) -> list[str]:
         folder = self.runs_folder
-        return sorted(name for name in _names_in(folder) if _exists(folder / name / "spec.json"))
+        # One that begins with a dot is still being copied.
+        names = [name for name in _names_in(folder) if not name.startswith(".")]
+        return sorted(name for name in names if _exists(folder / name / "spec.json"))
 
     def prediction_path(self, run_id: str, image_id: str, target_id: str, network: str = "student") -> Path:
         """Return where a network's probability for an image lies, or would lie."""
@@ -620,6 +639,10 @@ class Study:
     def reviewed(self) -> dict[tuple[str, str], Review]:
         """Return the latest review of everything that was reviewed, by (image id, target id)."""
         return {key: reviews[-1] for key, reviews in self._review_index.all().items()}
+
+    def all_reviews(self) -> dict[tuple[str, str], list[Review]]:
+        """Return all reviews that stand, oldest first, by (image id, target id)."""
+        return self._review_index.all()
 
     def add_review(self, review: Review, mask: Mask | None = None) -> str:
         """Add a review and, for an edited or accepted one, the mask (H, W) it stands for; return its name."""

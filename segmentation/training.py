@@ -22,6 +22,7 @@ from segmentation.augmentation import standardised
 from segmentation.backbones import load_pretrained
 from segmentation.checkpoints import (
     latest_checkpoint,
+    load_into,
     load_optimiser,
     load_state,
     load_weights,
@@ -45,9 +46,14 @@ from segmentation.job import Kind, RunSpec
 from segmentation.learning import Learner
 from segmentation.losses import IGNORE, hard_dice
 from segmentation.methods import make_method, reads_text
+from segmentation.methods.base import Method
 from segmentation.networks import count_parameters
+from segmentation.norms import synchronised
 from segmentation.optimising import Average, Clock, LossSums, Pace, learning_rate, make_optimiser
+from segmentation.packed import packed_encoder
+from segmentation.packing import load_packed
 from segmentation.presets import checked
+from segmentation.processes import ALONE, Processes
 from segmentation.runs import RunFolder
 from segmentation.study import Study
 from segmentation.text.embedding import text_of
@@ -82,8 +88,12 @@ def train(
     encoder: Encoder | None = None,
     encoder_folder: Path | None = None,
     image_encoder_folder: Path | None = None,
+    processes: Processes = ALONE,
 ) -> bool:
     """Train a run to its end, going on from its checkpoint where it has one; False if it was stopped before.
+
+    Each of several `processes` calls this, learns from its rows of the same batches, and holds the same weights; the
+    leader alone tells events and writes into the run's folder.
 
     The run's text encoder is needed for phrases alone that the study has no vectors of; `encoder_folder` is where this
     computer has it, if it has. `image_encoder_folder` is where the pretrained encoder lies that a new run begins with.
@@ -95,21 +105,25 @@ def train(
         checkpoint stays good.
     """
     spec = checked(run.spec)
-    device, threads = choose_device(spec.device), use_threads(threads)
-    text = text_of(study, spec, encoder, encoder_folder) if reads_text(spec) else None
-    data = load_training_set(
-        study, spec, text, lambda done, all_: emit("progress", done, all_, name="reading images")
-    )
+    processes.rows(spec.batch_size)
+    device = choose_device(processes.device(spec.device))
+    threads = use_threads(threads, processes.local_count)
+    data = _training_set(study, spec, emit, processes, encoder, encoder_folder)
     text_width = data.phrases.width
 
     emit("phase", 0, spec.iterations, name="preparing")
-    resumed = latest_checkpoint(run)
+    resumed = processes.told(latest_checkpoint(run))
     state = load_state(resumed) if resumed else {}
     wish = state["precision"] if state.get("device") == device.type else spec.precision
-    precision = choose_precision(wish, device, lambda trial: try_out(spec, trial))
+    chosen = choose_precision(wish, device, lambda trial: try_out(spec, trial))
+    precision = Precision(device, processes.told(chosen.name))
     method = make_method(spec, text_width)
+
+    def warn(step: int, message: str) -> None:
+        emit("warning", step, spec.iterations, message=message)
+
     if not resumed:
-        load_pretrained(method.networks, spec, image_encoder_folder)
+        load_pretrained(method.networks, spec, packed_encoder(study) or image_encoder_folder)
         # An earlier run knows more than the encoder it once began with.
         if spec.warm_start:
             begin_with(method, study, spec)
@@ -123,13 +137,14 @@ def train(
         method,
         precision,
         scaler,
-        state.get("accumulate", spec.accumulate),
-        lambda step, message: emit("warning", step, spec.iterations, message=message),
+        math.ceil(state.get("accumulate", spec.accumulate) / processes.count),
+        warn,
+        processes,
     )
     best, best_weights = -1.0, None
     if resumed:
         for name, network in method.networks.items():
-            network.load_state_dict(load_weights(resumed, name))
+            load_into(network, resumed, name)
         load_optimiser(resumed, optimiser)
         scaler.load_state_dict(state["scaler"])
         if averaged:
@@ -138,6 +153,9 @@ def train(
             best_weights = load_weights(resumed, "student_best")
 
     step = int(state.get("step", 0))
+    batches = make_batches(data, spec, method.labels, device, processes)
+    if processes.count > 1:
+        learn_together(method, learner, batches[step].to(device), processes, warn)
     clock = Clock(spec, step, float(state.get("seconds", 0.0)))
     report, checkpoint = Pace(REPORT_SECONDS), Pace(CHECKPOINT_SECONDS)
     sums, means = LossSums(), {"total": float("nan")}
@@ -151,7 +169,7 @@ def train(
             "device": device.type,
             "precision": precision.name,
             "seconds": clock.seconds,
-            "accumulate": learner.parts,
+            "accumulate": learner.parts * processes.count,
             "text_width": text_width,
             "scaler": scaler.state_dict(),
             "best": best,
@@ -162,18 +180,19 @@ def train(
             if averaged
             else "student",
         }
-        save_checkpoint(run, step, {**method.networks, **extra}, optimiser, values)
+        if processes.leads:
+            save_checkpoint(run, step, {**method.networks, **extra}, optimiser, values)
 
-    batches = make_batches(data, spec, method.labels, device)
     on_device = isinstance(batches, DeviceBatches)
     compiled = (
         spec.compile == "auto"
         and device.type == "cuda"
+        and processes.count == 1
         and compile_networks(
             method,
             batches[step].to(device).parts(learner.parts)[0],
             precision,
-            lambda message: emit("warning", step, spec.iterations, message=message),
+            lambda message: warn(step, message),
         )
     )
     emit(
@@ -183,16 +202,15 @@ def train(
         device=describe(device),
         device_reason=why_no_cuda() if spec.device == "auto" and device.type == "cpu" else "",
         threads=threads,
+        processes=processes.count,
         precision=precision.name,
         parameters={name: count_parameters(network) for name, network in method.networks.items()},
-        accumulate=learner.parts,
+        accumulate=learner.parts * processes.count,
         data_on_device=on_device,
         compiled=compiled,
         images=len(data),
         targets=spec.targets,
-        normalisation=rules_for(
-            spec.normalisation, (image.modality for image in study.images_of(spec.split))
-        ),
+        normalisation=rules_for(spec.normalisation, data.modalities),
         strong_labels=data.strong,
         explained=data.phrases.explained,
         held_out=len(data.held_images),
@@ -201,11 +219,15 @@ def train(
     )
     method.networks.train()
     with upcoming(batches, step, ahead=device.type == "cuda" and not on_device) as next_batch:
-        while (progress := clock.progress(step)) < 1:
-            if int(progress * SAMPLE_ROUNDS) > sampled:
+        while True:
+            progress = clock.progress(step)
+            if processes.leads and progress < 1 and int(progress * SAMPLE_ROUNDS) > sampled:
                 sampled = int(progress * SAMPLE_ROUNDS)
                 write_samples(run, spec, batches, shown, step, precision, emit)
-            if run.stop_path().exists():
+            progress, stopping = processes.agreed(progress, processes.leads and run.stop_path().exists())
+            if progress >= 1:
+                break
+            if stopping:
                 if not math.isfinite(sums.take().get("total", 0.0)):
                     raise UserError(_not_finite(run, step))
                 save()
@@ -219,13 +241,17 @@ def train(
             scaler.step(optimiser)
             scaler.update()
             optimiser.zero_grad()
+            if not processes.leads:
+                step += 1
+                continue
             if averaged:
                 averaged.update(step)
             sums.add(losses)
             step += 1
 
             ended = clock.progress(step) >= 1
-            if report.due() or ended:
+            saving = not ended and spec.checkpoint_steps > 0 and step % spec.checkpoint_steps == 0
+            if report.due() or ended or saving:
                 means = sums.take()
                 if not math.isfinite(means["total"]):
                     raise UserError(_not_finite(run, step))
@@ -242,12 +268,60 @@ def train(
                             {key: part.clone() for key, part in shown.state_dict().items()},
                         )
                     emit("selection", step, clock.total(step), dice=dice, best=best)
-                if checkpoint.due() and not ended:
+                if saving or (not spec.checkpoint_steps and not ended and checkpoint.due()):
                     save()
+    if not processes.leads:
+        return True
     save()
     write_samples(run, spec, batches, shown, step, precision, emit)
     emit("done", step, step, seconds=clock.seconds, iterations=step, losses=means)
     return True
+
+
+def learn_together(
+    method: Method,
+    learner: Learner,
+    batch: Batch,
+    processes: Processes,
+    warn: Callable[[int, str], object],
+) -> None:
+    """Give this process the leader's weights, see what fits the memory of each, and join their batch norms."""
+    processes.align(method.networks)
+    learner.fit(batch)
+    own = [part for part in method.networks.modules() if isinstance(part, nn.BatchNorm2d) and part.training]
+    if batch.images.device.type == "cuda":
+        synchronised(method.networks)
+    elif own:
+        warn(
+            batch.step,
+            "Without GPUs each process normalises its own images alone, which is not quite what one process learns; "
+            "norm: group in the run's spec makes them equal.",
+        )
+    if method.spec.compile == "auto":
+        warn(batch.step, "torch.compile is left out where several processes learn together.")
+
+
+def _training_set(
+    study: Study,
+    spec: RunSpec,
+    emit: Emit,
+    processes: Processes,
+    encoder: Encoder | None,
+    encoder_folder: Path | None,
+) -> TrainingSet:
+    """Read what is learned from: of a packed training set as it is, of a study with its text made into vectors."""
+    if study.is_packed():
+        return load_packed(study, spec)
+    if reads_text(spec) and not processes.leads:
+        # The leader stores the vectors of phrases that have none yet.
+        processes.gathered("read")
+    text = text_of(study, spec, encoder, encoder_folder) if reads_text(spec) else None
+    data = load_training_set(
+        study, spec, text, lambda done, all_: emit("progress", done, all_, name="reading images")
+    )
+    if reads_text(spec) and processes.leads:
+        processes.gathered("read")
+    return data
 
 
 @contextlib.contextmanager

@@ -446,6 +446,7 @@ class _Verifier:
             for network in sorted(_folders(self.study.runs_folder / run_id / "predictions")):
                 kind = f"runs/{run_id}/predictions/{network}"
                 yield from self._keyed_checks(kind, ".png", self._prediction, "predictions")
+                yield from self._keyed_checks(f"{kind}/spread", ".png", self._spread, "maps of spread")
 
     def _run(self, run_id: str) -> Iterator[Problem]:
         path = self.study.runs_folder / run_id / "spec.json"
@@ -462,6 +463,13 @@ class _Verifier:
             yield Problem(self._name(path), "is damaged.", "Delete it and predict again.")
             return
         yield from self._fits(path, image_id, shape, "Delete it and predict again.")
+
+    def _spread(self, path: Path, image_id: str, target_id: str) -> Iterator[Problem]:
+        yield from self._belongs(path, image_id, target_id, "the spread")
+        try:
+            image_shape(path)
+        except UserError:
+            yield Problem(self._name(path), "is damaged.", "Delete it and predict again.")
 
 
 def _another(first: StudyImage, second: StudyImage) -> bool:

@@ -25,10 +25,14 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
-def check_model_folder(folder: Path) -> None:
+def check_model_folder(folder: Path, *, processor: bool = True) -> None:
     """Refuse a folder that cannot hold a usable model, with the reason.
 
     Weights are taken as safetensors alone: reading a pickle would run whatever code it holds.
+
+    Parameters
+    ----------
+    processor : whether it must say in a file of its own how pictures are made ready
 
     Raises
     ------
@@ -48,7 +52,9 @@ def check_model_folder(folder: Path) -> None:
         raise UserError(f"{config} is damaged; copy or download the model again.")
     for path in _weights(folder):
         _check_safetensors(path)
-    if not any((folder / name).exists() for name in ("processor_config.json", "preprocessor_config.json")):
+    if processor and not any(
+        (folder / name).exists() for name in ("processor_config.json", "preprocessor_config.json")
+    ):
         raise UserError(
             f"{folder} has no preprocessor_config.json, without which pictures cannot be made ready for the model; "
             "copy or download the whole model."

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
 from gaze_capture.errors import UserError
-from segmentation.checkpoints import latest_checkpoint, load_state, load_weights
+from segmentation.checkpoints import latest_checkpoint, load_state, load_weights, shapes
 from segmentation.job import RunSpec
 from segmentation.methods.base import Method
 from segmentation.runs import RunFolder
@@ -42,14 +38,10 @@ def begin_with(method: Method, study: Study, spec: RunSpec) -> None:
     for name, network in method.networks.items():
         file = predicts if name == "student" else name
         weights = load_weights(folder, file) if (folder / f"{file}.safetensors").exists() else {}
-        if _shapes(weights) != _shapes(network.state_dict()):
+        if shapes(weights) != shapes(network.state_dict()):
             raise UserError(
                 f"The run {run_id} (method {learned.method}) cannot be built on: its {name} network has another "
                 f"architecture than that of this run (method {spec.method}); begin with a run of the same method and "
                 "widths."
             )
         network.load_state_dict(weights)
-
-
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in weights.items()}

@@ -4,18 +4,23 @@ Jobs are objects with a ``task``:
 
 - ``train``: ``study``, ``run``, ``text_encoder_folder``, ``image_encoder_folder``
 - ``predict``: ``study``, ``run``, ``split`` or ``images``, ``networks``, ``overwrite``, ``flip_average``, ``device``,
-  ``engine``, ``text_encoder_folder``
+  ``engine``, ``text_encoder_folder``, ``shard``: ``[1, 4]`` for the second of four shares of the images
 - ``text-use``: ``study``, ``run``, ``split`` or ``images``, ``limit``, ``device``, ``text_encoder_folder``
 - ``embed``: ``study``, and ``folder`` (a text encoder, or null for MiniLM) where the study shall have another encoder,
   else ``text_encoder_folder``
 - ``import-embeddings``: ``study``, ``folder``, ``name``, ``target``, ``split``, ``token_axis``, ``width``
 - ``image-encoder``: ``study``, ``encoder`` (a folder, or a name of the Hugging Face hub), ``allow_download``
 - ``import-checkpoint``: ``study``, ``file``, ``name`` (of the run, or null), ``target`` (or null)
+- ``pack``: ``study``, ``spec``, ``file``, ``text_encoder_folder``, ``image_encoder_folder``
+- ``pseudomask``: ``study``, ``settings``, ``split``, ``segmenter_folder`` (of the refiner ``sam``)
 - ``describe``: ``model``, ``device``, ``dtype``, ``allow_download``. No study is opened for it: what is to be described
   arrives on stdin, one JSON object a line (see `segmentation.vlm_local.describe`), up to ``{"end": true}``.
 
 ``text_encoder_folder`` and ``image_encoder_folder`` are given where this computer has that encoder. All take
-``threads`` (None: all cores), ``detached`` and ``nice``. What a training tells is kept in its run's events.jsonl.
+``threads`` (None: all cores), ``detached``, ``tell`` (on stdout, though detached) and ``nice``. What a training tells
+is kept in its run's events.jsonl.
+
+Of several workers that torchrun starts with the same job, ``train`` or ``predict``, the first leads and tells for all.
 """
 
 from __future__ import annotations
@@ -32,13 +37,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
-from segmentation.job import JobEvent, Kind
-from segmentation.runs import HEARTBEAT_SECONDS, RunFolder
+from segmentation.job import JobEvent, Kind, ProcessGone, RunSpec
+from segmentation.runs import HEARTBEAT_SECONDS, RunFolder, begun_after
 from segmentation.study import Study
 
 OUT_OF_MEMORY = (
@@ -83,24 +89,39 @@ def main(arguments: list[str]) -> int:
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     if not detached:
         _end_with_parent(lines.put)
+    if job["task"] == "predict":
+        # Ctrl-C reaches all programs of a terminal: who started this one asks it to stop, so that nothing is cut off.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     _lower_priority(int(job.get("nice", 10)))
+    started = time.time()
     run = RunFolder(Path(job["study"]) / "runs" / job["run"]) if job.get("run") else None
-    events = run.events_path if run and job["task"] == "train" else None
-    report = Reporter(run.id if run else "", events, None if detached else stream)
+    training = run is not None and job["task"] == "train"
+    leads = os.environ.get("TORCHELASTIC_RUN_ID") is None or os.environ.get("RANK") == "0"
+    events = run.events_path if run and training and leads else None
+    told = not detached or bool(job.get("tell"))
+    report = Reporter(run.id if run else "", events, stream if leads and told else None)
+    if run and training:
+        _stop_when_terminated(run)
     try:
-        with _heartbeat(run) if run and job["task"] == "train" else contextlib.nullcontext():
+        with _heartbeat(run) if run and training and leads else contextlib.nullcontext():
             finished = _describe(job, lines, report) if job["task"] == "describe" else _do(job, run, report)
         if not finished:
             _tell_ending(report, "stopped", "Stopped as asked; what was done is kept.")
         return 0
     except UserError as error:
-        _tell_ending(report, "failed", str(error))
+        reason, known = str(error), isinstance(error, ProcessGone)
     except MemoryError:
         traceback.print_exc()
-        _tell_ending(report, "failed", OUT_OF_MEMORY)
+        reason, known = OUT_OF_MEMORY, False
     except Exception as error:
         traceback.print_exc()
-        _tell_ending(report, "failed", _sentence(error))
+        reason, known = _sentence(error), False
+    if run and training and not leads and not known:
+        # The leader learns only that this one is gone; what happened is told by whom it happened to.
+        reason = f"Process {os.environ.get('RANK')} on {socket.gethostname()}: {reason}"
+        report = Reporter(run.id, run.events_path, None)
+    if not (run and training and known and _has_failed(run, started)):
+        _tell_ending(report, "failed", reason)
     return 1
 
 
@@ -132,6 +153,8 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
         folder, fields = find(job["encoder"], bool(job.get("allow_download")))
         report("done", 1, 1, folder=str(folder), fields=fields)
         return True
+    if job["task"] == "pseudomask":
+        return _do_pseudomasks(job, study, report)
     if job["task"] == "import-checkpoint":
         from segmentation.checkpoint_import import import_checkpoint
 
@@ -140,35 +163,27 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
         return True
     known = job.get("text_encoder_folder")
     encoder_folder = Path(known) if known else None
+    if job["task"] == "pack":
+        return _do_packing(job, study, report, encoder_folder)
     if job["task"] == "train" and run:
+        from segmentation.device import keep_freed_memory
+        from segmentation.processes import joined
         from segmentation.training import train
 
+        keep_freed_memory()
         begins_with = job.get("image_encoder_folder")
-        return train(
-            study,
-            run,
-            report,
-            threads=job.get("threads"),
-            encoder_folder=encoder_folder,
-            image_encoder_folder=Path(begins_with) if begins_with else None,
-        )
+        with joined() as processes:
+            return train(
+                study,
+                run,
+                report,
+                threads=job.get("threads"),
+                encoder_folder=encoder_folder,
+                image_encoder_folder=Path(begins_with) if begins_with else None,
+                processes=processes,
+            )
     if job["task"] == "predict" and run:
-        from segmentation.prediction import predict
-
-        return predict(
-            study,
-            run,
-            report,
-            split=job.get("split"),
-            image_ids=job.get("images"),
-            networks=tuple(job.get("networks") or ("student",)),
-            overwrite=bool(job.get("overwrite")),
-            flip_average=bool(job.get("flip_average", True)),
-            device=job.get("device"),
-            engine=job.get("engine") or "auto",
-            threads=job.get("threads"),
-            encoder_folder=encoder_folder,
-        )
+        return _do_prediction(job, study, run, report, encoder_folder)
     if job["task"] == "text-use" and run:
         from segmentation.text.measuring import measure
 
@@ -184,6 +199,77 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
             encoder_folder=encoder_folder,
         )
     raise UserError(f"The worker knows no such job: {job.get('task')!r}.")
+
+
+def _do_packing(job: dict[str, Any], study: Study, report: Reporter, encoder_folder: Path | None) -> bool:
+    from segmentation.device import use_threads
+    from segmentation.packing import pack
+
+    use_threads(job.get("threads"))
+    begins_with = job.get("image_encoder_folder")
+    packed = pack(
+        study,
+        RunSpec.from_json(job["spec"]),
+        Path(job["file"]),
+        encoder_folder=encoder_folder,
+        image_encoder_folder=Path(begins_with) if begins_with else None,
+        progress=lambda done, total: report("progress", done, total, name="reading images"),
+    )
+    report("done", packed.images, packed.images, **dataclasses.asdict(packed))
+    return True
+
+
+def _do_pseudomasks(job: dict[str, Any], study: Study, report: Reporter) -> bool:
+    from segmentation.device import use_threads
+    from segmentation.promptable import PromptableSegmenter
+    from segmentation.pseudomask import PseudoMaskSettings
+    from segmentation.pseudomask_making import make_pseudomasks
+
+    def progress(done: int, total: int, label: str) -> None:
+        report("progress", done, total, name=label)
+
+    use_threads(job.get("threads"))
+    made = make_pseudomasks(
+        study,
+        settings=PseudoMaskSettings.from_json(job["settings"]),
+        segment=PromptableSegmenter(Path(job["segmenter_folder"])),
+        split=job.get("split"),
+        progress=progress,
+    )
+    report("done", made.made, made.made, **dataclasses.asdict(made))
+    return True
+
+
+def _do_prediction(
+    job: dict[str, Any], study: Study, run: RunFolder, report: Reporter, encoder_folder: Path | None
+) -> bool:
+    from segmentation.device import use_threads
+    from segmentation.prediction import predict
+    from segmentation.processes import joined, share_out
+
+    options: dict[str, Any] = {
+        "split": job.get("split"),
+        "image_ids": job.get("images"),
+        "networks": tuple(job.get("networks") or ("student",)),
+        "overwrite": bool(job.get("overwrite")),
+        "flip_average": bool(job.get("flip_average", True)),
+        "engine": job.get("engine") or "auto",
+        "encoder_folder": encoder_folder,
+        "heeds_earlier_stop": True,
+    }
+    # A share may take hours longer than another's; one that died is noticed at once all the same.
+    with joined(timedelta(hours=12)) as processes:
+        device = job.get("device")
+        if processes.count == 1:
+            index, count = job.get("shard") or (0, 1)
+            options |= {"device": device, "shard": (index, count), "threads": job.get("threads")}
+            return predict(study, run, report, **options)
+        options |= {
+            "device": processes.device(device or run.spec.device),
+            "shard": (processes.rank, processes.count),
+            "threads": use_threads(job.get("threads"), processes.local_count),
+        }
+        return share_out(processes, report, lambda tell: predict(study, run, tell, **options))
 
 
 def _do_text(job: dict[str, Any], study: Study, report: Reporter) -> bool:
@@ -212,6 +298,26 @@ def _do_text(job: dict[str, Any], study: Study, report: Reporter) -> bool:
         count = embed_study(study, encoder, progress)
     report("done", count, count, phrases=count, name=encoder.name, sha256=encoder.sha256, width=encoder.width)
     return True
+
+
+def _stop_when_terminated(run: RunFolder) -> None:
+    """Stop with a checkpoint when asked to end, as clusters do before they take their machines back."""
+
+    def stop(*_: object) -> None:
+        with contextlib.suppress(UserError):
+            run.request_stop()
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _has_failed(run: RunFolder, since: float) -> bool:
+    """Whether another process of the run has said what went wrong; it may still be writing."""
+    for _ in range(20):
+        events = run.events()
+        if events and events[-1].kind == "failed" and events[-1].time >= since:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _tell_ending(report: Reporter, kind: Kind, message: str) -> None:
@@ -286,7 +392,12 @@ def _lower_priority(amount: int) -> None:
 def _heartbeat(run: RunFolder) -> Iterator[None]:
     """Say in worker.json, every other second, that this process lives."""
     ended = threading.Event()
-    about = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
+    about = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": time.time(),
+        "after": begun_after(run),
+    }
 
     def beat() -> None:
         while not ended.is_set():

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from gaze_capture.storage import sha256_of
 from segmentation import backbones, steps
 from segmentation.backbones import KINDS, Pretrained, load_pretrained
 from segmentation.checkpoints import latest_checkpoint, load_weights
+from segmentation.comparing import cells_of
+from segmentation.comparison_plan import make_plan
 from segmentation.job import RunSpec
 from segmentation.known_folders import folders_job, remembered_folder
 from segmentation.methods import make_method
@@ -33,7 +36,7 @@ from segmentation.presets import preset
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from segmentation.training import train
-from tests.training_helpers import Events, HashEncoder, make_study, save_image_encoder, tiny
+from tests.training_helpers import TINY, Events, HashEncoder, make_study, save_image_encoder, tiny
 
 COMPACT = {"student_widths": (0, 4, 6, 8, 10, 12), "teacher_widths": (0, 4, 4, 8, 8, 16), "text_heads": 2}
 
@@ -239,14 +242,83 @@ def test_the_command_line_takes_an_encoder(
 ) -> None:
     folder = save_image_encoder(tmp_path / "tiny", "resnet")
     (tmp_path / "spec.json").write_text(json.dumps(tiny("partial", **COMPACT).to_json()))
-    options = ["--config", str(tmp_path / "spec.json"), "--encoder-rate", "0", "--json"]
+    options = [
+        "--config",
+        str(tmp_path / "spec.json"),
+        "--encoder-rate",
+        "0",
+        "--encoder-frozen",
+        "2",
+        "--json",
+    ]
     assert run_command(["train", str(filled.folder), "--encoder", str(folder), *options]) == 0
     run = RunFolder(filled.runs_folder / json.loads(capsys.readouterr().out)["run"])
-    assert (run.spec.encoder, run.spec.encoder_learning_rate) == ("tiny", 0.0)
+    assert (run.spec.encoder, run.spec.encoder_learning_rate, run.spec.encoder_frozen_stages) == (
+        "tiny",
+        0.0,
+        2,
+    )
     # A name of the hub is not asked for without permission, and no run is made.
     assert run_command(["train", str(filled.folder), "--encoder", "lab/no-such-encoder", *options]) == 1
     assert "downloading that model is not permitted" in capsys.readouterr().err
     assert filled.run_ids() == [run.id]
+
+
+def test_a_comparison_takes_encoders(
+    filled: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_image_encoder(tmp_path / "tiny", "resnet")
+    last = list(filled.images.values())[-2:]
+    filled.add_images(dataclasses.replace(image, split="test") for image in last)
+    (tmp_path / "variants.json").write_text(json.dumps({"pretrained": {"method": "partial"}}))
+    values = {**tiny().to_json(), **COMPACT}
+    settings = [f"--set={name}={json.dumps(values[name])}" for name in (*TINY, *COMPACT) if name != "targets"]
+    command = ["compare", str(filled.folder), "--variants", str(tmp_path / "variants.json"), "--seeds", "0"]
+    assert run_command([*command, *settings, "--encoder", str(folder), "--json"]) == 0
+    [cell] = json.loads(capsys.readouterr().out)["cells"]
+    spec = RunFolder(filled.runs_folder / cell["run"]).spec
+    assert spec.encoder_sha256 == sha256_of(folder / "model.safetensors")
+    # Another method cannot begin with one, and is told apart by its name.
+    assert run_command([*command, "--methods", "gaze-multilevel", "--encoder", str(folder)]) == 1
+    assert "Variant 'gaze-multilevel': " in capsys.readouterr().err
+    assert len(filled.run_ids()) == 1
+
+
+def test_cells_differ_by_their_encoders_weights(filled: Study, tmp_path: Path) -> None:
+    first, second = (
+        save_image_encoder(tmp_path / str(seed) / "tiny", "resnet", seed=seed) for seed in (0, 1)
+    )
+    variants = {
+        "own": {"encoder": ""},
+        "pretrained": {},
+        "other weights": {"encoder": str(second)},
+        "the same": {"encoder": str(first), "method": "partial"},
+    }
+    plan = make_plan(
+        variants=variants,
+        changes={**COMPACT, "method": "partial", "split": "train", "encoder": str(first)},
+        find_encoder=lambda name: backbones.examine(Path(name)),
+        split="unseen",
+        seeds=(0,),
+    )
+    filled.add_images([dataclasses.replace(next(iter(filled.images.values())), split="unseen")])
+    own, pretrained, other, same = cells_of(filled, plan)
+    assert own.spec.encoder == "" and pretrained.spec.encoder == other.spec.encoder == "tiny"
+    assert len({own.key, pretrained.key, other.key}) == 3 and same.key == pretrained.key
+    # A stored spec is taken as it is: its folder may be elsewhere by now.
+    stored = make_plan(variants={"stored": pretrained.spec.to_json()}, split="unseen", seeds=(0,))
+    assert cells_of(filled, stored)[0].key == pretrained.key
+
+
+def test_where_timm_is_not_installed_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    folder = save_image_encoder(tmp_path / "tiny", "resnet")
+    about = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (folder / "config.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"an extra: pip install 'gaze-insight\[timm\]'"):
+        backbones.examine(folder)
 
 
 def _config(**changes: Any) -> Callable[[Path], None]:
@@ -341,7 +413,11 @@ def test_presets_and_specs_with_an_encoder(tmp_path: Path) -> None:
     # The reference widths end at 1/16: the last is repeated for 1/32.
     student = make_method(preset("partial", "reference", targets=("target",), **fields), 0).student
     assert student(torch.randn(1, 3, 64, 64)).features[-1].shape == (1, 512, 2, 2)
-    wrong: tuple[dict[str, Any], ...] = ({"encoder_learning_rate": -1.0}, {"encoder_config": {}})
+    wrong: tuple[dict[str, Any], ...] = (
+        {"encoder_learning_rate": -1.0},
+        {"encoder_config": {}},
+        {"encoder_frozen_stages": 5},
+    )
     for changes in wrong:
         with pytest.raises(UserError, match=next(iter(changes))):
             preset("partial", "cpu", **{**fields, **changes})

@@ -20,6 +20,7 @@ from app.scene import (
     Scene,
     SceneCache,
     build_scene,
+    doubt_index,
     heatmap_index,
     outline,
     word_weights,
@@ -168,6 +169,7 @@ def test_every_layer_leaves_a_trace_and_none_leaves_another(canvas: Canvas) -> N
         reviewed=square,
         truth=square,
         words=AttentionMaps(("location",), ("here",), np.ones((1, 4, 6), np.float32), effect, 1),
+        doubt=heatmap_index(heatmap),
     )
     assert full.available == set(LAYERS)
     canvas.set_scene(full)
@@ -181,6 +183,14 @@ def test_every_layer_leaves_a_trace_and_none_leaves_another(canvas: Canvas) -> N
         canvas.set_layer_visible(name, False)
     assert all(image != bare for image in seen)
     assert all(first != second for i, first in enumerate(seen) for second in seen[:i])
+
+
+def test_doubt_is_where_the_student_is_undecided_or_the_teacher_says_otherwise() -> None:
+    student = np.array([[0.0, 0.5, 1.0, 1.0]], np.float32)
+    assert doubt_index(student, None).tolist() == [[0, 255, 0, 0]]
+    teacher = np.array([[0.0, 0.5, 1.0, 0.2]], np.float32)
+    assert doubt_index(student, teacher).tolist() == [[0, 255, 0, 204]]
+    assert doubt_index(student, teacher.T).tolist() == [[0, 255, 0, 0]], "of another grid, from before"
 
 
 def test_words_show_where_they_change_the_answer_and_where_each_is_read() -> None:

@@ -92,7 +92,7 @@ def test_a_studys_meter_has_the_masks_that_its_pseudomasks_have() -> None:
             "a", "target", "ann", "rec", np.cumsum(duration), duration, xy, np.zeros(15), "test",
             degrees_per_px=degrees, accuracy_deg=accuracy,
         )  # fmt: skip
-        settings = PseudoMaskSettings(refine="none")
+        settings = PseudoMaskSettings("degrees", refine="none")
         made = make_pseudomask(np.zeros((*SHAPE, 3), np.float32), [gaze], settings, "target")
         assert made is not None
         found = meter_for(settings, SHAPE, degrees, accuracy)

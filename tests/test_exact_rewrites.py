@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from segmentation import networks, winograd
 from segmentation.dataset import Batch
 from segmentation.losses import confident_cross_entropy
 from segmentation.methods import make_method
 from segmentation.methods.gaze_to_insight import GazeToInsight
 from segmentation.networks import Pasted, Text, TextFusion
+from segmentation.winograd import convolve, transformed
 from tests.benchmarks.plain_step import (
     PlainFusion,
     PlainGazeToInsight,
@@ -116,3 +118,99 @@ def test_a_whole_step_is_the_plain_one_losses_and_gradients() -> None:
         gradient = others[name].grad
         assert parameter.grad is not None and gradient is not None, name
         assert torch.allclose(parameter.grad, gradient, **EXACT), name
+
+
+def test_winograd_is_the_convolution_with_its_gradients() -> None:
+    images = torch.randn(3, 5, 8, 12, dtype=torch.float64).to(memory_format=torch.channels_last)
+    weight = torch.randn(7, 5, 3, 3, dtype=torch.float64)
+    goal = torch.randn(3, 7, 8, 12, dtype=torch.float64)
+
+    def quick(images: Tensor, weight: Tensor) -> Tensor:
+        return convolve(images, weight, transformed(weight.detach(), weight.dtype))
+
+    def plain(images: Tensor, weight: Tensor) -> Tensor:
+        return functional.conv2d(images, weight, padding=1)
+
+    found = []
+    for one in (quick, plain):
+        values = images.clone().requires_grad_(), weight.clone().requires_grad_()
+        result = one(*values)
+        found.append((result.detach(), *torch.autograd.grad(result, values, goal)))
+    for own, other in zip(*found, strict=True):
+        assert torch.allclose(own, other, **EXACT)
+
+
+def test_winograd_in_parts_is_winograd_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, weight = torch.randn(4, 6, 6, 6).double().requires_grad_(), torch.randn(5, 6, 3, 3).double()
+    weight.requires_grad_()
+    found = []
+    for chunk in (winograd.CHUNK, 2 * 4 * 6 * 36):
+        monkeypatch.setattr(winograd, "CHUNK", chunk)
+        result = convolve(images, weight, transformed(weight.detach(), weight.dtype))
+        found.append((result, *torch.autograd.grad(result.square().sum(), (images, weight))))
+    for own, other in zip(*found, strict=True):
+        assert torch.allclose(own, other, **EXACT)
+
+
+def test_a_convolution_takes_winograds_form_under_bfloat16_alone_and_stays_near(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(winograd, "NARROWEST", 8)
+    monkeypatch.setattr(winograd, "LEAST", 0)
+    monkeypatch.setattr(winograd, "multiplies_slowly", lambda: True)
+    used: list[torch.dtype] = []
+
+    def noted(images: Tensor, weight: Tensor, kernels: Tensor) -> Tensor:
+        used.append(images.dtype)
+        return convolve(images, weight, kernels)
+
+    monkeypatch.setattr(winograd, "convolve", noted)
+    layer, images = winograd.Convolution(8, 8), torch.randn(2, 8, 16, 16)
+    expected = layer(images)
+    assert not used
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(images)
+        layer(images[..., :15])
+    assert used == [torch.bfloat16] and found.dtype == torch.bfloat16
+    assert (found - expected).norm() < 0.02 * expected.norm()
+
+
+def test_kernels_are_transformed_once_in_a_step_and_anew_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "NARROWEST", 8)
+    monkeypatch.setattr(winograd, "LEAST", 0)
+    monkeypatch.setattr(winograd, "multiplies_slowly", lambda: True)
+    made: list[Tensor] = []
+
+    def counted(weight: Tensor, dtype: torch.dtype) -> Tensor:
+        made.append(weight)
+        return transformed(weight, dtype)
+
+    monkeypatch.setattr(winograd, "transformed", counted)
+    layer, images = winograd.Convolution(8, 8), torch.randn(2, 8, 16, 16)
+    # This optimiser changes weights without a trace in their version.
+    optimiser = torch.optim.SGD(layer.parameters(), 0.5, fused=True)
+    results = []
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16), winograd.shared_kernels():
+            with torch.no_grad():
+                layer(images)
+            results.append(layer(images))
+        results[-1].float().square().mean().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    assert len(made) == 2
+    assert (results[0] - results[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_way_back_through_a_doubling_takes_views(last: bool) -> None:
+    features = torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    if last:
+        features = features.to(memory_format=torch.channels_last)
+    other = torch.randn(2, 3, 8, 12, dtype=torch.float64)
+    weights = torch.randn(2, 6, 8, 12, dtype=torch.float64)
+    found = []
+    for one in (networks.doubled, doubled):
+        values = features.clone().requires_grad_()
+        joint = torch.cat([other, one(values)], dim=1)
+        found.append(torch.autograd.grad((joint * weights).sum(), values)[0])
+    assert torch.allclose(*found, **EXACT)

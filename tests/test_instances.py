@@ -102,7 +102,7 @@ def looks(*lesions: tuple[tuple[float, float], float, int | None], source: str =
 def made(fixations: list[Fixations], lesions: Lesions) -> PseudoMask:
     image = np.full((120, 120, 1), 0.5, dtype=np.float32)
     pseudomask = make_pseudomask(
-        image, fixations, PseudoMaskSettings(refine="none", lesions=lesions), "polyp"
+        image, fixations, PseudoMaskSettings("degrees", refine="none", lesions=lesions), "polyp"
     )
     assert pseudomask is not None
     return pseudomask

@@ -17,6 +17,7 @@ from segmentation.device import Precision
 from segmentation.device_batches import DeviceBatches, make_batches
 from segmentation.job import RunSpec
 from segmentation.learning import Learner
+from segmentation.losses import Rows
 from segmentation.methods import make_method
 from segmentation.methods.base import Method
 from segmentation.presets import preset
@@ -63,7 +64,7 @@ def gradients_of(method: Method) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("parts", [2, 3, 4])
 def test_micro_batches_give_the_batchs_gradient(filled: Study, parts: int) -> None:
-    spec = tiny("partial", student_levels=(-1, -1), batch_size=8, cutmix_share=0.0, dice_weight=0.5)
+    spec = tiny("partial", student_levels=(-1, -1), batch_size=8, cutmix_share=1.0, dice_weight=0.5)
     method, batch = method_and_batch(filled, spec)
     method.networks.double()
     batch = Batch(batch.step, batch.index, batch.images.double(), batch.labels, batch.text)
@@ -80,11 +81,13 @@ def test_micro_batches_give_the_batchs_gradient(filled: Study, parts: int) -> No
 def test_a_batch_falls_into_parts_that_hold_all_of_it(filled: Study) -> None:
     _, batch = method_and_batch(filled, tiny(batch_size=7))
     parts = batch.parts(3)
-    assert [len(part.index) for part in parts] == [3, 2, 2]
+    # Pairs, which CutMix pastes between, stay together.
+    assert [len(part.index) for part in parts] == [2, 2, 3]
+    assert [part.rows for part in parts] == [Rows(0, 7), Rows(2, 7), Rows(4, 7)]
     assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
     assert torch.equal(torch.cat([part.labels["teacher"] for part in parts]), batch.labels["teacher"])
     assert torch.equal(torch.cat([part.text.tokens for part in parts]), batch.text.tokens)
-    assert len(batch.parts(20)) == 7
+    assert len(batch.parts(20)) == 3
 
 
 def memory_for(images: int, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:

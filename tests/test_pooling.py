@@ -18,7 +18,7 @@ from segmentation.pseudomask import PseudoMaskSettings
 from segmentation.steps import import_images, make_pseudomasks
 from segmentation.study import Study
 
-PLAIN = PseudoMaskSettings(refine="none")
+PLAIN = PseudoMaskSettings("degrees", refine="none")
 
 
 def looks(
@@ -66,7 +66,7 @@ def test_by_default_the_one_who_looks_longer_counts_more(pooled: Study) -> None:
 
 
 def test_pooled_by_mean_both_count_the_same_and_the_pseudo_mask_says_so(pooled: Study) -> None:
-    settings = PseudoMaskSettings(refine="none", pool="mean")
+    settings = PseudoMaskSettings("degrees", refine="none", pool="mean")
     make_pseudomasks(pooled, settings=settings)
     assert heat(pooled) == pytest.approx((1, 1), abs=0.01)
     made = pooled.pseudomask("case_0", "target")
@@ -79,7 +79,7 @@ def test_pooled_by_mean_both_count_the_same_and_the_pseudo_mask_says_so(pooled: 
 
 def test_only_the_annotators_chosen_count(pooled: Study) -> None:
     make_pseudomasks(pooled, settings=PLAIN)
-    settings = PseudoMaskSettings(refine="none", annotators=("slow",))
+    settings = PseudoMaskSettings("degrees", refine="none", annotators=("slow",))
     report = make_pseudomasks(pooled, settings=settings)
     assert report.made == 2
     # The quick one's third image has gaze of nobody chosen, and a pseudo-mask from before.
@@ -98,7 +98,7 @@ def test_the_word_of_those_not_chosen_does_not_count(study: Study, image_folder:
     looks(study, "a", ["case_0"], (15, 24), 1000, "present")
     looks(study, "b", ["case_0"], (48, 24), 1000, "absent")
     assert make_pseudomasks(study, settings=PLAIN).absent == 1
-    report = make_pseudomasks(study, settings=PseudoMaskSettings(refine="none", annotators=("a",)))
+    report = make_pseudomasks(study, settings=PseudoMaskSettings("degrees", refine="none", annotators=("a",)))
     assert (report.absent, report.made) == (0, 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from segmentation.pseudomask import (
     make_pseudomask,
     normalise,
 )
-from segmentation.refine import dense_crf, refine
+from segmentation.refine import centred, dense_crf, refine
+from segmentation.spread import spread_factor
 
 
 def fixations(xy: list[list[float]], **changes: object) -> Fixations:
@@ -101,7 +103,9 @@ def test_only_fixations_on_the_image_after_its_onset_count() -> None:
         start_ms=np.array([100.0, 400, 700, -50, 1000]),
         duration_ms=np.array([200.0, 200, 200, 200, 30]),
     )
-    made = make_pseudomask(image, [looked], PseudoMaskSettings(refine="none", sigma_deg=0.4), "target")
+    made = make_pseudomask(
+        image, [looked], PseudoMaskSettings("degrees", refine="none", sigma_deg=0.4), "target"
+    )
     assert made is not None
     np.testing.assert_array_equal(made.xy_px, [[30, 20]])
     assert divmod(int(made.heatmap.argmax()), 60) == (20, 30)
@@ -112,25 +116,25 @@ def test_only_fixations_on_the_image_after_its_onset_count() -> None:
 
 def test_sigma_grows_with_the_trackers_error_and_levels_follow_it() -> None:
     image = np.zeros((100, 100, 1), dtype=np.float32)
-    plain = PseudoMaskSettings(refine="none", sigma_deg=1.0)
+    plain = PseudoMaskSettings("degrees", refine="none", sigma_deg=1.0)
     sharp = make_pseudomask(image, [fixations([[50, 50]])], plain, "target")
     vague = make_pseudomask(image, [fixations([[50, 50]], accuracy_deg=1.0)], plain, "target")
     assert sharp is not None and vague is not None
     np.testing.assert_allclose(sharp.sigma_px, 10.0)
     np.testing.assert_allclose(vague.sigma_px, 10.0 * np.sqrt(2))
     imported = make_pseudomask(
-        image, [fixations([[50, 50]], degrees_per_px=None)], PseudoMaskSettings(), "target"
+        image, [fixations([[50, 50]], degrees_per_px=None)], PseudoMaskSettings("degrees"), "target"
     )
     assert imported is not None
     np.testing.assert_allclose(imported.sigma_px, 6.0)
-    assert imported.thresholds == PRESETS["fraction"].refined_thresholds
+    assert imported.thresholds == PRESETS["fraction"].centred_thresholds
     assert imported.degrees_per_px is None
 
 
 def test_annotators_are_pooled_and_dwell_has_a_unit() -> None:
     image = np.zeros((80, 80, 1), dtype=np.float32)
     looks = [fixations([[40, 40]]), fixations([[20, 60]], annotator="b", simulated_from="masks")]
-    made = make_pseudomask(image, looks, PseudoMaskSettings(refine="none"), "target")
+    made = make_pseudomask(image, looks, PseudoMaskSettings("degrees", refine="none"), "target")
     assert made is not None
     assert made.annotators == ("ann", "b")
     assert made.simulated_from == "masks"
@@ -158,7 +162,7 @@ def test_the_mean_gives_each_annotator_the_same_weight(tmp_path: Path) -> None:
 
     def peaks(pool: Pool) -> tuple[float, float]:
         made = make_pseudomask(
-            image, two_annotators(), PseudoMaskSettings(refine="none", pool=pool), "target"
+            image, two_annotators(), PseudoMaskSettings("degrees", refine="none", pool=pool), "target"
         )
         assert made is not None
         return float(made.heatmap[:, :45].max()), float(made.heatmap[:, 45:].max())
@@ -167,7 +171,9 @@ def test_the_mean_gives_each_annotator_the_same_weight(tmp_path: Path) -> None:
     assert peaks("sum")[0] < 0.2
     assert peaks("mean") == pytest.approx((1.0, 1.0), abs=0.01)
 
-    made = make_pseudomask(image, two_annotators(), PseudoMaskSettings(refine="none", pool="mean"), "target")
+    made = make_pseudomask(
+        image, two_annotators(), PseudoMaskSettings("degrees", refine="none", pool="mean"), "target"
+    )
     assert made is not None and made.weight is not None
     assert made.notes["pool"] == "mean"
     assert made.notes["weights"] == {"quick": pytest.approx(5.0), "slow": pytest.approx(5 / 9)}
@@ -184,13 +190,13 @@ def test_the_mean_gives_each_annotator_the_same_weight(tmp_path: Path) -> None:
 def test_pooling_changes_nothing_for_one_annotator_and_is_a_sum_by_default() -> None:
     image = np.zeros((60, 90, 1), dtype=np.float32)
     alone = two_annotators()[:1]
-    one = make_pseudomask(image, alone, PseudoMaskSettings(refine="none"), "target")
-    mean = make_pseudomask(image, alone, PseudoMaskSettings(refine="none", pool="mean"), "target")
+    one = make_pseudomask(image, alone, PseudoMaskSettings("degrees", refine="none"), "target")
+    mean = make_pseudomask(image, alone, PseudoMaskSettings("degrees", refine="none", pool="mean"), "target")
     assert one is not None and mean is not None
     np.testing.assert_array_equal(one.heatmap, mean.heatmap)
     assert one.to_bytes() == mean.to_bytes()
     assert "pool" not in one.notes and one.weight is None
-    both = make_pseudomask(image, two_annotators(), PseudoMaskSettings(refine="none"), "target")
+    both = make_pseudomask(image, two_annotators(), PseudoMaskSettings("degrees", refine="none"), "target")
     assert both is not None and both.notes["pool"] == "sum" and both.weight is None
 
 
@@ -200,7 +206,7 @@ def test_a_third_sitting_of_one_annotator_is_not_a_third_annotator() -> None:
         *two_annotators(),
         fixations([[70.0, 30.0]], annotator="slow", source="rec-9", degrees_per_px=0.3),
     ]
-    made = make_pseudomask(image, gaze, PseudoMaskSettings(refine="none", pool="mean"), "target")
+    made = make_pseudomask(image, gaze, PseudoMaskSettings("degrees", refine="none", pool="mean"), "target")
     assert made is not None and made.weight is not None
     weighted = made.weight * made.duration_ms
     assert weighted[:2].sum() == pytest.approx(weighted[2:].sum())
@@ -233,6 +239,64 @@ def test_storing_keeps_everything(tmp_path: Path) -> None:
             PseudoMask.from_bytes(data[:cut], tmp_path / "x.npz")
 
 
+def test_the_centre_is_where_inside_and_outside_are_as_likely() -> None:
+    heat = np.array([[0.0, 0.1, 0.2, 0.35, 1.0]], dtype=np.float32)
+    found = centred(heat, 0.2, weight=0.5)
+    assert found[0, 2] == pytest.approx(0.5)
+    assert (np.diff(found[0]) > 0).all()
+    np.testing.assert_allclose(centred(heat, 0.5, weight=1.0), np.clip(heat, 1e-5, 1 - 1e-5), rtol=1e-5)
+
+
+def test_the_published_crf_names_its_extra_or_is_like_ours() -> None:
+    image = np.random.default_rng(0).random((40, 40, 1)).astype(np.float32)
+    heat = np.exp(-((np.mgrid[0:40, 0:40] - 20.0) ** 2).sum(axis=0) / 100).astype(np.float32)
+    if importlib.util.find_spec("pydensecrf") is None:
+        with pytest.raises(UserError, match=r"gaze-insight\[crf\]"):
+            refine("pydensecrf", image, heat)
+        return
+    refined = refine("pydensecrf", image, heat)
+    assert refined.shape == heat.shape
+    # It has no border to find in noise, and leaves the peak where it was.
+    assert refined[20, 20] > 0.9 > 0.1 > refined[0, 0]
+
+
+def test_the_kernel_follows_how_far_fixations_lie_apart() -> None:
+    rng = np.random.default_rng(0)
+    directions = rng.normal(0, 1, (30, 2))
+    given = np.full((30, 2), 10.0)
+
+    def factor(reach: float) -> float:
+        return spread_factor(directions * reach, given)
+
+    assert factor(3) == 0.5 < factor(15) < factor(25) < factor(500) == 2.2
+    # As a power of the distance: twice as far apart is 2^0.7 times as wide.
+    assert factor(30) / factor(20) == pytest.approx(1.5**0.7)
+    # A few that went elsewhere change little, and a squashed image nothing.
+    strayed = np.concatenate([directions[:27] * 20, [[900.0, 0], [0, 900], [-900, 0]]])
+    assert spread_factor(strayed, given) == pytest.approx(factor(20), rel=0.2)
+    assert spread_factor(directions * [20, 5], given * [1, 0.25]) == pytest.approx(factor(20))
+    assert spread_factor(directions[:3] * 500, given[:3]) == 1
+
+
+def test_a_widely_looked_over_lesion_has_a_wider_kernel() -> None:
+    image = np.zeros((200, 200, 1), dtype=np.float32)
+    rng = np.random.default_rng(1)
+    places = rng.normal(0, 1, (25, 2))
+    wide, narrow = (
+        make_pseudomask(
+            image,
+            [fixations((places * reach + 100).tolist(), duration_ms=rng.uniform(100, 900, 25))],
+            PseudoMaskSettings("spread", refine="none"),
+            "target",
+        )
+        for reach in (35.0, 4.0)
+    )
+    assert wide is not None and narrow is not None
+    assert wide.sigma_px.min() > 12.5 > narrow.sigma_px.max()
+    # The dwell is in milliseconds all the same.
+    assert wide.dwell.sum() * 0.1**2 == pytest.approx(wide.duration_ms.sum(), rel=1e-4)
+
+
 def test_the_crf_equals_the_full_pairwise_sum() -> None:
     rng = np.random.default_rng(3)
     image = np.repeat((np.arange(20) > 9)[None, :, None], 16, axis=0) * np.float32(0.4) + np.float32(0.3)
@@ -253,7 +317,8 @@ def test_the_crf_equals_the_full_pairwise_sum() -> None:
     assert np.abs(ours.ravel() - belief).max() < 0.03
 
 
-def test_the_crf_moves_a_border_to_the_edge() -> None:
+@pytest.mark.parametrize("name", ["crf", "centred-crf", "diffusion"])
+def test_refiners_move_a_border_to_the_edge(name: str) -> None:
     rows, columns = np.mgrid[0:96, 0:96]
     disc = (rows - 48) ** 2 + (columns - 48) ** 2 < 22**2
     noise = np.random.default_rng(0).normal(0, 0.02, (96, 96, 3))
@@ -264,15 +329,16 @@ def test_the_crf_moves_a_border_to_the_edge() -> None:
         masks = [candidate >= level for level in np.arange(0.05, 0.95, 0.05)]
         return max(2 * float((mask & disc).sum()) / float(mask.sum() + disc.sum()) for mask in masks)
 
-    assert best_dice(refine("crf", image, heat)) > best_dice(heat) + 0.05
+    assert best_dice(refine(name, image, heat)) > best_dice(heat) + 0.05
     np.testing.assert_array_equal(refine("none", image, heat), heat)
 
 
+@pytest.mark.parametrize("name", ["crf", "centred-crf", "diffusion"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (700, 3, 1), (600, 900, 3)])
-def test_the_crf_takes_any_size(shape: tuple[int, int, int]) -> None:
+def test_refiners_take_any_size(name: str, shape: tuple[int, int, int]) -> None:
     image = np.random.default_rng(0).random(shape).astype(np.float32)
     heat = np.random.default_rng(1).random(shape[:2]).astype(np.float32)
-    refined = refine("crf", image, heat)
+    refined = refine(name, image, heat)
     assert refined.shape == heat.shape
     assert np.isfinite(refined).all()
     assert 0 <= refined.min() <= refined.max() <= 1

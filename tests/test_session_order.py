@@ -156,10 +156,10 @@ def test_the_most_doubtful_come_first_and_say_why(six: Study) -> None:
     six.refresh()
     found = doubts(six, [(name, "target") for name in SIX], run_id="run-1")
     assert {name: round(found[name, "target"].score, 2) for name in SIX} == {
-        "a": 1.0, "b": 0.13, "c": 0.9, "d": 0.8, "e": 0.0, "f": 0.5,
+        "a": 1.0, "b": 0.04, "c": 0.9, "d": 0.8, "e": 0.0, "f": 0.5,
     }  # fmt: skip
     assert found["a", "target"].reasons == ("no gaze yet",)
-    assert found["b", "target"].reasons == ("the student is unsure of 33% of its region",)
+    assert found["b", "target"].reasons == ("the student is fairly sure of its mask (expected Dice 0.89)",)
     assert found["c", "target"].reasons[:2] == ("to be looked at again", "looked at briefly")
     items = session_order(six, "ann", SessionOptions(order="by-doubt"), run_id="run-1")
     assert ids(items) == ["a", "c", "d", "f", "b", "e"]

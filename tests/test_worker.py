@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
 
-from segmentation.job import ENDINGS, JobEvent
+from segmentation.job import ENDINGS, JobEvent, RunSpec
 from segmentation.runs import (
     RunFolder,
     create_run,
@@ -23,24 +22,14 @@ from segmentation.runs import (
 )
 from segmentation.study import Study
 from segmentation.text.embedding import embed_study
-from segmentation.text.encoder import MiniLM
-from tests.training_helpers import make_study, tiny
-
-
-class MiniLMWithoutWeights(MiniLM):
-    """Writes vectors in MiniLM's name, so that workers find all phrases known and load no encoder."""
-
-    def encode(self, phrases: Any) -> Any:
-        import numpy as np
-
-        return np.random.default_rng(0).normal(size=(len(phrases), self.width)).astype(np.float32)
+from segmentation.training import train
+from tests.several_support import MiniLMWithoutWeights, all_weights, known_study, step_of, wait_until
+from tests.training_helpers import Events, tiny
 
 
 @pytest.fixture
 def filled(tmp_path: Path, image_folder: Path) -> Study:
-    study = make_study(tmp_path / "study with a space", image_folder)
-    embed_study(study, MiniLMWithoutWeights())
-    return study
+    return known_study(tmp_path / "study with a space", image_folder)
 
 
 @pytest.fixture
@@ -54,13 +43,6 @@ def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
             if stream is not None:
                 stream.close()
         process.wait()
-
-
-def wait_until(true: Any, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 def endless(study: Study) -> RunFolder:
@@ -148,6 +130,45 @@ def test_a_killed_worker_is_noticed_and_its_torn_line_mended(
     assert lines.count(b'{"run_id": "torn') == 1 and JobEvent.from_line(lines[-1].decode()).kind == "stopped"
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        tiny(iterations=40, checkpoint_steps=3, consistency_ramp=0.2, darm_every=2),
+        tiny("supervised", iterations=60, checkpoint_steps=3, augmentation="strong"),
+    ],
+    ids=lambda spec: str(spec.method),
+)
+def test_a_run_killed_outright_and_resumed_equals_an_unbroken_one(
+    filled: Study, processes: list[subprocess.Popen[bytes]], spec: RunSpec
+) -> None:
+    whole = create_run(filled, spec)
+    assert train(filled, whole, Events(), threads=1)
+    broken = create_run(filled, spec)
+    processes.append(start_worker(broken, threads=1))
+    wait_until(lambda: step_of(broken) > 0)
+    processes[0].send_signal(signal.SIGKILL)
+    processes[0].wait()
+    assert broken.state() == "interrupted"
+    broken.prepare_resume()
+    assert 0 < step_of(broken) < spec.iterations
+    processes.append(start_worker(broken, threads=1))
+    assert list(follow(broken, processes[-1]))[-1].kind == "done", broken.log_tail()
+    expected, found = all_weights(whole), all_weights(broken)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_a_request_to_end_is_one_to_stop_with_a_checkpoint(
+    filled: Study, processes: list[subprocess.Popen[bytes]]
+) -> None:
+    run = endless(filled)
+    processes.append(start_worker(run, threads=1))
+    wait_until(lambda: stepped(run))
+    processes[0].terminate()
+    assert list(follow(run, processes[0]))[-1].kind == "stopped"
+    assert processes[0].wait() == 0 and step_of(run) > 0
+
+
 def test_failures_are_one_sentence(filled: Study, processes: list[subprocess.Popen[bytes]]) -> None:
     for image_id in list(filled.images):
         (filled.folder / "pseudomasks" / f"{image_id}.target.npz").unlink()
@@ -217,3 +238,30 @@ def test_stray_prints_stay_out_of_the_events(filled: Study, processes: list[subp
     assert {event.kind for event in events[:-1]} == {"progress"} and events[-1].kind == "done"
     assert told.count(b"stray") == 2, told
     assert events[-1].values["phrases"] == embed_study(filled, MiniLMWithoutWeights()) > 5
+
+
+def test_a_prediction_that_is_cancelled_ends_whole_and_goes_on(filled: Study) -> None:
+    from segmentation import steps
+
+    run = create_run(filled, tiny("partial", iterations=1))
+    assert list(follow(run, start_worker(run, threads=1)))[-1].kind == "done"
+    began: list[JobEvent] = []
+
+    def interrupt(event: JobEvent) -> None:
+        began.append(event)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"Stopped; at least 0 of 6 images .* same command goes on"):
+        steps.predict(filled, run.id, on_event=interrupt)
+    assert [event.kind for event in began] == ["started"]
+    # The worker ended by itself: nothing is torn, and the request is still there for whoever looks.
+    assert run.stop_path("predict").exists() and not list(run.path.rglob("*.part"))
+    kept = filled.prediction_keys(run.id)
+    assert all(filled.prediction(run.id, *key) is not None for key in kept)
+    seen: list[JobEvent] = []
+    result = steps.predict(filled, run.id, on_event=seen.append)
+    assert (result.images, result.skipped) == (6 - len(kept), len(kept))
+    again = steps.predict(filled, run.id, overwrite=True, on_event=seen.append)
+    assert (again.images, again.skipped, again.engine) == (6, 0, "torch") and again.images_per_s > 0
+    told = [event.values for event in seen if event.kind == "progress"]
+    assert told[-1]["eta_s"] == 0 and told[-1]["images_per_s"] > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import shlex
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from segmentation import steps
 from segmentation.comparing import compare
 from segmentation.comparison_plan import make_plan, read_variants
 from segmentation.job import RunSpec
+from segmentation.network_steps import encoder_fields
 from segmentation.published import import_dataset
 from segmentation.study import TEST_SPLIT, Study
 
@@ -89,7 +91,11 @@ def _compare(study: Study, args: argparse.Namespace) -> None:
     again += ["--iterations", str(args.iterations)] if args.iterations else []
     sys.stderr.write(f"Cut off, it goes on with: {shlex.join(again)}\n")
     plan = make_plan(
-        preset_name=args.preset, changes=limits, variants=read_variants(args.compare), split=TEST_SPLIT
+        preset_name=args.preset,
+        changes=limits,
+        variants=read_variants(args.compare),
+        split=TEST_SPLIT,
+        find_encoder=functools.partial(encoder_fields, study),
     )
     found = compare(study, plan)
     sys.stdout.write(found.table.to_markdown() + f"\n{found.folder}\n")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segmentation.augmentation import SPREAD
 from segmentation.dataset import Batch
 from segmentation.job import RunSpec
-from segmentation.losses import cutmix, partial_cross_entropy, partial_dice, paste
+from segmentation.losses import ALL, Rows, cutmix, partial_cross_entropy, partial_dice, paste
 from segmentation.networks import Pasted
 
 NOISE = 0.2
@@ -56,7 +56,7 @@ class Method(ABC):
         """Return the batch, under one look for all losses mixed and noisy in a share of the steps."""
         rng = np.random.default_rng([self.spec.seed, 5, batch.step])
         if self.spec.views == "one" and rng.random() < self.spec.cutmix_share:
-            return mixed_batch(batch, cutmix(batch.images, rng), self.spec.seed)
+            return mixed_batch(batch, cutmix(batch.images, rng, batch.rows), self.spec.seed)
         return batch
 
 
@@ -69,12 +69,16 @@ def mixed_batch(batch: Batch, pasted: Pasted, seed: int) -> Batch:
     """Return the CutMix'd, noisy look at a batch; its text stays by image, for attention to choose by place."""
     return dataclasses.replace(
         batch,
-        images=noisy(paste(batch.images, pasted), seed, batch.step),
+        images=noisy(paste(batch.images, pasted), seed, batch.step, batch.rows),
         labels={name: paste(labels, pasted) for name, labels in batch.labels.items()},
     )
 
 
-def noisy(images: Tensor, seed: int, step: int) -> Tensor:
+def noisy(images: Tensor, seed: int, step: int, rows: Rows = ALL) -> Tensor:
     """Add the noise that belongs to a step to standardised images."""
     generator = torch.Generator(images.device).manual_seed(seed * 1_000_003 + step)
-    return images + torch.empty_like(images).uniform_(-NOISE / SPREAD, NOISE / SPREAD, generator=generator)
+    shape = (rows.of(len(images)), *images.shape[1:])
+    noise = torch.empty(
+        shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last
+    ).uniform_(-NOISE / SPREAD, NOISE / SPREAD, generator=generator)
+    return images + rows.own(noise, len(images))

@@ -69,7 +69,7 @@ class GazeToInsight(Method):
             batch = without_some_text(batch, spec.text_dropout, spec.seed)
         rng = np.random.default_rng([spec.seed, 5, batch.step])
         ramp = consistency_ramp(progress, spec.consistency_ramp)
-        pasted: Pasted | None = cutmix(batch.images, rng)
+        pasted: Pasted | None = cutmix(batch.images, rng, batch.rows)
         mixed: Batch | None = None
         assert pasted is not None
         if spec.views == "two":
@@ -127,11 +127,14 @@ class GazeToInsight(Method):
                 self.teacher(batch.images, batch.text, pasted).logits > 0
             )
             self.networks.train()
-        return darm_blocks(apart.any(dim=1), self.spec.darm_share, rng)[:, None]
+        blocks = darm_blocks(apart.any(dim=1), self.spec.darm_share, rng, rows=batch.rows)
+        return blocks[:, None]
 
 
 def without_some_text(batch: Batch, share: float, seed: int) -> Batch:
     """Withhold the text of a share of the images, drawn for the step."""
-    kept = np.random.default_rng([seed, 7, batch.step]).random(len(batch.index)) >= share
+    count = len(batch.index)
+    drawn = np.random.default_rng([seed, 7, batch.step]).random(batch.rows.of(count))
+    kept = batch.rows.own(drawn, count) >= share
     valid = batch.text.valid & beside(batch.text.valid, kept)[:, None]
     return dataclasses.replace(batch, text=Text(batch.text.tokens, valid))

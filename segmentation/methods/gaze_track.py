@@ -20,6 +20,7 @@ from segmentation.job import RunSpec
 from segmentation.losses import IGNORE
 from segmentation.methods.base import Method, summed
 from segmentation.networks import Student
+from segmentation.processes import per_process
 
 
 class GazeTrack(Method):
@@ -72,5 +73,5 @@ def track_loss(seen: Sequence[Tensor], maps: Tensor) -> Tensor:
         near = functional.interpolate(values.float() / NEAREST * known, logits.shape[2:], mode="area")
         goal = near / cover.clamp(min=1e-6)
         loss = functional.binary_cross_entropy_with_logits(logits.float(), goal, reduction="none")
-        terms.append((loss * cover).sum() / cover.sum().clamp(min=1))
+        terms.append((loss * cover).sum() / per_process(cover.sum()))
     return torch.stack(terms).mean()

@@ -65,15 +65,25 @@ def phantoms(count: int, folder: Path, false_attractors: float) -> Iterator[Case
 
 def kvasir(count: int) -> Iterator[Case]:
     """Read training images with the fixations that were simulated for them, half of them with several parts."""
+    paths = sorted((SHARED / "masks").iterdir())
+    several = [path for path in paths if len(parts(decode_mask(path))) > 1][: count // 2]
+    single = [path for path in paths if path not in several][: count - len(several)]
+    yield from _read(several + single)
+
+
+def kvasir_every(count: int) -> Iterator[Case]:
+    """Read so many training images, evenly spaced, with the fixations that were simulated for them."""
+    paths = sorted((SHARED / "masks").iterdir())
+    yield from _read(paths[:: max(1, len(paths) // count)][:count])
+
+
+def _read(paths: list[Path]) -> Iterator[Case]:
     rows: dict[str, list[list[float]]] = {}
     with open(SHARED / "fixations.csv", newline="") as stream:
         for row in csv.DictReader(stream):
             names = ("X", "Y", "DURATION", "START")
             rows.setdefault(row["IMAGE"], []).append([float(row[f"CURRENT_FIX_{name}"]) for name in names])
-    paths = sorted((SHARED / "masks").iterdir())
-    several = [path for path in paths if len(parts(decode_mask(path))) > 1][: count // 2]
-    single = [path for path in paths if path not in several][: count - len(several)]
-    for path in several + single:
+    for path in paths:
         mask = decode_mask(path)
         table = np.array(rows[path.stem])
         xy_px = table[:, :2] * [mask.shape[1], mask.shape[0]] - 0.5
@@ -97,7 +107,7 @@ def measure(name: str, cases: Iterator[Case]) -> None:
         group = "one lesion" if len(lesions) == 1 else "several"
         for rule in RULES:
             begun = time.perf_counter()
-            settings = PseudoMaskSettings(thresholds=LEVELS, lesions=rule)
+            settings = PseudoMaskSettings("degrees", thresholds=LEVELS, refine="crf", lesions=rule)
             made = make_pseudomask(case.image, [replace(case.fixations)], settings, "target")
             spent[rule] += time.perf_counter() - begun
             if made is None:

@@ -164,7 +164,7 @@ def measure(study: Study, run_id: str, cell: Cell) -> dict[str, Any]:
     groups = {
         f"{image.id}.{target_id}": image.group or image.id for image in images for target_id in spec.targets
     }
-    strengths = [round(one, 4) for one in predictor.networks["teacher"].strengths()]  # type: ignore[operator]
+    strengths = [round(one, 4) for one in predictor.network("teacher").strengths()]  # type: ignore[operator]
     return {
         "strengths": strengths,
         "explained": tables["explanation"].explained,

@@ -1,8 +1,9 @@
-"""A whole gaze-to-insight training step: the program's form against the plain fp32 one, in turns in one process.
+"""A whole gaze-to-insight training step: the program's form against the plain fp32 one, in turns.
 
 Forward, backward and optimiser of both networks in two views, with DARM. ``plain`` is the same mathematics, module by
 module (equal in float64 to 1e-9: tests/test_exact_rewrites.py); ``published order`` doubles before it convolves in the
-decoder, which is another function of the same weights. Peak memory is that of a process of its own for each side.
+decoder, which is another function of the same weights. Each side has a process of its own; peak
+memory is all of it.
 
     python -m tests.benchmarks.training_step              reference sizes, batch 8 at 224 px: some minutes
     python -m tests.benchmarks.training_step --small
@@ -11,19 +12,19 @@ decoder, which is another function of the same weights. Peak memory is that of a
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from segmentation.dataset import Batch
-from segmentation.device import Precision, use_threads
+from segmentation.device import Precision, keep_freed_memory, use_threads
 from segmentation.job import RunSpec
 from segmentation.learning import Learner
 from segmentation.methods import make_method
@@ -101,6 +102,53 @@ def peak_gib() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
 
+class Side:
+    """A process of its own that learns when told: neither side meets the memory that the other has left behind."""
+
+    def __init__(self, name: str) -> None:
+        command = [sys.executable, "-m", "tests.benchmarks.training_step", *sys.argv[1:], "--only", name]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.rows: list[Row] = []
+
+    def learn(self, step: int) -> Row:
+        """Learn from the batch of a step."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(f"{step}\n")
+        self._process.stdin.flush()
+        row = Row(*map(float, self._process.stdout.readline().split()))
+        self.rows.append(row)
+        return row
+
+    def end(self) -> None:
+        """Let the process end."""
+        self._process.communicate()
+
+
+class Row(NamedTuple):
+    """What a step took."""
+
+    seconds: float
+    work: float
+    """Seconds of the processors, all threads together: says more than the clock on a machine with other work."""
+    peak: float
+    """GiB, of the process up to now"""
+    loss: float
+
+
+def answer(side: str, spec: RunSpec) -> None:
+    """Learn from the batch of each step that is named on stdin."""
+    if side in ("fp32", "bf16"):
+        # As the program's worker does.
+        keep_freed_memory()
+    learn = step_of(side, spec)
+    for line in sys.stdin:
+        began, busy = time.perf_counter(), time.process_time()
+        loss = learn(int(line))
+        row = Row(time.perf_counter() - began, time.process_time() - busy, peak_gib(), loss)
+        sys.stdout.write(" ".join(map(str, row)) + "\n")
+        sys.stdout.flush()
+
+
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -108,11 +156,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=2, help="timed steps of each side")
-    parser.add_argument("--warm", type=int, default=0, help="steps of each side before")
+    parser.add_argument("--warm", type=int, default=1, help="steps of each side before")
     parser.add_argument("--accumulate", type=int, default=1, help="micro-batches of the program's form")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=["plain", "bf16"])
-    parser.add_argument("--memory", choices=("yes", "no", "alone"), default="yes")
+    parser.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     threads = use_threads(options.threads)
     changes = {"batch_size": options.batch, "image_size_px": options.size, "accumulate": options.accumulate}
@@ -120,53 +168,31 @@ def main() -> None:
         changes |= {"batch_size": 4, "image_size_px": 96}
         changes |= {"student_widths": (4, 8, 16, 32, 64), "teacher_widths": (8, 16, 32, 64, 128)}
     spec = preset("gaze-to-insight", "reference", targets=("target",), device="cpu", **changes)
-    if options.memory == "alone":
-        [side] = options.sides
-        learn = step_of(side, spec)
-        for number in range(2):
-            learn(number)
-        sys.stdout.write(f"{peak_gib():.2f}\n")
+    if options.only:
+        answer(options.only, spec)
         return
 
-    learners = {side: step_of(side, spec) for side in options.sides}
-    seconds: dict[str, list[float]] = {side: [] for side in learners}
-    # Of the processors, all threads together: says more than the clock on a machine with other work.
-    work: dict[str, list[float]] = {side: [] for side in learners}
-    for number in range(options.warm + options.steps):
-        for side, learn in learners.items():
-            began, busy = time.perf_counter(), time.process_time()
-            loss = learn(number)
-            seconds[side].append(time.perf_counter() - began)
-            work[side].append(time.process_time() - busy)
-            sys.stderr.write(f"step {number} {side}: {seconds[side][-1]:.2f} s, loss {loss:.4f}\n")
-    del learners
+    sides = {name: Side(name) for name in options.sides}
+    for step in range(options.warm + options.steps):
+        for name, side in sides.items():
+            row = side.learn(step)
+            sys.stderr.write(f"step {step} {name}: {row.seconds:.2f} s, loss {row.loss:.4f}\n")
+    for side in sides.values():
+        side.end()
     sys.stdout.write(
         f"A gaze-to-insight step, batch {spec.batch_size} at {spec.image_size_px} px, "
         f"teacher {spec.teacher_widths}, student {spec.student_widths}, {threads} threads\n"
         f"{'':18}{'ms a step':>12}{'speed-up':>10}{'CPU ms':>12}{'speed-up':>10}{'peak GiB':>10}\n"
     )
-    first = options.sides[0]
-
-    def middle(of: dict[str, list[float]], side: str) -> float:
-        return statistics.median(of[side][options.warm :])
-
-    for side in options.sides:
-        peak = "" if options.memory == "no" else peak_of(side)
-        columns = "".join(
-            f"{1000 * middle(of, side):12.0f}{middle(of, first) / middle(of, side):10.2f}"
-            for of in (seconds, work)
-        )
-        sys.stdout.write(f"{side:18}{columns}{peak:>10}\n")
-        sys.stdout.flush()
-
-
-def peak_of(side: str) -> str:
-    """Return the peak memory of two steps of a side in a process of its own, in GiB."""
-    command = [sys.executable, "-m", "tests.benchmarks.training_step", *sys.argv[1:]]
-    # The last word counts.
-    command += ["--memory", "alone", "--sides", side]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    return answer.stdout.strip()
+    middles = {
+        name: Row(*map(statistics.median, zip(*side.rows[options.warm :], strict=True)))
+        for name, side in sides.items()
+    }
+    first = middles[options.sides[0]]
+    for name, middle in middles.items():
+        times = f"{1000 * middle.seconds:12.0f}{first.seconds / middle.seconds:10.2f}"
+        work = f"{1000 * middle.work:12.0f}{first.work / middle.work:10.2f}"
+        sys.stdout.write(f"{name:18}{times}{work}{sides[name].rows[-1].peak:10.2f}\n")
 
 
 if __name__ == "__main__":
