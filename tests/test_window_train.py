@@ -244,10 +244,10 @@ def test_one_click_trains_and_predicts(
     page.settings.method.setCurrentText("partial")
     page.settings.iterations.setValue(3)
     QTest.mouseClick(page.settings.train_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: page.pill.accessibleName() in ("Done", "Failed"), timeout=240_000)
+    qtbot.waitUntil(lambda: page.pill.accessibleName() in ("Done", "Failed"), timeout=400_000)
     assert page.pill.accessibleName() == "Done", page.facts.text()
     assert page.samples.shown and page.losses.points("total") >= 1
-    qtbot.waitUntil(lambda: not window.tasks and window.banner.isVisible(), timeout=240_000)
+    qtbot.waitUntil(lambda: not window.tasks and window.banner.isVisible(), timeout=400_000)
     [run_id] = study.run_ids()
     assert len(study.prediction_keys(run_id)) == 6
     window.show_page("review")
