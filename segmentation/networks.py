@@ -131,8 +131,8 @@ def as_large(logits: Tensor, images: Tensor) -> Tensor:
 def doubled(features: Tensor) -> Tensor:
     """Enlarge features (B, C, h, w) to twice their sides, bilinearly."""
     result = functional.interpolate(features, scale_factor=2, mode="bilinear")
-    if result.requires_grad and result.device.type == "cpu":
-        result.register_hook(_whole)
+    if result.requires_grad and result.device.type == "cpu" and not torch.compiler.is_compiling():
+        result.register_hook(_whole)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -87,7 +87,7 @@ def convolve(images: Tensor, weight: Tensor, kernels: Tensor) -> Tensor:
     ----------
     kernels : what `transformed` makes of the weight, in the images' number format
     """
-    result: Tensor = _Winograd.apply(images, weight, kernels)
+    result: Tensor = _Winograd.apply(images, weight, kernels)  # type: ignore[no-untyped-call]
     return result
 
 
