@@ -19,9 +19,11 @@ import pytest
 
 from app.cli import run_command
 from gaze_capture.errors import UserError
+from segmentation import pack_steps
 from segmentation.archives import MANIFEST
 from segmentation.dataset import TrainingSet, load_training_set
-from segmentation.job import RunSpec
+from segmentation.job import JobEvent, RunSpec
+from segmentation.pack_steps import train_packed
 from segmentation.packed import ARRAYS, packed_run, unpack
 from segmentation.packing import HOLDS, load_packed, pack
 from segmentation.run_archive import read_run_archive, write_run_archive
@@ -29,6 +31,7 @@ from segmentation.runs import RunFolder, completed, create_run
 from segmentation.study import PACKED, Review, Study, utc_now
 from segmentation.text.embedding import embed_study, text_of
 from segmentation.training import train
+from segmentation.worker import Reporter
 from tests.test_worker import MiniLMWithoutWeights
 from tests.training_helpers import Events, HashEncoder, make_study, save_image_encoder, tiny
 
@@ -186,6 +189,36 @@ def test_another_run_on_the_pack_may_change_what_is_not_read(filled: Study, tmp_
         load_packed(there, dataclasses.replace(packed_run(there).spec, seed=1))
 
 
+def test_other_runs_are_trained_on_the_same_pack(
+    filled: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at_once(run: RunFolder, **_: object) -> tuple[JobEvent, str]:
+        tell = Reporter(run.id, run.events_path, None)
+        if not train(Study.open(run.study_folder), run, tell, threads=1):
+            raise UserError("Stopped as asked")
+        return run.events()[-1], "cpu"
+
+    monkeypatch.setattr(pack_steps, "train_to_end", at_once)
+    path, place = tmp_path / "pack.zip", tmp_path / "there"
+    first = pack(filled, tiny("partial", iterations=1), path).run
+    done = train_packed(path, place)
+    assert done.run == first and done.archive == str(place / f"{first}.zip")
+    second = train_packed(place, changes={"seed": 5})
+    assert second.run != first and RunFolder(place / "runs" / second.run).spec.seed == 5
+    assert read_run_archive(Path(second.archive), filled).spec.seed == 5
+    # One that was stopped goes on by its name; one that reads something else is not even made.
+    stopped = create_run(Study.open(place), dataclasses.replace(done_spec(place, first), seed=6))
+    stopped.request_stop()
+    assert train_packed(place, resume=stopped.id).run == stopped.id
+    with pytest.raises(UserError, match="packed for image_size_px"):
+        train_packed(place, spec=dataclasses.replace(done_spec(place, first), image_size_px=64))
+    assert len(Study.open(place).run_ids()) == 3
+
+
+def done_spec(place: Path, run_id: str) -> RunSpec:
+    return RunFolder(place / "runs" / run_id).spec
+
+
 def put(name: str, data: bytes) -> Callable[[dict[str, bytes]], object]:
     return lambda files: files.update({name: data})
 
@@ -308,18 +341,18 @@ def test_a_server_with_six_packages_trains_and_its_run_comes_home(
     there = tmp_path / "job"
     result = on_server(str(path), "--to", str(there))
     assert (result["run"], result["iterations"]) == (report["run"], 2)
-    # Again: it is done, and says the same; another seed is another run.
+    # Again: it is done, and says the same.
     assert on_server(str(path), "--to", str(there)) == result
-    second = on_server(str(there), "--seed", "5")
-    assert second["run"] != result["run"]
 
     assert run_command(["import-run", str(filled.folder), result["archive"], "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == {"run": report["run"], "method": "gaze-to-insight", "state": "done", "targets": ["target"]}
     assert run_command(["import-run", str(filled.folder), result["archive"]]) == 1
     assert "already" in capsys.readouterr().err
-    words = ["import-run", str(filled.folder), str(there / "runs" / second["run"]), "--as", "second"]
-    assert run_command(words) == 0
+    assert (
+        run_command(["import-run", str(filled.folder), str(there / "runs" / report["run"]), "--as", "second"])
+        == 0
+    )
     assert filled.run_ids() == sorted([report["run"], "second"])
     run = RunFolder(filled.runs_folder / report["run"])
     assert run.spec.image_size_px == 48 and [one.kind for one in run.events()][-1] == "done"
