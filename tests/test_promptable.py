@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+from app.cli import run_command
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
 from segmentation import steps
@@ -232,3 +233,12 @@ def test_what_cannot_be_used_is_refused_and_settings_stay(tiny_sam: Path, tmp_pa
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
     assert "cannot be asked with points" in refused(other)
+
+
+def test_a_segmenter_goes_with_its_own_refiner_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, _ = make_study(tmp_path)
+    line = ["pseudomask", str(study.folder), "--refine", "none", "--segmenter", str(tmp_path)]
+    assert run_command(line) == 1
+    assert "leave one of them out" in capsys.readouterr().err
