@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+from app.cli import run_command
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
 from segmentation import steps
@@ -86,9 +87,8 @@ def tiny_sam(tmp_path_factory: pytest.TempPathFactory) -> Path:
             places = rng.permutation(np.argwhere(own))[:4, ::-1]
             pixels.append(image)
             points.append([places.astype(float).tolist()])
-            targets.append(
-                cv2.resize(masks.any(axis=0).astype(np.float32), (32, 32), interpolation=cv2.INTER_AREA)
-            )
+            bright: npt.NDArray[np.float32] = np.asarray(masks.any(axis=0), dtype=np.float32)
+            targets.append(cv2.resize(bright, (32, 32), interpolation=cv2.INTER_AREA))
         ready = prepare(images=pixels, input_points=points, return_tensors="pt")
         answer = model(
             pixel_values=ready["pixel_values"],
@@ -162,9 +162,9 @@ def make_study(folder: Path, *, grey: bool = False) -> tuple[Study, dict[str, np
         name = f"image-{number}"
         cv2.imwrite(str(pictures / f"{name}.png"), image[..., 0] if grey else image)
         truth[name] = np.asarray(masks.any(axis=0))
-        xy = np.concatenate([rng.permutation(np.argwhere(own))[:6, ::-1] for own in masks]).astype(np.float64)
+        xy = np.concatenate([rng.permutation(np.argwhere(own))[:6, ::-1] for own in masks]).astype(float)
         looks.append(
-            Fixations(name, "target", "ann", "import-1", np.arange(12) * 300.0, rng.uniform(150, 400, 12), xy,
+            Fixations(name, "target", "ann", "import-1", np.linspace(0, 3300, 12), rng.uniform(150, 400, 12), xy,
                       np.full(12, np.nan), "imported")
         )  # fmt: skip
     steps.import_images(study, [pictures])
@@ -233,3 +233,12 @@ def test_what_cannot_be_used_is_refused_and_settings_stay(tiny_sam: Path, tmp_pa
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
     assert "cannot be asked with points" in refused(other)
+
+
+def test_a_segmenter_goes_with_its_own_refiner_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, _ = make_study(tmp_path)
+    line = ["pseudomask", str(study.folder), "--refine", "none", "--segmenter", str(tmp_path)]
+    assert run_command(line) == 1
+    assert "leave one of them out" in capsys.readouterr().err

@@ -45,9 +45,9 @@ def make_study(
         cv2.imwrite(str(images / f"{name}.png"), pixels)
         cv2.imwrite(str(masks / f"{name}.png"), (inside * 255).astype(np.uint8))
         angle, reach = rng.uniform(0, 2 * np.pi, 25), radius * side * np.sqrt(rng.uniform(0, 1.1, 25))
-        xy = np.stack([x + reach * np.cos(angle), y + reach * np.sin(angle)], axis=1).astype(np.float64)
+        xy = np.stack([x + reach * np.cos(angle), y + reach * np.sin(angle)], axis=1)
         looks.append(
-            Fixations(name, "target", "ann", "import-1", np.arange(25) * 300.0, rng.lognormal(5.5, 0.4, 25), xy,
+            Fixations(name, "target", "ann", "import-1", np.linspace(0, 7200, 25), rng.lognormal(5.5, 0.4, 25), xy,
                       np.full(25, np.nan), "imported", degrees_per_px=25 / side, simulated_from="masks")
         )  # fmt: skip
     steps.import_images(study, [images], masks=masks, split=split, group_by=group_by)

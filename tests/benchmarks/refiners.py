@@ -68,7 +68,8 @@ def guided(image: Floats, heatmap: Floats, centre: float) -> Floats:
         mean(guide * guide) - mean(guide) ** 2 + 1e-3
     )
     offset = mean(heatmap) - slope * mean(guide)
-    return np.clip(mean(slope) * guide + mean(offset), 0, 1).astype(np.float32)
+    filtered: Floats = np.clip(mean(slope) * guide + mean(offset), 0, 1).astype(np.float32)
+    return filtered
 
 
 def joint_bilateral(image: Floats, heatmap: Floats, centre: float) -> Floats:
