@@ -168,7 +168,8 @@ def test_a_process_that_fails_says_what_went_wrong(
     processes.append(start_together("train", run, 2))
     assert processes[0].wait() != 0
     assert run.state() == "failed"
-    assert "start 1 or 3 processes" in run.events()[-1].values["message"]
+    told = [event.values["message"] for event in run.events() if event.kind == "failed"]
+    assert len(told) == 1 and "start 1 or 3 processes" in told[0]
 
 
 def test_images_are_shared_out_for_prediction(
