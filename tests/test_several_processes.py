@@ -68,14 +68,14 @@ def alone(study: Study, spec: RunSpec) -> tuple[RunFolder, Events]:
     return run, events
 
 
-def stop_after(study: Study, run: RunFolder, step: int) -> None:
-    def emit(kind: Any, now: int, total: int, **values: object) -> None:
+def stop_after(study: Study, run: RunFolder, last: int) -> None:
+    def emit(kind: Any, step: int, total: int, **values: object) -> None:
         # Samples are written at every step of so short a run.
-        if kind == "sample" and now == step:
+        if kind == "sample" and step == last:
             run.request_stop()
 
     assert not train(study, run, emit, threads=1)
-    assert step_of(run) == step
+    assert step_of(run) == last
 
 
 def assert_equal(first: RunFolder, second: RunFolder) -> None:
