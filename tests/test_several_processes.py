@@ -156,6 +156,9 @@ def test_what_happens_to_several_processes_costs_nothing(
     processes.append(start_together("train", run, 1))
     assert processes[2].wait() == 0, log_of(run)
     assert run.state() == "done" and step_of(run) == 120
+    started = [event.values for event in run.events() if event.kind == "started"]
+    assert [values["processes"] for values in started] == [2, 2, 1]
+    assert {values["accumulate"] for values in started} == {1}
     # Once done it stays done.
     processes.append(start_together("train", run, 1))
     assert processes[3].wait() == 0 and "is done already" in log_of(run)
