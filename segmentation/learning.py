@@ -41,6 +41,11 @@ class Learner:
         self._warn = warn
         self._processes = processes
 
+    @property
+    def parts_of_step(self) -> int:
+        """Number of micro-batches of a step in all processes together; 1 where each takes its share as a whole."""
+        return self.parts * self._processes.count if self.parts > 1 else 1
+
     def fit(self, batch: Batch) -> None:
         """Find, before several processes begin to learn together, how many micro-batches the memory of each allows.
 

@@ -122,9 +122,9 @@ def cutmix(images: Tensor, rng: np.random.Generator, rows: Rows = ALL) -> Pasted
     edges[4] = np.where(pairs < whole, pairs, max(whole - 2, 0)) - rows.first
     *sides, source = beside(images, rows.own(edges.T, batch).T.copy())
     top_, bottom, left_, right = (side.view(batch, 1, 1, 1) for side in sides)
-    rows = torch.arange(height, device=images.device).view(height, 1)
+    lines = torch.arange(height, device=images.device).view(height, 1)
     columns = torch.arange(width, device=images.device)
-    return Pasted((rows >= top_) & (rows < bottom) & (columns >= left_) & (columns < right), source)
+    return Pasted((lines >= top_) & (lines < bottom) & (columns >= left_) & (columns < right), source)
 
 
 def beside(images: Tensor, values: npt.NDArray[Any]) -> Tensor:

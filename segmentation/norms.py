@@ -29,7 +29,7 @@ def _groups(width: int) -> int:
 
 def _shared(norm: nn.BatchNorm2d) -> nn.Module:
     frozen = norm.affine and not norm.weight.requires_grad
-    shared: nn.Module = norm if frozen else nn.SyncBatchNorm.convert_sync_batchnorm(norm)
+    shared: nn.Module = norm if frozen else nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
     return shared
 
 

@@ -250,5 +250,6 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def _spread(flat: Tensor, tensors: Sequence[Tensor]) -> None:
-    for part, tensor in zip(flat.split([one.numel() for one in tensors]), tensors, strict=True):
+    parts = torch.split(flat, [one.numel() for one in tensors])
+    for part, tensor in zip(parts, tensors, strict=True):
         tensor.copy_(part.view(tensor.shape))

@@ -116,12 +116,14 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         traceback.print_exc()
         reason, known = _sentence(error), False
-    if run and training and not leads and not known:
-        # The leader learns only that this one is gone; what happened is told by whom it happened to.
-        reason = f"Process {os.environ.get('RANK')} on {socket.gethostname()}: {reason}"
-        report = Reporter(run.id, run.events_path, None)
-    if not (run and training and known and _has_failed(run, started)):
-        _tell_ending(report, "failed", reason)
+    if run and training and (known or not leads):
+        # The leader learns only that another is gone; what happened is told by whom it happened to, once.
+        if _has_failed(run, started) or (known and not leads):
+            return 1
+        if not leads:
+            reason = f"Process {os.environ.get('RANK')} on {socket.gethostname()}: {reason}"
+            report = Reporter(run.id, run.events_path, None)
+    _tell_ending(report, "failed", reason)
     return 1
 
 

@@ -68,14 +68,14 @@ def alone(study: Study, spec: RunSpec) -> tuple[RunFolder, Events]:
     return run, events
 
 
-def stop_after(study: Study, run: RunFolder, step: int) -> None:
-    def emit(kind: Any, now: int, total: int, **values: object) -> None:
+def stop_after(study: Study, run: RunFolder, last: int) -> None:
+    def emit(kind: Any, step: int, total: int, **values: object) -> None:
         # Samples are written at every step of so short a run.
-        if kind == "sample" and now == step:
+        if kind == "sample" and step == last:
             run.request_stop()
 
     assert not train(study, run, emit, threads=1)
-    assert step_of(run) == step
+    assert step_of(run) == last
 
 
 def assert_equal(first: RunFolder, second: RunFolder) -> None:
@@ -156,6 +156,9 @@ def test_what_happens_to_several_processes_costs_nothing(
     processes.append(start_together("train", run, 1))
     assert processes[2].wait() == 0, log_of(run)
     assert run.state() == "done" and step_of(run) == 120
+    started = [event.values for event in run.events() if event.kind == "started"]
+    assert [values["processes"] for values in started] == [2, 2, 1]
+    assert {values["accumulate"] for values in started} == {1}
     # Once done it stays done.
     processes.append(start_together("train", run, 1))
     assert processes[3].wait() == 0 and "is done already" in log_of(run)
@@ -168,7 +171,8 @@ def test_a_process_that_fails_says_what_went_wrong(
     processes.append(start_together("train", run, 2))
     assert processes[0].wait() != 0
     assert run.state() == "failed"
-    assert "start 1 or 3 processes" in run.events()[-1].values["message"]
+    told = [event.values["message"] for event in run.events() if event.kind == "failed"]
+    assert len(told) == 1 and "start 1 or 3 processes" in told[0]
 
 
 def test_images_are_shared_out_for_prediction(
