@@ -63,10 +63,8 @@ class PseudoMaskReport:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PseudoMaskReport:
         """Build a report from what a worker told of it."""
-        pairs = ("look_again", "failed")
-        lists = {name: tuple(tuple(pair) for pair in values[name]) for name in pairs}
-        counts = ("made", "waiting", "absent", "undecided", "of_others")
-        return cls(empty=tuple(values["empty"]), **lists, **{name: values[name] for name in counts})
+        pairs = {name: tuple(tuple(pair) for pair in values[name]) for name in ("look_again", "failed")}
+        return cls(**{**values, "empty": tuple(values["empty"]), **pairs})
 
 
 def _ids(key: tuple[StudyImage, Target]) -> tuple[str, str]:

@@ -159,7 +159,7 @@ def train(
     clock = Clock(spec, step, float(state.get("seconds", 0.0)))
     report, checkpoint = Pace(REPORT_SECONDS), Pace(CHECKPOINT_SECONDS)
     sums, means = LossSums(), {"total": float("nan")}
-    sampled = selected = -1
+    sampled = -1
 
     def save() -> None:
         extra = {"student_ema": averaged.network.state_dict()} if averaged else {}
@@ -249,7 +249,15 @@ def train(
             sums.add(losses)
             step += 1
 
-            ended = clock.progress(step) >= 1
+            after = clock.progress(step)
+            ended = after >= 1
+            # By steps, and not with the reports, which go by the clock: the same run chooses the same weights again.
+            if len(data.held_images) and int(after * SELECTION_ROUNDS) > int(progress * SELECTION_ROUNDS):
+                dice = held_dice(data, shown, precision)
+                if dice > best:
+                    best = dice
+                    best_weights = {key: part.clone() for key, part in shown.state_dict().items()}
+                emit("selection", step, clock.total(step), dice=dice, best=best)
             saving = not ended and spec.checkpoint_steps > 0 and step % spec.checkpoint_steps == 0
             if report.due() or ended or saving:
                 means = sums.take()
@@ -259,15 +267,6 @@ def train(
                 told = {"images_per_s": speed, "eta_s": left, **memory_used(device)}
                 emit("step", step, clock.total(step), losses=means, lr=rate, **told)
                 clock.mark(step)
-                if len(data.held_images) and (ended or int(progress * SELECTION_ROUNDS) > selected):
-                    selected = int(progress * SELECTION_ROUNDS)
-                    dice = held_dice(data, shown, precision)
-                    if dice > best:
-                        best, best_weights = (
-                            dice,
-                            {key: part.clone() for key, part in shown.state_dict().items()},
-                        )
-                    emit("selection", step, clock.total(step), dice=dice, best=best)
                 if saving or (not spec.checkpoint_steps and not ended and checkpoint.due()):
                     save()
     if not processes.leads:

@@ -60,7 +60,7 @@ class Certainty:
         """The mean of what is known: how good the mask is likely to be, or None where nothing is.
 
         On Kvasir images that the networks had not seen it put bad masks before good ones better, in the mean of four
-        measurements, than any of its parts did; most of that is what the teacher adds (docs/adr/0017).
+        measurements, than any of its parts did; most of that is what the teacher adds (docs/adr/0022).
         """
         known = [value for value in dataclasses.astuple(self) if value is not None]
         return sum(known) / len(known) if known else None

@@ -32,7 +32,7 @@ from segmentation.study import PACKED, Review, Study, utc_now
 from segmentation.text.embedding import embed_study, text_of
 from segmentation.training import train
 from segmentation.worker import Reporter
-from tests.test_worker import MiniLMWithoutWeights
+from tests.several_support import MiniLMWithoutWeights
 from tests.training_helpers import Events, HashEncoder, make_study, save_image_encoder, tiny
 
 SIX = ("torch", "numpy", "scipy", "opencv-python-headless", "transformers", "safetensors")
