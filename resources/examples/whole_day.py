@@ -57,7 +57,8 @@ def run(name: str, config: str, *, sigma: str, description: str | None) -> int:
         else:
             simulated = steps.simulate(study, split="train")
             say(f"gaze: simulated from masks on {simulated.from_masks} of {simulated.images} images\n")
-        settings = dataclasses.replace(study.pseudomask_settings, sigma=sigma)
+        # As published: other refiners came later.
+        settings = dataclasses.replace(study.pseudomask_settings, sigma=sigma, refine="crf")
         say(f"pseudo-masks: {steps.make_pseudomasks(study, settings=settings, split='train').made}\n")
         steps.explain(study, split="train")
         if args.compare:
