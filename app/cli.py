@@ -15,19 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from app import commands, gaze_commands, network_commands, session_commands
-from app.argument_types import annotator, count, not_negative, pair, positive, rate, rectangle, rule
+from app.argument_types import annotator, count, pair, positive, rate, rectangle
 from app.commands import Command, Outcome
 from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
-from app.pack_commands import add_pack_commands
 from app.run_commands import add_run_commands
 from app.suggest_commands import add_suggest_command
+from app.train_commands import add_train_commands
 from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
 from gaze_capture.formats.reading import FORMATS
 from gaze_capture.storage import explained
 from segmentation.export import EXPORTERS
-from segmentation.presets import METHODS, preset_names
 from segmentation.progress import Progress
 from segmentation.refine import REFINERS
 from segmentation.stacks import MODALITIES
@@ -149,56 +148,6 @@ def _gaze_file_options(command: argparse.ArgumentParser, formats: Sequence[str])
         "--coordinates", choices=("px", "normalised"), help="what positions are, of a file that does not say"
     )
     command.add_argument("--stream", metavar="NAME", help="which of several recordings or streams")
-
-
-def _spec_options(command: argparse.ArgumentParser) -> None:
-    """Add what a run can be told."""
-    command.add_argument(
-        "--method",
-        choices=METHODS,
-        help="gaze-track is an approximation of GradTrack (default: gaze-to-insight)",
-    )
-    how = command.add_mutually_exclusive_group()
-    how.add_argument("--preset", choices=preset_names())
-    how.add_argument("--config", type=Path, metavar="RUNSPEC.json")
-    command.add_argument("--split", metavar="NAME")
-    command.add_argument("--device", metavar="D", help="auto, cpu, cuda or cuda:N")
-    command.add_argument("--iterations", type=count, metavar="N")
-    command.add_argument("--max-minutes", type=positive, metavar="T")
-    command.add_argument("--seed", type=int, metavar="N")
-    command.add_argument(
-        "--warm-start", metavar="RUN", help="begin with the networks of an earlier run of the same method"
-    )
-    command.add_argument(
-        "--embeddings", metavar="NAME", help="read imported embeddings in place of explanations"
-    )
-    command.add_argument(
-        "--encoder",
-        metavar="DIR",
-        help="begin with a pretrained ResNet, ConvNeXt, Swin or DINOv2, or with a model of timm: its folder, or "
-        "owner/name in the Hugging Face hub where downloading is allowed",
-    )
-    command.add_argument(
-        "--encoder-rate",
-        type=not_negative,
-        metavar="X",
-        help="its learning rate as a multiple of all others' (default 0.1); 0 leaves it as it came",
-    )
-    command.add_argument(
-        "--encoder-frozen",
-        type=int,
-        choices=range(5),
-        help="how many of its four stages, the finest first, stay as they came (default 0); 2 saves a third of a "
-        "step's time",
-    )
-    command.add_argument("--targets", nargs="+", metavar="ID", help="default: every target of the study")
-    command.add_argument(
-        "--normalise",
-        type=rule,
-        nargs="+",
-        metavar="MODALITY=RULE",
-        help='as is, range, z-score or a window: ct="window -600 1500"',
-    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -477,26 +426,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_explanation_commands(add)
 
-    train = add("train", commands.train, "train teacher and student, of a study or a packed training set")
-    begun = train.add_mutually_exclusive_group()
-    begun.add_argument("--resume", metavar="RUN")
-    begun.add_argument(
-        "--prepare",
-        action="store_true",
-        help="make the run and start nothing: a cluster will (docs/cluster.md)",
-    )
-    train.add_argument(
-        "--processes",
-        type=count,
-        default=1,
-        metavar="N",
-        help="train on N GPUs of this machine at once; the same result",
-    )
-    train.add_argument(
-        "--to", type=Path, metavar="FOLDER", help="where a packed training set is unpacked and trained"
-    )
-    for command in (train, add_pack_commands(add)):
-        _spec_options(command)
+    add_train_commands(add)
 
     checkpoint = add(
         "import-checkpoint",

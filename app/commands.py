@@ -6,19 +6,18 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gaze_capture.errors import UserError
 from segmentation.progress import Progress
-from segmentation.study import PACKED, Study
+from segmentation.study import Study
 
 if TYPE_CHECKING:
     from gaze_capture.detectors import Parameters
     from gaze_capture.trackers.screen import KnownScreen
-    from segmentation.job import RunSpec
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,13 @@ class Outcome:
 
 
 Command = Callable[[argparse.Namespace, Progress], Outcome]
+
+
+class AddCommand(Protocol):
+    """Makes the parser of one command."""
+
+    def __call__(self, name: str, run: Command, help: str, *, study: bool = True) -> argparse.ArgumentParser:
+        """Return the parser of a command; ``study``: whether its first argument is a study's folder."""
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
@@ -500,103 +506,6 @@ def pseudomask(args: argparse.Namespace, progress: Progress) -> Outcome:
     lines += named("Left out", [f"{image}: {reason}" for image, reason in report.failed])
     return Outcome(
         {**dataclasses.asdict(report), "settings": study.pseudomask_settings.to_json()}, "\n".join(lines)
-    )
-
-
-def _advised(study: Study, args: argparse.Namespace) -> dict[str, Any]:
-    """Choose preset and device for this computer where none was named, and say why.
-
-    A script that names no method gets the one of the gaze, whatever the study has beside it.
-    """
-    from segmentation.advice import DEFAULT_METHOD, advise, study_facts
-    from segmentation.machine import this_machine
-
-    machine, facts = this_machine(), study_facts(study, args.split or "train")
-    advice = advise(machine, facts, method=args.method or DEFAULT_METHOD, device=args.device)
-    reasons = list(advice.reasons)
-    if args.method is None and (other := advise(machine, facts)).method != advice.method:
-        reasons.append(f"{other.reasons[0]} To learn from them: --method {other.method}")
-    lines = [
-        f"Training {advice.method} with the preset {advice.preset} on the device {advice.device}.",
-        *reasons,
-        *(f"Please note: {warning}" for warning in advice.warnings),
-    ]
-    sys.stderr.write("\n".join(lines) + "\n")
-    return dataclasses.asdict(advice)
-
-
-def spec_of(study: Study, args: argparse.Namespace, advised: Mapping[str, Any] | None = None) -> RunSpec:
-    """Return the spec that the options of ``train`` and ``pack`` describe; `advised`: preset and device not named."""
-    from gaze_capture.storage import read_json
-    from segmentation.advice import DEFAULT_METHOD
-    from segmentation.job import RunSpec
-    from segmentation.presets import preset
-
-    advised = advised or {}
-    if args.config is not None:
-        spec = RunSpec.from_json(read_json(args.config), str(args.config))
-    else:
-        spec = preset(args.method or DEFAULT_METHOD, args.preset or advised.get("preset", "cpu"))
-    chosen = {
-        "method": args.method,
-        "split": args.split,
-        "device": args.device or advised.get("device"),
-        "iterations": args.iterations,
-        "max_minutes": args.max_minutes,
-        "seed": args.seed,
-        "warm_start": args.warm_start,
-        "text_embeddings": args.embeddings,
-        "encoder_learning_rate": args.encoder_rate,
-        "encoder_frozen_stages": args.encoder_frozen,
-        "targets": tuple(args.targets) if args.targets else None,
-        "normalisation": {**spec.normalisation, **dict(args.normalise)} if args.normalise else None,
-    }
-    spec = dataclasses.replace(spec, **{name: value for name, value in chosen.items() if value is not None})
-    if args.encoder is not None:
-        from segmentation.network_steps import with_encoder
-
-        spec = with_encoder(study, spec, args.encoder)
-    return spec
-
-
-def train(args: argparse.Namespace, progress: Progress) -> Outcome:
-    """``gaze-insight train``."""
-    if args.study.is_file() or (
-        args.config is None and args.resume is None and (args.study / PACKED).exists()
-    ):
-        from app.pack_commands import train_packed
-
-        return train_packed(args, progress)
-    from segmentation import steps
-    from segmentation.job import JobEvent
-    from segmentation.presets import checked
-    from segmentation.runs import create_run
-
-    study = Study.open(args.study)
-    if args.to is not None:
-        raise UserError(f"--to says where a packed training set is unpacked; {args.study} is a study.")
-    chosen = args.config is not None or args.preset is not None or args.resume is not None
-    advised = {} if chosen else _advised(study, args)
-    spec = spec_of(study, args, advised) if args.resume is None else None
-    if args.prepare and spec is not None:
-        made = create_run(study, checked(spec)).id
-        return Outcome(
-            {"run": made},
-            f"Prepared {made}. Start it where the GPUs are: "
-            f"torchrun --nproc-per-node gpu -m segmentation.cluster train {args.study} {made}",
-        )
-
-    def show(event: JobEvent) -> None:
-        if event.kind == "progress":
-            progress(event.step, event.total, str(event.values.get("name", "")))
-        elif event.kind == "step":
-            progress(event.step, event.total, f"training, loss {event.values['losses']['total'] or 0:.3f}")
-
-    result = steps.train(study, spec, resume=args.resume, processes=args.processes, on_event=show)
-    return Outcome(
-        {**dataclasses.asdict(result), **({"advice": advised} if advised else {})},
-        f"Trained {result.run}: {result.iterations} iterations in {result.seconds:.0f} s on {result.device}. "
-        f"Next: gaze-insight predict {args.study}",
     )
 
 

@@ -7,22 +7,15 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from app.argument_types import count
-from app.commands import Command, Outcome, counted, named
+from app.commands import AddCommand, Outcome, counted, named
 from gaze_capture.errors import UserError
 from segmentation.comparison_plan import ABLATIONS
 from segmentation.presets import preset_names
 from segmentation.progress import Progress
 from segmentation.study import Study
-
-
-class AddCommand(Protocol):
-    """Makes the parser of one command."""
-
-    def __call__(self, name: str, run: Command, help: str, *, study: bool = True) -> argparse.ArgumentParser:
-        """Return the parser of a command; ``study``: whether its first argument is a study's folder."""
 
 
 def names(text: str) -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Protocol
 
 from app import (
     claims_commands,
@@ -14,15 +12,8 @@ from app import (
     text_commands,
 )
 from app.argument_types import annotator, count, margin, not_negative, positive, yes
-from app.commands import Command
+from app.commands import AddCommand
 from segmentation.server_presets import SERVER_PRESETS
-
-
-class AddCommand(Protocol):
-    """Makes the parser of one command."""
-
-    def __call__(self, name: str, run: Command, help: str, *, study: bool = True) -> argparse.ArgumentParser:
-        """Return the parser of a command; ``study``: whether its first argument is a study's folder."""
 
 
 def add_explanation_commands(add: AddCommand) -> None:

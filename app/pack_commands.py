@@ -7,8 +7,8 @@ import dataclasses
 from pathlib import Path
 
 from app.argument_types import count
-from app.commands import Outcome, counted, spec_of
-from app.compare_commands import AddCommand
+from app.commands import AddCommand, Outcome, counted
+from app.spec_options import spec_of
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json
 from segmentation.job import JobEvent, RunSpec
@@ -16,7 +16,8 @@ from segmentation.progress import Progress
 from segmentation.study import Study
 
 _OF_THE_PACK = (
-    "method", "preset", "split", "warm_start", "embeddings", "encoder", "encoder_rate", "targets", "normalise",
+    "method", "preset", "split", "warm_start", "embeddings", "encoder", "encoder_rate", "encoder_frozen",
+    "targets", "normalise",
 )  # fmt: skip
 """Options of ``train`` that say what is packed."""
 _OF_A_RUN = ("device", "iterations", "max_minutes", "seed")
@@ -69,6 +70,8 @@ def train_packed(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight train`` on a packed training set."""
     from segmentation import pack_steps
 
+    if args.prepare:
+        raise UserError("A packed training set holds a prepared run already; leave --prepare out.")
     fixed = [name for name in _OF_THE_PACK if getattr(args, name) is not None]
     if fixed:
         raise UserError(
@@ -82,7 +85,13 @@ def train_packed(args: argparse.Namespace, progress: Progress) -> Outcome:
             progress(event.step, event.total, f"training, loss {event.values['losses']['total'] or 0:.3f}")
 
     done = pack_steps.train_packed(
-        args.study, args.to, spec=spec, changes=changes, resume=args.resume, on_event=show
+        args.study,
+        args.to,
+        spec=spec,
+        changes=changes,
+        resume=args.resume,
+        processes=args.processes,
+        on_event=show,
     )
     return Outcome(
         dataclasses.asdict(done),

@@ -8,8 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.commands import Outcome, counted
-from app.compare_commands import AddCommand
+from app.commands import AddCommand, Outcome, counted
 from segmentation.progress import Progress
 from segmentation.run_list import Measured, RunSummary
 from segmentation.study import Study

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from app.argument_types import count
-from app.commands import Outcome, counted
-from app.compare_commands import AddCommand
+from app.commands import AddCommand, Outcome, counted
 from segmentation.progress import Progress
 from segmentation.study import Study
 

@@ -66,6 +66,7 @@ def train_packed(
     changes: Mapping[str, Any] | None = None,
     resume: str | None = None,
     threads: int | None = None,
+    processes: int = 1,
     on_event: OnEvent = lambda event: None,
 ) -> PackedResult:
     """Train a run of a packed training set to its end, going on where it was stopped, and write its archive.
@@ -105,7 +106,7 @@ def train_packed(
         last, device = run.events()[-1], _device_of(run)
     else:
         run.prepare_resume()
-        last, device = train_to_end(run, threads=threads, on_event=on_event)
+        last, device = train_to_end(run, threads=threads, processes=processes, on_event=on_event)
     archive = study.folder / f"{run.id}.zip"
     if not archive.exists():
         write_run_archive(run, archive)

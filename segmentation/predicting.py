@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +14,11 @@ import numpy.typing as npt
 from gaze_capture.errors import UserError
 from segmentation.images import resize
 from segmentation.networks import Text
+from segmentation.predictor import Predictor, Views
 from segmentation.records import StudyImage
 from segmentation.study import Study
 from segmentation.training import Emit
 from segmentation.uncertainty import CertaintyLog, expected_dice, save_spread, soft_dice
-
-if TYPE_CHECKING:
-    from segmentation.prediction import Predictor, Views
 
 BATCH = 8
 HANDS = 4

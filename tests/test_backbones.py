@@ -31,7 +31,7 @@ from segmentation.methods import make_method
 from segmentation.network_steps import with_encoder
 from segmentation.networks import Text
 from segmentation.optimising import make_optimiser
-from segmentation.prediction import Predictor
+from segmentation.predictor import Predictor
 from segmentation.presets import preset
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study

@@ -25,7 +25,7 @@ from segmentation.augmentation import standardised
 from segmentation.checkpoint_import import _read, import_checkpoint
 from segmentation.images import resize
 from segmentation.networks import Text
-from segmentation.prediction import Predictor
+from segmentation.predictor import Predictor
 from segmentation.presets import preset
 from segmentation.public_network import PublicStudent, PublicTeacher
 from segmentation.runs import RunFolder

@@ -19,7 +19,8 @@ from segmentation.engines import (
 )
 from segmentation.metrics import dice
 from segmentation.networks import Student
-from segmentation.prediction import Predictor, predict
+from segmentation.prediction import predict
+from segmentation.predictor import Predictor
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from segmentation.training import train

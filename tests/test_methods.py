@@ -20,7 +20,7 @@ from segmentation.methods.base import Method
 from segmentation.methods.gaze_multilevel import GazeMultilevel, disagreement, propagated
 from segmentation.methods.gaze_to_insight import GazeToInsight
 from segmentation.methods.gaze_track import track_loss
-from segmentation.prediction import Predictor
+from segmentation.predictor import Predictor
 from segmentation.presets import METHODS, PUBLIC_CODE, preset
 from segmentation.pseudomask import PseudoMaskSettings
 from segmentation.records import utc_now

@@ -22,7 +22,8 @@ from segmentation.importing import import_images
 from segmentation.methods import make_method
 from segmentation.metrics import dice
 from segmentation.predicting import predict_items
-from segmentation.prediction import Predictor, predict
+from segmentation.prediction import predict
+from segmentation.predictor import Predictor
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from segmentation.training import train

@@ -17,7 +17,7 @@ import torch
 
 from gaze_capture.errors import UserError
 from segmentation.archives import MANIFEST
-from segmentation.prediction import Predictor
+from segmentation.predictor import Predictor
 from segmentation.run_archive import read_run_archive, write_run_archive
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study

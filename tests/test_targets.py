@@ -225,7 +225,8 @@ def hounsfield_study(folder: Path) -> Study:
 
 def test_the_rule_of_a_modality_is_recorded_and_serves_prediction_too(tmp_path: Path) -> None:
     from segmentation.dataset import load_training_set
-    from segmentation.prediction import Predictor, predict
+    from segmentation.prediction import predict
+    from segmentation.predictor import Predictor
 
     study = hounsfield_study(tmp_path / "ct")
     rules = {"ct": "window -600 1500"}

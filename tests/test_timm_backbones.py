@@ -21,7 +21,7 @@ from segmentation.checkpoints import latest_checkpoint, load_weights
 from segmentation.job import RunSpec
 from segmentation.methods import make_method
 from segmentation.networks import Text
-from segmentation.prediction import Predictor
+from segmentation.predictor import Predictor
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from segmentation.training import train

@@ -18,7 +18,7 @@ from segmentation.methods import make_method
 from segmentation.methods.gaze_to_insight import GazeToInsight, without_some_text
 from segmentation.metrics import dice
 from segmentation.optimising import Clock, learning_rate
-from segmentation.prediction import Predictor
+from segmentation.predictor import Predictor
 from segmentation.presets import METHODS, preset, preset_names
 from segmentation.records import utc_now
 from segmentation.runs import RunFolder, create_run

@@ -25,7 +25,7 @@ from segmentation.job import RunSpec
 from segmentation.methods import reads_text
 from segmentation.metrics import dice
 from segmentation.networks import Teacher, Text
-from segmentation.prediction import Predictor
+from segmentation.predictor import Predictor
 from segmentation.records import StudyImage
 from segmentation.runs import RunFolder
 from segmentation.study import Mask, Study

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from segmentation.engines import ENGINES, installed
 
 if TYPE_CHECKING:
-    from segmentation.prediction import Predictor, Views
+    from segmentation.predictor import Predictor, Views
 
 WITHOUT = "plain"
 """What only averages the flips: neither spread nor certainty is stored."""
@@ -61,12 +61,13 @@ def make(folder: Path, images: int, side: int, preset_name: str, look: int | Non
 def once(folder: Path, engine: str, threads: int) -> dict[str, Any]:
     """Predict all; return times in seconds and memory in MiB."""
     from segmentation import predicting, prediction
+    from segmentation.predictor import Predictor
     from segmentation.runs import RunFolder
     from segmentation.study import Study
 
     if engine == WITHOUT:
         engine = "torch"
-        prediction.Predictor.look = _plain  # type: ignore[method-assign]
+        Predictor.look = _plain  # type: ignore[method-assign]
         predicting.expected_dice = lambda _: 1.0  # type: ignore[attr-defined,assignment]
     study, memory = Study.open(folder), []
     pace: list[float] = []
@@ -95,7 +96,7 @@ def _plain(
 ) -> Views:
     """Average the views, and nothing else."""
     from segmentation.augmentation import standardised
-    from segmentation.prediction import MIRRORED, Views
+    from segmentation.predictor import MIRRORED, Views
 
     images, ask = standardised(pixels), self.engine(network)
     probability = ask(images)

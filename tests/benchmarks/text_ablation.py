@@ -125,7 +125,7 @@ def spec_reading(spec: RunSpec, text: str) -> RunSpec:
 def measure(study: Study, run_id: str, cell: Cell) -> dict[str, Any]:
     """Return Dice by network and image; the teacher reads its own kind of text, then all others."""
     from segmentation.metrics import dice
-    from segmentation.prediction import Predictor
+    from segmentation.predictor import Predictor
     from segmentation.runs import RunFolder
     from segmentation.text.embedding import text_of
     from segmentation.text.phrases import phrase_table

@@ -23,7 +23,7 @@ from segmentation.device import use_threads
 from segmentation.images import resize
 from segmentation.methods import reads_text
 from segmentation.metrics import dice
-from segmentation.prediction import MIRRORED, Predictor
+from segmentation.predictor import MIRRORED, Predictor
 from segmentation.runs import RunFolder
 from segmentation.study import Study
 from segmentation.text.embedding import text_of
