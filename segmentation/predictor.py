@@ -145,8 +145,10 @@ class Predictor:
             raise UserError(f"The run has no network {name!r}; it has: {', '.join(self.networks)}.")
         network = self.networks[name]
         if name not in self._ready:
-            load_into(network, self._folder, self.file_of(name))
-            network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            # Also when first asked for in the midst of predicting: weights made there could never be learned on.
+            with torch.inference_mode(False):
+                load_into(network, self._folder, self.file_of(name))
+                network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._ready.add(name)
         return network
 
