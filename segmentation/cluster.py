@@ -23,7 +23,7 @@ from typing import Any
 
 from gaze_capture.errors import UserError
 from segmentation import worker
-from segmentation.runs import STALE_SECONDS, RunFolder
+from segmentation.runs import FAR_STALE_SECONDS, RunFolder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,7 +68,7 @@ def free(run: RunFolder, *, wait: Callable[[float], object] = time.sleep) -> Non
         If there is no such run, or a worker is at work on it.
     """
     waited = 0.0
-    while run.state() == "running" and waited <= STALE_SECONDS:
+    while run.state() == "running" and waited <= FAR_STALE_SECONDS:
         wait(1.0)
         waited += 1.0
     run.prepare_resume()

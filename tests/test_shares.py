@@ -234,7 +234,8 @@ def test_a_run_that_was_killed_a_moment_ago_is_waited_for(filled: Study) -> None
     def wait(seconds: float) -> None:
         waits.append(seconds)
         if len(waits) == 3:
-            (run.path / "worker.json").write_text(json.dumps({**here, "heartbeat": now - 60}))
+            gone = {**here, "host": socket.gethostname(), "pid": 2**30, "heartbeat": now - 60}
+            (run.path / "worker.json").write_text(json.dumps(gone))
 
     free(run, wait=wait)
     assert len(waits) == 3 and not run.stop_path().exists()
