@@ -82,6 +82,16 @@ class Reporter:
 
 def main(arguments: list[str]) -> int:
     """Do the job given as JSON, or as the path of a JSON file; return the exit status."""
+    status = _work(arguments)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # All is written. Torn down with the interpreter, gloo's threads now and then abort what has ended well.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _work(arguments: list[str]) -> int:
     stream = _claim_stdout()
     [argument] = arguments
     job = json.loads(argument) if argument.lstrip().startswith("{") else read_json(Path(argument))
