@@ -252,7 +252,7 @@ def test_an_encoder_is_looked_at_before_it_is_taken(
     assert encoder.state.text() == "tiny-resnet, a resnet"
     spec = settings.spec(study)
     assert spec.encoder == "tiny-resnet" and spec.encoder_config["config"]["model_type"] == "resnet"
-    choose(settings.method, "gaze-multilevel")
+    choose(settings.method, "gaze-track")
     assert "a pretrained encoder" in settings.sentence.text() and not settings.train_button.isEnabled()
     QTest.keyClick(encoder.list, Qt.Key.Key_Home)
     assert settings.train_button.isEnabled() and settings.spec(study).encoder == ""
