@@ -305,7 +305,7 @@ def test_gaze_and_events_are_published_where_that_is_wanted(
         found[:] = lsl.resolve_byprop("name", f"Gaze Insight events {recording_id}", timeout=0.5)
         return bool(found)
 
-    qtbot.waitUntil(resolved, timeout=15000)
+    qtbot.waitUntil(resolved, timeout=60_000)
     inlet = lsl.StreamInlet(found[0])
     inlet.open_stream(timeout=10)
     qtbot.waitUntil(lambda: bool(lsl.resolve_byprop("type", "Gaze", timeout=0.5)), timeout=15000)
