@@ -287,11 +287,11 @@ def test_marked_targets_are_collected_again(
     assert list(view.plan.marked) == marked
     assert "2" in view.panel.buttons["redo_marked"].text()
     shown.clear()
-    before = {place: id(found) for place, found in tracker.calibrator._found.items()}
+    before = dict(tracker.calibrator._found)
     press(view, participant, Qt.Key.Key_R)
     qtbot.waitUntil(lambda: view.state == "calibrated", timeout=15000)
     assert shown == marked
-    changed = {place for place, found in tracker.calibrator._found.items() if id(found) != before[place]}
+    changed = {place for place, found in tracker.calibrator._found.items() if found is not before[place]}
     assert changed == set(shown) and len(view.plan.points) == 5, "the other three are kept"
 
 
