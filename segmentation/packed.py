@@ -50,7 +50,8 @@ MAY_DIFFER = frozenset(
         "dice_weight", "views", "cutmix_share", "afc_weight", "cwc_weight", "cwc_confidence", "consistency_ramp",
         "darm_share", "darm_every", "darm_from", "darm_label", "cwc_logit_scale", "afc_rectified", "text_strength",
         "text_strength_fixed", "text_dropout", "text_learning_rate", "teacher_levels", "student_levels",
-        "level_networks", "level_consistency", "level_consistency_weight", "track_weight", "notes",
+        "level_networks", "level_consistency", "level_consistency_weight", "track_weight", "notes", "norm",
+        "checkpoint_steps",
     }
 )  # fmt: skip
 """What another run on the same pack may choose for itself; all else may have decided what was packed."""
