@@ -126,6 +126,29 @@ class _Curve:
     y: list[float] = field(default_factory=list)
 
 
+SIDES = ("left", "bottom")
+
+
+def bare_view(
+    title: str, *, right: int, left_axis: int, axes: dict[str, pg.AxisItem] | None = None
+) -> pg.PlotWidget:
+    """Return a plot that is looked at alone: no menu, no dragging, no frame; margin and axis in pixels."""
+    view = pg.PlotWidget(enableMenu=False, axisItems=axes)
+    view.setMouseEnabled(False, False)
+    view.hideButtons()
+    view.setFrameShape(QFrame.Shape.NoFrame)
+    view.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    view.setAccessibleName(title)
+    item = view.getPlotItem()
+    item.setContentsMargins(0, 4, right, 0)
+    for side in SIDES:
+        axis = item.getAxis(side)
+        axis.setStyle(tickLength=0, tickTextOffset=6, maxTickLevel=0)
+        axis.enableAutoSIPrefix(False)
+    item.getAxis("left").setWidth(left_axis)
+    return view
+
+
 class Plot(QFrame):
     """A titled plot of curves over steps; until there are points it says what it waits for.
 
@@ -156,21 +179,7 @@ class Plot(QFrame):
         self._keys.setHorizontalSpacing(theme.NORMAL)
         self._keys.setColumnStretch(KEYS_IN_A_ROW, 1)
         layout.addLayout(self._keys)
-        self.view = pg.PlotWidget(
-            enableMenu=False, axisItems={side: _Axis(side) for side in ("left", "bottom")}
-        )
-        self.view.setMouseEnabled(False, False)
-        self.view.hideButtons()
-        self.view.setFrameShape(QFrame.Shape.NoFrame)
-        self.view.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.view.setAccessibleName(title)
-        item = self.view.getPlotItem()
-        item.setContentsMargins(0, 4, 8, 0)
-        for side in ("left", "bottom"):
-            axis = item.getAxis(side)
-            axis.setStyle(tickLength=0, tickTextOffset=6, maxTickLevel=0)
-            axis.enableAutoSIPrefix(False)
-        item.getAxis("left").setWidth(40)
+        self.view = bare_view(title, right=8, left_axis=40, axes={side: _Axis(side) for side in SIDES})
         self._waiting = label(waiting, "muted", wrap=True)
         self._waiting.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._stack = QStackedWidget()

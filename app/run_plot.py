@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QComboBox, QFrame, QHBoxLayout, QStackedWidget, QV
 
 from app import theme
 from app.dialogs import narrow
-from app.plots import CurveStyle
+from app.plots import CurveStyle, bare_view
 from app.widgets import box, heading, label
 from segmentation.run_comparison import Curve, smoothed
 
@@ -75,20 +75,8 @@ class RunPlot(QFrame):
         self.choice.currentIndexChanged.connect(lambda _: self._draw())
         head.addWidget(self.choice)
         layout.addLayout(head)
-        self.view = pg.PlotWidget(enableMenu=False)
-        self.view.setMouseEnabled(False, False)
-        self.view.hideButtons()
-        self.view.setFrameShape(QFrame.Shape.NoFrame)
+        self.view = bare_view(title, right=20, left_axis=44)
         self.view.setMinimumHeight(120)
-        self.view.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.view.setAccessibleName(title)
-        item = self.view.getPlotItem()
-        item.setContentsMargins(0, 4, 20, 0)
-        for side in ("left", "bottom"):
-            axis = item.getAxis(side)
-            axis.setStyle(tickLength=0, tickTextOffset=6, maxTickLevel=0)
-            axis.enableAutoSIPrefix(False)
-        item.getAxis("left").setWidth(44)
         self._nothing = label(waiting, "muted", wrap=True)
         self._nothing.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._stack = QStackedWidget()
