@@ -13,8 +13,6 @@ from gaze_capture.recording import ScreenGeometry
 from gaze_capture.trackers.tracker import Found, Tracker
 from segmentation.study import Study
 
-DEVICE_FREE = ("simulated", "mouse", "replay")
-
 
 class TrackerChoice(QObject):
     """Fills the panel's list of trackers; searching may open sockets, so it happens only when asked for."""
