@@ -15,6 +15,9 @@ from gaze_capture.recording import Presence
 from gaze_capture.storage import explained_os_errors, read_json
 
 Verdict = Literal["accepted", "edited", "rejected"]
+Purpose = Literal["review", "second-read", "audit", "consensus"]
+"""Why a review was made: the usual one; blind to what others said; an outline drawn blind to every mask, as a reference
+that is never learned from; what several annotators' masks came to."""
 Key = tuple[str, str]
 
 UNSETTLED_NS = 2_500_000_000
@@ -39,6 +42,13 @@ class Review:
     """ISO 8601, UTC."""
     threshold: float = 0.5
     """The probability at which the prediction was shown."""
+    purpose: Purpose = "review"
+    started_from: str = ""
+    """What an edited mask began as: ``student``, ``teacher``, ``level 0.65``, ``empty``, ``reviewed``, ``slice ID``."""
+    edits: tuple[str, ...] = ()
+    """The tools used on an edited mask, in order, a word for each step that stands."""
+    gaze_on_mask_ms: float | None = None
+    """How long the eyes were on the mask while it was judged; None where no tracker ran."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,10 @@ class ReviewIndex:
         self._listed: dict[str, _Listed] = {}
         self._read: dict[tuple[str, str], Review] = {}
         self._reading = threading.Lock()
+        self._complete = False
+        """Whether all were read once."""
+        self._news = False
+        """Whether a listing, whoever asked for it, met reviews of others that came after those last told."""
 
     def _folders(self) -> dict[str, int]:
         with explained_os_errors(self._folder):
@@ -70,7 +84,7 @@ class ReviewIndex:
             with entries:
                 return {entry.name: entry.stat().st_mtime_ns for entry in entries if entry.is_dir()}
 
-    def _list(self, name: str) -> _Listed:
+    def _list(self, name: str, own: str = "") -> _Listed:
         folder = self._folder / name
         now = time.time_ns()
         with explained_os_errors(folder):
@@ -85,6 +99,10 @@ class ReviewIndex:
             if file.endswith(".json") and file[0] != "." and f"{file[:-5]}.withdrawn" not in files
         )
         listed = _Listed(mtime, mtime < now - UNSETTLED_NS, tuple(standing))
+        before = self._listed.get(name)
+        if before is not None or self._complete:
+            differing = set(standing).symmetric_difference(before.standing if before else ())
+            self._news = self._news or bool(differing - {own})
         self._listed[name] = listed
         return listed
 
@@ -97,6 +115,10 @@ class ReviewIndex:
     def standing(self, name: str) -> list[str]:
         """Return the names of a folder's reviews that were not withdrawn, oldest first; looks at the disk."""
         return list(self._list(name).standing)
+
+    def note_own(self, name: str, review: str) -> None:
+        """Know of a review that was added or withdrawn here: it is no news."""
+        self._list(name, review)
 
     def reviews(self, name: str) -> list[Review]:
         """Return a folder's reviews that stand, oldest first."""
@@ -120,6 +142,7 @@ class ReviewIndex:
             for one in self._listed[name].standing if name in self._listed else ():
                 review = self._review(name, one)
                 found.setdefault((review.image_id, review.target_id), []).append(review)
+        self._complete = True
         return found
 
     def _still_so(self, name: str, mtime_ns: int) -> bool:
@@ -127,16 +150,16 @@ class ReviewIndex:
         return known is not None and known.settled and known.mtime_ns == mtime_ns
 
     def changed(self) -> bool:
-        """Whether a folder differs from what was listed last; unsettled ones are listed to tell."""
-        for name, mtime in self._folders().items():
-            known = self._listed.get(name)
-            if known is None:
-                return True
-            if known.mtime_ns != mtime or not known.settled:
-                now = self._list(name)
-                if now.standing != known.standing:
-                    return True
-        return False
+        """Whether others' reviews came or went since :meth:`told`; what may have changed is listed to tell."""
+        if not self._news:
+            for name, mtime in self._folders().items():
+                if not self._still_so(name, mtime):
+                    self._list(name)
+        return self._news
+
+    def told(self) -> None:
+        """Take it that everyone who showed reviews before reads them again after this."""
+        self._news = False
 
 
 def read_review(path: Path) -> Review:
@@ -151,6 +174,7 @@ def read_review(path: Path) -> Review:
     try:
         fields = {**values}
         del fields["schema"]
+        fields["edits"] = tuple(fields.get("edits", ()))
         return Review(**fields)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}). Move it out of the study.") from None

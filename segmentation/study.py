@@ -328,6 +328,7 @@ class Study:
             If the study cannot be reached; what was known of it stays.
         """
         self.check_there()
+        self._review_index.told()
         before, self._images = self._images, None
         if before is not None:
             try:
@@ -351,6 +352,8 @@ class Study:
             If the study cannot be reached.
         """
         self.check_there()
+        # Always looked at: what readers meet after a refresh would be told a second time otherwise.
+        reviews = self._review_index.changed()
         known = set(self._manifests)
         if self._images is not None and {path.name for path in self.manifests()} != known:
             return True
@@ -359,7 +362,7 @@ class Study:
             return True
         if self._runs is not None and self._list_runs() != self._runs:
             return True
-        return self._review_index.changed()
+        return reviews
 
     @property
     def volumes(self) -> dict[str, tuple[str, ...]]:
@@ -654,15 +657,14 @@ class Study:
             write_bytes_atomic(folder / f"{name}.png", encode_mask(mask), within=self.folder)
         values = {"schema": SCHEMA, **dataclasses.asdict(review)}
         write_json_atomic(folder / f"{name}.json", values, within=self.folder)
-        # Listed at once: what this window adds is no news to it.
-        self._review_index.standing(folder.name)
+        self._review_index.note_own(folder.name, name)
         return name
 
     def withdraw_review(self, image_id: str, target_id: str, name: str) -> None:
         """Take a review back; it stays on disk, marked beside it, since reviews are never rewritten."""
         folder = self._reviews_folder(image_id, target_id)
         write_bytes_atomic(folder / f"{name}.withdrawn", b"", within=self.folder)
-        self._review_index.standing(folder.name)
+        self._review_index.note_own(folder.name, name)
 
     def reviewed_mask(self, image_id: str, target_id: str) -> Mask | None:
         """Return the mask of the latest review, or None if that one has none."""

@@ -141,6 +141,19 @@ def test_what_a_window_adds_itself_is_no_news_to_it(study: Study) -> None:
     assert not study.changed_elsewhere() and not study.reviewed()
 
 
+def test_what_one_reader_of_a_window_met_is_still_news_to_the_others(study: Study) -> None:
+    study.add_images([image("a")])
+    assert not study.reviewed()
+    other = Study.open(study.folder)
+    other.add_review(Review("a", "target", "b", "pseudomask", "rejected", None, 1.0, utc_now()))
+    # One that reads ahead meets it before the window was told.
+    assert study.reviews("a", "target")
+    study.add_review(Review("a", "target", "c", "pseudomask", "accepted", None, 1.0, utc_now()))
+    assert study.changed_elsewhere()
+    study.refresh()
+    assert len(study.reviews("a", "target")) == 2 and not study.changed_elsewhere()
+
+
 @pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
 def test_the_window_shows_what_another_computer_added(
     qtbot: QtBot, tmp_path: Path, study: Study, image_folder: Path
