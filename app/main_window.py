@@ -29,6 +29,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.jobs import RunWatcher, Task
 from app.overview import run_states
+from app.own_garbage import OwnGarbage
 from app.page import Page
 from app.session import Session
 from app.study_page import StudyPage
@@ -555,4 +556,8 @@ def run_window(study_folder: Path | None) -> int:
         except UserError as error:
             window.banner.show_error(str(error))
     window.show()
-    return application.exec()
+    garbage = OwnGarbage()
+    try:
+        return application.exec()
+    finally:
+        garbage.stop()
