@@ -464,7 +464,12 @@ def _parser() -> argparse.ArgumentParser:
         help="also what this checkpoint has predicted before, which is kept else",
     )
     evaluate.add_argument("--split", metavar="NAME", help="default: all images")
-    evaluate.add_argument("--against", choices=("masks", "pseudomasks", "reviews"), default="masks")
+    evaluate.add_argument(
+        "--against",
+        choices=("masks", "pseudomasks", "reviews", "audit"),
+        default="masks",
+        help="audit: outlines drawn blind to every mask",
+    )
     report.add_argument("--to", type=Path, required=True, metavar="FILE.html")
 
     add_compare_commands(add)
