@@ -85,8 +85,12 @@ class Canvas(QWidget):
     """Centre and width, or the way dragging acts, are others now."""
     scrolled = Signal(int)
     """The wheel asks for so many slices on."""
+    scene_changed = Signal()
+    probing_changed = Signal()
     compare_held = Signal(bool)
     """C was pressed, or released."""
+    compare_next = Signal()
+    """Shift+C: the next way to compare."""
     pointed = Signal(object)
     """As `cursor_moved`, by this canvas's own mouse alone."""
     tabbed = Signal(int)
@@ -132,6 +136,9 @@ class Canvas(QWidget):
         self._bare = False
         self.bares = True
         """Whether C shows the bare image; not where something else is compared with."""
+        self.reviewing = False
+        """Whether the keys M and I are taken: nothing of theirs may be seen while gaze is recorded."""
+        self._probing = False
         self.measures = Measures(self)
         self._peeking: LayerName | None = None
         self._hold = QTimer(self, singleShot=True, interval=int(HOLD_SECONDS * 1000))
@@ -165,6 +172,7 @@ class Canvas(QWidget):
             self._image = None
             self._size = QSize()
             self._shapes, self._others = {}, []
+            self.scene_changed.emit()
             self.update()
             return
         size = QSize(scene.image.shape[1], scene.image.shape[0])
@@ -187,6 +195,7 @@ class Canvas(QWidget):
             self.fit()
         # As opened, each slice may have a window of its own.
         self.window_changed.emit()
+        self.scene_changed.emit()
         self.update()
 
     # Window
@@ -239,6 +248,12 @@ class Canvas(QWidget):
             self.setCursor(Qt.CursorShape.CrossCursor)
         else:
             self.unsetCursor()
+
+    def follow_window(self, other: Canvas) -> None:
+        """Show the same image with the same window as another canvas, and drag as it does."""
+        if self._scene is not None and other.scene is not None and self._scene.image is other.scene.image:
+            self.set_shown_window(other._window)
+        self.set_window_mode(other.window_mode)
 
     def next_window(self) -> None:
         """Show the image with the next window in common use for its modality, after the last as it opens."""
@@ -312,6 +327,17 @@ class Canvas(QWidget):
         if self._bare != bare:
             self._bare = bare
             self.update()
+
+    @property
+    def probing(self) -> bool:
+        """Whether the pixel under the pointer is told of."""
+        return self._probing
+
+    def set_probing(self, on: bool) -> None:
+        """Tell of the pixel under the pointer, or leave it."""
+        if on != self._probing:
+            self._probing = on
+            self.probing_changed.emit()
 
     def set_highlight(self, highlight: Highlight | None) -> None:
         """Show what is being spoken of, over all layers; None ends it."""
@@ -416,7 +442,7 @@ class Canvas(QWidget):
         """Lie as another canvas does, the same image position in the centre of both."""
         if self._scene is not None:
             centre = QPointF(self.width() - other.width(), self.height() - other.height()) / 2
-            self._fitted = False
+            self._fitted = other._fitted
             self._move_to(other.view.moved(centre))
 
     def _move_to(self, view: View) -> None:
@@ -554,8 +580,10 @@ class Canvas(QWidget):
                 self._peeking = name
                 self._hold.start()
                 self.set_layer_visible(name, not self.layer_visible(name))
-        elif key == Qt.Key.Key_C and not shifted:
-            if not event.isAutoRepeat():
+        elif key == Qt.Key.Key_C:
+            if shifted:
+                self.compare_next.emit()
+            elif not event.isAutoRepeat():
                 self.set_bare(self.bares)
                 self.compare_held.emit(True)
         elif key == Qt.Key.Key_F:
@@ -571,9 +599,12 @@ class Canvas(QWidget):
                 self.next_window()
             elif not event.isAutoRepeat():
                 self.set_window_mode(not self._window_mode)
-        elif key == Qt.Key.Key_M:
+        elif key == Qt.Key.Key_M and self.reviewing:
             if not event.isAutoRepeat():
                 self.measures.set_active(not self.measures.active)
+        elif key == Qt.Key.Key_I and self.reviewing:
+            if not event.isAutoRepeat():
+                self.set_probing(not self._probing)
         elif key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal):
             self.zoom_by(1.25)
         elif key == Qt.Key.Key_Minus:
@@ -650,9 +681,7 @@ class Canvas(QWidget):
         scene, painter = self._scene, surface.painter
         assert scene is not None
         place = surface.view.place(self._size)
-        painter.setRenderHint(
-            QPainter.RenderHint.SmoothPixmapTransform, surface.view.scale < CRISP_SCALE
-        )
+        painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, surface.view.scale < CRISP_SCALE)
         for name in MAPS:
             levels = self._map(name, scene) if self._shows(name) else None
             if levels is not None:

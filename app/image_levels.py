@@ -68,7 +68,9 @@ class ImageLevels:
             self._pixmaps[level] = self._show(np.ascontiguousarray(self._level(level)))
         pixmap = self._pixmaps[level]
         per_x, per_y = pixmap.width() / place.width(), pixmap.height() / place.height()
-        spare = QRectF(view).adjusted(-SPARE_PX / per_x, -SPARE_PX / per_y, SPARE_PX / per_x, SPARE_PX / per_y)
+        spare = QRectF(view).adjusted(
+            -SPARE_PX / per_x, -SPARE_PX / per_y, SPARE_PX / per_x, SPARE_PX / per_y
+        )
         seen = spare.intersected(place)
         if seen.isEmpty():
             return

@@ -144,7 +144,9 @@ class Shape:
             if coarser:
                 tolerance = TOLERANCE_PX * 2**coarser
                 contours = [
-                    cv2.approxPolyDP(one.astype(np.float32), tolerance, True).reshape(-1, 2).astype(np.float64)
+                    cv2.approxPolyDP(one.astype(np.float32), tolerance, True)
+                    .reshape(-1, 2)
+                    .astype(np.float64)
                     for one in contours
                 ]
             self._kept[coarser] = contours, path_of(Outline(tuple(contours)))

@@ -45,7 +45,13 @@ class Measure:
         if spacing_mm is None:
             return f"{self.length_px():.1f} px"
         length = self.length_mm(spacing_mm)
-        return f"{length * 1000:.1f} µm" if length < 0.1 else f"{length:.1f} mm" if length >= 1 else f"{length:.2f} mm"
+        return (
+            f"{length * 1000:.1f} µm"
+            if length < 0.1
+            else f"{length:.1f} mm"
+            if length >= 1
+            else f"{length:.2f} mm"
+        )
 
 
 class Measures(QObject):

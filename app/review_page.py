@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.canvas_frame import CanvasFrame
 from app.centre import Centre
+from app.comparison import Comparison
 from app.describe_again import task_of
 from app.described import DescribedImages
 from app.description_panel import DescriptionPanel, Revised
@@ -95,8 +96,13 @@ class ReviewPage(Page):
                 "of descriptions boundary:blurred, area>20, by:measured, has:contradiction, edited, approved"
             )
         )
-        self.frame = CanvasFrame()
+        self.frame = CanvasFrame(reviewing=True)
         self.canvas = self.frame.canvas
+        self.canvas.set_probing(True)
+        self.comparing = Comparison(self.frame)
+        self.comparing.failed.connect(lambda text: self.error.emit(text, ""))
+        self.comparing.told.connect(self.notice)
+        self.comparing.scene_wanted.connect(self._show_image)
         self.canvas.tabbed.connect(self.next_target)
         self.canvas.layers_changed.connect(self._follow_others)
         self.frame.slices.chosen.connect(self.session.set_image)
@@ -229,7 +235,7 @@ class ReviewPage(Page):
         if study is None or empty:
             self.list.set_rows([])
             self._centre.show_empty()
-            self.canvas.set_scene(None)
+            self.comparing.clear()
             self._show_details(None)
             return
         self._centre.show_frame()
@@ -271,6 +277,8 @@ class ReviewPage(Page):
         self.runs.addItem(self.tr("Gaze alone (pseudo-masks)"), None)
         self.runs.setCurrentIndex(max(0, self.runs.findData(chosen) if chosen else 0))
         self.runs.blockSignals(False)
+        named = ((self.runs.itemData(at), self.runs.itemText(at)) for at in range(self.runs.count()))
+        self.comparing.offer(study, [(run_id, name) for run_id, name in named if run_id])
 
     def _ask(self, study: Study) -> None:
         run_id = self.runs.currentData()
@@ -352,11 +360,11 @@ class ReviewPage(Page):
         try:
             scene = self._cache.get(image_id, target, run_id, self._others_read)
         except UserError as error:
-            self.canvas.set_scene(None)
+            self.comparing.clear()
             self._show_details(None)
             self.error.emit(str(error), "")
             return
-        self.canvas.set_scene(scene)
+        self.comparing.show(study, self._cache, scene, self._others_read)
         self._show_details(scene)
         if image_id != self._timed:
             # Looking again because another computer added something does not start the time anew.
@@ -364,7 +372,8 @@ class ReviewPage(Page):
         ahead = self.frame.slices.ahead(SLICES_PREFETCHED) if len(slices) > 1 else []
         names = [*ahead, *(self.list.neighbour(image_id, step) for step in (1, -1, 2))]
         self._ahead.request(
-            self._cache, [(name, target, run_id, self._others_read) for name in names if name]
+            self._cache,
+            self.comparing.ahead([(name, target, run_id, self._others_read) for name in names if name]),
         )
 
     def _follow_others(self) -> None:

@@ -314,9 +314,7 @@ def reviewed_by(study: Study, scene: Scene, annotator: str) -> Scene:
     """
     found = readings(study, scene.image_id, scene.target_id, annotators=(annotator,)).get(annotator)
     mask = None if found is None else found.mask
-    return with_changes(
-        scene, reviewed=None if mask is None else outline(mask), reviewed_by=annotator
-    )
+    return with_changes(scene, reviewed=None if mask is None else outline(mask), reviewed_by=annotator)
 
 
 def build_scene(

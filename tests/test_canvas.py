@@ -170,6 +170,7 @@ def test_every_layer_leaves_a_trace_and_none_leaves_another(canvas: Canvas) -> N
         truth=square,
         words=AttentionMaps(("location",), ("here",), np.ones((1, 4, 6), np.float32), effect, 1),
         doubt=heatmap_index(heatmap),
+        annotators=square,
     )
     assert full.available == set(LAYERS)
     canvas.set_scene(full)
@@ -186,9 +187,9 @@ def test_every_layer_leaves_a_trace_and_none_leaves_another(canvas: Canvas) -> N
 
 
 def test_doubt_is_where_the_student_is_undecided_or_the_teacher_says_otherwise() -> None:
-    student = np.array([[0.0, 0.5, 1.0, 1.0]], np.float32)
+    student = heatmap_index(np.array([[0.0, 0.5, 1.0, 1.0]], np.float32))
     assert doubt_index(student, None).tolist() == [[0, 255, 0, 0]]
-    teacher = np.array([[0.0, 0.5, 1.0, 0.2]], np.float32)
+    teacher = heatmap_index(np.array([[0.0, 0.5, 1.0, 0.2]], np.float32))
     assert doubt_index(student, teacher).tolist() == [[0, 255, 0, 204]]
     assert doubt_index(student, teacher.T).tolist() == [[0, 255, 0, 0]], "of another grid, from before"
 

@@ -29,7 +29,9 @@ from segmentation.text.attention import AttentionMaps
 Times = tuple[float, float]
 
 
-def blob(side: int, rng: np.random.Generator, roughness: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def blob(
+    side: int, rng: np.random.Generator, roughness: float
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Return a probability (side, side) of a ragged lesion, its edge as wild as those of real predictions."""
     small = 256
     rows, columns = np.mgrid[0:small, 0:small].astype(np.float32) / small - 0.5
@@ -121,7 +123,8 @@ def main() -> None:
             begun = time.perf_counter()
             canvas.set_scene(scene)
             canvas.repaint()
-            print(f"{side} px, {which}: first frame {(time.perf_counter() - begun) * 1e3:.0f} ms")
+            first = (time.perf_counter() - begun) * 1e3
+            sys.stdout.write(f"{side} px, {which}: first frame {first:.0f} ms\n")
             tables = [("zoom", frames(canvas, zooming(canvas)))]
             for name, factor in (("pan, fitted", 1.0), ("pan, 1:1", 0.0), ("pan, 4 x", 4.0)):
                 canvas.fit()
@@ -131,7 +134,8 @@ def main() -> None:
                 tables.append((name, frames(canvas, panning(canvas))))
             for name, taken in tables:
                 numbers = [*np.percentile(taken, 50, axis=0), *np.percentile(taken, 95, axis=0)]
-                print("  {:<12} p50 {:6.1f} ms ({:6.1f} cpu)   p95 {:6.1f} ms ({:6.1f} cpu)".format(name, *numbers))
+                row = "  {:<12} p50 {:6.1f} ms ({:6.1f} cpu)   p95 {:6.1f} ms ({:6.1f} cpu)\n"
+                sys.stdout.write(row.format(name, *numbers))
         for name in LAYERS:
             canvas.set_layer_visible(name, usual[name])
 
