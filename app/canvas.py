@@ -682,10 +682,10 @@ class Canvas(QWidget):
         assert scene is not None
         place = surface.view.place(self._size)
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, surface.view.scale < CRISP_SCALE)
-        for name in MAPS:
-            levels = self._map(name, scene) if self._shows(name) else None
+        for ramp in MAPS:
+            levels = self._map(ramp, scene) if self._shows(ramp) else None
             if levels is not None:
-                painter.setOpacity(self._layers[name].opacity)
+                painter.setOpacity(self._layers[ramp].opacity)
                 levels.draw(painter, place, surface.area, surface.scale)
         for name in DRAWING_ORDER:
             if self._shows(name) and self._shapes.get(name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from PySide6.QtCore import QRect, QSize, Qt
-from PySide6.QtGui import QResizeEvent
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QWidget
 
 from app import theme, windowing
@@ -18,6 +18,8 @@ from app.window_tool import WindowTool
 
 SCALE_BAR_WIDTH = 190
 ON_DARK = "#C6CDD4"
+BETWEEN = "#3A434D"
+"""Of the line between two canvases."""
 NO_MARKS = SliceMarks()
 
 
@@ -34,7 +36,8 @@ class CanvasFrame(QWidget):
         super().__init__()
         self.canvas = Canvas(self)
         self.canvas.reviewing = reviewing
-        self.probe = ProbeCard(self.canvas)
+        self._probes = [ProbeCard(self.canvas)]
+        self.canvas.probing_changed.connect(self._arrange)
         self.other: Canvas | None = None
         self._other_shown: Literal["hidden", "over", "beside"] = "hidden"
         self._captions = (self._caption(self.canvas), self._caption(self.canvas))
@@ -116,7 +119,7 @@ class CanvasFrame(QWidget):
     def set_other(self, other: Canvas) -> None:
         """Have a canvas that may stand beside this one, or over it."""
         self.other = other
-        self.other_probe = ProbeCard(other)
+        self._probes.append(ProbeCard(other))
         self._captions[1].setParent(other)
         other.hide()
 
@@ -135,6 +138,9 @@ class CanvasFrame(QWidget):
             caption.adjustSize()
             caption.move(theme.WIDE, theme.WIDE)
             caption.setVisible(bool(text))
+        below = theme.WIDE if not this else self._captions[0].geometry().bottom() + theme.NORMAL
+        for probe in self._probes:
+            probe.top = below
 
     def show_slices(self, slices: tuple[str, ...], image_id: str, marks: SliceMarks = NO_MARKS) -> None:
         """Show the slider where an image is one of several slices; then the wheel scrolls."""
@@ -163,6 +169,17 @@ class CanvasFrame(QWidget):
         self._position.setText(f"{column}, {row}")
         self._value.setText(windowing.value_text(scene.image, scene.intensity, column, row))
 
+    @property
+    def probes(self) -> tuple[ProbeCard, ...]:
+        """The cards that tell of the pixel under the pointer: of this canvas, and of the other."""
+        return tuple(self._probes)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the line between two canvases."""
+        painter = QPainter(self)
+        painter.fillRect(event.rect(), QColor(BETWEEN))
+        painter.end()
+
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Keep everything in its place."""
         self._arrange()
@@ -190,8 +207,10 @@ class CanvasFrame(QWidget):
                 self.other.setGeometry(whole)
         self.slices.setGeometry(width, 0, WIDTH, self.height())
         room = width - 2 * theme.WIDE
-        self._position.show()
-        self._value.show()
+        # The card at the pointer's pixel tells both already.
+        told = self.canvas.probing
+        self._position.setVisible(not told)
+        self._value.setVisible(not told)
         self.window_tool.set_compact(False)
         for leave_out in (
             self._position.hide,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ from app.scene import (
     inferno_rgba,
     viridis_rgba,
 )
-from app.strokes import premultiplied, stroke
+from app.strokes import dashed_path, stroke, stroke_halo
 
 RADIUS_AT_250_MS = 8.0
 Place = Callable[[float, float], QPointF]
@@ -95,7 +95,7 @@ def pen_of(style: Style, *, halo: bool = False) -> QPen:
 
 Ramp = Literal["heatmap", "words", "doubt"]
 """A layer that is drawn as a map: each has colours of its own."""
-MAPS: tuple[Ramp, ...] = get_args(Ramp)
+MAPS: tuple[Ramp, ...] = ("heatmap", "words", "doubt")
 """In the order they are drawn in."""
 
 
@@ -171,39 +171,42 @@ def draw_region(
     surface: Surface, name: LayerName, shapes: list[Shape], look: RegionLook, opacity: float
 ) -> None:
     """Draw a layer of outlines: tint, pattern, line and its dark halo."""
-    style = STYLES[name]
+    style, painter = STYLES[name], surface.painter
+    painter.setOpacity(opacity)
     for index, shape in enumerate(shapes):
         contours, path = shape.at(surface.scale)
         if look != "contour":
-            surface.painter.setOpacity(opacity)
             area = surface.view.to_widget().map(path)
             for brush in fill_brushes(style, look):
-                surface.painter.fillPath(area, brush)
+                painter.fillPath(area, brush)
         if look != "fill":
             lower = name == "levels" and index > 0
             line = Style(style.colour, style.width, LOWER_LEVEL_DASHES) if lower else style
-            draw_lines(surface, line, contours, opacity)
+            draw_lines(surface, line, contours, path)
 
 
 def draw_lines(
-    surface: Surface, style: Style, lines: list[Floats], opacity: float, *, closed: bool = True
+    surface: Surface, style: Style, lines: Sequence[Floats], path: QPainterPath, *, closed: bool = True
 ) -> None:
-    """Draw lines (K, 2) in image pixels, and the dark halo under them: solid also under dashes, fainter there."""
-    found = [surface.line(one) for one in lines]
-    colour = QColor(style.colour)
-    halo = premultiplied((0, 0, 0), (110 if style.dashes else 170) / 255 * opacity)
-    ink = premultiplied((colour.red(), colour.green(), colour.blue()), opacity)
+    """Draw lines (K, 2), and `path` along them, both in image pixels, over a halo that is solid under dashes, too."""
+    whole = surface.view.to_widget().map(path)
     width = style.width * surface.ratio
-    stroke(surface.pixels, found, halo, width + 2 * surface.ratio, closed=closed)
-    stroke(surface.pixels, found, ink, width, [one * width for one in style.dashes], closed=closed)
+    darkness = (110 if style.dashes else 170) / 255
+    stroke_halo(surface.painter, whole, width, surface.ratio, darkness)
+    if style.dashes:
+        view = surface.view
+        found = [(line + 0.5) * view.scale + (view.x, view.y) for line in lines]
+        pattern = [part * style.width for part in style.dashes]
+        whole = dashed_path(found, surface.area, pattern, closed=closed)
+    stroke(surface.painter, whole, QColor(style.colour), width, surface.ratio)
 
 
 def draw_other_target(surface: Surface, shape: Shape, colour: str, name: str) -> None:
     """Draw the thin outline of a target that is not the current one, its name beside it."""
     contours, path = shape.at(surface.scale)
-    draw_lines(surface, Style(colour, 1.2), contours, 1.0)
     painter = surface.painter
     painter.setOpacity(1)
+    draw_lines(surface, Style(colour, 1.2), contours, path)
     area = surface.view.to_widget().mapRect(path.boundingRect())
     if area.isEmpty() or not name:
         return
@@ -222,7 +225,10 @@ def draw_other_target(surface: Surface, shape: Shape, colour: str, name: str) ->
 
 def draw_scanpath(surface: Surface, marks: Marks, opacity: float) -> None:
     """Draw the lines from fixation to fixation."""
-    draw_lines(surface, STYLES["scanpath"], [marks.xy_px], opacity, closed=False)
+    path = QPainterPath()
+    path.addPolygon(QPolygonF([QPointF(x, y) for x, y in marks.xy_px.tolist()]))
+    surface.painter.setOpacity(opacity)
+    draw_lines(surface, STYLES["scanpath"], [marks.xy_px], path, closed=False)
 
 
 def draw_marks(painter: QPainter, marks: Marks, place: Place, area: QRectF) -> None:

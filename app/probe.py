@@ -84,6 +84,8 @@ class ProbeCard(QFrame):
         super().__init__(canvas)
         self.setObjectName("probe")
         self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self.top = EDGE
+        """Where it begins, below what else stands in the corner."""
         self._canvas = canvas
         self._position: tuple[float, float] | None = None
         self.rows: list[tuple[QLabel, QLabel]] = []
@@ -133,6 +135,6 @@ class ProbeCard(QFrame):
         size = self.sizeHint()
         # A card that grows and shrinks with its numbers would flicker.
         width = max(size.width(), self.width() if self.isVisible() else 0)
-        right = QRect(self._canvas.width() - width - EDGE, EDGE, width, size.height())
+        right = QRect(self._canvas.width() - width - EDGE, self.top, width, size.height())
         near = right.adjusted(-NEAR, -NEAR, NEAR, NEAR).contains(pointer)
         self.setGeometry(right.translated(2 * EDGE + width - self._canvas.width(), 0) if near else right)

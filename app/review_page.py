@@ -78,6 +78,8 @@ class ReviewPage(Page):
         self._shown_at = 0.0
         self._timed: str | None = None
         self._others_read = False
+        self._heading = 1
+        """Which way the reader goes through the list: what comes next there is built ahead."""
         self._ahead = Prefetcher(self)
         self._words = {
             "waiting": self.tr("To review"),
@@ -370,7 +372,8 @@ class ReviewPage(Page):
             # Looking again because another computer added something does not start the time anew.
             self._timed, self._shown_at = image_id, time.monotonic()
         ahead = self.frame.slices.ahead(SLICES_PREFETCHED) if len(slices) > 1 else []
-        names = [*ahead, *(self.list.neighbour(image_id, step) for step in (1, -1, 2))]
+        way = self._heading
+        names = [*ahead, *(self.list.neighbour(image_id, step) for step in (way, 2 * way, -way))]
         self._ahead.request(
             self._cache,
             self.comparing.ahead([(name, target, run_id, self._others_read) for name in names if name]),
@@ -433,6 +436,7 @@ class ReviewPage(Page):
 
     def go(self, step: int) -> None:
         """Go to the next (1) or previous (-1) image of those listed."""
+        self._heading = 1 if step > 0 else -1
         found = self.list.neighbour(self.session.image_id, step)
         if found is not None:
             self.session.set_image(found)

@@ -1,39 +1,32 @@
-"""Lines of layers, drawn straight into an overlay's pixels: many times quicker than a painter strokes a path."""
+"""Lines of layers, put together of hair lines side by side: many times quicker than a painter strokes a wide one."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+from PySide6.QtCore import QPointF, QRectF, Qt
+from PySide6.QtGui import QColor, QPainter, QPainterPath, QPen
 
 Points = npt.NDArray[np.float64]
-"""(K, 2) x, y in pixels of the overlay, pixel corners at whole numbers."""
-Colour = tuple[float, float, float, float]
-"""Blue, green, red and alpha, 0..255, premultiplied: what a pixel of an overlay holds."""
-Pixels = npt.NDArray[np.uint8]
+"""(K, 2) x, y in the painter's units."""
 
-FRACTION_BITS = 4
-"""Positions are drawn to a sixteenth of a pixel."""
 MARGIN_PX = 12.0
-"""What lies so far outside is not drawn: half the width of the widest line, and some more."""
+"""What lies so far outside an area is not drawn: half the width of the widest line, and some more."""
+DIRECTIONS = 8
 
 
-def premultiplied(colour: tuple[int, int, int], alpha: float) -> Colour:
-    """Return a pixel of an overlay for a colour (red, green, blue) of an alpha, 0..1."""
-    red, green, blue = colour
-    return blue * alpha, green * alpha, red * alpha, 255 * alpha
-
-
-def visible_runs(points: Points, width: int, height: int, closed: bool) -> Iterator[tuple[Points, float]]:
-    """Yield the pieces of a line that run through a picture, each with how far along the line it begins."""
-    if len(points) < 2:
-        return
+def visible_runs(points: Points, area: QRectF, closed: bool) -> Iterator[tuple[Points, float]]:
+    """Yield the pieces of a line that run through an area, each with how far along the line it begins."""
     whole = np.concatenate([points, points[:1]]) if closed else points
+    if len(whole) < 2:
+        return
     low, high = np.minimum(whole[:-1], whole[1:]), np.maximum(whole[:-1], whole[1:])
-    inside = ((high >= -MARGIN_PX) & (low <= (width + MARGIN_PX, height + MARGIN_PX))).all(axis=1)
+    least = (area.left() - MARGIN_PX, area.top() - MARGIN_PX)
+    most = (area.right() + MARGIN_PX, area.bottom() + MARGIN_PX)
+    inside = ((high >= least) & (low <= most)).all(axis=1)
     if not inside.any():
         return
     along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(whole, axis=0).T))])
@@ -49,7 +42,7 @@ def dashed(points: Points, begun: float, pattern: Sequence[float]) -> Points:
     ----------
     points : (K, 2)
     begun : how far along the whole line it begins, so that dashes stand still while the picture moves
-    pattern : lengths of dash, gap, dash, gap ... in pixels
+    pattern : lengths of dash, gap, dash, gap ...
     """
     period = float(sum(pattern))
     along = begun + np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
@@ -65,33 +58,51 @@ def dashed(points: Points, begun: float, pattern: Sequence[float]) -> Points:
     return pieces
 
 
-def _fixed(points: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    # OpenCV counts from pixel centres.
-    return np.rint((points - 0.5) * (1 << FRACTION_BITS)).astype(np.int32)
+def dashed_path(
+    lines: Sequence[Points], area: QRectF, pattern: Sequence[float], *, closed: bool
+) -> QPainterPath:
+    """Return the dashes of lines that lie in an area."""
+    path = QPainterPath()
+    for line in lines:
+        for run, begun in visible_runs(line, area, closed):
+            for start, end in dashed(run, begun, pattern).tolist():
+                path.moveTo(*start)
+                path.lineTo(*end)
+    return path
 
 
-def stroke(
-    pixels: Pixels,
-    lines: Sequence[Points],
-    colour: Colour,
-    width_px: float,
-    pattern: Sequence[float] = (),
-    *,
-    closed: bool = True,
-) -> None:
-    """Draw lines into an overlay (H, W, 4).
+def _ring(radius: float, count: int) -> list[QPointF]:
+    turns = (2 * math.pi * step / count for step in range(count))
+    return [QPointF(math.cos(turn) * radius, math.sin(turn) * radius) for turn in turns]
+
+
+def stroke(painter: QPainter, path: QPainterPath, colour: QColor, width_px: float, ratio: float) -> None:
+    """Draw a line along a path.
 
     Parameters
     ----------
-    colour : replaces what lies below; where it is translucent, the image shines through, not another layer
-    width_px : rounded to whole pixels
-    pattern : as of `dashed`; solid where empty
-    closed : whether the end of each leads back to its beginning
+    width_px : in pixels of the screen
+    ratio : pixels of the screen per unit of the painter
     """
-    height, width = pixels.shape[:2]
-    thick = max(1, round(width_px))
-    for line in lines:
-        for run, begun in visible_runs(line, width, height, closed):
-            pieces: Any = list(_fixed(dashed(run, begun, pattern))) if pattern else [_fixed(run)]
-            if pieces:
-                cv2.polylines(pixels, pieces, False, colour, thick, cv2.LINE_AA, FRACTION_BITS)
+    pen = QPen(colour, 1)
+    pen.setCosmetic(True)
+    radius = (width_px - 1) / 2
+    places = [QPointF()] if radius < 0.2 else _ring(radius / ratio, 4 if radius < 1 else DIRECTIONS)
+    for place in places:
+        painter.translate(place)
+        painter.strokePath(path, pen)
+        painter.translate(-place)
+
+
+def stroke_halo(
+    painter: QPainter, path: QPainterPath, width_px: float, ratio: float, darkness: float
+) -> None:
+    """Draw a dark edge on both sides of a line of a width; `darkness` is 0..1."""
+    # Three hair lines or so lie over each other at any place.
+    share = 1 - (1 - darkness) ** (1 / 2.4)
+    pen = QPen(QColor.fromRgbF(0, 0, 0, share), 1, Qt.PenStyle.SolidLine)
+    pen.setCosmetic(True)
+    for place in _ring((width_px + ratio) / 2 / ratio, DIRECTIONS):
+        painter.translate(place)
+        painter.strokePath(path, pen)
+        painter.translate(-place)
