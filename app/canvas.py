@@ -98,7 +98,7 @@ class Canvas(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setMinimumSize(320, 240)
+        self.setMinimumSize(120, 120)
         self.setMouseTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
@@ -251,8 +251,9 @@ class Canvas(QWidget):
 
     def follow_window(self, other: Canvas) -> None:
         """Show the same image with the same window as another canvas, and drag as it does."""
-        if self._scene is not None and other.scene is not None and self._scene.image is other.scene.image:
-            self.set_shown_window(other._window)
+        if self._scene is not None and other.scene is not None:
+            if self._scene.image_id == other.scene.image_id:
+                self.set_shown_window(other._window)
         self.set_window_mode(other.window_mode)
 
     def next_window(self) -> None:

@@ -34,6 +34,7 @@ class CanvasFrame(QWidget):
 
     def __init__(self, *, reviewing: bool = False) -> None:
         super().__init__()
+        self.setMinimumSize(320, 240)
         self.canvas = Canvas(self)
         self.canvas.reviewing = reviewing
         self._probes = [ProbeCard(self.canvas)]
@@ -130,6 +131,11 @@ class CanvasFrame(QWidget):
             self._arrange()
             self.other.setVisible(how != "hidden")
             self.bar.raise_()
+
+    @property
+    def captions(self) -> tuple[str, str]:
+        """What both sides are named."""
+        return self._captions[0].text(), self._captions[1].text()
 
     def set_captions(self, this: str, other: str) -> None:
         """Name both sides; nothing where empty."""

@@ -65,6 +65,7 @@ class Comparison(QObject):
         self._blink.timeout.connect(self._blinked)
         self._held = False
         self._seen = False
+        self._following = False
         self._link()
         frame.set_other(self.canvas)
         self.tool = CompareTool(self, ON_DARK)
@@ -74,12 +75,14 @@ class Comparison(QObject):
 
     def _link(self) -> None:
         this, other = self._canvas, self.canvas
+        # Ctrl zooms where the wheel scrolls.
+        this.scene_changed.connect(lambda: setattr(other, "wheel_scrolls", this.wheel_scrolls))
         other.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         other.share_layers(this)
         for one, follower in ((this, other), (other, this)):
             one.view_changed.connect(lambda one=one, follower=follower: self._follow_view(one, follower))
             one.pointed.connect(follower.follow_cursor)
-            one.window_changed.connect(lambda one=one, follower=follower: follower.follow_window(one))
+            one.window_changed.connect(lambda one=one, follower=follower: self._follow_window(one, follower))
             one.measures.changed.connect(
                 lambda one=one, follower=follower: follower.measures.set_active(one.measures.active)
             )
@@ -88,8 +91,17 @@ class Comparison(QObject):
         other.scrolled.connect(this.scrolled)
 
     def _follow_view(self, one: Canvas, follower: Canvas) -> None:
-        if self.canvas.isVisible() and follower.scene is not None and follower.view != one.view:
-            follower.follow_view(one)
+        # The follower's own view changes by that: it is not to be followed in turn.
+        if self.canvas.isVisible() and not self._following:
+            self._following = True
+            try:
+                follower.follow_view(one)
+            finally:
+                self._following = False
+
+    def _follow_window(self, one: Canvas, follower: Canvas) -> None:
+        if not self._following:
+            follower.follow_window(one)
 
     # What there is
 
@@ -217,8 +229,14 @@ class Comparison(QObject):
             self.end()
             self.failed.emit(str(error))
             return
-        self._canvas.set_scene(this)
-        self.canvas.set_scene(other)
+        # This side leads, also where the other has never been seen yet.
+        self._following = True
+        try:
+            self._canvas.set_scene(this)
+            self.canvas.set_scene(other)
+        finally:
+            self._following = False
+        self._follow_window(self._canvas, self.canvas)
         self._apply()
 
     def _other_scene(self, study: Study, cache: SceneCache, scene: Scene, others: bool) -> Scene | None:

@@ -55,8 +55,8 @@ class Style:
     """Lengths of dash and gap in units of the pen's width; empty is solid."""
     pattern: Qt.BrushStyle = Qt.BrushStyle.NoBrush
     """What a filled region is strewn with, besides its tint."""
-    tinted: bool = True
-    """Whether there is a tint at all."""
+    halo: float = 0.67
+    """Darkness of the edge under the line, 0..1; less where there is a line on either side of a sliver."""
 
 
 STYLES: dict[LayerName, Style] = {
@@ -66,12 +66,12 @@ STYLES: dict[LayerName, Style] = {
     "levels": Style("#009E73", 1.5, pattern=Qt.BrushStyle.Dense7Pattern),
     "student": Style("#56B4E9", 2.0),
     "teacher": Style("#E69F00", 2.0, (6, 2.5, 1.5, 2.5), Qt.BrushStyle.FDiagPattern),
-    "disagreement": Style("#CC79A7", 1.0, pattern=Qt.BrushStyle.BDiagPattern, tinted=False),
+    "disagreement": Style("#CC79A7", 1.0, pattern=Qt.BrushStyle.BDiagPattern, halo=0.2),
     "reviewed": Style("#FFFFFF", 2.0, pattern=Qt.BrushStyle.VerPattern),
     "truth": Style("#F0E442", 2.0, (1.2, 2.2), Qt.BrushStyle.HorPattern),
     "words": Style("#35B779"),
     "doubt": Style("#CBBA69"),
-    "annotators": Style("#D55E00", 1.0, pattern=Qt.BrushStyle.DiagCrossPattern, tinted=False),
+    "annotators": Style("#D55E00", 1.0, pattern=Qt.BrushStyle.DiagCrossPattern, halo=0.2),
 }
 LOWER_LEVEL_DASHES = (5.0, 3.0)
 NAME_WIDTH = 140
@@ -155,14 +155,12 @@ class Shape:
 
 def fill_brushes(style: Style, look: RegionLook) -> list[QBrush]:
     """Return what a region is filled with, one over the other."""
-    brushes = []
-    if style.tinted:
-        tint = QColor(style.colour)
-        tint.setAlphaF(TINT if look == "both" else TINT_ALONE)
-        brushes.append(QBrush(tint))
+    tint = QColor(style.colour)
+    tint.setAlphaF(TINT if look == "both" else TINT_ALONE)
+    brushes = [QBrush(tint)]
     if style.pattern != Qt.BrushStyle.NoBrush:
         colour = QColor(style.colour)
-        colour.setAlphaF(PATTERN if style.tinted else 1.0)
+        colour.setAlphaF(PATTERN)
         brushes.append(QBrush(colour, style.pattern))
     return brushes
 
@@ -191,7 +189,7 @@ def draw_lines(
     """Draw lines (K, 2), and `path` along them, both in image pixels, over a halo that is solid under dashes, too."""
     whole = surface.view.to_widget().map(path)
     width = style.width * surface.ratio
-    darkness = (110 if style.dashes else 170) / 255
+    darkness = min(style.halo, 0.43) if style.dashes else style.halo
     stroke_halo(surface.painter, whole, width, surface.ratio, darkness)
     if style.dashes:
         view = surface.view
