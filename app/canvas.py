@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-
 import numpy as np
 from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, QSizeF, Qt, QTimer, Signal
 from PySide6.QtGui import (
@@ -23,30 +20,13 @@ from PySide6.QtWidgets import QWidget
 from app import theme, windowing
 from app.highlight import Highlight, draw_highlight
 from app.image_levels import ImageLevels, Values
-from app.layer_drawing import (
-    DEFAULT_OPACITY,
-    DRAWING_ORDER,
-    HIDDEN_AT_FIRST,
-    LOOK_AT_FIRST,
-    MAPS,
-    REGIONS,
-    Ramp,
-    RegionLook,
-    Shape,
-    draw_cross,
-    draw_marks,
-    draw_other_target,
-    draw_region,
-    draw_scanpath,
-    mark_radius,
-    pixmap_of,
-    square,
-)
+from app.layer_drawing import RegionLook, draw_cross, draw_marks, mark_radius, pixmap_of, square
 from app.layer_keys import layer_of
 from app.measuring import Measures
-from app.overlay import Overlay, Surface
+from app.overlay import Overlay
 from app.ruler import draw_scale_bar
-from app.scene import LAYERS, Floats, LayerName, Marks, Scene, words_index
+from app.scene import Floats, LayerName, Marks, Scene
+from app.scene_layers import CRISP_SCALE, SceneLayers
 from app.view_geometry import View, fitted, limited
 from segmentation.intensity import Window
 
@@ -56,17 +36,6 @@ REST_MS = 70
 """A hand that has not zoomed for so long rests: what was stretched meanwhile is drawn sharp."""
 NOTCH = 120
 """A wheel's angle from one notch to the next; touchpads send parts of it."""
-CRISP_SCALE = 8.0
-"""From here on pixels are shown as they are, not smoothed."""
-
-
-@dataclasses.dataclass
-class LayerState:
-    """How a layer is shown."""
-
-    visible: bool
-    opacity: float
-    look: RegionLook
 
 
 class Canvas(QWidget):
@@ -114,25 +83,13 @@ class Canvas(QWidget):
         self.takes_tab = False
         self._wheel_angle = 0
         self._foot = 16
-        self._others: list[tuple[Shape, str, str]] = []
-        self._others_shown = False
-        self._maps: dict[Ramp, ImageLevels] = {}
-        """Made when they are first shown."""
-        self._shapes: dict[LayerName, list[Shape]] = {}
-        self._overlay = Overlay(self._draw_layers)
+        self._layers = SceneLayers()
+        self._overlay = Overlay(self._layers.draw)
         self._rest = QTimer(self, singleShot=True, interval=REST_MS)
         self._rest.timeout.connect(self.update)
         self._view = View()
         self._fitted = True
         self._dragged_from: QPointF | None = None
-        self._layers: dict[LayerName, LayerState] = {
-            name: LayerState(
-                name not in HIDDEN_AT_FIRST,
-                DEFAULT_OPACITY.get(name, 1.0),
-                LOOK_AT_FIRST.get(name, "contour"),
-            )
-            for name in LAYERS
-        }
         self._bare = False
         self.bares = True
         """Whether C shows the bare image; not where something else is compared with."""
@@ -164,14 +121,13 @@ class Canvas(QWidget):
         beside = scene is not None and before is not None and scene.volume == before.volume != ""
         self._scene = scene
         self._overlay.invalidate()
-        self._maps = {}
+        self._layers.set_scene(scene)
         if not same:
             self._highlight = None
             self.measures.clear()
         if scene is None:
             self._image = None
             self._size = QSize()
-            self._shapes, self._others = {}, []
             self.scene_changed.emit()
             self.update()
             return
@@ -182,13 +138,6 @@ class Canvas(QWidget):
             self._window = None
         if not same or before is None or scene.image is not before.image:
             self._image = ImageLevels(scene.image, self._shown_values)
-        self._others = [(Shape(one.outline), one.colour, one.name) for one in scene.others]
-        self._shapes = {
-            name: [Shape(found)]
-            for name in REGIONS
-            if name != "levels" and (found := getattr(scene, name)) is not None
-        }
-        self._shapes["levels"] = [Shape(level) for level in scene.levels]
         if not same:
             self._dot = self._live = None
         if not kept:
@@ -272,55 +221,58 @@ class Canvas(QWidget):
     @property
     def others_shown(self) -> bool:
         """Whether the other targets' outlines are drawn."""
-        return self._others_shown
+        return self._layers.others_shown
 
     def show_others(self, on: bool) -> None:
         """Draw the other targets' outlines, or leave them out."""
-        if on != self._others_shown:
-            self._others_shown = on
+        if on != self._layers.others_shown:
+            self._layers.others_shown = on
             self._redraw_layers()
 
     def layer_visible(self, name: LayerName) -> bool:
         """Whether a layer is switched on."""
-        return self._layers[name].visible
+        return self._layers.states[name].visible
 
     def set_layer_visible(self, name: LayerName, visible: bool) -> None:
         """Switch a layer on or off."""
-        if self._layers[name].visible != visible:
-            self._layers[name].visible = visible
+        if self._layers.states[name].visible != visible:
+            self._layers.states[name].visible = visible
             self._redraw_layers()
 
     def layer_opacity(self, name: LayerName) -> float:
         """Return a layer's opacity, 0..1."""
-        return self._layers[name].opacity
+        return self._layers.states[name].opacity
 
     def set_layer_opacity(self, name: LayerName, opacity: float) -> None:
         """Set a layer's opacity, 0..1."""
-        if self._layers[name].opacity != opacity:
-            self._layers[name].opacity = opacity
+        if self._layers.states[name].opacity != opacity:
+            self._layers.states[name].opacity = opacity
             self._redraw_layers()
 
     def layer_look(self, name: LayerName) -> RegionLook:
         """Return how a region is drawn: its contour, filled, or both."""
-        return self._layers[name].look
+        return self._layers.states[name].look
 
     def set_layer_look(self, name: LayerName, look: RegionLook) -> None:
         """Have a region outlined, filled, or both."""
-        if self._layers[name].look != look:
-            self._layers[name].look = look
+        if self._layers.states[name].look != look:
+            self._layers.states[name].look = look
             self._redraw_layers()
 
     def share_layers(self, other: Canvas) -> None:
         """Show layers as another canvas does, from now on."""
-        self._layers = other._layers
-        other.layers_changed.connect(self._follow_layers)
+        self._layers.states = other._layers.states
 
-    def _follow_layers(self) -> None:
-        self._overlay.invalidate()
-        self.update()
+        def follow() -> None:
+            self._layers.others_shown = other.others_shown
+            self._overlay.invalidate()
+            self.update()
+
+        other.layers_changed.connect(follow)
 
     def _redraw_layers(self) -> None:
-        self._follow_layers()
+        self._overlay.invalidate()
+        self.update()
         self.layers_changed.emit()
 
     def set_bare(self, bare: bool) -> None:
@@ -594,7 +546,7 @@ class Canvas(QWidget):
                 self.fit()
         elif key == Qt.Key.Key_O:
             if not event.isAutoRepeat():
-                self.show_others(not self._others_shown)
+                self.show_others(not self.others_shown)
         elif key == Qt.Key.Key_W:
             if shifted:
                 self.next_window()
@@ -665,42 +617,6 @@ class Canvas(QWidget):
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, self._view.scale < CRISP_SCALE)
         scale = self._view.scale * self.devicePixelRatioF()
         self._image.draw(painter, place, area, scale)
-
-    def _shows(self, name: LayerName) -> bool:
-        return self._layers[name].visible and self._layers[name].opacity > 0
-
-    def _map(self, name: Ramp, scene: Scene) -> ImageLevels | None:
-        if name not in self._maps:
-            values = getattr(scene, name)
-            if values is None:
-                return None
-            index = words_index(scene.words) if scene.words is not None and name == "words" else values
-            self._maps[name] = ImageLevels(index, functools.partial(pixmap_of, ramp=name))
-        return self._maps[name]
-
-    def _draw_layers(self, surface: Surface) -> None:
-        scene, painter = self._scene, surface.painter
-        assert scene is not None
-        place = surface.view.place(self._size)
-        painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, surface.view.scale < CRISP_SCALE)
-        for ramp in MAPS:
-            levels = self._map(ramp, scene) if self._shows(ramp) else None
-            if levels is not None:
-                painter.setOpacity(self._layers[ramp].opacity)
-                levels.draw(painter, place, surface.area, surface.scale)
-        for name in DRAWING_ORDER:
-            if self._shows(name) and self._shapes.get(name):
-                state = self._layers[name]
-                draw_region(surface, name, self._shapes[name], state.look, state.opacity)
-        if self._others_shown:
-            for shape, colour, title in self._others:
-                draw_other_target(surface, shape, colour, title)
-        for marks in scene.gaze:
-            if self._shows("scanpath"):
-                draw_scanpath(surface, marks, self._layers["scanpath"].opacity)
-            if self._shows("fixations"):
-                painter.setOpacity(self._layers["fixations"].opacity)
-                draw_marks(painter, marks, surface.view.widget_from_image, surface.area)
 
     def _draw_live(self, painter: QPainter) -> None:
         if self._live is not None and len(self._live.xy_px):

@@ -8,6 +8,7 @@ latter says something of the program.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -17,6 +18,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QWheelEvent
 from PySide6.QtTest import QTest
@@ -29,21 +31,21 @@ from segmentation.text.attention import AttentionMaps
 Times = tuple[float, float]
 
 
-def blob(
-    side: int, rng: np.random.Generator, roughness: float
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def blob(side: int, rng: np.random.Generator, roughness: float) -> npt.NDArray[np.float32]:
     """Return a probability (side, side) of a ragged lesion, its edge as wild as those of real predictions."""
     small = 256
     rows, columns = np.mgrid[0:small, 0:small].astype(np.float32) / small - 0.5
     field = 0.3 - np.hypot(rows, columns)
     field += roughness * cv2.GaussianBlur(rng.normal(0, 1, (small, small)).astype(np.float32), (0, 0), 4)
-    return cv2.resize(1 / (1 + np.exp(-30 * field)), (side, side), interpolation=cv2.INTER_CUBIC)
+    resized = cv2.resize(1 / (1 + np.exp(-30 * field)), (side, side), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(resized, np.float32)
 
 
 def full_scene(side: int) -> Scene:
     """Return a scene that has everything."""
     rng = np.random.default_rng(0)
-    image = cv2.resize(rng.integers(0, 255, (side // 4, side // 4, 3)).astype(np.uint8), (side, side))
+    coarse = rng.integers(0, 255, (side // 4, side // 4, 3)).astype(np.uint8)
+    image = np.asarray(cv2.resize(coarse, (side, side)), np.uint8)
     student, teacher, truth = (blob(side, rng, roughness) for roughness in (0.6, 0.4, 0.2))
     heatmap = blob(side, rng, 0.1)
     return Scene(
@@ -89,7 +91,7 @@ def zooming(canvas: Canvas) -> Iterator[Callable[[], object]]:
 
     for angle in (40, -40):
         for _ in range(75):
-            yield lambda angle=angle: wheel(angle)
+            yield functools.partial(wheel, angle)
 
 
 def panning(canvas: Canvas) -> Iterator[Callable[[], object]]:
@@ -98,7 +100,7 @@ def panning(canvas: Canvas) -> Iterator[Callable[[], object]]:
     for step in range(120):
         angle = step / 12
         moved = QPoint(round(np.cos(angle) * step * 2.5), round(np.sin(angle) * step * 2.5))
-        yield lambda moved=moved: QTest.mouseMove(canvas, canvas.rect().center() + moved)
+        yield functools.partial(QTest.mouseMove, canvas, canvas.rect().center() + moved)
     QTest.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=canvas.rect().center())
 
 
@@ -126,16 +128,16 @@ def main() -> None:
             first = (time.perf_counter() - begun) * 1e3
             sys.stdout.write(f"{side} px, {which}: first frame {first:.0f} ms\n")
             tables = [("zoom", frames(canvas, zooming(canvas)))]
-            for name, factor in (("pan, fitted", 1.0), ("pan, 1:1", 0.0), ("pan, 4 x", 4.0)):
+            for view, factor in (("pan, fitted", 1.0), ("pan, 1:1", 0.0), ("pan, 4 x", 4.0)):
                 canvas.fit()
                 canvas.zoom_by(factor if factor else 1 / canvas.zoom)
                 canvas.repaint()
                 application.processEvents()
-                tables.append((name, frames(canvas, panning(canvas))))
-            for name, taken in tables:
+                tables.append((view, frames(canvas, panning(canvas))))
+            for view, taken in tables:
                 numbers = [*np.percentile(taken, 50, axis=0), *np.percentile(taken, 95, axis=0)]
                 row = "  {:<12} p50 {:6.1f} ms ({:6.1f} cpu)   p95 {:6.1f} ms ({:6.1f} cpu)\n"
-                sys.stdout.write(row.format(name, *numbers))
+                sys.stdout.write(row.format(view, *numbers))
         for name in LAYERS:
             canvas.set_layer_visible(name, usual[name])
 

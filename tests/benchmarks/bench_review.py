@@ -161,7 +161,7 @@ def measure(study: Study, settings: Path) -> None:
         assert window.session.image_id != before
         return (time.perf_counter() - wall) * 1e3, (time.thread_time() - cpu) * 1e3
 
-    rows = {}
+    rows: dict[str, npt.NDArray[np.float64]] = {}
     memory = [(0, memory_mb())]
     count = len(study.images) - 1
     for name, key, pause in (
@@ -182,9 +182,9 @@ def measure(study: Study, settings: Path) -> None:
     sys.stdout.write(
         f"{'':<26}{'p50':>8}{'p95':>8}{'max':>8}   of the processor{'p50':>8}{'p95':>8}{'max':>8}  (ms)\n"
     )
-    for name, taken in rows.items():
+    for name, times in rows.items():
         wall, cpu = (
-            "".join(f"{one:8.1f}" for one in (*np.percentile(taken[:, at], [50, 95]), taken[:, at].max()))
+            "".join(f"{one:8.1f}" for one in (*np.percentile(times[:, at], [50, 95]), times[:, at].max()))
             for at in (0, 1)
         )
         sys.stdout.write(f"{name:<26}{wall}   {'':<16}{cpu}\n")
