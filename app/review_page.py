@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.canvas_frame import CanvasFrame
 from app.centre import Centre
+from app.comparison import Comparison
 from app.describe_again import task_of
 from app.described import DescribedImages
 from app.description_panel import DescriptionPanel, Revised
@@ -77,6 +78,8 @@ class ReviewPage(Page):
         self._shown_at = 0.0
         self._timed: str | None = None
         self._others_read = False
+        self._heading = 1
+        """Which way the reader goes through the list: what comes next there is built ahead."""
         self._ahead = Prefetcher(self)
         self._words = {
             "waiting": self.tr("To review"),
@@ -95,8 +98,13 @@ class ReviewPage(Page):
                 "of descriptions boundary:blurred, area>20, by:measured, has:contradiction, edited, approved"
             )
         )
-        self.frame = CanvasFrame()
+        self.frame = CanvasFrame(reviewing=True)
         self.canvas = self.frame.canvas
+        self.canvas.set_probing(True)
+        self.comparing = Comparison(self.frame)
+        self.comparing.failed.connect(lambda text: self.error.emit(text, ""))
+        self.comparing.told.connect(self.notice)
+        self.comparing.scene_wanted.connect(self._show_image)
         self.canvas.tabbed.connect(self.next_target)
         self.canvas.layers_changed.connect(self._follow_others)
         self.frame.slices.chosen.connect(self.session.set_image)
@@ -229,7 +237,7 @@ class ReviewPage(Page):
         if study is None or empty:
             self.list.set_rows([])
             self._centre.show_empty()
-            self.canvas.set_scene(None)
+            self.comparing.clear()
             self._show_details(None)
             return
         self._centre.show_frame()
@@ -271,6 +279,8 @@ class ReviewPage(Page):
         self.runs.addItem(self.tr("Gaze alone (pseudo-masks)"), None)
         self.runs.setCurrentIndex(max(0, self.runs.findData(chosen) if chosen else 0))
         self.runs.blockSignals(False)
+        named = ((self.runs.itemData(at), self.runs.itemText(at)) for at in range(self.runs.count()))
+        self.comparing.offer(study, [(run_id, name) for run_id, name in named if run_id])
 
     def _ask(self, study: Study) -> None:
         run_id = self.runs.currentData()
@@ -352,19 +362,21 @@ class ReviewPage(Page):
         try:
             scene = self._cache.get(image_id, target, run_id, self._others_read)
         except UserError as error:
-            self.canvas.set_scene(None)
+            self.comparing.clear()
             self._show_details(None)
             self.error.emit(str(error), "")
             return
-        self.canvas.set_scene(scene)
+        self.comparing.show(study, self._cache, scene, self._others_read)
         self._show_details(scene)
         if image_id != self._timed:
             # Looking again because another computer added something does not start the time anew.
             self._timed, self._shown_at = image_id, time.monotonic()
         ahead = self.frame.slices.ahead(SLICES_PREFETCHED) if len(slices) > 1 else []
-        names = [*ahead, *(self.list.neighbour(image_id, step) for step in (1, -1, 2))]
+        way = self._heading
+        names = [*ahead, *(self.list.neighbour(image_id, step) for step in (way, 2 * way, -way))]
         self._ahead.request(
-            self._cache, [(name, target, run_id, self._others_read) for name in names if name]
+            self._cache,
+            self.comparing.ahead([(name, target, run_id, self._others_read) for name in names if name]),
         )
 
     def _follow_others(self) -> None:
@@ -424,6 +436,7 @@ class ReviewPage(Page):
 
     def go(self, step: int) -> None:
         """Go to the next (1) or previous (-1) image of those listed."""
+        self._heading = 1 if step > 0 else -1
         found = self.list.neighbour(self.session.image_id, step)
         if found is not None:
             self.session.set_image(found)
@@ -514,7 +527,7 @@ class ReviewPage(Page):
         self._cache.forget(image_id)
         target = self.session.target_id
         self._timed = None
-        standing = study.reviews(image_id, target)
+        standing = study.counted_reviews(image_id, target)
         self._known.reviews.pop((image_id, target), None)
         self._known.said.pop((image_id, target), None)
         if standing:

@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QDialog, QGridLayout, QHBoxLayout, QVBoxLayout, QW
 
 from app import theme
 from app.keymap import ACTIONS, Keymap, shown, title
+from app.layer_keys import key_text
 from app.layer_panel import layer_title
 from app.scene import KEYS, LAYERS
 from app.widgets import box, heading, label
@@ -35,9 +36,10 @@ class ShortcutsDialog(QDialog):
                     self.tr("Image"),
                     [
                         ("F", self.tr("Fit")),
+                        ("Shift+F", self.tr("One image pixel per pixel of the screen")),
                         ("+  -", self.tr("Zoom; so does the wheel, in a volume with Ctrl")),
-                        ("C", self.tr("Image alone while held")),
                         ("W", self.tr("Dragging changes the window: right wider,\nup a higher centre")),
+                        ("Shift+W", self.tr("Next window in common use")),
                         (self.tr("Right drag"), self.tr("Change the window, at any time")),
                     ],
                 ),
@@ -64,7 +66,13 @@ class ShortcutsDialog(QDialog):
                 (
                     self.tr("Layers (hold to peek)"),
                     [
-                        *((str(n + 1), layer_title(name)) for n, name in enumerate(LAYERS[:KEYS])),
+                        *((key_text(name), layer_title(name)) for name in LAYERS[:KEYS]),
+                        (
+                            f"{key_text(LAYERS[KEYS])} … {key_text(LAYERS[-1])}",
+                            self.tr("With Shift: {layers}").format(
+                                layers=", ".join(layer_title(name) for name in LAYERS[KEYS:])
+                            ),
+                        ),
                         ("O", self.tr("Outlines of all targets")),
                     ],
                 ),
@@ -89,6 +97,15 @@ class ShortcutsDialog(QDialog):
             ],
             [
                 (self.tr("Record"), [(shown(keymap.key(action)), title(action)) for action in ACTIONS]),
+                (
+                    self.tr("Compare and measure, on Review"),
+                    [
+                        ("C", self.tr("What is compared with,\nor the image alone, while held")),
+                        ("Shift+C", self.tr("Side by side, then blinking, then not")),
+                        ("I", self.tr("Tell of the pixel under the pointer")),
+                        ("M", self.tr("Measure by dragging; Esc clears")),
+                    ],
+                ),
                 (
                     self.tr("Targets, where there are several"),
                     [

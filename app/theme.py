@@ -232,6 +232,13 @@ QFrame#miniBar { background: rgba(20, 23, 26, 225); border: 1px solid #3A434D; b
 QFrame#miniBar QToolButton { color: #E8EBEE; border-radius: 4px; padding: 0 6px; min-width: 20px; }
 QFrame#miniBar QToolButton:hover { background: #2C333B; }
 QFrame#miniBar QLabel { color: #C6CDD4; font-size: 12px; }
+QFrame#miniBar QToolButton:checked { background: #2C333B; border: 1px solid #4CC9B7; }
+QFrame#probe { background: rgba(20, 23, 26, 225); border: 1px solid #3A434D; border-radius: 6px; }
+QFrame#probe QLabel { color: #C6CDD4; font-size: 12px; }
+QLabel#caption {
+    background: rgba(20, 23, 26, 225); color: #E8EBEE; border: 1px solid #3A434D; border-radius: 6px;
+    padding: 3px 8px; font-size: 12px;
+}
 QLabel#stageLine {
     background: rgba(20, 23, 26, 225); color: #E8EBEE; border: 1px solid #3A434D; border-radius: 6px;
     padding: 8px 16px; font-size: 15px;
