@@ -76,7 +76,7 @@ def test_staple_finds_the_rates_that_masks_were_drawn_with() -> None:
     assert found.sensitivity == pytest.approx([rate[0] for rate in rates], abs=0.05)
     assert found.specificity == pytest.approx([rate[1] for rate in rates], abs=0.05)
     wrong = ((found.probability >= 0.5) != truth).mean()
-    assert wrong < (majority(masks) != truth).mean() < (masks[0] != truth).mean()
+    assert wrong < (majority(masks) != truth).mean() / 2, "who is worth little has little of a say"
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])
