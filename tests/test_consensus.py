@@ -70,13 +70,13 @@ def test_staple_is_the_papers_em() -> None:
 
 def test_staple_finds_the_rates_that_masks_were_drawn_with() -> None:
     truth = disc(100, 80, 50, (160, 200))
-    rates = ((0.97, 0.98), (0.95, 0.97), (0.6, 0.7), (0.55, 0.75), (0.65, 0.65))
+    rates = ((0.9, 0.95), (0.85, 0.95), (0.9, 0.9), (0.5, 0.99), (0.55, 0.99))
     masks = [noisy(truth, *rate, seed) for seed, rate in enumerate(rates)]
     found = staple(masks)
-    assert found.sensitivity == pytest.approx([rate[0] for rate in rates], abs=0.05)
-    assert found.specificity == pytest.approx([rate[1] for rate in rates], abs=0.05)
+    assert found.sensitivity == pytest.approx([rate[0] for rate in rates], abs=0.02)
+    assert found.specificity == pytest.approx([rate[1] for rate in rates], abs=0.02)
     wrong = ((found.probability >= 0.5) != truth).mean()
-    assert wrong < (majority(masks) != truth).mean() / 2, "who is worth little has little of a say"
+    assert wrong < (majority(masks) != truth).mean() < (masks[0] != truth).mean()
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])
