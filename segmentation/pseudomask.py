@@ -422,6 +422,119 @@ def lesion_heatmap(
     return heatmap
 
 
+@dataclass(frozen=True)
+class Gaze:
+    """The fixations (F) that count for a target in an image, of all annotators, and how each is weighed."""
+
+    xy_px: Floats
+    """(F, 2) x, y in image pixels."""
+    duration_ms: Floats
+    """(F,) as it was."""
+    sigma_px: Floats
+    """(F, 2) kernel width along x and y."""
+    lesion: npt.NDArray[np.int64]
+    """(F,) number of the lesion each belongs to, or NO_LESION."""
+    origin: tuple[tuple[int, int], ...]
+    """(F) which of the looks given, and which of its fixations, each is, counted from 0."""
+    preset: str
+    """Key of PRESETS."""
+    several: bool
+    """Whether they are more than one annotator's."""
+    weights: dict[str, float]
+    """What the durations of each annotator are multiplied by; empty where they are added as they are."""
+    weight: Floats | None
+    """(F,) the same for each fixation."""
+
+    @property
+    def dwelt_ms(self) -> Floats:
+        """(F,) durations as annotators are pooled."""
+        return self.duration_ms if self.weight is None else self.duration_ms * self.weight
+
+    @property
+    def counted(self) -> Floats:
+        """(F,) what each fixation adds to the heat, before its kernel."""
+        counted: Floats = self.dwelt_ms ** PRESETS[self.preset].duration_power
+        return counted
+
+    def heatmap(self, shape: tuple[int, int]) -> Heatmap:
+        """Return the heatmap (H, W) in 0..1 before it is refined."""
+        return lesion_heatmap(self.xy_px, self.counted, self.sigma_px, shape, self.lesion)
+
+
+def gathered(
+    fixations: Sequence[Fixations], settings: PseudoMaskSettings, shape: tuple[int, int]
+) -> Gaze | None:
+    """Gather the fixations that count in an image (H, W); None where none does.
+
+    Fixations that began before the image's onset, lie outside it or are shorter than the minimum do not count.
+    """
+    height, width = shape
+    xy_parts, duration_parts, sigma_parts, lesion_parts = [], [], [], []
+    annotator_parts: list[str] = []
+    origin: list[tuple[int, int]] = []
+    told_apart: dict[tuple[str, int], int] = {}
+    preset_name = settings.sigma
+    for number, item in enumerate(fixations):
+        if preset_of(settings, item.degrees_per_px) != settings.sigma:
+            preset_name = WITHOUT_GEOMETRY
+        counts = (
+            (item.duration_ms >= settings.minimum_duration_ms)
+            & (item.start_ms >= 0)
+            & (np.rint(item.xy_px) >= 0).all(axis=1)
+            & (np.rint(item.xy_px) <= [width - 1, height - 1]).all(axis=1)
+        )
+        xy_parts.append(item.xy_px[counts])
+        duration_parts.append(item.duration_ms[counts])
+        annotator_parts += [item.annotator] * int(counts.sum())
+        origin += [(number, row) for row in np.flatnonzero(counts).tolist()]
+        # The numbers of one sitting mean nothing in another.
+        lesion_parts.append(
+            [
+                NO_LESION if one is None else told_apart.setdefault((item.source, one), len(told_apart))
+                for one in _instances(item, counts)
+            ]
+        )
+        sigma_px = kernel_px(settings, shape, item.degrees_per_px, item.accuracy_deg)
+        sigma_parts.append(np.tile(sigma_px, (int(counts.sum()), 1)))
+    xy_px = np.concatenate(xy_parts) if xy_parts else np.empty((0, 2))
+    if not len(xy_px):
+        return None
+    duration_ms, sigmas_px = np.concatenate(duration_parts), np.concatenate(sigma_parts)
+    lesion = np.concatenate(lesion_parts).astype(np.int64)
+    weights = _weights(annotator_parts, duration_ms) if settings.pool == "mean" else {}
+    weight = np.array([weights[name] for name in annotator_parts]) if weights else None
+    dwelt_ms = duration_ms if weight is None else duration_ms * weight
+    if settings.lesions == "clusters":
+        lesion = _grouped(lesion, xy_px, dwelt_ms, sigmas_px, shape)
+    elif settings.lesions == "together":
+        lesion[:] = NO_LESION
+    if PRESETS[preset_name].spread:
+        for number in np.unique(lesion).tolist():
+            own = lesion == number
+            sigmas_px[own] *= spread_factor(xy_px[own], sigmas_px[own])
+    return Gaze(
+        xy_px,
+        duration_ms,
+        sigmas_px,
+        lesion,
+        tuple(origin),
+        preset_name,
+        len(set(annotator_parts)) > 1,
+        weights,
+        weight,
+    )
+
+
+def heat_at(
+    xy_px: Floats, counted: Floats, sigma_px: Floats, shape: tuple[int, int], pixel: tuple[int, int]
+) -> Floats:
+    """Return what each fixation (F,) adds to the dwell at one pixel (x, y), as `dwell_density` adds them up."""
+    columns = _kernel_rows(xy_px[:, 0], sigma_px[:, 0], shape[1])[:, pixel[0]]
+    rows = _kernel_rows(xy_px[:, 1], sigma_px[:, 1], shape[0])[:, pixel[1]]
+    added: Floats = columns * rows * counted
+    return added
+
+
 def make_pseudomask(
     image: npt.NDArray[np.float32],
     fixations: Sequence[Fixations],
@@ -445,50 +558,12 @@ def make_pseudomask(
     the note ``pool`` tells how they were added, and ``weights`` what the durations of each were multiplied by.
     """
     height, width = image.shape[:2]
-    xy_parts, duration_parts, sigma_parts, lesion_parts = [], [], [], []
-    annotator_parts: list[str] = []
-    told_apart: dict[tuple[str, int], int] = {}
-    preset_name = settings.sigma
-    for item in fixations:
-        if preset_of(settings, item.degrees_per_px) != settings.sigma:
-            preset_name = WITHOUT_GEOMETRY
-        counts = (
-            (item.duration_ms >= settings.minimum_duration_ms)
-            & (item.start_ms >= 0)
-            & (np.rint(item.xy_px) >= 0).all(axis=1)
-            & (np.rint(item.xy_px) <= [width - 1, height - 1]).all(axis=1)
-        )
-        xy_parts.append(item.xy_px[counts])
-        duration_parts.append(item.duration_ms[counts])
-        annotator_parts += [item.annotator] * int(counts.sum())
-        # The numbers of one sitting mean nothing in another.
-        lesion_parts.append(
-            [
-                NO_LESION if number is None else told_apart.setdefault((item.source, number), len(told_apart))
-                for number in _instances(item, counts)
-            ]
-        )
-        sigma_px = kernel_px(settings, (height, width), item.degrees_per_px, item.accuracy_deg)
-        sigma_parts.append(np.tile(sigma_px, (int(counts.sum()), 1)))
-    xy_px = np.concatenate(xy_parts) if xy_parts else np.empty((0, 2))
-    if not len(xy_px):
+    gaze = gathered(fixations, settings, (height, width))
+    if gaze is None:
         return None
-    duration_ms, sigmas_px = np.concatenate(duration_parts), np.concatenate(sigma_parts)
-    lesion = np.concatenate(lesion_parts).astype(np.int64)
-    weights = _weights(annotator_parts, duration_ms) if settings.pool == "mean" else {}
-    weight = np.array([weights[name] for name in annotator_parts]) if weights else None
-    dwelt_ms = duration_ms if weight is None else duration_ms * weight
-    if settings.lesions == "clusters":
-        lesion = _grouped(lesion, xy_px, dwelt_ms, sigmas_px, (height, width))
-    elif settings.lesions == "together":
-        lesion[:] = NO_LESION
-    preset = PRESETS[preset_name]
-    if preset.spread:
-        for number in np.unique(lesion):
-            own = lesion == number
-            sigmas_px[own] *= spread_factor(xy_px[own], sigmas_px[own])
-    counted = dwelt_ms**preset.duration_power
-    heatmap = lesion_heatmap(xy_px, counted, sigmas_px, (height, width), lesion)
+    xy_px, duration_ms, sigmas_px, lesion = gaze.xy_px, gaze.duration_ms, gaze.sigma_px, gaze.lesion
+    preset = PRESETS[gaze.preset]
+    heatmap = gaze.heatmap((height, width))
     thresholds = settings.thresholds
     if thresholds is None:
         thresholds = preset.levels(settings.refine)
@@ -497,14 +572,14 @@ def make_pseudomask(
             raise ValueError("the refiner sam needs a segmenter")
         region = lesion
         if settings.lesions != "together":
-            region = _grouped(lesion, xy_px, dwelt_ms, sigmas_px, (height, width))
+            region = _grouped(lesion, xy_px, gaze.dwelt_ms, sigmas_px, (height, width))
         prompts = prompts_of(xy_px, duration_ms, heatmap, region)
         refined = pooled(heatmap, segment(image, prompts, heatmap))
     else:
         refined = refine(settings.refine, image, heatmap, centre=preset.centre)
-    notes: dict[str, Any] = {"sigma": preset_name, "lesions": len(set(lesion.tolist()) - {NO_LESION}) or 1}
-    if len(set(annotator_parts)) > 1:
-        notes |= {"pool": settings.pool, **({"weights": weights} if weights else {})}
+    notes: dict[str, Any] = {"sigma": gaze.preset, "lesions": len(set(lesion.tolist()) - {NO_LESION}) or 1}
+    if gaze.several:
+        notes |= {"pool": settings.pool, **({"weights": gaze.weights} if gaze.weights else {})}
     if settings.refine == "sam":
         notes["segmenter"] = settings.segmenter
         notes["prompts"] = [len(points) for points in prompts]
@@ -526,7 +601,7 @@ def make_pseudomask(
         refiner=settings.refine,
         simulated_from=simulated_source(fixations),
         notes=notes,
-        weight=weight,
+        weight=gaze.weight,
     )
 
 
