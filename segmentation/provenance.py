@@ -170,7 +170,9 @@ def _pixel_line(image: StudyImage, pixel: tuple[int, int], inside: dict[str, boo
 
 
 def _listing(word: str, names: Sequence[str]) -> str:
-    return f"{word} {', '.join(names)}" if names else ""
+    titles = {"review": "the reviewed mask", "truth": "the true mask"}
+    said = (titles.get(name, name if name.startswith("level") else f"the {name}'s mask") for name in names)
+    return f"{word} {', '.join(said)}" if names else ""
 
 
 class _Teller:
@@ -199,8 +201,14 @@ class _Teller:
     def tell(self) -> list[Line]:
         return [*self._pseudomask(), *self._run(), *self._reviews(), *self._truth()]
 
-    def _at(self, values: npt.NDArray[Any]) -> Any:
+    def _at(self, values: npt.NDArray[Any], what: str) -> Any:
         assert self.pixel is not None
+        height, width, _ = self.image.shape
+        if values.shape != (height, width):
+            raise UserError(
+                f"The {what} of {self.image.id} is {values.shape[1]} x {values.shape[0]} pixels, its image {width} x "
+                f"{height}; make it again."
+            )
         return values[self.pixel[1], self.pixel[0]]
 
     # Gaze
@@ -227,7 +235,10 @@ class _Teller:
         if self.pixel is None:
             yield Line("level", f"Pseudo-mask with the levels {levels}", values)
             return
-        heat, count = float(self._at(made.heatmap)), int(self._at(made.level_map))
+        heat, count = (
+            float(self._at(made.heatmap, "pseudo-mask")),
+            int(self._at(made.level_map, "pseudo-mask")),
+        )
         for number, threshold in enumerate(made.thresholds):
             self.inside[f"level {threshold:g}"] = count >= len(made.thresholds) - number
         reached = made.thresholds[len(made.thresholds) - count :]
@@ -304,7 +315,9 @@ class _Teller:
             # As `lesion_heatmap` has it: what is of no lesion is measured against the highest peak of all.
             alone = number != NO_LESION or len(densities) == 1
             low, high = (float(density.min()), float(density.max())) if alone else (0.0, highest)
-            heats[number] = (float(self._at(density)) - low) / (high - low) if high > low else 0.0
+            heats[number] = (
+                (float(self._at(density, "pseudo-mask")) - low) / (high - low) if high > low else 0.0
+            )
         best = max(heats, key=lambda number: heats[number])
         return best, heats[best]
 
@@ -318,7 +331,8 @@ class _Teller:
             share = float(self.shares[rest].sum())
             yield Line(
                 "fixation",
-                f"{len(rest)} more fixations give {share:.0%} of the heat here",
+                f"{len(rest)} more {'fixation gives' if len(rest) == 1 else 'fixations give'} {share:.0%} of the heat "
+                "here",
                 {"fixations": len(rest), "share": round(share, 4)},
             )
         if not reaching:
@@ -383,9 +397,12 @@ class _Teller:
 
     def _kernel(self, made: PseudoMask) -> Line:
         low, high = float(made.sigma_px.min()), float(made.sigma_px.max())
-        sizes = f"{low:.1f} px" if high - low < 0.05 else f"{low:.1f} to {high:.1f} px"
         degrees = made.degrees_per_px
-        in_degrees = f" ({low * degrees:.2f}° to {high * degrees:.2f}°)" if degrees is not None else ""
+        one = high - low < 0.05
+        sizes = f"{low:.1f} px" if one else f"{low:.1f} to {high:.1f} px"
+        in_degrees = ""
+        if degrees is not None:
+            in_degrees = f" / {low * degrees:.2f}°" + ("" if one else f" to {high * degrees:.2f}°")
         name = str(made.notes.get("sigma", "unknown"))
         lesions = int(made.notes.get("lesions", 1))
         apart = f"; {lesions} regions have a peak of their own" if lesions > 1 else ""
@@ -418,7 +435,7 @@ class _Teller:
             return Line("refiner", f"Refined by {made.refiner}{setting}", values)
         # What counts as in without a refiner are the levels that go with the kernel alone.
         least = min(preset.thresholds if preset else made.thresholds)
-        was, holds = before >= least, int(self._at(made.level_map)) > 0
+        was, holds = before >= least, int(self._at(made.level_map, "pseudo-mask")) > 0
         did = "kept it in" if was and holds else "kept it out" if not was and not holds else ""
         did = did or ("added it" if holds else "removed it")
         values |= {"heat_before": round(before, 4), "level_before": least, "did": did}
@@ -478,7 +495,7 @@ class _Teller:
             note = found if isinstance(found, dict) else {}
         with explained_os_errors(path):
             made = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.timezone.utc)
-        step = f" of step {note['step']}" if "step" in note else ""
+        step = f"weights of step {note['step']}, " if "step" in note else ""
         values: dict[str, Any] = {
             "network": network,
             "step": note.get("step"),
@@ -487,10 +504,10 @@ class _Teller:
             "predicted": made.isoformat(timespec="seconds"),
             "threshold": THRESHOLD,
         }
-        when = f"weights{step}, predicted {made:%Y-%m-%d %H:%M} UTC"
+        when = f"{step}predicted {made:%Y-%m-%d %H:%M} UTC"
         if self.pixel is None:
             return Line(network, f"The {network}: {when}", values)
-        here = float(self._at(probability))
+        here = float(self._at(probability, f"{network}'s prediction"))
         holds = here >= THRESHOLD
         self.inside[network] = holds
         values |= {"probability": round(here, 4), "inside": holds}
@@ -510,7 +527,7 @@ class _Teller:
             holds: bool | None = None
             if self.pixel is not None:
                 mask = self.study.review_mask(*self.key, name)
-                holds = None if mask is None else bool(self._at(mask))
+                holds = None if mask is None else bool(self._at(mask, "reviewed mask"))
             if name in counting and holds is not None:
                 self.inside["review"] = holds
             yield self._review(name, review, holds, name in counting)
@@ -562,7 +579,7 @@ class _Teller:
             return
         truth = self.study.true_mask(*self.key)
         if truth is not None:
-            holds = bool(self._at(truth))
+            holds = bool(self._at(truth, "true mask"))
             self.inside["truth"] = holds
             yield Line(
                 "truth",
