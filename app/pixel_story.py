@@ -20,6 +20,7 @@ from segmentation.study import Study
 LEAST_RADIUS_SHARE, RADIUS_SHARE = 0.008, 0.03
 """Of the image's longer side: a fixation that gives nothing, and what one that gives all adds to that."""
 MARKER_SHARE = 0.012
+SMOOTH_SIDE_PX = 1200
 
 
 class PixelStories(QObject):
@@ -45,12 +46,15 @@ class PixelStories(QObject):
     def ask(
         self, study: Study, pixel: tuple[float, float] | None, run_id: str | None, hides: Sequence[str] = ()
     ) -> None:
-        """Ask about a pixel (x, y) of the image shown, or with None about that under the pointer."""
+        """Ask about a pixel (x, y) of the image shown, or with None about that under the pointer; again ends it."""
         scene, place = self._canvas.scene, pixel or self._pointer
         if scene is None or place is None:
             return
         x, y = (math.floor(value + 0.5) for value in place)
         image_id, target_id = scene.image_id, scene.target_id
+        if self._wanted == (image_id, target_id, (x, y)):
+            self.forget()
+            return
         self._wanted = (image_id, target_id, (x, y))
 
         def told() -> tuple[Story, Highlight]:
@@ -88,12 +92,16 @@ def highlight_of(story: Story, shape: tuple[int, ...]) -> Highlight:
     """Return the fixations whose heat reaches a pixel, the larger the more each gives, and a frame around the pixel."""
     assert story.pixel is not None
     longest = max(shape[:2])
-    discs = np.zeros(shape[:2], np.uint8)
+    # In a small image a disc of its own pixels would look like a star.
+    scale = max(1, round(SMOOTH_SIDE_PX / longest))
+    discs = np.zeros((shape[0] * scale, shape[1] * scale), np.uint8)
     for (x, y), share in zip(story.fixations_xy.tolist(), story.shares.tolist(), strict=True):
-        radius = longest * (LEAST_RADIUS_SHARE + RADIUS_SHARE * math.sqrt(share))
-        cv2.circle(discs, (round(x), round(y)), max(1, round(radius)), 1, cv2.FILLED)
+        radius = longest * (LEAST_RADIUS_SHARE + RADIUS_SHARE * math.sqrt(share)) * scale
+        centre = (round((x + 0.5) * scale - 0.5), round((y + 0.5) * scale - 0.5))
+        cv2.circle(discs, centre, max(1, round(radius)), 1, cv2.FILLED)
+    drawn = outline(discs).contours
     reach = max(1.0, MARKER_SHARE * longest)
     x, y = story.pixel
     corners = ((-1, -1), (1, -1), (1, 1), (-1, 1))
     frame = Outline((np.array([(x + reach * right, y + reach * down) for right, down in corners]),))
-    return Highlight(outline(discs), beside=frame)
+    return Highlight(Outline(tuple((one + 0.5) / scale - 0.5 for one in drawn)), beside=frame)

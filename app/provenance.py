@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QPoint, Qt, QTimer
 from PySide6.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from app import theme
@@ -50,10 +50,16 @@ class Provenance(QWidget):
             said.setTextFormat(Qt.TextFormat.PlainText)
             said.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             self._lines.addWidget(said)
+            # Shown at once, or the layout would not know of it when the panel scrolls to it.
+            said.show()
         area = self._scroll_area()
         if area is not None:
             # Once the new lines have their place.
-            QTimer.singleShot(0, self._pixel, lambda: area.ensureWidgetVisible(self._pixel, 0, 0))
+            QTimer.singleShot(0, self._pixel, lambda: self._scroll_to_pixel(area))
+
+    def _scroll_to_pixel(self, area: QScrollArea) -> None:
+        top = self._pixel.mapTo(area.widget(), QPoint(0, 0)).y()
+        area.verticalScrollBar().setValue(top - theme.WIDE)
 
     def _scroll_area(self) -> QScrollArea | None:
         parent = self.parentWidget()

@@ -147,6 +147,21 @@ class ReadingMode(QWidget):
         state = (self.tr("Read"), "accent") if done else (self.tr("To read"), "warning")
         return Row(entry.image.id, entry.name, entry.image, *state)
 
+    def sentences(self) -> list[str]:
+        """Return what a blind reader should know."""
+        if self.purpose == "audit":
+            return [
+                self.tr("Outline what you see, or say that nothing is here. Every mask is hidden."),
+                self.tr("What you draw is measured against, and never learned from."),
+            ]
+        if self.purpose == "second-read":
+            return [
+                self.tr(
+                    "What others said is hidden. Your verdict is compared with theirs; it decides nothing."
+                )
+            ]
+        return []
+
     def progress(self) -> str:
         """Return how much is done, in words."""
         done = sum(key in self._done for key in self._work)

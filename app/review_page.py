@@ -312,6 +312,7 @@ class ReviewPage(Page):
         if study is None:
             return
         self._timed = None
+        self.pixels.forget()
         self.list.search.clear()
         self.list.states.setCurrentIndex(0)
         self._list_images(study)
@@ -450,7 +451,7 @@ class ReviewPage(Page):
             facts.append(self.tr("slice {place}").format(place=self.frame.slices.text))
         facts.append(self.tr("split {split}").format(split=image.split))
         self.title.setText(entry_of(study, image.id).name)
-        self.facts.setText(" · ".join(facts))
+        self.facts.setText("\n".join([" · ".join(facts), *self.reading.sentences()]))
         self.pill.set(*self._state((scene.image_id, scene.target_id), judged))
         self.pill.setVisible(not self.reading.blind)
         review = self._known.reviews.get((scene.image_id, scene.target_id))

@@ -149,7 +149,7 @@ def test_alt_click_tells_where_a_pixel_comes_from(window: MainWindow, study: Stu
     qtbot.waitUntil(lambda: page.provenance.story is not None)
     story = page.provenance.story
     assert story is not None and story.pixel == (x, y)
-    assert all(line.text in said_in(page) for line in story.lines)
+    qtbot.waitUntil(lambda: all(line.text in said_in(page) for line in story.lines))
     assert any("of Dr. Test in import-test" in line.text for line in story.lines)
     assert page.canvas._highlight is not None and not page.canvas._highlight.area.empty
     press(window, Qt.Key.Key_Space)
@@ -159,8 +159,9 @@ def test_alt_click_tells_where_a_pixel_comes_from(window: MainWindow, study: Stu
     press(window, Qt.Key.Key_I)
     qtbot.waitUntil(lambda: page.provenance.story is not None)
     assert page.provenance.story is not None and page.provenance.story.pixel == (3, 4)
+    press(window, Qt.Key.Key_I)
+    assert page.provenance.story is None, "asked again, it ends"
     outside = QPoint(2, 2)
-    page.pixels.forget()
     QTest.mouseClick(page.canvas, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.AltModifier, outside)
     assert page.provenance.story is None
 
