@@ -18,8 +18,9 @@ import numpy.typing as npt
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
 from gaze_capture.storage import explained_os_errors, read_json
+from segmentation.dwell import NO_LESION, dwell_density, heat_at
 from segmentation.gaze_gates import Gates
-from segmentation.pseudomask import NO_LESION, PRESETS, PseudoMask, dwell_density, gathered, heat_at
+from segmentation.pseudomask import PRESETS, PseudoMask, gathered
 from segmentation.records import StudyImage
 from segmentation.review_index import COUNTED, Review
 from segmentation.run_list import RunSummary, summary_of

@@ -13,8 +13,9 @@ import pytest
 
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
+from segmentation.dwell import heat_at, lesion_heatmap
 from segmentation.provenance import Line, Story, latest_prediction, provenance
-from segmentation.pseudomask import PseudoMaskSettings, gathered, heat_at, lesion_heatmap, make_pseudomask
+from segmentation.pseudomask import PseudoMaskSettings, gathered, make_pseudomask
 from segmentation.study import Study
 from tests.reader_support import SHAPE, command, command_json, disc, make, review
 
