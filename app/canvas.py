@@ -62,6 +62,8 @@ class Canvas(QWidget):
     """Shift+C: the next way to compare."""
     pointed = Signal(object)
     """As `cursor_moved`, by this canvas's own mouse alone."""
+    asked = Signal(object)
+    """(x, y) in image pixels that Alt+click asks about."""
     tabbed = Signal(int)
     """Tab (1) or Shift+Tab (-1), where the canvas takes it."""
 
@@ -450,7 +452,10 @@ class Canvas(QWidget):
     def mousePressEvent(self, event: QMouseEvent) -> None:
         """Begin to pan, or to change the window."""
         left = event.button() == Qt.MouseButton.LeftButton
-        if event.button() == Qt.MouseButton.RightButton or (left and self._window_mode):
+        if left and event.modifiers() & Qt.KeyboardModifier.AltModifier:
+            if (place := self._inside(event.position())) is not None:
+                self.asked.emit(place)
+        elif event.button() == Qt.MouseButton.RightButton or (left and self._window_mode):
             if (window := self.shown_window) is not None:
                 self._windowed_from = (event.position(), window)
                 self.setCursor(Qt.CursorShape.CrossCursor)
@@ -475,9 +480,15 @@ class Canvas(QWidget):
             self.setCursor(Qt.CursorShape.ClosedHandCursor)
             self._move_to(view.kept(self._size, QSizeF(self.size())))
         if self._scene is not None:
-            x, y = self.image_from_widget(event.position())
-            inside = -0.5 <= x < self._size.width() - 0.5 and -0.5 <= y < self._size.height() - 0.5
-            self._point_at((x, y) if inside else None)
+            self._point_at(self._inside(event.position()))
+
+    def _inside(self, point: QPointF) -> tuple[float, float] | None:
+        """Return the image position of a point of this widget; None outside the image."""
+        if self._scene is None:
+            return None
+        x, y = self.image_from_widget(point)
+        inside = -0.5 <= x < self._size.width() - 0.5 and -0.5 <= y < self._size.height() - 0.5
+        return (x, y) if inside else None
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         """End dragging."""

@@ -19,6 +19,7 @@ from app.argument_types import annotator, count, pair, positive, rate, rectangle
 from app.commands import Command, Outcome
 from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
+from app.provenance_command import add_provenance_command
 from app.reader_commands import add_reader_commands
 from app.run_commands import add_run_commands
 from app.suggest_commands import add_suggest_command
@@ -475,6 +476,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_compare_commands(add)
     add_reader_commands(add)
+    add_provenance_command(add)
     add_run_commands(add)
 
     export = add("export", commands.export, "write gaze for other programs, into a new folder")

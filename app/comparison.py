@@ -61,6 +61,7 @@ class Comparison(QObject):
         self.own: Side | None = None
         """Whose review this side shows; None: the one that counts."""
         self.manner: Manner = "held"
+        self._blind = False
         self._blink = QTimer(self, interval=BLINK_MS)
         self._blink.timeout.connect(self._blinked)
         self._held = False
@@ -107,7 +108,9 @@ class Comparison(QObject):
 
     @property
     def sides(self) -> tuple[Side, ...]:
-        """All that may be compared with."""
+        """All that may be compared with; nothing where reading is blind."""
+        if self._blind:
+            return ()
         return (*(side for side in self._runs if side.id != self.run), *self.annotators)
 
     @property
@@ -128,6 +131,12 @@ class Comparison(QObject):
             self._apply()
 
     # Choosing
+
+    def set_blind(self, blind: bool) -> None:
+        """Keep the masks of others and of other runs out of view, or offer them again."""
+        self._blind = blind
+        if blind:
+            self.end()
 
     def compare_with(self, side: Side | None) -> None:
         """Choose the other side; None compares with the image alone."""

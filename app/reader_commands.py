@@ -132,8 +132,8 @@ def make_consensus(args: argparse.Namespace, progress: Progress) -> Outcome:
             [f"{'.'.join(key)}: {reason}" for key, reason in report.undecided.items()],
         ),
         *(
-            f"  {one.annotator}: sensitivity {one.sensitivity:.3f}, specificity {one.specificity:.3f} around what is in "
-            f"dispute, {counted(one.images, 'image')}"
+            f"  {one.annotator}: sensitivity {one.sensitivity:.3f}, specificity {one.specificity:.3f} around what "
+            f"is in dispute, {counted(one.images, 'image')}"
             for one in report.performance
         ),
     ]

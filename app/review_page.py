@@ -29,14 +29,16 @@ from app.image_list import ImageList, Row
 from app.latest import NO_FLICKER_MS, Latest
 from app.layer_panel import LayerPanel
 from app.page import Page
+from app.pixel_story import PixelStories
 from app.prefetch import Prefetcher
 from app.provenance import Provenance
+from app.reading_mode import ReadingMode
 from app.scene import Scene, SceneCache, word_weights
 from app.session import Session
 from app.targets_bar import TargetsBar, beside
 from app.texts import short_name
 from app.verdicts import Given, Word, give_verdict
-from app.volumes import Entry, common_state, entries, entry_of, marks_of
+from app.volumes import Entry, SliceMarks, common_state, entries, entry_of, marks_of
 from app.widgets import (
     Button,
     ElidedLabel,
@@ -60,8 +62,8 @@ SLICES_PREFETCHED = 4
 class ReviewPage(Page):
     """Keys: A accept, R reject, 0 nothing here, Q unsure, U ungradable, Z undo, Space or N next, Backspace back.
 
-    D approves the description. Tab goes to the next target; in a volume Up and Down scroll, and verdicts count for the
-    slice shown.
+    D approves the description, I tells where the pixel under the pointer comes from. Tab goes to the next target; in a
+    volume Up and Down scroll, and verdicts count for the slice shown.
     """
 
     def __init__(self, session: Session) -> None:
@@ -98,6 +100,10 @@ class ReviewPage(Page):
                 "of descriptions boundary:blurred, area>20, by:measured, has:contradiction, edited, approved"
             )
         )
+        self.reading = ReadingMode(session)
+        self.reading.place_above(self.list)
+        self.reading.changed.connect(self._begin_reading)
+        self.reading.error.connect(self.error)
         self.frame = CanvasFrame(reviewing=True)
         self.canvas = self.frame.canvas
         self.canvas.set_probing(True)
@@ -119,6 +125,9 @@ class ReviewPage(Page):
         layout.addWidget(self.list)
         layout.addWidget(self._centre, 1)
         self._inspector = self._make_inspector()
+        self.pixels = PixelStories(self.canvas, self.provenance, self)
+        self.pixels.failed.connect(self.error)
+        self.canvas.asked.connect(self._tell_pixel)
         layout.addWidget(self._inspector)
         self.list.chosen.connect(self.session.set_image)
         self.list.chosen.connect(lambda _: self.canvas.setFocus())
@@ -145,7 +154,9 @@ class ReviewPage(Page):
         self.runs.setMinimumContentsLength(12)
         self.runs.setToolTip(self.tr("Whose masks are shown and judged"))
         self.runs.currentIndexChanged.connect(lambda _: self._show_image())
-        run_row = QHBoxLayout()
+        self._run_row = QWidget()
+        run_row = QHBoxLayout(self._run_row)
+        box(run_row)
         run_row.addWidget(label(self.tr("Masks of"), "muted"))
         run_row.addWidget(self.runs, 1)
         self.layers = LayerPanel(self.canvas)
@@ -160,10 +171,11 @@ class ReviewPage(Page):
         self.provenance = Provenance()
         column.addLayout(title)
         column.addWidget(self.facts)
-        column.addLayout(run_row)
+        column.addWidget(self._run_row)
         column.addWidget(self.targets)
         column.addSpacing(theme.NORMAL)
-        column.addWidget(heading(self.tr("Layers")))
+        self._layers_title = heading(self.tr("Layers"))
+        column.addWidget(self._layers_title)
         column.addWidget(self.layers)
         column.addSpacing(theme.NORMAL)
         column.addWidget(self.description)
@@ -300,10 +312,30 @@ class ReviewPage(Page):
             self._list_images(self.session.study)
 
     def _list_images(self, study: Study) -> None:
-        self.list.set_rows([self._row(entry) for entry in entries(study)])
+        self.reading.look(study)
+        self.list.set_rows([self._row(entry) for entry in self.reading.entries(study, entries(study))])
         self._count(study)
 
+    def _begin_reading(self) -> None:
+        """List what is read for another purpose, and go to the first of it that is left."""
+        study = self.session.study
+        if study is None:
+            return
+        self._timed = None
+        self.comparing.set_blind(self.reading.blind)
+        self.pixels.forget()
+        self.list.search.clear()
+        self.list.states.setCurrentIndex(0)
+        self._list_images(study)
+        if (left := self.reading.first_left()) is not None:
+            self.session.set_target(left[1])
+            self.session.set_image(left[0])
+        self._show_image()
+        self.canvas.setFocus()
+
     def _row(self, entry: Entry) -> Row:
+        if self.reading.blind:
+            return self.reading.row(entry, self.session.target_id)
         target, image, masked = self.session.target_id, entry.image, self._known.masked
         key = (image.id, target)
         states = [self._state((name, target), (name, target) in masked) for name in entry.slices]
@@ -342,7 +374,8 @@ class ReviewPage(Page):
         target = self.session.target_id
         done = sum(name in study.images for name, of in self._known.reviews if of == target)
         told = self.tr("{done} of {all} reviewed")
-        self._progress.setText(told.format(done=done, all=len(study.images)))
+        told = told.format(done=done, all=len(study.images))
+        self._progress.setText(self.reading.progress() if self.reading.blind else told)
         self.undo_button.setEnabled(bool(self._given))
 
     def _show_image(self) -> None:
@@ -354,13 +387,14 @@ class ReviewPage(Page):
         marks = marks_of(
             slices, target, study.fixations.keys(), self._known.masked, self._known.reviews.keys()
         )
+        marks = SliceMarks() if self.reading.blind else marks
         self.frame.show_slices(slices, image_id, marks)
         self.list.select(image_id)
         self._show_targets(study, image_id)
         self._others_read = self.canvas.others_shown and len(study.targets) > 1
         self._shown_at = time.monotonic()
         try:
-            scene = self._cache.get(image_id, target, run_id, self._others_read)
+            scene = self.reading.shown(self._cache.get(image_id, target, run_id, self._others_read))
         except UserError as error:
             self.comparing.clear()
             self._show_details(None)
@@ -390,7 +424,8 @@ class ReviewPage(Page):
         self.targets.show_targets(study.targets, self.session.target_id)
         keys = {target.id: (image_id, target.id) for target in study.targets}
         masked = self._known.masked
-        self.targets.set_states({name: self._state(key, key in masked) for name, key in keys.items()})
+        states = {name: self._state(key, key in masked) for name, key in keys.items()}
+        self.targets.set_states({} if self.reading.blind else states)
 
     def _choose_target(self, target_id: str) -> None:
         self.session.set_target(target_id)
@@ -403,6 +438,8 @@ class ReviewPage(Page):
 
     def _show_details(self, scene: Scene | None) -> None:
         self.layers.show_scene(scene)
+        self.pixels.follow(scene)
+        self._hide_from_blind()
         study = self.session.study
         judged = scene is not None and (scene.student is not None or bool(scene.levels))
         for button in (self.accept_button, self.reject_button):
@@ -427,10 +464,23 @@ class ReviewPage(Page):
             facts.append(self.tr("slice {place}").format(place=self.frame.slices.text))
         facts.append(self.tr("split {split}").format(split=image.split))
         self.title.setText(entry_of(study, image.id).name)
-        self.facts.setText(" · ".join(facts))
+        self.facts.setText("\n".join([" · ".join(facts), *self.reading.sentences()]))
         self.pill.set(*self._state((scene.image_id, scene.target_id), judged))
+        self.pill.setVisible(not self.reading.blind)
         review = self._known.reviews.get((scene.image_id, scene.target_id))
-        self.provenance.tell_origins(study, scene, review)
+        self.provenance.tell_origins(study, scene, None if self.reading.blind else review)
+
+    def _hide_from_blind(self) -> None:
+        """Show the parts of the inspector that tell what others said, or found, only where that may be known."""
+        self.description.setVisible(not self.reading.blind)
+        for part in (self.provenance, self._run_row, self.layers, self._layers_title):
+            part.setVisible(self.reading.purpose != "audit")
+
+    def _tell_pixel(self, pixel: tuple[float, float] | None) -> None:
+        """Tell where a pixel comes from, or with None that under the pointer."""
+        if self.session.study is not None and self.reading.purpose != "audit":
+            hides = ("review", "truth") if self.reading.blind else ()
+            self.pixels.ask(self.session.study, pixel, self.runs.currentData(), hides)
 
     # Acting
 
@@ -447,10 +497,20 @@ class ReviewPage(Page):
         if study is None or image_id is None or self.canvas.scene is None:
             return
         target = self.session.target_id
-        seconds = time.monotonic() - self._shown_at
+        if not self.reading.asks_for(image_id, target):
+            self.notice.emit(self.tr("This is not among what you are asked to read; the list shows what is."))
+            return
+        seconds, purpose = time.monotonic() - self._shown_at, self.reading.purpose
         try:
             given = give_verdict(
-                study, image_id, target, self.runs.currentData(), self.session.annotator, word, seconds
+                study,
+                image_id,
+                target,
+                self.runs.currentData(),
+                self.session.annotator,
+                word,
+                seconds,
+                purpose,
             )
         except UserError as error:
             self.error.emit(str(error), "")
@@ -469,6 +529,8 @@ class ReviewPage(Page):
 
     def _next_slice(self, study: Study, image_id: str) -> str | None:
         """Return the next slice of the same volume that waits for a verdict."""
+        if self.reading.blind:
+            return None
         slices, target = study.slices_beside(image_id), self.session.target_id
         later = [(name, target) for name in slices[slices.index(image_id) + 1 :]]
         waiting = (key[0] for key in later if key in self._known.masked and key not in self._known.reviews)
@@ -535,8 +597,11 @@ class ReviewPage(Page):
         presence = study.presence(image_id, target)
         if presence is not None:
             self._known.said[image_id, target] = presence
-        self.list.model.set_row(self._row(entry_of(study, image_id)))
-        self._count(study)
+        if self.reading.blind:
+            self._list_images(study)
+        else:
+            self.list.model.set_row(self._row(entry_of(study, image_id)))
+            self._count(study)
         if self._facts.pending:
             # What is being read may not know of this verdict.
             self._ask(study)
@@ -557,7 +622,9 @@ class ReviewPage(Page):
                 self.give(words[key])
         elif plain and key == Qt.Key.Key_Z:
             self.undo()
-        elif plain and key == Qt.Key.Key_D:
+        elif plain and key == Qt.Key.Key_I:
+            self._tell_pixel(None)
+        elif plain and key == Qt.Key.Key_D and not self.reading.blind:
             self.description.approve_all()
         elif self.frame.slices.handle_key(event):
             event.accept()
@@ -577,5 +644,6 @@ class ReviewPage(Page):
         """End the threads."""
         self._facts.stop()
         self.described.stop()
+        self.pixels.stop()
         self.list.thumbnails.stop()
         self._ahead.stop()

@@ -8,7 +8,9 @@ from typing import Literal
 import numpy as np
 
 from gaze_capture.recording import Presence
+from segmentation.blind_reading import BARE_IMAGE
 from segmentation.records import utc_now
+from segmentation.review_index import Purpose
 from segmentation.study import Mask, Review, Study, Verdict
 
 Word = Literal["accepted", "rejected", "nothing", "unsure", "ungradable"]
@@ -44,17 +46,20 @@ def give_verdict(
     annotator: str,
     word: Word,
     seconds: float,
+    purpose: Purpose = "review",
 ) -> Given | None:
     """Store a verdict on an image's prediction or pseudo-mask; None where there is nothing to accept or reject.
 
     *Nothing here* needs no subject: it is itself a label, an empty mask. *Unsure* and *ungradable* are words on the
-    image, and reject the mask along with it: nobody vouches for it.
+    image, and reject the mask along with it: nobody vouches for it. An audit judges the bare image: there is nothing
+    to accept or reject.
     """
-    subject = subject_of(study, image_id, target_id, run_id)
+    subject = None if purpose == "audit" else subject_of(study, image_id, target_id, run_id)
     if subject is None and word in ("accepted", "rejected"):
         return None
     height, width, _ = study.image(image_id).shape
-    name, mask = subject if subject is not None else ("pseudomask", np.zeros((height, width), dtype=bool))
+    nothing = BARE_IMAGE if purpose == "audit" else "pseudomask"
+    name, mask = subject if subject is not None else (nothing, np.zeros((height, width), dtype=bool))
     verdict: Verdict
     presence: Presence | None
     stored: Mask | None
@@ -74,5 +79,6 @@ def give_verdict(
         seconds_spent=round(seconds, 2),
         reviewed_at=utc_now(),
         threshold=THRESHOLD,
+        purpose=purpose,
     )
     return Given(image_id, target_id, study.add_review(review, stored))

@@ -115,7 +115,8 @@ def read_draw(path: Path) -> AuditDraw:
 
 def audit_draws(study: Study) -> list[AuditDraw]:
     """Return all draws of a study, oldest first."""
-    return [read_draw(path) for path in sorted((study.folder / "audits").glob("audit-*.json"))]
+    draws = (read_draw(path) for path in (study.folder / "audits").glob("audit-*.json"))
+    return sorted(draws, key=lambda draw: (draw.drawn_at, draw.id))
 
 
 def work_for(study: Study, annotator: str, purpose: BlindPurpose) -> list[Key]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from segmentation.pseudomask import PRESETS, TRUNCATE, Floats, PseudoMaskSettings, kernel_px, preset_of
+from segmentation.dwell import TRUNCATE, Floats
+from segmentation.pseudomask import PRESETS, PseudoMaskSettings, kernel_px, preset_of
 
 GRID = 96
 """Longer side of the coarse grid."""

@@ -211,13 +211,14 @@ class _Merger:
         return False
 
     def _say_differences(self, own: StudyImage, image: StudyImage) -> None:
+        if own == image:
+            return
         fields = [
             f"{name} {mine!r} here, {theirs!r} there"
             for name, mine in dataclasses.asdict(own).items()
             if mine != (theirs := dataclasses.asdict(image)[name])
         ]
-        if fields:
-            self.notes.append(f"The image {own.id} differs and stays as it is here: {'; '.join(fields)}.")
+        self.notes.append(f"The image {own.id} differs and stays as it is here: {'; '.join(fields)}.")
 
     def _images(self) -> None:
         for image in self.new.values():

@@ -17,15 +17,10 @@ import numpy.typing as npt
 
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations, simulated_source
+from segmentation.dwell import NO_LESION, Floats, Heatmap, clusters_of, dwell_density, lesion_heatmap
 from segmentation.prompts import Segment, pooled, prompts_of
 from segmentation.refine import REFINERS, refine
 from segmentation.spread import spread_factor
-
-Floats = npt.NDArray[np.float64]
-Heatmap = npt.NDArray[np.float32]
-
-TRUNCATE = 4.0
-"""The kernel ends at this many sigmas, as in ``scipy.ndimage.gaussian_filter``."""
 
 
 @dataclass(frozen=True)
@@ -265,161 +260,113 @@ class PseudoMask:
             ) from None
 
 
-def dwell_density(xy_px: Floats, duration_ms: Floats, sigma_px: Floats, shape: tuple[int, int]) -> Floats:
-    """Sum a truncated Gaussian for each fixation, weighted by its duration.
-
-    Equal to placing the durations on the pixel grid and running ``scipy.ndimage.gaussian_filter`` with its
-    ``reflect`` border and a cut-off at 4 sigma, but computed as the matrix product
-    ``G_y^T diag(duration) G_x``: exact, and without blurring an image.
-
-    Parameters
-    ----------
-    xy_px : (F, 2) x, y in pixels; rounded to the pixel they fall in, must lie inside the image
-    duration_ms : (F,)
-    sigma_px : (F, 2) kernel width along x and y
-    shape : height, width
-
-    Returns
-    -------
-    (H, W) float64, ms/px^2
-    """
-    height, width = shape
-    columns = _kernel_rows(xy_px[:, 0], sigma_px[:, 0], width)
-    rows = _kernel_rows(xy_px[:, 1], sigma_px[:, 1], height)
-    density: Floats = (rows * duration_ms[:, np.newaxis]).T @ columns
-    return density
-
-
-def _kernel_rows(centre: Floats, sigma: Floats, length: int) -> Floats:
-    """Response (F, length) of a normalised truncated Gaussian to a unit mass at each centre, reflected at the ends."""
-    centre = np.rint(centre)
-    radius = np.floor(TRUNCATE * sigma + 0.5)
-    total = np.empty_like(sigma)
-    for value in np.unique(sigma):
-        reach = np.arange(-math.floor(TRUNCATE * value + 0.5), math.floor(TRUNCATE * value + 0.5) + 1)
-        total[sigma == value] = np.exp(-0.5 * (reach / value) ** 2).sum()
-    # Reflection (d c b a | a b c d | d c b a) repeats every 2 * length: each mass has images at these places.
-    repeats = math.ceil(float(radius.max(initial=0)) / (2 * length))
-    grid = np.arange(length)
-    response = np.zeros((len(centre), length))
-    for shift in range(-repeats, repeats + 1):
-        for place in (centre + 2 * length * shift, 2 * length * (shift + 1) - 1 - centre):
-            near = np.flatnonzero((place + radius >= 0) & (place - radius < length))
-            if near.size:
-                distance = grid - place[near, np.newaxis]
-                weight = np.exp(-0.5 * (distance / sigma[near, np.newaxis]) ** 2)
-                weight[np.abs(distance) > radius[near, np.newaxis]] = 0.0
-                response[near] += weight
-    normalised: Floats = response / total[:, np.newaxis]
-    return normalised
-
-
-def normalise(density: Floats) -> Heatmap:
-    """Stretch to 0..1 by minimum and maximum; a constant map becomes 0."""
-    low, high = float(density.min()), float(density.max())
-    if high <= low:
-        return np.zeros(density.shape, dtype=np.float32)
-    return ((density - low) / (high - low)).astype(np.float32)
-
-
 def levels_of(heatmap: Heatmap, thresholds: Sequence[float]) -> npt.NDArray[np.uint8]:
     """Count for every pixel how many levels its heat reaches (H, W); `thresholds` strictly descending."""
     ascending = np.asarray(thresholds[::-1], dtype=np.float32)
     return np.searchsorted(ascending, heatmap.ravel(), side="right").astype(np.uint8).reshape(heatmap.shape)
 
 
-CLUSTER_GRID = 96
-"""Side of the coarse grid on which regions are told apart."""
-CLUSTER_SADDLE = 0.6
-"""Two peaks are one region if the dwell between them does not fall below this share of the lower one."""
-CLUSTER_SHARE = 0.12
-"""A region with less than this share of all dwell was only passed over."""
-NO_LESION = -1
+@dataclass(frozen=True)
+class Gaze:
+    """The fixations (F) that count for a target in an image, of all annotators, and how each is weighed."""
+
+    xy_px: Floats
+    """(F, 2) x, y in image pixels."""
+    duration_ms: Floats
+    """(F,) as it was."""
+    sigma_px: Floats
+    """(F, 2) kernel width along x and y."""
+    lesion: npt.NDArray[np.int64]
+    """(F,) number of the lesion each belongs to, or NO_LESION."""
+    origin: tuple[tuple[int, int], ...]
+    """(F) which of the looks given, and which of its fixations, each is, counted from 0."""
+    preset: str
+    """Key of PRESETS."""
+    several: bool
+    """Whether they are more than one annotator's."""
+    weights: dict[str, float]
+    """What the durations of each annotator are multiplied by; empty where they are added as they are."""
+    weight: Floats | None
+    """(F,) the same for each fixation."""
+
+    @property
+    def dwelt_ms(self) -> Floats:
+        """(F,) durations as annotators are pooled."""
+        return self.duration_ms if self.weight is None else self.duration_ms * self.weight
+
+    @property
+    def counted(self) -> Floats:
+        """(F,) what each fixation adds to the heat, before its kernel."""
+        counted: Floats = self.dwelt_ms ** PRESETS[self.preset].duration_power
+        return counted
+
+    def heatmap(self, shape: tuple[int, int]) -> Heatmap:
+        """Return the heatmap (H, W) in 0..1 before it is refined."""
+        return lesion_heatmap(self.xy_px, self.counted, self.sigma_px, shape, self.lesion)
 
 
-def clusters_of(
-    xy_px: Floats, duration_ms: Floats, sigma_px: Floats, shape: tuple[int, int]
-) -> npt.NDArray[np.int64]:
-    """Tell apart the regions that were looked at: the basins of the dwell map, shallow ones merged.
+def gathered(
+    fixations: Sequence[Fixations], settings: PseudoMaskSettings, shape: tuple[int, int]
+) -> Gaze | None:
+    """Gather the fixations that count in an image (H, W); None where none does.
 
-    Returns
-    -------
-    (F,) number of each fixation's region, from 0; NO_LESION where it holds too little dwell, or is the only one.
+    Fixations that began before the image's onset, lie outside it or are shorter than the minimum do not count.
     """
-    scale = min(1.0, CLUSTER_GRID / max(shape))
-    small = max(1, math.ceil(shape[0] * scale)), max(1, math.ceil(shape[1] * scale))
-    places = np.minimum((xy_px + 0.5) * scale, [small[1] - 1, small[0] - 1])
-    density = dwell_density(places, duration_ms, np.maximum(sigma_px * scale, 0.5), small)
-    basins = _basins(density)
-    columns, rows = np.rint(places).astype(int).T
-    found = basins[rows, columns]
-    labels = np.full(len(found), NO_LESION, dtype=np.int64)
-    kept = 0
-    for basin in np.unique(found):
-        own = found == basin
-        if duration_ms[own].sum() >= CLUSTER_SHARE * duration_ms.sum():
-            labels[own] = kept
-            kept += 1
-    return labels if kept > 1 else np.full(len(found), NO_LESION, dtype=np.int64)
-
-
-def _basins(density: Floats) -> npt.NDArray[np.int64]:
-    """Label each cell (R, C) by the peak it belongs to, the highest peak 0; a watershed from the peaks down."""
-    rows, columns = density.shape
-    heights = np.pad(density, 1, constant_values=-1.0).ravel().tolist()
-    width = columns + 2
-    steps = (-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1)
-    labels = [-1] * len(heights)
-    peaks: list[float] = []
-    parent: list[int] = []
-
-    def root(label: int) -> int:
-        while parent[label] != label:
-            label = parent[label]
-        return label
-
-    for cell in np.argsort(-np.pad(density, 1, constant_values=-1.0).ravel(), kind="stable").tolist():
-        height = heights[cell]
-        if height <= 0:
-            break
-        # Peaks are numbered from the highest down, so that the lowest number is the highest neighbour.
-        around = sorted({root(labels[cell + step]) for step in steps if labels[cell + step] >= 0})
-        if not around:
-            labels[cell] = len(peaks)
-            parent.append(len(peaks))
-            peaks.append(height)
-            continue
-        labels[cell] = around[0]
-        for other in around[1:]:
-            if height >= CLUSTER_SADDLE * peaks[other]:
-                parent[other] = around[0]
-    merged = np.array([root(label) if label >= 0 else 0 for label in labels], dtype=np.int64)
-    return merged.reshape(rows + 2, width)[1:-1, 1:-1]
-
-
-def lesion_heatmap(
-    xy_px: Floats,
-    duration_ms: Floats,
-    sigma_px: Floats,
-    shape: tuple[int, int],
-    lesion: npt.NDArray[np.int64],
-) -> Heatmap:
-    """Return the heatmap (H, W) in 0..1 in which every lesion has a peak of 1 of its own.
-
-    Fixations of no lesion (`lesion` (F,) is NO_LESION) are measured against the highest peak of all.
-    """
-    densities = {}
-    for number in np.unique(lesion).tolist():
-        own = lesion == number
-        densities[number] = dwell_density(xy_px[own], duration_ms[own], sigma_px[own], shape)
-    if len(densities) == 1:
-        return normalise(next(iter(densities.values())))
-    highest = max(float(density.max()) for density in densities.values())
-    heatmap = np.zeros(shape, dtype=np.float32)
-    for number, density in densities.items():
-        part = (density / highest).astype(np.float32) if number == NO_LESION else normalise(density)
-        np.maximum(heatmap, part, out=heatmap)
-    return heatmap
+    height, width = shape
+    xy_parts, duration_parts, sigma_parts, lesion_parts = [], [], [], []
+    annotator_parts: list[str] = []
+    origin: list[tuple[int, int]] = []
+    told_apart: dict[tuple[str, int], int] = {}
+    preset_name = settings.sigma
+    for number, item in enumerate(fixations):
+        if preset_of(settings, item.degrees_per_px) != settings.sigma:
+            preset_name = WITHOUT_GEOMETRY
+        counts = (
+            (item.duration_ms >= settings.minimum_duration_ms)
+            & (item.start_ms >= 0)
+            & (np.rint(item.xy_px) >= 0).all(axis=1)
+            & (np.rint(item.xy_px) <= [width - 1, height - 1]).all(axis=1)
+        )
+        xy_parts.append(item.xy_px[counts])
+        duration_parts.append(item.duration_ms[counts])
+        annotator_parts += [item.annotator] * int(counts.sum())
+        origin += [(number, row) for row in np.flatnonzero(counts).tolist()]
+        # The numbers of one sitting mean nothing in another.
+        lesion_parts.append(
+            [
+                NO_LESION if one is None else told_apart.setdefault((item.source, one), len(told_apart))
+                for one in _instances(item, counts)
+            ]
+        )
+        sigma_px = kernel_px(settings, shape, item.degrees_per_px, item.accuracy_deg)
+        sigma_parts.append(np.tile(sigma_px, (int(counts.sum()), 1)))
+    xy_px = np.concatenate(xy_parts) if xy_parts else np.empty((0, 2))
+    if not len(xy_px):
+        return None
+    duration_ms, sigmas_px = np.concatenate(duration_parts), np.concatenate(sigma_parts)
+    lesion = np.concatenate(lesion_parts).astype(np.int64)
+    weights = _weights(annotator_parts, duration_ms) if settings.pool == "mean" else {}
+    weight = np.array([weights[name] for name in annotator_parts]) if weights else None
+    dwelt_ms = duration_ms if weight is None else duration_ms * weight
+    if settings.lesions == "clusters":
+        lesion = _grouped(lesion, xy_px, dwelt_ms, sigmas_px, shape)
+    elif settings.lesions == "together":
+        lesion[:] = NO_LESION
+    if PRESETS[preset_name].spread:
+        for number in np.unique(lesion).tolist():
+            own = lesion == number
+            sigmas_px[own] *= spread_factor(xy_px[own], sigmas_px[own])
+    return Gaze(
+        xy_px,
+        duration_ms,
+        sigmas_px,
+        lesion,
+        tuple(origin),
+        preset_name,
+        len(set(annotator_parts)) > 1,
+        weights,
+        weight,
+    )
 
 
 def make_pseudomask(
@@ -445,50 +392,12 @@ def make_pseudomask(
     the note ``pool`` tells how they were added, and ``weights`` what the durations of each were multiplied by.
     """
     height, width = image.shape[:2]
-    xy_parts, duration_parts, sigma_parts, lesion_parts = [], [], [], []
-    annotator_parts: list[str] = []
-    told_apart: dict[tuple[str, int], int] = {}
-    preset_name = settings.sigma
-    for item in fixations:
-        if preset_of(settings, item.degrees_per_px) != settings.sigma:
-            preset_name = WITHOUT_GEOMETRY
-        counts = (
-            (item.duration_ms >= settings.minimum_duration_ms)
-            & (item.start_ms >= 0)
-            & (np.rint(item.xy_px) >= 0).all(axis=1)
-            & (np.rint(item.xy_px) <= [width - 1, height - 1]).all(axis=1)
-        )
-        xy_parts.append(item.xy_px[counts])
-        duration_parts.append(item.duration_ms[counts])
-        annotator_parts += [item.annotator] * int(counts.sum())
-        # The numbers of one sitting mean nothing in another.
-        lesion_parts.append(
-            [
-                NO_LESION if number is None else told_apart.setdefault((item.source, number), len(told_apart))
-                for number in _instances(item, counts)
-            ]
-        )
-        sigma_px = kernel_px(settings, (height, width), item.degrees_per_px, item.accuracy_deg)
-        sigma_parts.append(np.tile(sigma_px, (int(counts.sum()), 1)))
-    xy_px = np.concatenate(xy_parts) if xy_parts else np.empty((0, 2))
-    if not len(xy_px):
+    gaze = gathered(fixations, settings, (height, width))
+    if gaze is None:
         return None
-    duration_ms, sigmas_px = np.concatenate(duration_parts), np.concatenate(sigma_parts)
-    lesion = np.concatenate(lesion_parts).astype(np.int64)
-    weights = _weights(annotator_parts, duration_ms) if settings.pool == "mean" else {}
-    weight = np.array([weights[name] for name in annotator_parts]) if weights else None
-    dwelt_ms = duration_ms if weight is None else duration_ms * weight
-    if settings.lesions == "clusters":
-        lesion = _grouped(lesion, xy_px, dwelt_ms, sigmas_px, (height, width))
-    elif settings.lesions == "together":
-        lesion[:] = NO_LESION
-    preset = PRESETS[preset_name]
-    if preset.spread:
-        for number in np.unique(lesion):
-            own = lesion == number
-            sigmas_px[own] *= spread_factor(xy_px[own], sigmas_px[own])
-    counted = dwelt_ms**preset.duration_power
-    heatmap = lesion_heatmap(xy_px, counted, sigmas_px, (height, width), lesion)
+    xy_px, duration_ms, sigmas_px, lesion = gaze.xy_px, gaze.duration_ms, gaze.sigma_px, gaze.lesion
+    preset = PRESETS[gaze.preset]
+    heatmap = gaze.heatmap((height, width))
     thresholds = settings.thresholds
     if thresholds is None:
         thresholds = preset.levels(settings.refine)
@@ -497,14 +406,14 @@ def make_pseudomask(
             raise ValueError("the refiner sam needs a segmenter")
         region = lesion
         if settings.lesions != "together":
-            region = _grouped(lesion, xy_px, dwelt_ms, sigmas_px, (height, width))
+            region = _grouped(lesion, xy_px, gaze.dwelt_ms, sigmas_px, (height, width))
         prompts = prompts_of(xy_px, duration_ms, heatmap, region)
         refined = pooled(heatmap, segment(image, prompts, heatmap))
     else:
         refined = refine(settings.refine, image, heatmap, centre=preset.centre)
-    notes: dict[str, Any] = {"sigma": preset_name, "lesions": len(set(lesion.tolist()) - {NO_LESION}) or 1}
-    if len(set(annotator_parts)) > 1:
-        notes |= {"pool": settings.pool, **({"weights": weights} if weights else {})}
+    notes: dict[str, Any] = {"sigma": gaze.preset, "lesions": len(set(lesion.tolist()) - {NO_LESION}) or 1}
+    if gaze.several:
+        notes |= {"pool": settings.pool, **({"weights": gaze.weights} if gaze.weights else {})}
     if settings.refine == "sam":
         notes["segmenter"] = settings.segmenter
         notes["prompts"] = [len(points) for points in prompts]
@@ -526,7 +435,7 @@ def make_pseudomask(
         refiner=settings.refine,
         simulated_from=simulated_source(fixations),
         notes=notes,
-        weight=weight,
+        weight=gaze.weight,
     )
 
 

@@ -22,6 +22,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.fixation_table import read_fixation_table
 from gaze_capture.recording_codec import FRAMES_NAME, SUMMARY_NAME, needs_recovery, read_recording
 from gaze_capture.storage import explained, read_json, sha256_of
+from segmentation.blind_reading import read_draw
 from segmentation.gaze_gates import GATES_NAME, check_gates
 from segmentation.images import decode_mask, image_shape
 from segmentation.problem import Problem
@@ -95,6 +96,7 @@ class _Verifier:
             *self._keyed_checks("pseudomasks", ".npz", self._pseudomask, "pseudo-masks"),
             *TextVerifier(self.study, self._belongs, self.checked).checks(),
             *self._review_checks(),
+            *self._draw_checks(),
             *self._prediction_checks(),
         ]
         self.problems += self._leftovers()
@@ -438,6 +440,22 @@ class _Verifier:
                     yield from self._fits(path, image_id, decode_mask(path).shape, "Review the image again.")
                 except UserError:
                     yield Problem(self._name(path), "is damaged: it cannot be read as a mask.", RESTORE)
+
+    def _draw_checks(self) -> Iterator[tuple[str, _Check]]:
+        folder = self.folder / "audits"
+        for name in sorted(_files(folder)):
+            if name.endswith(".json") and name[0] != ".":
+                self.checked["audit draws"] += 1
+                yield f"audits/{name}", functools.partial(self._draw, folder / name)
+
+    def _draw(self, path: Path) -> Iterator[Problem]:
+        try:
+            draw = read_draw(path)
+        except UserError:
+            yield Problem(self._name(path), "is damaged.", RESTORE)
+            return
+        for image_id in sorted({*draw.image_ids} - self.images.keys()):
+            yield from self._belongs(path, image_id, None, "a draw")
 
     def _prediction_checks(self) -> Iterator[tuple[str, _Check]]:
         for run_id in self.study.run_ids():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from gaze_capture.fixations import Fixations
+from segmentation.dwell import dwell_density, normalise
 from segmentation.enough_gaze import EnoughGaze, EnoughRule, meter_for
-from segmentation.pseudomask import PseudoMaskSettings, dwell_density, make_pseudomask, normalise
+from segmentation.pseudomask import PseudoMaskSettings, make_pseudomask
 
 SHAPE, SIGMA, LEVELS = (480, 640), (40.0, 40.0), (0.4, 0.25)
 RULE = EnoughRule(

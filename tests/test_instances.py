@@ -15,12 +15,11 @@ from gaze_capture.fixations import Fixations, fixations_of
 from gaze_capture.recording import Placement, ScreenGeometry
 from gaze_capture.recording_codec import RecordingHeader, RecordingWriter, read_recording
 from gaze_capture.synthetic_eye import Script, TrackerQuality, measure
+from segmentation.dwell import NO_LESION, clusters_of
 from segmentation.pseudomask import (
-    NO_LESION,
     Lesions,
     PseudoMask,
     PseudoMaskSettings,
-    clusters_of,
     make_pseudomask,
 )
 from segmentation.study import Study

@@ -14,15 +14,14 @@ from scipy.ndimage import gaussian_filter
 
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
+from segmentation.dwell import dwell_density, normalise
 from segmentation.pseudomask import (
     PRESETS,
     Pool,
     PseudoMask,
     PseudoMaskSettings,
-    dwell_density,
     levels_of,
     make_pseudomask,
-    normalise,
 )
 from segmentation.refine import centred, dense_crf, refine
 from segmentation.spread import spread_factor

@@ -8,7 +8,7 @@ import timeit
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from segmentation.pseudomask import dwell_density, normalise
+from segmentation.dwell import dwell_density, normalise
 
 SIDE_PX, SIGMA_PX, FIXATIONS = 768, 70.0, 25
 

@@ -19,15 +19,14 @@ from scipy import ndimage
 
 from gaze_capture.fixations import Fixations, fixations_of
 from gaze_capture.simulate import ImageToLookAt, SyntheticClinician, simulate_sitting
+from segmentation.dwell import dwell_density, normalise
 from segmentation.enough_gaze import EnoughGaze, EnoughRule
 from segmentation.images import decode_mask
 from segmentation.pseudomask import (
     PRESETS,
     PseudoMaskSettings,
-    dwell_density,
     kernel_px,
     levels_of,
-    normalise,
 )
 
 Bools = npt.NDArray[np.bool_]

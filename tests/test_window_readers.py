@@ -1,0 +1,179 @@
+"""Second reads, audits and the story of a pixel in the window, by real mouse and key events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QInputDialog
+from pytestqt.qtbot import QtBot
+
+from app.blinding import allowed_layers, blinded
+from app.main_window import MainWindow
+from app.review_page import ReviewPage
+from app.scene import LAYERS, build_scene
+from segmentation.blind_reading import draw_audit, left_for
+from segmentation.study import Study
+from tests.reader_support import review
+from tests.test_window_review import page_of, predict, press
+from tests.window_support import fill, open_window
+
+pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
+
+
+@pytest.fixture
+def window(qtbot: QtBot, tmp_path: Path, study: Study, image_folder: Path) -> MainWindow:
+    """Four of six images were reviewed by somebody else."""
+    fill(study, image_folder)
+    predict(study)
+    for image_id in list(study.images)[:4]:
+        mask = study.true_mask(image_id, "target")
+        assert mask is not None
+        review(study, image_id, "Dr. Other", mask, subject="run-x")
+    made = open_window(qtbot, tmp_path, study)
+    made.show_page("review")
+    return made
+
+
+def choose(page: ReviewPage, purpose: str) -> None:
+    page.reading.choice.setCurrentIndex(page.reading.choice.findData(purpose))
+
+
+def said_in(page: ReviewPage) -> str:
+    """Everything that the inspector and the list tell at this moment."""
+    from PySide6.QtWidgets import QLabel
+
+    words = [one.text() for one in page.findChildren(QLabel) if one.isVisible()]
+    words += [page.pill.accessibleName()] if page.pill.isVisible() else []
+    rows = page.list.model.rows
+    return "\n".join([*words, *(f"{row.state} {row.presence} {row.described}" for row in rows)])
+
+
+def test_blind_scenes_hold_nothing_to_see(window: MainWindow, study: Study) -> None:
+    first = next(iter(study.images))
+    scene = build_scene(study, first, "target", "run-x", others=True)
+    assert {"reviewed", "truth", "student", "heatmap"} <= scene.available and scene.verdict
+    assert blinded(scene, "review") is scene
+    second = blinded(scene, "second-read")
+    assert second.available == scene.available - {"reviewed", "truth"} and second.verdict is None
+    audit = blinded(scene, "audit")
+    assert audit.available == frozenset() and audit.run_id is None and audit.region is None
+    assert audit.image is scene.image and audit.opened_window == scene.opened_window
+    assert allowed_layers("review") == frozenset(LAYERS) and allowed_layers("audit") == frozenset()
+    assert second.available <= allowed_layers("second-read")
+
+
+def test_a_second_read_sees_no_verdict_and_decides_nothing(window: MainWindow, study: Study) -> None:
+    page, ids = page_of(window), list(study.images)
+    window.session.set_image(ids[5])
+    assert "Dr. Other" not in said_in(page)
+    window.session.set_image(ids[1])
+    assert "Dr. Other" in said_in(page), "the usual review tells whose it is"
+    choose(page, "second-read")
+    assert page.list.visible_ids() == ids[:4], "what others reviewed"
+    assert window.session.image_id == ids[0] and page._progress.text() == "0 of 4 read"
+    told = said_in(page)
+    assert "Dr. Other" not in told and "Edited" not in told and "present" not in told
+    assert page.canvas.scene is not None
+    assert (
+        not {"reviewed", "truth"} & page.canvas.scene.available and "student" in page.canvas.scene.available
+    )
+    press(window, Qt.Key.Key_A)
+    press(window, Qt.Key.Key_R)
+    press(window, Qt.Key.Key_0)
+    assert page._progress.text() == "3 of 4 read" and window.session.image_id == ids[3]
+    given = [study.reviews(image_id, "target")[-1] for image_id in ids[:3]]
+    assert [(one.purpose, one.annotator, one.verdict) for one in given] == [
+        ("second-read", "Dr. Test", "accepted"),
+        ("second-read", "Dr. Test", "rejected"),
+        ("second-read", "Dr. Test", "edited"),
+    ]
+    assert {one.annotator for one in study.reviewed().values()} == {"Dr. Other"}
+    assert study.presence(ids[2], "target") == "present", "a second read is no word that counts"
+    press(window, Qt.Key.Key_Z)
+    assert page._progress.text() == "2 of 4 read" and window.session.image_id == ids[2]
+    choose(page, "review")
+    assert len(page.list.visible_ids()) == 6 and "Dr. Other" in said_in(page)
+
+
+def test_an_audit_shows_the_bare_image(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    draw = draw_audit(study, 3, 5)
+    choose(page, "audit")
+    assert page.list.visible_ids() == list(draw.image_ids), "in the order drawn"
+    assert window.session.image_id == draw.image_ids[0]
+    assert page.canvas.scene is not None and not page.canvas.scene.available
+    for part in (page.layers, page.description, page.provenance, page.runs, page.pill):
+        assert not part.isVisible()
+    assert not page.accept_button.isEnabled() and not page.reject_button.isEnabled()
+    press(window, Qt.Key.Key_A)
+    assert left_for(study, "Dr. Test", "audit") == draw.keys, "there is nothing to accept"
+    press(window, Qt.Key.Key_0)
+    press(window, Qt.Key.Key_U)
+    first, second, last = draw.image_ids
+    stored = study.reviews(first, "target")[-1]
+    assert (stored.purpose, stored.subject, stored.presence) == ("audit", "image", "absent")
+    assert study.reviews(second, "target")[-1].presence == "ungradable"
+    mask = study.audit_mask(first, "target")
+    assert mask is not None and not mask.any() and study.audit_mask(second, "target") is None
+    assert left_for(study, "Dr. Test", "audit") == [(last, "target")]
+    other = next(image_id for image_id in study.images if image_id not in draw.image_ids)
+    window.session.set_image(other)
+    press(window, Qt.Key.Key_0)
+    assert all(one.purpose != "audit" for one in study.reviews(other, "target")), "it was not drawn"
+    window.session.set_annotator("Dr. Third")
+    assert page._progress.text() == "0 of 3 read", "each annotator has their own"
+
+
+def test_images_are_drawn_in_the_window(
+    window: MainWindow, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = page_of(window)
+    choose(page, "audit")
+    assert page.list.visible_ids() == []
+    monkeypatch.setattr(QInputDialog, "getInt", lambda *_: (2, True))
+    QTest.mouseClick(page.reading.draw_button, Qt.MouseButton.LeftButton)
+    assert len(page.list.visible_ids()) == 2 and window.session.image_id == page.list.visible_ids()[0]
+
+
+def test_alt_click_tells_where_a_pixel_comes_from(window: MainWindow, study: Study, qtbot: QtBot) -> None:
+    page, first = page_of(window), next(iter(study.images))
+    mask = study.true_mask(first, "target")
+    assert mask is not None
+    y, x = (int(axis.mean()) for axis in np.nonzero(mask))
+    place = page.canvas.widget_from_image(x, y).toPoint()
+    QTest.mouseClick(page.canvas, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.AltModifier, place)
+    qtbot.waitUntil(lambda: page.provenance.story is not None)
+    story = page.provenance.story
+    assert story is not None and story.pixel == (x, y)
+    qtbot.waitUntil(lambda: all(line.text in said_in(page) for line in story.lines))
+    assert any("of Dr. Test in import-test" in line.text for line in story.lines)
+    assert page.canvas._highlight is not None and not page.canvas._highlight.area.empty
+    press(window, Qt.Key.Key_Space)
+    assert page.provenance.story is None and page.canvas._highlight is None, "it was of the other image"
+    QTest.mouseMove(page.canvas, page.canvas.widget_from_image(3, 4).toPoint())
+    page.canvas.cursor_moved.emit((3.2, 4.1))
+    press(window, Qt.Key.Key_I)
+    qtbot.waitUntil(lambda: page.provenance.story is not None)
+    assert page.provenance.story is not None and page.provenance.story.pixel == (3, 4)
+    press(window, Qt.Key.Key_I)
+    assert page.provenance.story is None, "asked again, it ends"
+    outside = QPoint(2, 2)
+    QTest.mouseClick(page.canvas, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.AltModifier, outside)
+    assert page.provenance.story is None
+
+
+def test_a_blind_reader_is_told_no_reviews_of_a_pixel(window: MainWindow, study: Study, qtbot: QtBot) -> None:
+    page = page_of(window)
+    draw_audit(study, 2, 1)
+    choose(page, "second-read")
+    page.canvas.asked.emit((20.0, 20.0))
+    qtbot.waitUntil(lambda: page.provenance.story is not None)
+    assert "Dr. Other" not in said_in(page) and "true mask" not in said_in(page)
+    choose(page, "audit")
+    assert page.provenance.story is None or not page.provenance.isVisible()
+    page.canvas.asked.emit((20.0, 20.0))
+    assert page.canvas._highlight is None
