@@ -19,6 +19,7 @@ from app.argument_types import annotator, count, pair, positive, rate, rectangle
 from app.commands import Command, Outcome
 from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
+from app.review_commands import add_review_commands
 from app.run_commands import add_run_commands
 from app.suggest_commands import add_suggest_command
 from app.train_commands import add_train_commands
@@ -469,6 +470,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_compare_commands(add)
     add_run_commands(add)
+    add_review_commands(add)
 
     export = add("export", commands.export, "write gaze for other programs, into a new folder")
     export.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")

@@ -70,9 +70,7 @@ CONTRADICTED = 0.3
 """Of each claim; so much of their Dice masks lost, see docs/adr/0024."""
 UNDECIDED_WORD, OPPOSED_WORD = 0.5, 1.0
 """By definition: who said that nothing is there leaves no mask a chance."""
-UNSURE = 0.2
-"""A student that expects to miss more of a Dice of 1 is called unsure."""
-TOLD = 0.25
+TOLD = 0.2
 """Parts of a base below this are no reason for doubt; a warning always is."""
 OUTSIDE_KERNELS = 0.5
 """Dwell further from the mask than so many widths of its kernel lies outside."""
@@ -130,7 +128,7 @@ def student_part(certainty: Certainty) -> Part | None:
     if certainty.dice is None:
         return None
     unsure = 1 - certainty.dice
-    how = "unsure" if unsure > UNSURE else "fairly sure"
+    how = "unsure" if unsure > TOLD else "fairly sure"
     return Part("student", unsure, f"the student is {how} of its mask ({certainty.words()})")
 
 
