@@ -44,6 +44,7 @@ def give_verdict(
     annotator: str,
     word: Word,
     seconds: float,
+    gaze_on_mask_ms: float | None = None,
 ) -> Given | None:
     """Store a verdict on an image's prediction or pseudo-mask; None where there is nothing to accept or reject.
 
@@ -74,5 +75,6 @@ def give_verdict(
         seconds_spent=round(seconds, 2),
         reviewed_at=utc_now(),
         threshold=THRESHOLD,
+        gaze_on_mask_ms=None if gaze_on_mask_ms is None else round(gaze_on_mask_ms, 1),
     )
     return Given(image_id, target_id, study.add_review(review, stored))

@@ -317,6 +317,12 @@ class DoubtIndex:
                     self._kept[subject, key] = (stamps, numbers)
         return found
 
+    def newest(self, run_id: str | None) -> tuple[int, int]:
+        """Return number and time of the latest of the masks last worked out: others came in when it differs."""
+        own = [stamps for (subject, _), (stamps, _) in self._kept.items() if subject == run_id]
+        place = 1 if run_id is None else 0
+        return len(own), max((stamp[0] for stamps in own if (stamp := stamps[place]) is not None), default=0)
+
     def _read(self, key: Key, run_id: str | None) -> MaskNumbers | None:
         study = self._study
         path = study.folder / "pseudomasks" / f"{key[0]}.{key[1]}.npz"
