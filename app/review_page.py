@@ -208,17 +208,18 @@ class ReviewPage(Page):
         self.ungradable_button = button(
             self.tr("Ungradable"), "", self.tr("The image cannot be judged (U)"), "ungradable", "word"
         )
-        self.again_button = Button(self.tr("Look again"), "", "verdict", on_click=self.look_again)
-        self.again_button.setToolTip(self.tr("Record new gaze, now or in the next session (G)"))
-        self.again_button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.again_button = IconButton(
+            "eye", self.tr("Look again: record new gaze, now or in the next session (G)"), on_click=self.look_again
+        )
+        self.again_button.setFixedSize(40, 40)
         for column in range(6):
             grid.setColumnStretch(column, 1)
-        grid.addWidget(self.accept_button, 0, 0, 1, 2)
-        grid.addWidget(self.reject_button, 0, 2, 1, 2)
-        grid.addWidget(self.again_button, 0, 4, 1, 2)
+        grid.addWidget(self.accept_button, 0, 0, 1, 3)
+        grid.addWidget(self.reject_button, 0, 3, 1, 3)
+        grid.addWidget(self.again_button, 0, 6)
         grid.addWidget(self.nothing_button, 1, 0, 1, 2)
         grid.addWidget(self.unsure_button, 1, 2, 1, 2)
-        grid.addWidget(self.ungradable_button, 1, 4, 1, 2)
+        grid.addWidget(self.ungradable_button, 1, 4, 1, 3)
         moves = QHBoxLayout()
         box(moves, spacing=theme.SMALL)
         self.undo_button = IconButton(
@@ -241,7 +242,7 @@ class ReviewPage(Page):
         moves.addLayout(progress, 1)
         moves.addWidget(back)
         moves.addWidget(forth)
-        grid.addLayout(moves, 2, 0, 1, 6)
+        grid.addLayout(moves, 2, 0, 1, 7)
         return verdict
 
     # Following the session
@@ -486,9 +487,11 @@ class ReviewPage(Page):
         """Say how far the mask shown is to be doubted, and why."""
         key = (self.session.image_id or "", self.session.target_id)
         doubt = self.order.doubt_of(key)
-        waits = doubt is not None and self._state_name(key) == "waiting"
-        self.why.setVisible(waits)
-        if doubt is not None and waits:
+        waits = self._state_name(key) == "waiting"
+        self.why.setVisible(waits and (doubt is not None or self.order.pending))
+        if doubt is None:
+            self.why.setText(self.tr("How far masks are to be doubted is being worked out…"))
+        else:
             reasons = "; ".join(doubt.reasons) or self.tr("nothing speaks against this mask")
             self.why.setText(self.tr("Doubt {doubt:.2f}: {why}.").format(doubt=doubt.score, why=reasons))
 

@@ -186,12 +186,14 @@ def gaze_part(numbers: MaskNumbers) -> Part | None:
     """Return how far a mask lies from where people looked; None where nobody did."""
     if numbers.mismatch is None:
         return None
+    if numbers.empty:
+        return Part("gaze", numbers.mismatch, "the mask is empty, but something was looked at")
     told = []
     if numbers.outside is not None and numbers.outside >= TOLD:
         much = "mostly" if numbers.outside > MOSTLY else "partly"
-        told.append(f"the gaze lies {much} outside the mask ({numbers.outside:.0%} of it)")
+        told.append(f"the gaze lies {much} outside the mask ({100 * numbers.outside:.0f} % of it)")
     if numbers.unseen is not None and numbers.unseen >= TOLD:
-        told.append(f"{numbers.unseen:.0%} of the mask was not looked at")
+        told.append(f"{100 * numbers.unseen:.0f} % of the mask was not looked at")
     words = " and ".join(told) or f"mask and pseudo-mask differ (Dice {1 - numbers.mismatch:.2f})"
     return Part("gaze", numbers.mismatch, words)
 

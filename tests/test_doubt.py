@@ -105,8 +105,8 @@ def test_gaze_beside_the_mask_and_a_mask_nobody_looked_at_are_told_in_shares() -
     assert found.outside == pytest.approx(0.71) and found.unseen is not None and found.unseen > 0.7
     part = gaze_part(found)
     assert part is not None
-    assert part.reason.startswith("the gaze lies mostly outside the mask (71% of it) and ")
-    assert part.reason.endswith("% of the mask was not looked at")
+    assert part.reason.startswith("the gaze lies mostly outside the mask (71 % of it) and ")
+    assert part.reason.endswith(" % of the mask was not looked at")
     assert part.value == pytest.approx(1 - 2 * 20000 / (20000 + 220 * 120))
     spread = [(x, y, 100.0) for x in range(105, 300, 15) for y in range(105, 200, 15)]
     covered = numbers_of(mask, gaze(*spread, level_map=mask), probability)
@@ -125,6 +125,8 @@ def test_an_empty_mask_has_all_gaze_outside_and_nothing_unseen() -> None:
     looked = gaze((10.0, 10.0, 100), level_map=box(0, 0, 40, 40))
     found = numbers_of(nothing, looked, nothing.astype(np.float32))
     assert found.empty and (found.outside, found.unseen, found.mismatch) == (1.0, None, 1.0)
+    told = gaze_part(found)
+    assert told is not None and told.reason == "the mask is empty, but something was looked at"
     other = numbers_of(np.zeros((20, 20), dtype=bool), looked, np.zeros((20, 20), dtype=np.float32))
     assert other.mismatch is None, "a pseudo-mask of another size says nothing"
 
