@@ -21,6 +21,7 @@ from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
 from app.provenance_command import add_provenance_command
 from app.reader_commands import add_reader_commands
+from app.review_commands import add_review_commands
 from app.run_commands import add_run_commands
 from app.suggest_commands import add_suggest_command
 from app.train_commands import add_train_commands
@@ -478,6 +479,7 @@ def _parser() -> argparse.ArgumentParser:
     add_reader_commands(add)
     add_provenance_command(add)
     add_run_commands(add)
+    add_review_commands(add)
 
     export = add("export", commands.export, "write gaze for other programs, into a new folder")
     export.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")

@@ -42,6 +42,7 @@ from segmentation.runs import RunFolder
 if TYPE_CHECKING:
     from app.explain_dialog import ExplainDialog
     from app.explain_run import ExplainRun
+    from app.eyes_on_mask import ReviewTracker
 
 PAGES = ("study", "record", "train", "review", "quality")
 BUSY_AFTER_MS = 150
@@ -264,7 +265,34 @@ class MainWindow(QMainWindow):
             return QualityPage(self.session)
         from app.review_page import ReviewPage
 
-        return ReviewPage(self.session)
+        review = ReviewPage(self.session)
+        review.again.record = self._record_again
+        review.looked.tracker = self._review_tracker
+        return review
+
+    # What review asks of the page Record
+
+    def _record_again(self, image_id: str, target_id: str) -> bool:
+        """Record new gaze of one image and target, then return to review; False where no tracker was chosen."""
+        from app.record_page import RecordPage
+
+        page = self.pages.get("record")
+        if not isinstance(page, RecordPage) or not page.tracker_ready:
+            return False
+        if self.show_page("record"):
+            page.again_over.connect(self._review_again, Qt.ConnectionType.SingleShotConnection)
+            page.record_again(image_id, target_id)
+        return True
+
+    def _review_again(self) -> None:
+        self.show_page("review")
+
+    def _review_tracker(self) -> ReviewTracker:
+        from app.record_page import RecordPage
+
+        page = self.page("record")
+        assert isinstance(page, RecordPage)
+        return page.review_tracker()
 
     def show_page(self, name: str) -> bool:
         """Bring a page to the front, unless the one in front holds on; return whether it came."""

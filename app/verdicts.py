@@ -47,6 +47,7 @@ def give_verdict(
     word: Word,
     seconds: float,
     purpose: Purpose = "review",
+    gaze_on_mask_ms: float | None = None,
 ) -> Given | None:
     """Store a verdict on an image's prediction or pseudo-mask; None where there is nothing to accept or reject.
 
@@ -80,5 +81,6 @@ def give_verdict(
         reviewed_at=utc_now(),
         threshold=THRESHOLD,
         purpose=purpose,
+        gaze_on_mask_ms=None if gaze_on_mask_ms is None else round(gaze_on_mask_ms, 1),
     )
     return Given(image_id, target_id, study.add_review(review, stored))
