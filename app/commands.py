@@ -581,32 +581,6 @@ def quality(args: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome(values, found.to_text() + (f"\nWrote {args.to}." if args.to is not None else ""))
 
 
-def export(args: argparse.Namespace, progress: Progress) -> Outcome:
-    """``gaze-insight export``."""
-    from segmentation.export import export_study
-    from segmentation.export_selection import simulated_words
-
-    result = export_study(
-        Study.open(args.study),
-        args.to,
-        args.format,
-        annotators=args.annotator,
-        split=args.split,
-        recordings=args.recording,
-        with_images=args.with_images,
-        progress=progress,
-    )
-    lines = [
-        f"Exported {counted(result.fixations, 'fixation')} on {counted(result.images, 'image')} and "
-        f"{counted(result.recordings, 'recording')} as {result.format} to {result.folder} "
-        f"({counted(result.files, 'file')}).",
-        *result.notes,
-    ]
-    if result.simulated_from:
-        lines.append(f"This gaze is {simulated_words(result.simulated_from)}, and the export says so.")
-    return Outcome(dataclasses.asdict(result), "\n".join(lines))
-
-
 def pictures(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight pictures``."""
     from segmentation.gaze_pictures import KINDS, draw_pictures

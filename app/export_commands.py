@@ -1,0 +1,151 @@
+"""``export``: gaze or masks for other programs, into a new folder."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from app.commands import AddCommand, Outcome, counted, named
+from gaze_capture.errors import UserError
+from segmentation.export import EXPORTERS
+from segmentation.mask_choice import THRESHOLD, WHICH
+from segmentation.mask_export import MASK_WRITERS, MASKS_ALONE
+from segmentation.progress import Progress
+from segmentation.study import Study
+
+FORMATS = tuple(dict.fromkeys((*MASK_WRITERS, *EXPORTERS)))
+
+
+def add_export_commands(add: AddCommand) -> None:
+    """Add the commands that bring a study's gaze and masks out."""
+    command = add(
+        "export",
+        export,
+        "write masks (png, nifti, dicom-seg, coco, and bids or gazemedseg with --masks) or gaze for other programs",
+    )
+    command.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")
+    command.add_argument("--format", required=True, choices=FORMATS)
+    command.add_argument("--split", metavar="NAME", help="only its images, or what was seen of them")
+    command.add_argument(
+        "--annotator", nargs="+", metavar="A", help="whose gaze, or whose reviewed masks; default: all"
+    )
+    masks = command.add_argument_group("masks")
+    masks.add_argument(
+        "--masks",
+        choices=WHICH,
+        help="default for png, nifti, dicom-seg and coco: reviewed, those accepted or edited",
+    )
+    masks.add_argument(
+        "--run",
+        dest="run_id",
+        metavar="RUN",
+        help="student: whose, default the latest finished; reviewed: its masks stand in where nobody has judged",
+    )
+    masks.add_argument(
+        "--threshold", type=float, metavar="P", help=f"on the student's probability; default: {THRESHOLD:g}"
+    )
+    masks.add_argument("--level", type=float, metavar="L", help="pseudomask: default the widest")
+    masks.add_argument("--target", nargs="+", metavar="ID", help="default: all")
+    masks.add_argument(
+        "--probability", action="store_true", help="png, nifti: the student's probabilities go along"
+    )
+    masks.add_argument(
+        "--source",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="dicom-seg: the DICOM files that the images came from, which it refers to",
+    )
+    masks.add_argument("--key", type=Path, metavar="FILE", help="the secret key of the study's pseudonyms")
+    gaze = command.add_argument_group("gaze")
+    gaze.add_argument("--recording", nargs="+", metavar="ID", help="default: all, and imported gaze")
+    gaze.add_argument(
+        "--with-images",
+        action="store_true",
+        help="bids: the images go along as stimuli; they are not by default",
+    )
+
+
+def export(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight export``."""
+    if args.masks is not None or args.format in MASKS_ALONE:
+        return _masks(args, progress)
+    for_masks = {
+        "--run": args.run_id,
+        "--threshold": args.threshold,
+        "--level": args.level,
+        "--target": args.target,
+        "--probability": args.probability,
+        "--source": args.source,
+    }
+    given = [name for name, value in for_masks.items() if value]
+    if given:
+        raise UserError(
+            f"{args.format} holds gaze unless masks are asked for, and {given[0]} is about masks; add --masks."
+        )
+    return _gaze(args, progress)
+
+
+def _masks(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from segmentation.export_selection import simulated_words
+    from segmentation.mask_choice import MaskChoice
+    from segmentation.mask_export import export_masks
+
+    if args.format not in MASK_WRITERS:
+        raise UserError(f"{args.format} holds gaze alone; masks go out as {', '.join(MASK_WRITERS)}.")
+    if args.recording or args.with_images:
+        raise UserError("--recording and --with-images are about gaze; leave them away to export masks.")
+    result = export_masks(
+        Study.open(args.study),
+        args.to,
+        args.format,
+        MaskChoice(
+            which=args.masks or "reviewed",
+            run=args.run_id,
+            threshold=THRESHOLD if args.threshold is None else args.threshold,
+            level=args.level,
+            split=args.split,
+            targets=tuple(args.target) if args.target else None,
+            annotators=tuple(args.annotator) if args.annotator else None,
+        ),
+        probability=args.probability,
+        source=args.source or (),
+        key=args.key,
+        progress=progress,
+    )
+    empty = f", {result.empty} of them empty" if result.empty else ""
+    lines = [
+        f"Exported {counted(result.masks, 'mask')} of {counted(result.images, 'image')}{empty} as {result.format} to "
+        f"{result.folder} ({counted(result.files, 'file')}).",
+        *named("Please note", result.notes),
+    ]
+    if result.simulated_from:
+        words = simulated_words(result.simulated_from)
+        lines.append(f"Gaze behind these masks is {words}, and the manifest says so.")
+    return Outcome(dataclasses.asdict(result), "\n".join(lines))
+
+
+def _gaze(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from segmentation.export import export_study
+    from segmentation.export_selection import simulated_words
+
+    result = export_study(
+        Study.open(args.study),
+        args.to,
+        args.format,
+        annotators=args.annotator,
+        split=args.split,
+        recordings=args.recording,
+        with_images=args.with_images,
+        progress=progress,
+    )
+    lines = [
+        f"Exported {counted(result.fixations, 'fixation')} on {counted(result.images, 'image')} and "
+        f"{counted(result.recordings, 'recording')} as {result.format} to {result.folder} "
+        f"({counted(result.files, 'file')}).",
+        *result.notes,
+    ]
+    if result.simulated_from:
+        lines.append(f"This gaze is {simulated_words(result.simulated_from)}, and the export says so.")
+    return Outcome(dataclasses.asdict(result), "\n".join(lines))
