@@ -279,6 +279,12 @@ def _header(path: Path, unit: Unit) -> Any:
             f"{path} lacks {', '.join(lacking)}, which a DICOM segmentation needs; {unit.name} was left out: repair "
             "the file, or export nifti."
         )
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames > 1 and "FrameOfReferenceUID" not in dataset:
+        raise UserError(
+            f"{path} is a clip of {frames} frames without a place in the patient, to which a DICOM segmentation cannot "
+            f"refer frame by frame; {unit.name} was left out: export png, nifti or coco."
+        )
     if shape != unit.shape:
         raise UserError(
             f"{path} is {shape[1]} x {shape[0]} pixels, the image in the study {unit.shape[1]} x {unit.shape[0]}; "
@@ -322,7 +328,7 @@ def _segmentation(
     number = first.get("SeriesNumber")
     try:
         with quiet_pydicom():
-            return highdicom.seg.Segmentation(
+            made = highdicom.seg.Segmentation(
                 source_images=list(datasets),
                 pixel_array=pixels,
                 segmentation_type="BINARY",
@@ -340,10 +346,15 @@ def _segmentation(
                 device_serial_number=book.selection.study.uid[:_LONGEST_TEXT],
                 content_label="MASKS",
                 content_description="; ".join(filter(None, (f"{kinds} masks", simulated)))[:_LONGEST_TEXT],
-                content_creator_name=annotators[0] if len(annotators) == 1 else None,
+                # With its delimiter a pseudonym counts as a family name, and not as the retired form of names.
+                content_creator_name=f"{annotators[0]}^" if len(annotators) == 1 else None,
                 series_description="Gaze Insight masks, research use only",
                 omit_empty_frames=bool(pixels.any()),
             )
+            if "FrameOfReferenceUID" not in made:
+                # Wanted of images that have no place in the patient; it may be empty.
+                made.PatientOrientation = first.get("PatientOrientation")
+            return made
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
