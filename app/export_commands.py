@@ -66,6 +66,17 @@ def add_export_commands(add: AddCommand) -> None:
         help="bids: the images go along as stimuli; they are not by default",
     )
 
+    model = add(
+        "export-model",
+        export_model,
+        "write a run's student for other programs: safetensors, ONNX, a model card and a script that uses it",
+    )
+    model.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")
+    model.add_argument("--run", dest="run_id", metavar="RUN", help="default: the latest finished")
+    model.add_argument(
+        "--without-onnx", action="store_true", help="the script then needs this program to be installed"
+    )
+
 
 def export(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight export``."""
@@ -148,4 +159,22 @@ def _gaze(args: argparse.Namespace, progress: Progress) -> Outcome:
     ]
     if result.simulated_from:
         lines.append(f"This gaze is {simulated_words(result.simulated_from)}, and the export says so.")
+    return Outcome(dataclasses.asdict(result), "\n".join(lines))
+
+
+def export_model(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight export-model``."""
+    from segmentation.model_steps import export_model
+
+    result = export_model(Study.open(args.study), args.to, args.run_id, onnx=not args.without_onnx)
+    lines = [
+        f"Exported the student of {result.run} to {result.folder}: {', '.join(result.files)}.",
+        f"Try it: python {Path(result.folder) / 'use_model.py'} IMAGE OUT",
+    ]
+    if result.onnx_difference is not None:
+        lines.append(
+            f"ONNX Runtime's probabilities differ from PyTorch's by {result.onnx_difference:.1e} at most."
+        )
+    if result.simulated_from:
+        lines.append(f"It learned from gaze simulated from {result.simulated_from}, and the card says so.")
     return Outcome(dataclasses.asdict(result), "\n".join(lines))

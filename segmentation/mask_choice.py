@@ -308,7 +308,7 @@ class MaskSelection:
                 "pseudomask",
                 annotator=", ".join(pseudomask.annotators) or None,
                 threshold=levels[near[-1]],
-                simulated_from=self._look_simulated(key),
+                simulated_from=pseudomask.simulated_from or self._look_simulated(key),
             )
             found[key] = self._chosen(key, origin, load)
         if without:
