@@ -19,7 +19,7 @@ from app.argument_types import annotator, count, pair, positive, rate, rectangle
 from app.commands import Command, Outcome
 from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
-from app.export_commands import add_export_commands
+from app.export_commands import add_export_commands, add_review_import
 from app.run_commands import add_run_commands
 from app.suggest_commands import add_suggest_command
 from app.train_commands import add_train_commands
@@ -208,7 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     masks.add_argument(
         "path", type=Path, metavar="PATH", help="a folder, or a NIfTI, NRRD, DICOM-SEG, COCO file"
     )
-    for command in (images, masks):
+    reviews = add_review_import(add)
+    for command in (images, masks, reviews):
         command.add_argument(
             "--target", metavar="ID", help="the target of masks without labels; default: the first"
         )

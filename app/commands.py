@@ -83,7 +83,7 @@ def import_images(args: argparse.Namespace, progress: Progress) -> Outcome:
         study,
         args.paths,
         masks=args.masks,
-        labels=_labels(args.labels),
+        labels=labels(args.labels),
         target=args.target,
         options=options,
         progress=progress,
@@ -148,7 +148,7 @@ def _sentences(items: Sequence[tuple[str, str]]) -> list[str]:
     return [text if file in text else f"{file}: {text}" for file, text in items]
 
 
-def _labels(words: Sequence[str] | None) -> dict[str, list[str]] | None:
+def labels(words: Sequence[str] | None) -> dict[str, list[str]] | None:
     """Read ``TARGET=1,2`` words; a target may come twice."""
     if words is None:
         return None
@@ -169,7 +169,7 @@ def import_masks(args: argparse.Namespace, progress: Progress) -> Outcome:
     report = import_masks(
         Study.open(args.study),
         args.path,
-        labels=_labels(args.labels),
+        labels=labels(args.labels),
         target=args.target,
         options=ImportOptions(axis=args.axis, deidentify=args.deidentify, key=args.key),
         progress=progress,

@@ -6,7 +6,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from app.commands import AddCommand, Outcome, counted, named
+from app.argument_types import annotator, positive
+from app.commands import AddCommand, Outcome, counted, labels, named
 from gaze_capture.errors import UserError
 from segmentation.export import EXPORTERS
 from segmentation.mask_choice import THRESHOLD, WHICH
@@ -76,6 +77,62 @@ def add_export_commands(add: AddCommand) -> None:
     model.add_argument(
         "--without-onnx", action="store_true", help="the script then needs this program to be installed"
     )
+
+
+def add_review_import(add: AddCommand) -> argparse.ArgumentParser:
+    """Add ``import-reviews`` and return its parser; what all imports of masks share is added by the caller."""
+    reviews = add(
+        "import-reviews", import_reviews, "bring masks that were corrected in another program back as reviews"
+    )
+    reviews.add_argument(
+        "path", type=Path, metavar="PATH", help="a folder of masks, or a NIfTI, NRRD, DICOM-SEG, COCO file"
+    )
+    reviews.add_argument("--annotator", type=annotator, required=True, metavar="A", help="a pseudonym")
+    reviews.add_argument("--verdict", choices=("edited", "accepted"), default="edited")
+    reviews.add_argument("--run", dest="run_id", metavar="RUN", help="whose prediction the masks began as")
+    reviews.add_argument(
+        "--empty",
+        action="store_true",
+        help="empty masks say that the target is not there; otherwise only where there was a mask before",
+    )
+    reviews.add_argument("--seconds", type=positive, default=0.0, metavar="S", help="spent on each review")
+    return reviews
+
+
+def import_reviews(args: argparse.Namespace, progress: Progress) -> Outcome:
+    """``gaze-insight import-reviews``."""
+    from segmentation.import_options import ImportOptions
+    from segmentation.review_import import import_reviews
+
+    result = import_reviews(
+        Study.open(args.study),
+        args.path,
+        args.annotator,
+        verdict=args.verdict,
+        run=args.run_id,
+        empty=args.empty,
+        seconds=args.seconds,
+        labels=labels(args.labels),
+        target=args.target,
+        options=ImportOptions(axis=args.axis, deidentify=args.deidentify, key=args.key),
+        progress=progress,
+    )
+    lines = [
+        f"{counted(result.reviews, 'mask')} of {counted(result.images, 'image')} came in as reviews of "
+        f"{args.annotator}, {args.verdict}.",
+    ]
+    if result.unchanged:
+        lines.append(f"{counted(result.unchanged, 'mask')} had not changed.")
+    if result.left_empty:
+        lines.append(
+            f"{counted(result.left_empty, 'empty mask')} of images without a mask before were passed over; with "
+            "--empty they say that nothing is there."
+        )
+    lines += named("Left out", [f"{file}: {reason}" for file, reason in result.skipped])
+    values = dataclasses.asdict(result) | {
+        "skipped": [{"file": file, "reason": reason} for file, reason in result.skipped]
+    }
+    return Outcome(values, "\n".join(lines))
 
 
 def export(args: argparse.Namespace, progress: Progress) -> Outcome:
