@@ -576,11 +576,32 @@ def test_dciodvfy_finds_no_error(folder: Path, tmp_path: Path, empty: bool) -> N
     assert errors_of(validator, file) == []
 
 
+def test_dciodvfy_finds_no_error_in_a_segmentation_of_an_x_ray(tmp_path: Path) -> None:
+    from segmentation.importing import import_images
+    from tests.dicom_support import make
+    from tests.mask_export_support import OFF
+
+    validator = dciodvfy()
+    (tmp_path / "raw").mkdir()
+    flat = {"ImagePositionPatient": None, "ImageOrientationPatient": None, "FrameOfReferenceUID": None}
+    kind = "1.2.840.10008.5.1.4.1.1.1.1"
+    make(tmp_path / "raw" / "x.dcm", np.zeros((24, 32), np.uint16), Modality="DX", SOPClassUID=kind, **flat)
+    study = Study.create(tmp_path / "study")
+    import_images(study, [tmp_path / "raw"], options=OFF)
+    review(study, next(iter(study.images)), "target", random_mask(0, (24, 32)))
+    export_masks(study, tmp_path / "out", "dicom-seg", source=[tmp_path / "raw"])
+    (file,) = (tmp_path / "out").glob("*.dcm")
+    assert errors_of(validator, file) == []
+
+
 def test_replaced_ids_are_matched_with_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from segmentation.importing import import_images
 
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
-    files = write_series(tmp_path / "raw")
+    # Without what many scanners leave out.
+    files = write_series(
+        tmp_path / "raw", SliceThickness=None, PatientSex=None, SeriesNumber=None, StudyTime=None
+    )
     study = Study.create(tmp_path / "study")
     import_images(study, [tmp_path / "raw"])
     assert NAME not in "".join(path.read_text() for path in (study.folder / "volumes").iterdir())
@@ -591,6 +612,7 @@ def test_replaced_ids_are_matched_with_the_key(tmp_path: Path, monkeypatch: pyte
     (file,) = (tmp_path / "out").glob("*.dcm")
     made = pydicom.dcmread(file)
     assert str(made.PatientName) == NAME
+    assert made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == 2.5
     named = {
         str(frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
         for frame in made.PerFrameFunctionalGroupsSequence

@@ -119,7 +119,7 @@ def test_the_exported_weights_are_the_runs_own(trained: tuple[Study, RunFolder],
     model = ExportedModel(tmp_path / "out")
     assert model.targets == ("target",)
     image = study.image("case_3")
-    pixels = study.for_networks(image, run.spec.normalisation)
+    pixels = study.network_input(image, run.spec.normalisation)
     assert np.abs(model.segment(pixels)[0] - predicted(study, run, image.id)).max() < 1e-4
     assert RunSpec.from_json(json.loads((tmp_path / "out" / "spec.json").read_text())) == run.spec
 

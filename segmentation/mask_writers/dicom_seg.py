@@ -268,6 +268,7 @@ def _header(path: Path, unit: Unit) -> Any:
             for keyword in _MAY_BE_EMPTY:
                 if keyword not in dataset:
                     setattr(dataset, keyword, None if keyword.endswith(("Date", "Time")) else "")
+            _complete_thickness(dataset, unit)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UserError:
@@ -291,6 +292,18 @@ def _header(path: Path, unit: Unit) -> Any:
             f"{unit.name} was left out: give the files that were imported."
         )
     return dataset
+
+
+def _complete_thickness(dataset: Any, unit: Unit) -> None:
+    """Give a source without a slice thickness that of the volume; highdicom refuses spacing without."""
+    if dataset.get("SliceThickness") not in (None, ""):
+        return
+    if "FrameOfReferenceUID" in dataset:
+        spacing = unit.spacing_mm
+        dataset.SliceThickness = round(spacing[2], 6) if spacing is not None else 1.0
+    else:
+        # A picture has none; its spacing is told by the source that is referred to.
+        dataset.pop("PixelSpacing", None)
 
 
 def _lacking(dataset: Any) -> list[str]:
