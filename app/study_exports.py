@@ -61,8 +61,10 @@ class StudyExports(QObject):
         choice = result.choice
         place = choice.to
         words = {
-            "masks": self.tr("{n} masks are in {place}.").format(n=f"{result.count:,}", place=place),
-            "gaze": self.tr("Gaze on {n} images is in {place}.").format(n=f"{result.count:,}", place=place),
+            "masks": self.tr("Exported to {place}; masks: {n}.").format(n=f"{result.count:,}", place=place),
+            "gaze": self.tr("Exported gaze to {place}; images looked at: {n}.").format(
+                n=f"{result.count:,}", place=place
+            ),
             "model": self.tr("The model is in {place}, with a card and a script that uses it.").format(
                 place=place
             ),

@@ -63,7 +63,7 @@ def test_reviewed_masks_go_out_by_two_clicks(qtbot: QtBot, tmp_path: Path, fille
     page = page_of(window)
     with qtbot.waitSignal(page.notice, timeout=20000) as told:
         QTest.mouseClick(dialog.export_button, LEFT)
-    assert told.args[0].startswith(f"1 masks are in {place}")
+    assert told.args[0].startswith(f"Exported to {place}; masks: 1.")
     assert (place / "target" / "case_0.png").exists()
     assert json.loads((place / "manifest.json").read_text())["masks"][0]["annotator"] == "A"
 
@@ -148,3 +148,28 @@ def test_places_that_will_not_do(tmp_path: Path, study: Study) -> None:
     first = proposed(study, masks)
     first.mkdir()
     assert proposed(study, masks).name == f"{first.name}-2"
+
+
+def test_corrected_masks_come_back_as_reviews(qtbot: QtBot, tmp_path: Path, filled: Study) -> None:
+    from app.import_dialog import MasksDialog
+    from segmentation.images import encode_mask
+
+    window = open_window(qtbot, tmp_path, filled)
+    page = page_of(window)
+    (tmp_path / "corrected").mkdir()
+    mask = np.zeros((48, 64), bool)
+    mask[8:20, 9:33] = True
+    (tmp_path / "corrected" / "case_0.png").write_bytes(encode_mask(mask))
+    (tmp_path / "corrected" / "case_1.png").write_bytes(encode_mask(mask[:, :50]))
+    page.imports.choose_reviews()
+    dialog = only(page, MasksDialog)
+    assert "Dr. Test" in dialog.sentence.text()
+    dialog.masks.choose(tmp_path / "corrected")
+    qtbot.waitUntil(dialog.import_button.isEnabled)
+    with qtbot.waitSignal(page.notice, timeout=20000) as told:
+        QTest.mouseClick(dialog.import_button, LEFT)
+    assert told.args[0].startswith("Reviews that came in: 1;")
+    latest = filled.reviewed()["case_0", "target"]
+    assert (latest.annotator, latest.verdict) == ("Dr. Test", "edited")
+    np.testing.assert_array_equal(filled.reviewed_mask("case_0", "target"), mask)
+    assert page.imports.last is not None and "50 x 48" in page.imports.last.skipped[0][1]
