@@ -18,6 +18,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
+from app.again_button import AgainButton
 from app.canvas_frame import CanvasFrame
 from app.centre import Centre
 from app.describe_again import task_of
@@ -137,9 +138,13 @@ class ReviewPage(Page):
         self.runs.setMinimumContentsLength(12)
         self.runs.setToolTip(self.tr("Whose masks are shown and judged"))
         self.runs.currentIndexChanged.connect(lambda _: self._show_image())
+        self.runs.currentIndexChanged.connect(lambda _: self._offer_again())
         run_row = QHBoxLayout()
         run_row.addWidget(label(self.tr("Masks of"), "muted"))
         run_row.addWidget(self.runs, 1)
+        self.again = AgainButton()
+        self.again.failed.connect(self.error)
+        self._next_run: str | None = None
         self.layers = LayerPanel(self.canvas)
         self.targets = TargetsBar()
         self.targets.chosen.connect(self._choose_target)
@@ -153,6 +158,7 @@ class ReviewPage(Page):
         column.addLayout(title)
         column.addWidget(self.facts)
         column.addLayout(run_row)
+        column.addWidget(self.again)
         column.addWidget(self.targets)
         column.addSpacing(theme.NORMAL)
         column.addWidget(heading(self.tr("Layers")))
@@ -243,6 +249,11 @@ class ReviewPage(Page):
             self._cached_study = study
             self.list.thumbnails.set_study(study)
             self._given.clear()
+        if what == "image" and self._next_run:
+            # Never under the eyes of somebody who judges an image.
+            what = "runs"
+            self._list_runs(study, self._next_run)
+            self._next_run = None
         if what in ("study", "data", "runs"):
             assert self._cache is not None
             self._cache.forget()
@@ -260,8 +271,15 @@ class ReviewPage(Page):
         if what == "study":
             self.canvas.setFocus()
 
-    def _list_runs(self, study: Study) -> None:
-        chosen = self.runs.currentData()
+    def _offer_again(self) -> None:
+        self.again.ask(self.session.study, self.runs.currentData())
+
+    def show_run_next(self, run_id: str) -> None:
+        """Show the masks of a run from the next image on."""
+        self._next_run = run_id
+
+    def _list_runs(self, study: Study, run_id: str | None = None) -> None:
+        chosen = run_id or self.runs.currentData()
         self.runs.blockSignals(True)
         self.runs.clear()
         for run_id in reversed(study.run_ids()):
@@ -276,6 +294,7 @@ class ReviewPage(Page):
         run_id = self.runs.currentData()
         self._facts.ask(lambda: gather(study, run_id), NO_FLICKER_MS)
         self.described.ask(study)
+        self._offer_again()
 
     def _learn(self, facts: Facts) -> None:
         self._known = facts
@@ -524,6 +543,7 @@ class ReviewPage(Page):
             self._known.said[image_id, target] = presence
         self.list.model.set_row(self._row(entry_of(study, image_id)))
         self._count(study)
+        self._offer_again()
         if self._facts.pending:
             # What is being read may not know of this verdict.
             self._ask(study)
@@ -563,6 +583,7 @@ class ReviewPage(Page):
     def stop(self) -> None:
         """End the threads."""
         self._facts.stop()
+        self.again.stop()
         self.described.stop()
         self.list.thumbnails.stop()
         self._ahead.stop()

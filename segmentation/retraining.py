@@ -76,7 +76,7 @@ def spec_again(study: Study, run_id: str | None = None, **changes: Any) -> RunSp
         raise UserError(
             f"The run {run.id} is being worked on; wait for its end, or stop it, and train again."
         )
-    if not any((run.path / "checkpoints").glob("[0-9]*/state.json")):
+    if not can_go_on(run):
         raise UserError(
             f"The run {run.id} has learned nothing to go on from: it has no checkpoint. Train first."
         )
@@ -86,6 +86,16 @@ def spec_again(study: Study, run_id: str | None = None, **changes: Any) -> RunSp
             "then train again."
         )
     return continued(run, **changes)
+
+
+def is_again(spec: RunSpec) -> bool:
+    """Whether a spec is that of a run that goes on from another with reviews."""
+    return "again" in spec.notes
+
+
+def can_go_on(run: RunFolder) -> bool:
+    """Whether a run has learned something that another can begin with."""
+    return any((run.path / "checkpoints").glob("[0-9]*/state.json"))
 
 
 def continued(run: RunFolder, **changes: Any) -> RunSpec:
