@@ -19,6 +19,7 @@ from app.argument_types import annotator, count, pair, positive, rate, rectangle
 from app.commands import Command, Outcome
 from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
+from app.reader_commands import add_reader_commands
 from app.run_commands import add_run_commands
 from app.suggest_commands import add_suggest_command
 from app.train_commands import add_train_commands
@@ -464,10 +465,16 @@ def _parser() -> argparse.ArgumentParser:
         help="also what this checkpoint has predicted before, which is kept else",
     )
     evaluate.add_argument("--split", metavar="NAME", help="default: all images")
-    evaluate.add_argument("--against", choices=("masks", "pseudomasks", "reviews"), default="masks")
+    evaluate.add_argument(
+        "--against",
+        choices=("masks", "pseudomasks", "reviews", "audit"),
+        default="masks",
+        help="audit: outlines drawn blind to every mask",
+    )
     report.add_argument("--to", type=Path, required=True, metavar="FILE.html")
 
     add_compare_commands(add)
+    add_reader_commands(add)
     add_run_commands(add)
 
     export = add("export", commands.export, "write gaze for other programs, into a new folder")

@@ -533,7 +533,7 @@ class ReviewPage(Page):
         self._cache.forget(image_id)
         target = self.session.target_id
         self._timed = None
-        standing = study.reviews(image_id, target)
+        standing = study.counted_reviews(image_id, target)
         self._known.reviews.pop((image_id, target), None)
         self._known.said.pop((image_id, target), None)
         if standing:

@@ -263,6 +263,7 @@ class CompareDialog(Dialog):
             "masks": self.tr("true masks"),
             "pseudomasks": self.tr("pseudo-masks"),
             "reviews": self.tr("reviewed masks"),
+            "audit": self.tr("a blind audit"),
         }[one.against]
         key = (one.split, one.against, one.measure)
         cells = [Cell(self.tr("{measure}, {split}").format(measure=title, split=where), tip=truth)]

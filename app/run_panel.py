@@ -124,6 +124,7 @@ class RunPanel(QFrame):
             "masks": self.tr("true masks"),
             "pseudomasks": self.tr("pseudo-masks"),
             "reviews": self.tr("reviewed masks"),
+            "audit": self.tr("a blind audit"),
         }
         return words.get(against, against)
 

@@ -301,7 +301,7 @@ def build_scene(
     student = study.prediction(run_id, image_id, target_id) if run_id else None
     teacher = study.prediction(run_id, image_id, target_id, "teacher") if run_id else None
     differing = None if student is None or teacher is None else (student >= 0.5) != (teacher >= 0.5)
-    reviews = study.reviews(image_id, target_id)
+    reviews = study.counted_reviews(image_id, target_id)
     reviewed = study.reviewed_mask(image_id, target_id) if reviews else None
     scene = Scene(
         image_id=image_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +52,46 @@ def clustered_interval(
         return Interval(float(table.mean()), math.nan, math.nan)
     low, high = np.percentile(means, [2.5, 97.5])
     return Interval(float(table.mean()), float(low), float(high))
+
+
+def clustered_statistic(
+    counts: npt.NDArray[np.float64],
+    groups: Sequence[str],
+    statistic: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Interval:
+    """Return a statistic of summed counts, such as a kappa, and its interval under resampling of groups.
+
+    Parameters
+    ----------
+    counts
+        (N, K) what each item adds.
+    groups
+        (N,) the group of each item.
+    statistic
+        Of sums (R, K) to values (R,); NaN where it is not defined, which replicates leave out.
+
+    Returns
+    -------
+    NaN throughout where there is nothing, NaN bounds where there is one group only.
+    """
+    if not len(counts):
+        return Interval(math.nan, math.nan, math.nan)
+    value = float(statistic(counts.sum(axis=0, keepdims=True))[0])
+    sums, sizes = _by_group(counts.T, groups)
+    if len(sizes) < 2:
+        return Interval(value, math.nan, math.nan)
+    drawn = np.random.default_rng(seed).multinomial(
+        len(sizes), np.full(len(sizes), 1 / len(sizes)), replicates
+    )
+    values = statistic(drawn @ sums.T)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return Interval(value, math.nan, math.nan)
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Interval(value, float(low), float(high))
 
 
 def _resampled(

@@ -335,7 +335,7 @@ def _target_levels(
     size = spec.image_size_px
     if spec.method == "supervised" and (mask := study.true_mask(image.id, target_id)) is not None:
         return _resized(mask, size) * np.uint8(_ALL_LEVELS), 0, False
-    reviews = study.reviews(image.id, target_id) if spec.learn_from_reviews else []
+    reviews = study.counted_reviews(image.id, target_id) if spec.learn_from_reviews else []
     mask = study.reviewed_mask(image.id, target_id) if reviews and reviews[-1].verdict != "rejected" else None
     # What a reviewer took the trouble to draw or accept says more than an earlier doubt, but not than their own.
     if mask is not None and reviews[-1].presence not in UNDECIDED:

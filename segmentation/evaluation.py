@@ -20,7 +20,7 @@ from segmentation.records import StudyImage, utc_now
 from segmentation.runs import latest_run
 from segmentation.study import Mask, Study
 
-Against = Literal["masks", "pseudomasks", "reviews"]
+Against = Literal["masks", "pseudomasks", "reviews", "audit"]
 MEASURES = ("dice", "iou", "miou", "hd95", "asd", "assd")
 DISTANCES = ("hd95", "asd", "assd")
 
@@ -263,7 +263,8 @@ def evaluate(
 
     Parameters
     ----------
-    against : true masks, the broad level of pseudo-masks, or reviewed masks (circular for those accepted as shown)
+    against : true masks, the broad level of pseudo-masks, reviewed masks (circular for those accepted as shown), or
+        the masks of a blind audit, outlined by people who saw no prediction
     threshold : on the probability
 
     Raises
@@ -387,7 +388,12 @@ def _spacing_of(study: Study, volume_id: str, slices: list[StudyImage]) -> tuple
     return (between, *plane) if between else None
 
 
-_NOUNS = {"masks": "true masks", "pseudomasks": "pseudo-masks", "reviews": "reviewed masks"}
+_NOUNS = {
+    "masks": "true masks",
+    "pseudomasks": "pseudo-masks",
+    "reviews": "reviewed masks",
+    "audit": "masks of a blind audit",
+}
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
@@ -399,6 +405,8 @@ def _truth(study: Study, image: StudyImage, target_id: str, against: Against) ->
         return study.true_mask(image.id, target_id)
     if against == "reviews":
         return study.reviewed_mask(image.id, target_id)
+    if against == "audit":
+        return study.audit_mask(image.id, target_id)
     pseudomask = study.pseudomask(image.id, target_id)
     return pseudomask.masks[-1] if pseudomask is not None else None
 

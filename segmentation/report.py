@@ -323,7 +323,7 @@ def _targets_section(study: Study, metrics: dict[str, dict[str, Any]]) -> str:
 
 
 def _against(metrics: dict[str, Any]) -> str:
-    names = {"masks": "true masks", "pseudomasks": "pseudo-masks"}
+    names = {"masks": "true masks", "pseudomasks": "pseudo-masks", "audit": "masks of a blind audit"}
     return escape(names.get(metrics["against"], metrics["against"]))
 
 

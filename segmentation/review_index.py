@@ -18,6 +18,8 @@ Verdict = Literal["accepted", "edited", "rejected"]
 Purpose = Literal["review", "second-read", "audit", "consensus"]
 """Why a review was made: the usual one; blind to what others said; an outline drawn blind to every mask, as a reference
 that is never learned from; what several annotators' masks came to."""
+COUNTED: tuple[Purpose, ...] = ("review", "consensus")
+"""Reviews of these purposes decide what a mask is and what is learned; of others the study keeps the word alone."""
 Key = tuple[str, str]
 
 UNSETTLED_NS = 2_500_000_000
@@ -112,17 +114,17 @@ class ReviewIndex:
             review = self._read[folder, name] = read_review(self._folder / folder / f"{name}.json")
         return review
 
-    def standing(self, name: str) -> list[str]:
-        """Return the names of a folder's reviews that were not withdrawn, oldest first; looks at the disk."""
-        return list(self._list(name).standing)
-
     def note_own(self, name: str, review: str) -> None:
         """Know of a review that was added or withdrawn here: it is no news."""
         self._list(name, review)
 
     def reviews(self, name: str) -> list[Review]:
         """Return a folder's reviews that stand, oldest first."""
-        return [self._review(name, one) for one in self._list(name).standing]
+        return list(self.named(name).values())
+
+    def named(self, name: str) -> dict[str, Review]:
+        """Return a folder's reviews that stand by their names (without ending), oldest first; looks at the disk."""
+        return {one: self._review(name, one) for one in self._list(name).standing}
 
     def all(self) -> dict[Key, list[Review]]:
         """Return all reviews that stand, oldest first, by (image id, target id)."""

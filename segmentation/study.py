@@ -51,7 +51,7 @@ from segmentation.records import (
     safe_name,
     utc_now,
 )
-from segmentation.review_index import Review, ReviewIndex, Verdict
+from segmentation.review_index import COUNTED, Purpose, Review, ReviewIndex, Verdict
 
 TEST_SPLIT = "test"
 """A split of this name is never read by training."""
@@ -523,10 +523,8 @@ class Study:
 
     def presence(self, image_id: str, target_id: str) -> Presence | None:
         """Return the latest word on a target in an image: a review's before a gaze session's."""
-        for review in reversed(self.reviews(image_id, target_id)):
-            if review.presence is not None:
-                return review.presence
-        return _word_of(self.looks.get((image_id, target_id), ()))
+        word = _word_of(self.counted_reviews(image_id, target_id))
+        return word or _word_of(self.looks.get((image_id, target_id), ()))
 
     def presences(self, annotators: Sequence[str] | None = None) -> dict[tuple[str, str], Presence]:
         """Return the latest word on every target of every image that one was said of.
@@ -540,7 +538,7 @@ class Study:
             if word is not None:
                 said[key] = word
         for key, reviews in self._review_index.all().items():
-            word = _word_of(reviews)
+            word = _word_of(_counted(reviews))
             if word is not None:
                 said[key] = word
         return said
@@ -636,15 +634,27 @@ class Study:
         return self.folder / "reviews" / f"{image_id}.{target_id}"
 
     def reviews(self, image_id: str, target_id: str) -> list[Review]:
-        """Return all reviews of a target in an image that stand, oldest first."""
+        """Return all reviews of a target in an image that stand, whatever their purpose, oldest first."""
         return self._review_index.reviews(f"{image_id}.{target_id}")
 
+    def named_reviews(self, image_id: str, target_id: str) -> dict[str, Review]:
+        """Return all reviews of a target in an image that stand, by name, oldest first."""
+        return self._review_index.named(f"{image_id}.{target_id}")
+
+    def counted_reviews(self, image_id: str, target_id: str) -> list[Review]:
+        """Return the reviews that decide, oldest first: the latest of them is what counts.
+
+        Second reads and audits are evidence and never decide; what a network learns from is asked for here.
+        """
+        return _counted(self.reviews(image_id, target_id))
+
     def reviewed(self) -> dict[tuple[str, str], Review]:
-        """Return the latest review of everything that was reviewed, by (image id, target id)."""
-        return {key: reviews[-1] for key, reviews in self._review_index.all().items()}
+        """Return the review that counts of everything that has one, by (image id, target id)."""
+        found = {key: _counted(reviews) for key, reviews in self._review_index.all().items()}
+        return {key: reviews[-1] for key, reviews in found.items() if reviews}
 
     def all_reviews(self) -> dict[tuple[str, str], list[Review]]:
-        """Return all reviews that stand, oldest first, by (image id, target id)."""
+        """Return all reviews that stand, whatever their purpose, oldest first, by (image id, target id)."""
         return self._review_index.all()
 
     def add_review(self, review: Review, mask: Mask | None = None) -> str:
@@ -667,10 +677,38 @@ class Study:
         self._review_index.note_own(folder.name, name)
 
     def reviewed_mask(self, image_id: str, target_id: str) -> Mask | None:
-        """Return the mask of the latest review, or None if that one has none."""
-        folder = self._reviews_folder(image_id, target_id)
-        names = self._review_index.standing(folder.name)
-        return _read_mask(folder / f"{names[-1]}.png") if names else None
+        """Return the mask of the review that counts, or None if that one has none."""
+        return self._latest_mask(image_id, target_id, COUNTED)
+
+    def audit_mask(self, image_id: str, target_id: str) -> Mask | None:
+        """Return the mask of the latest audit, outlined blind to every other, or None without one.
+
+        It is there to measure against; nothing may learn from it.
+        """
+        return self._latest_mask(image_id, target_id, ("audit",))
+
+    def _latest_mask(self, image_id: str, target_id: str, purposes: Sequence[Purpose]) -> Mask | None:
+        named = self.named_reviews(image_id, target_id)
+        names = [name for name, review in named.items() if review.purpose in purposes]
+        return self.review_mask(image_id, target_id, names[-1]) if names else None
+
+    def review_mask(self, image_id: str, target_id: str, name: str) -> Mask | None:
+        """Return the mask (H, W) of one review, or None if it has none.
+
+        Raises
+        ------
+        UserError
+            If the file is no mask, or of another size than the image.
+        """
+        path = self._reviews_folder(image_id, target_id) / f"{name}.png"
+        mask = _read_mask(path)
+        image = self.images.get(image_id)
+        if mask is not None and image is not None and mask.shape != tuple(image.shape[:2]):
+            raise UserError(
+                f"{path} is a mask of {mask.shape[1]} x {mask.shape[0]} pixels, but the image {image_id} has "
+                f"{image.shape[1]} x {image.shape[0]}; withdraw that review, or restore the file from a backup."
+            )
+        return mask
 
     def iterate_keys(self, split: str | None = None) -> Iterator[tuple[StudyImage, Target]]:
         """Yield every image of a split with every target."""
@@ -711,6 +749,10 @@ class _Word(Protocol):
 def _word_of(items: Sequence[_Word]) -> Presence | None:
     """Return the latest word on presence among looks or reviews, oldest first."""
     return next((item.presence for item in reversed(items) if item.presence is not None), None)
+
+
+def _counted(reviews: Sequence[Review]) -> list[Review]:
+    return [review for review in reviews if review.purpose in COUNTED]
 
 
 def _is_manifest(name: str) -> bool:

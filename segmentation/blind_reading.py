@@ -1,0 +1,241 @@
+"""Reading blind: audits drawn at random and outlined on the bare image, and second reads of what others reviewed.
+
+A draw is a file in ``audits/`` that is never rewritten; what was outlined are reviews with a purpose of their own,
+which decide nothing and are never learned from (`segmentation.study.Study.counted_reviews`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from gaze_capture.errors import UserError
+from gaze_capture.recording import Presence
+from gaze_capture.storage import read_json, write_json_atomic
+from segmentation.gaze_index import Key
+from segmentation.records import SCHEMA, new_id, refuse_newer, utc_now
+from segmentation.review_index import Purpose, Review, Verdict
+from segmentation.study import Study
+
+BlindPurpose = Literal["second-read", "audit"]
+BLIND: tuple[BlindPurpose, ...] = get_args(BlindPurpose)
+
+BARE_IMAGE = "image"
+"""The subject of an outline that was drawn with nothing but the image in view."""
+_OWN_WORDS: tuple[Purpose, ...] = ("review", "second-read", "audit")
+
+
+@dataclass(frozen=True)
+class AuditDraw:
+    """A random sample of images that are outlined blind."""
+
+    id: str
+    image_ids: tuple[str, ...]
+    """In the order drawn: whoever does the first few has done a random sample, too."""
+    target_ids: tuple[str, ...]
+    seed: int
+    split: str | None
+    """None: of all images."""
+    annotator: str | None
+    """Who is to outline them; None: everyone."""
+    out_of: int
+    """How many images it was drawn from."""
+    drawn_at: str
+    """ISO 8601, UTC."""
+
+    @property
+    def keys(self) -> list[Key]:
+        """Return (image id, target id) of all that is to be outlined."""
+        return [(image_id, target_id) for image_id in self.image_ids for target_id in self.target_ids]
+
+
+def draw_audit(
+    study: Study,
+    count: int,
+    seed: int,
+    *,
+    split: str | None = None,
+    target_id: str | None = None,
+    annotator: str | None = None,
+) -> AuditDraw:
+    """Draw images for an audit, blind: every image of the split is as likely, whatever is known of it; store the draw.
+
+    One seed draws the same images of the same study again, for another annotator.
+
+    Raises
+    ------
+    UserError
+        If the split has fewer images, there is no such target, or the study cannot be written.
+    """
+    ids = sorted(image.id for image in study.images_of(split))
+    if not 0 < count <= len(ids):
+        where = f"the split {split!r}" if split else "the study"
+        raise UserError(f"{count} images cannot be drawn: {where} has {len(ids)}; draw 1 to {len(ids)}.")
+    targets = (study.target(target_id).id,) if target_id else tuple(target.id for target in study.targets)
+    chosen = np.random.default_rng(seed).choice(len(ids), count, replace=False)
+    draw = AuditDraw(
+        id=new_id("audit-"),
+        image_ids=tuple(ids[number] for number in chosen.tolist()),
+        target_ids=targets,
+        seed=seed,
+        split=split,
+        annotator=annotator,
+        out_of=len(ids),
+        drawn_at=utc_now(),
+    )
+    path = study.folder / "audits" / f"{draw.id}.json"
+    write_json_atomic(path, {"schema": SCHEMA, **dataclasses.asdict(draw)}, within=study.folder)
+    study.audit("audit-draw", draw=draw.id, images=count, seed=seed, split=split, annotator=annotator)
+    return draw
+
+
+def read_draw(path: Path) -> AuditDraw:
+    """Read one draw.
+
+    Raises
+    ------
+    UserError
+        If it is missing, damaged or of a newer version.
+    """
+    values: dict[str, Any] = read_json(path)
+    refuse_newer(path, values)
+    try:
+        fields = {name: value for name, value in values.items() if name != "schema"}
+        lists = {name: tuple(map(str, fields[name])) for name in ("image_ids", "target_ids")}
+        return AuditDraw(**{**fields, **lists})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
+
+
+def audit_draws(study: Study) -> list[AuditDraw]:
+    """Return all draws of a study, oldest first."""
+    return [read_draw(path) for path in sorted((study.folder / "audits").glob("audit-*.json"))]
+
+
+def work_for(study: Study, annotator: str, purpose: BlindPurpose) -> list[Key]:
+    """Return everything an annotator is asked to read blind, done or not, in the order to read it.
+
+    An audit's order is the one drawn; second reads are asked for of all that somebody else reviewed and that this
+    annotator had not seen a mask of before.
+    """
+    if purpose == "audit":
+        draws = [draw for draw in audit_draws(study) if draw.annotator in (None, annotator)]
+        asked = dict.fromkeys(key for draw in draws for key in draw.keys)
+        return [key for key in asked if key[0] in study.images]
+    asked = {}
+    for key, reviews in study.all_reviews().items():
+        others = any(one.purpose == "review" and one.annotator != annotator for one in reviews)
+        if others and not any(one.purpose == "review" and one.annotator == annotator for one in reviews):
+            asked[key] = None
+    return [(image.id, target.id) for image, target in study.iterate_keys() if (image.id, target.id) in asked]
+
+
+def done_by(study: Study, annotator: str, purpose: BlindPurpose) -> set[Key]:
+    """Return (image id, target id) of what an annotator has read blind."""
+    return {
+        key
+        for key, reviews in study.all_reviews().items()
+        if any(one.purpose == purpose and one.annotator == annotator for one in reviews)
+    }
+
+
+def left_for(study: Study, annotator: str, purpose: BlindPurpose) -> list[Key]:
+    """Return what is left of :func:`work_for`."""
+    done = done_by(study, annotator, purpose)
+    return [key for key in work_for(study, annotator, purpose) if key not in done]
+
+
+def readers_of(study: Study) -> list[str]:
+    """Return the names of all who gave a review of their own, sorted."""
+    return sorted(
+        {
+            review.annotator
+            for reviews in study.all_reviews().values()
+            for review in reviews
+            if review.purpose in _OWN_WORDS
+        }
+    )
+
+
+def check_readers(study: Study, annotators: Sequence[str]) -> None:
+    """Raise UserError where one of these annotators has reviewed nothing."""
+    known = readers_of(study)
+    for name in annotators:
+        if name not in known:
+            raise UserError(
+                f"The study has no review by the annotator {name!r}; it has reviews by: "
+                f"{', '.join(known) or 'nobody yet'}."
+            )
+
+
+def store_outline(
+    study: Study,
+    image_id: str,
+    target_id: str,
+    annotator: str,
+    mask: npt.NDArray[np.bool_],
+    purpose: Purpose,
+    seconds: float,
+    edits: Sequence[str] = (),
+    *,
+    subject: str = BARE_IMAGE,
+    started_from: str = "empty",
+) -> str:
+    """Store what an annotator outlined, as a review of its purpose; return the review's name.
+
+    An empty mask says that the target is absent.
+
+    Parameters
+    ----------
+    mask : (H, W) bool, on the image's own grid
+    seconds : that it took
+    edits : the tools used, in order
+    subject : the run, or ``"pseudomask"``, whose mask was in view; by default the bare image
+
+    Raises
+    ------
+    UserError
+        If the study has no such image or target (any more), the mask is of another size or type, nobody is named,
+        the mask of an audit did not begin empty, or the study cannot be written.
+    """
+    height, width, _ = study.image(image_id).shape
+    target = study.target(target_id)
+    if not annotator.strip():
+        raise UserError("Say who outlined it: a review needs the annotator's name.")
+    if mask.dtype != np.bool_ or mask.ndim != 2:
+        raise UserError(
+            f"The mask of {image_id} is not one: it should be True and False, {height} x {width}, and is "
+            f"{mask.dtype} of {' x '.join(map(str, mask.shape))}."
+        )
+    if mask.shape != (height, width):
+        raise UserError(
+            f"The mask of {image_id} has {mask.shape[1]} x {mask.shape[0]} pixels, the image {width} x {height}; "
+            "nothing was stored."
+        )
+    if purpose == "audit" and (subject, started_from) != (BARE_IMAGE, "empty"):
+        raise UserError(
+            f"An audit is outlined on the bare image; this mask of {image_id} began as {started_from} and was not "
+            "stored."
+        )
+    verdict: Verdict = "edited"
+    presence: Presence = "present" if mask.any() else "absent"
+    review = Review(
+        image_id=image_id,
+        target_id=target.id,
+        annotator=annotator,
+        subject=subject,
+        verdict=verdict,
+        presence=presence,
+        seconds_spent=round(seconds, 2),
+        reviewed_at=utc_now(),
+        purpose=purpose,
+        started_from=started_from,
+        edits=tuple(edits),
+    )
+    return study.add_review(review, mask)
