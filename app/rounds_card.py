@@ -141,11 +141,13 @@ class RoundsCard(QFrame):
         if manual is not None:
             notes.append(
                 self.tr(
-                    "Dashed: outlining by hand, {seconds:.0f} s a mask as {n} audits took, {minutes:.0f} min for "
+                    "Dashed: outlining by hand, {seconds:.0f} s a mask as {audits} took, {minutes:.0f} min for "
                     "the {images} images with gaze."
                 ).format(
                     seconds=manual.seconds_each,
-                    n=manual.outlines,
+                    audits=self.tr("1 audit")
+                    if manual.outlines == 1
+                    else self.tr("{n} audits").format(n=manual.outlines),
                     minutes=manual.minutes,
                     images=manual.images,
                 )
@@ -227,7 +229,7 @@ class RoundsCard(QFrame):
         interval = f" [{one.dice.low:.3f}, {one.dice.high:.3f}]" if math.isfinite(one.dice.low) else ""
         told = self.tr(
             "Round {number}, {name}: {dice:.3f}{interval} after {all:.1f} min: looking {looking:.1f}, again "
-            "{again:.1f}, calibrating {setup:.1f}, reviewing {reviewing:.1f}; learned from {n} reviews."
+            "{again:.1f}, calibrating {setup:.1f}, reviewing {reviewing:.1f}; learned from {reviews}."
         ).format(
             number=self._charted.index(one) + 1,
             name=one.name or short_name(one.run),
@@ -238,7 +240,7 @@ class RoundsCard(QFrame):
             again=spent.relooks_s / 60,
             setup=spent.setup_s / 60,
             reviewing=spent.reviewing_s / 60,
-            n=one.reviews,
+            reviews=self.tr("1 review") if one.reviews == 1 else self.tr("{n} reviews").format(n=one.reviews),
         )
         if one.measured < len(self._found.reference.keys):
             told += " " + self.tr("Measured on {n} of {all} masks.").format(
@@ -256,9 +258,10 @@ class RoundsCard(QFrame):
         place: QPointF = event.scenePos()  # type: ignore[attr-defined]
         found = [(self._distance(one, place), one) for one in self._charted]
         near = [pair for pair in found if pair[0] <= NEAR_PX]
-        self.view.setFocus()
         if near:
             self._follow(min(near, key=lambda pair: pair[0])[1])
+        # Last: whoever follows a run may take the focus to its row.
+        self.view.setFocus()
 
     def _distance(self, one: Round, place: QPointF) -> float:
         at = self.view.getPlotItem().vb.mapViewToScene(QPointF(*self._place(one)))

@@ -20,14 +20,11 @@ from gaze_capture.recording import UNDECIDED
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
 from segmentation.job import RunSpec
 from segmentation.records import SCHEMA, utc_now
-from segmentation.review_index import Key, Purpose, Review, read_review
+from segmentation.review_index import COUNTED, Key, Review, read_review
 from segmentation.runs import RunFolder
 from segmentation.study import Study
 
 LEARNED_NAME = "reviews.json"
-
-TEACHING: tuple[Purpose, ...] = ("review", "consensus")
-"""What is learned from. Second reads are evidence for agreement, and an audit is a reference kept apart."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def teaching(study: Study, spec: RunSpec) -> dict[Key, Review]:
     found = {}
     for key, reviews in study.all_reviews().items():
         image = study.images.get(key[0])
-        own = [review for review in reviews if review.purpose in TEACHING]
+        own = [review for review in reviews if review.purpose in COUNTED]
         if not own or image is None or image.split != spec.split or key[1] not in targets or key in masks:
             continue
         last = own[-1]
@@ -118,7 +115,7 @@ def reviewing_seconds(study: Study, until: float | None = None) -> float:
     return sum(
         review.seconds_spent
         for review in given
-        if review.purpose in TEACHING and (until is None or given_at(review) <= until)
+        if review.purpose in COUNTED and (until is None or given_at(review) <= until)
     )
 
 

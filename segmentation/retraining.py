@@ -11,7 +11,6 @@ from gaze_capture.errors import UserError
 from segmentation import steps
 from segmentation.job import RunSpec
 from segmentation.learned_reviews import (
-    TEACHING,
     Learned,
     begun_at,
     given_at,
@@ -20,6 +19,7 @@ from segmentation.learned_reviews import (
     teaching,
 )
 from segmentation.presets import checked
+from segmentation.review_index import COUNTED
 from segmentation.runs import RunFolder, latest_run
 from segmentation.steps import OnEvent
 from segmentation.study import Study
@@ -122,7 +122,7 @@ def to_predict(study: Study, run: RunFolder) -> list[str]:
     """
     settled, audited = set(), set()
     for key, reviews in study.all_reviews().items():
-        own = [review for review in reviews if review.purpose in TEACHING]
+        own = [review for review in reviews if review.purpose in COUNTED]
         if own and own[-1].verdict != "rejected":
             settled.add(key)
         if any(review.purpose == "audit" for review in reviews):

@@ -143,6 +143,11 @@ class Manual:
     """Images with gaze."""
 
     @property
+    def words(self) -> str:
+        """How many outlines that is the mean of."""
+        return "1 audit" if self.outlines == 1 else f"{self.outlines} audits"
+
+    @property
     def minutes(self) -> float:
         """What outlining all images with gaze would take at this pace."""
         return self.seconds_each * self.images / 60
@@ -209,7 +214,7 @@ class Rounds:
         lines.append("")
         if self.manual is not None:
             lines.append(
-                f"Outlining by hand took {self.manual.seconds_each:.1f} s a mask ({self.manual.outlines} audits): "
+                f"Outlining by hand took {self.manual.seconds_each:.1f} s a mask ({self.manual.words}): "
                 f"{self.manual.minutes:.1f} min for the {self.manual.images} images with gaze."
             )
         else:
@@ -345,9 +350,9 @@ def choose_reference(study: Study, against: Against = "auto", split: str | None 
         return Reference("audit", None, sorted_keys(audited))
     raise UserError(
         "There is nothing to measure rounds against: no image outside the splits that are learned from has a true "
-        "mask, and none was outlined in a blind audit. Audit some images, or import true masks."
+        "mask, and none was outlined in a blind audit. Draw an audit (gaze-insight audit-draw STUDY), or import masks."
         if against == "auto"
-        else "No image was outlined in a blind audit yet; audit some, or measure against true masks."
+        else "No image was outlined in a blind audit yet; draw one first: gaze-insight audit-draw STUDY"
     )
 
 

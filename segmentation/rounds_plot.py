@@ -83,7 +83,7 @@ def rounds_figure(rounds: Rounds) -> str:
             f'<line x1="{x(hand):.1f}" y1="{TOP - 6}" x2="{x(hand):.1f}" y2="{HEIGHT - BOTTOM}" stroke="{HAND}" '
             'stroke-width="1.5" stroke-dasharray="6 4"/>'
             f'<text x="{x(hand) - 6:.1f}" y="{TOP + 6}" fill="{HAND}" text-anchor="end">by hand: '
-            f"{rounds.manual.seconds_each:.0f} s a mask, {rounds.manual.outlines} audits</text>"
+            f"{rounds.manual.seconds_each:.0f} s a mask, {rounds.manual.words}</text>"
         )
     for earlier, later in links(rounds.rounds):
         assert earlier.spent is not None and later.spent is not None
