@@ -258,7 +258,9 @@ class MainWindow(QMainWindow):
         if name == "train":
             from app.train_page import TrainPage
 
-            return TrainPage(self.session)
+            train = TrainPage(self.session)
+            train.predicted_again.connect(self._show_new_masks)
+            return train
         if name == "quality":
             from app.quality_page import QualityPage
 
@@ -268,6 +270,7 @@ class MainWindow(QMainWindow):
         review = ReviewPage(self.session)
         review.again.record = self._record_again
         review.looked.tracker = self._review_tracker
+        review.training.wanted.connect(self._train_again)
         return review
 
     # What review asks of the page Record
@@ -293,6 +296,20 @@ class MainWindow(QMainWindow):
         page = self.page("record")
         assert isinstance(page, RecordPage)
         return page.review_tracker()
+
+    def _train_again(self, run_id: str) -> None:
+        from app.train_page import TrainPage
+
+        page = self.page("train")
+        assert isinstance(page, TrainPage)
+        page.train_again(run_id)
+
+    def _show_new_masks(self, run_id: str) -> None:
+        from app.review_page import ReviewPage
+
+        page = self.page("review")
+        assert isinstance(page, ReviewPage)
+        page.show_run_next(run_id)
 
     def show_page(self, name: str) -> bool:
         """Bring a page to the front, unless the one in front holds on; return whether it came."""

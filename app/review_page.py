@@ -17,6 +17,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
+from app.again_button import AgainButton
 from app.another_look import AnotherLook, Wished
 from app.canvas_frame import CanvasFrame
 from app.centre import Centre
@@ -168,11 +169,15 @@ class ReviewPage(Page):
         self.runs.setMinimumContentsLength(12)
         self.runs.setToolTip(self.tr("Whose masks are shown and judged"))
         self.runs.currentIndexChanged.connect(lambda _: self._change_run())
+        self.runs.currentIndexChanged.connect(lambda _: self._offer_again())
         self._run_row = QWidget()
         run_row = QHBoxLayout(self._run_row)
         box(run_row)
         run_row.addWidget(label(self.tr("Masks of"), "muted"))
         run_row.addWidget(self.runs, 1)
+        self.training = AgainButton()
+        self.training.failed.connect(self.error)
+        self._next_run: str | None = None
         self.layers = LayerPanel(self.canvas)
         self.targets = TargetsBar()
         self.targets.chosen.connect(self._choose_target)
@@ -187,6 +192,7 @@ class ReviewPage(Page):
         column.addWidget(self.facts)
         column.addWidget(self.why)
         column.addWidget(self._run_row)
+        column.addWidget(self.training)
         column.addWidget(self.targets)
         column.addSpacing(theme.NORMAL)
         self._layers_title = heading(self.tr("Layers"))
@@ -293,6 +299,11 @@ class ReviewPage(Page):
             self.list.thumbnails.set_study(study)
             self._given.clear()
             self._untouched = self.session.image_id == first_image(study)
+        if what == "image" and self._next_run:
+            # Never under the eyes of somebody who judges an image.
+            what = "runs"
+            self._list_runs(study, self._next_run)
+            self._next_run = None
         if what in ("study", "data", "runs"):
             assert self._cache is not None
             self._cache.forget()
@@ -310,8 +321,15 @@ class ReviewPage(Page):
         if what == "study":
             self.canvas.setFocus()
 
-    def _list_runs(self, study: Study) -> None:
-        chosen = self.runs.currentData()
+    def _offer_again(self) -> None:
+        self.training.ask(self.session.study, self.runs.currentData())
+
+    def show_run_next(self, run_id: str) -> None:
+        """Show the masks of a run from the next image on."""
+        self._next_run = run_id
+
+    def _list_runs(self, study: Study, run_id: str | None = None) -> None:
+        chosen = run_id or self.runs.currentData()
         self.runs.blockSignals(True)
         self.runs.clear()
         for run_id in predicted_runs(study):
@@ -328,6 +346,7 @@ class ReviewPage(Page):
         self._facts.ask(lambda: gather(study, run_id), NO_FLICKER_MS)
         self.described.ask(study)
         self.order.ask(study, run_id)
+        self._offer_again()
 
     def _change_run(self) -> None:
         if self.session.study is not None:
@@ -728,6 +747,7 @@ class ReviewPage(Page):
         else:
             self.list.model.set_row(self._row(entry_of(study, image_id)))
             self._count(study)
+        self._offer_again()
         if self._facts.pending:
             # What is being read may not know of this verdict.
             self._ask(study)
@@ -792,6 +812,7 @@ class ReviewPage(Page):
         self.looked.close_all()
         self.order.stop()
         self._facts.stop()
+        self.training.stop()
         self.described.stop()
         self.pixels.stop()
         self.list.thumbnails.stop()
