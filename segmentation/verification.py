@@ -22,6 +22,8 @@ from gaze_capture.errors import UserError
 from gaze_capture.fixation_table import read_fixation_table
 from gaze_capture.recording_codec import FRAMES_NAME, SUMMARY_NAME, needs_recovery, read_recording
 from gaze_capture.storage import explained, read_json, sha256_of
+from segmentation.editing.drafts import DRAFTS
+from segmentation.editing.journal import ENDING, read_draft
 from segmentation.gaze_gates import GATES_NAME, check_gates
 from segmentation.images import decode_mask, image_shape
 from segmentation.problem import Problem
@@ -95,6 +97,7 @@ class _Verifier:
             *self._keyed_checks("pseudomasks", ".npz", self._pseudomask, "pseudo-masks"),
             *TextVerifier(self.study, self._belongs, self.checked).checks(),
             *self._review_checks(),
+            *self._draft_checks(),
             *self._prediction_checks(),
         ]
         self.problems += self._leftovers()
@@ -438,6 +441,27 @@ class _Verifier:
                     yield from self._fits(path, image_id, decode_mask(path).shape, "Review the image again.")
                 except UserError:
                     yield Problem(self._name(path), "is damaged: it cannot be read as a mask.", RESTORE)
+
+    def _draft_checks(self) -> Iterator[tuple[str, _Check]]:
+        parent = self.folder / DRAFTS
+        for folder in sorted(_folders(parent)):
+            for name in sorted(_files(parent / folder)):
+                if name.endswith(ENDING) and name[0] != ".":
+                    self.checked["drafts"] += 1
+                    yield f"{DRAFTS}/{folder}/{name}", functools.partial(self._draft, parent / folder / name)
+
+    def _draft(self, path: Path) -> Iterator[Problem]:
+        image_id, _, target_id = path.parent.name.partition(".")
+        yield from self._belongs(path, image_id, target_id, "the unfinished edit")
+        try:
+            read = read_draft(path)
+        except UserError:
+            yield Problem(self._name(path), "is damaged: the edit in it cannot be read.", RESTORE)
+            return
+        # A torn last step is what a crash leaves, and is dropped when the edit goes on.
+        if read.damaged:
+            yield Problem(self._name(path), "is damaged: some steps of the edit are lost.", RESTORE)
+        yield from self._fits(path, image_id, read.header.shape, "Edit the image again.")
 
     def _prediction_checks(self) -> Iterator[tuple[str, _Check]]:
         for run_id in self.study.run_ids():
