@@ -23,6 +23,7 @@ from app.centre import Centre
 from app.describe_again import task_of
 from app.described import DescribedImages
 from app.description_panel import DescriptionPanel, Revised
+from app.edit_mode import Editing
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList, Row
 from app.latest import NO_FLICKER_MS, Latest
@@ -57,7 +58,8 @@ SLICES_PREFETCHED = 4
 
 
 class ReviewPage(Page):
-    """Keys: A accept, R reject, 0 nothing here, Q unsure, U ungradable, Z undo, Space or N next, Backspace back.
+    """Keys: A accept, E edit, R reject, 0 nothing here, Q unsure, U ungradable, Z undo, Space or N next,
+    Backspace back.
 
     D approves the description. Tab goes to the next target; in a volume Up and Down scroll, and verdicts count for the
     slice shown.
@@ -100,6 +102,10 @@ class ReviewPage(Page):
         self.canvas.tabbed.connect(self.next_target)
         self.canvas.layers_changed.connect(self._follow_others)
         self.frame.slices.chosen.connect(self.session.set_image)
+        self.editing = Editing(session, self.canvas, lambda: self.give("accepted"))
+        self.editing.changed.connect(self._follow_editing)
+        self.editing.error.connect(lambda sentence: self.error.emit(sentence, ""))
+        self.editing.notice.connect(self.notice)
         self._centre = Centre(
             self.frame,
             "check-square-offset",
@@ -109,7 +115,8 @@ class ReviewPage(Page):
         layout = QHBoxLayout(self)
         box(layout, spacing=0)
         layout.addWidget(self.list)
-        layout.addWidget(self._centre, 1)
+        layout.addWidget(self.editing.column)
+        layout.addWidget(self.editing.around(self._centre), 1)
         self._inspector = self._make_inspector()
         layout.addWidget(self._inspector)
         self.list.chosen.connect(self.session.set_image)
@@ -181,6 +188,9 @@ class ReviewPage(Page):
         self.accept_button = button(
             self.tr("Accept"), "check", self.tr("Accept this mask (A)"), "accepted", "primary"
         )
+        self.edit_button = Button(self.tr("Edit"), "pencil-simple", "verdict", on_click=self.edit)
+        self.edit_button.setToolTip(self.tr("Correct this mask by hand (E)"))
+        self.edit_button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.reject_button = button(self.tr("Reject"), "x", self.tr("Reject this mask (R)"), "rejected")
         self.nothing_button = button(
             self.tr("Nothing here"), "", self.tr("The target is not in this image (0)"), "nothing", "word"
@@ -193,8 +203,9 @@ class ReviewPage(Page):
         )
         for column in range(6):
             grid.setColumnStretch(column, 1)
-        grid.addWidget(self.accept_button, 0, 0, 1, 3)
-        grid.addWidget(self.reject_button, 0, 3, 1, 3)
+        grid.addWidget(self.accept_button, 0, 0, 1, 2)
+        grid.addWidget(self.edit_button, 0, 2, 1, 2)
+        grid.addWidget(self.reject_button, 0, 4, 1, 2)
         grid.addWidget(self.nothing_button, 1, 0, 1, 2)
         grid.addWidget(self.unsure_button, 1, 2, 1, 2)
         grid.addWidget(self.ungradable_button, 1, 4, 1, 2)
@@ -259,6 +270,7 @@ class ReviewPage(Page):
         self._show_image()
         if what == "study":
             self.canvas.setFocus()
+            self.editing.tell_left()
 
     def _list_runs(self, study: Study) -> None:
         chosen = self.runs.currentData()
@@ -353,10 +365,12 @@ class ReviewPage(Page):
             scene = self._cache.get(image_id, target, run_id, self._others_read)
         except UserError as error:
             self.canvas.set_scene(None)
+            self.editing.follow()
             self._show_details(None)
             self.error.emit(str(error), "")
             return
         self.canvas.set_scene(scene)
+        self.editing.follow()
         self._show_details(scene)
         if image_id != self._timed:
             # Looking again because another computer added something does not start the time anew.
@@ -393,10 +407,11 @@ class ReviewPage(Page):
         self.layers.show_scene(scene)
         study = self.session.study
         judged = scene is not None and (scene.student is not None or bool(scene.levels))
-        for button in (self.accept_button, self.reject_button):
-            button.setEnabled(judged)
-        for button in (self.nothing_button, self.unsure_button, self.ungradable_button):
-            button.setEnabled(scene is not None)
+        editing = self.editing.active
+        self.accept_button.setEnabled(judged or editing)
+        self.reject_button.setEnabled(judged and not editing)
+        for button in (self.edit_button, self.nothing_button, self.unsure_button, self.ungradable_button):
+            button.setEnabled(scene is not None and not editing)
         self.description.show_scene(study, scene)
         if scene is not None and scene.words is not None:
             self.description.show_weights(word_weights(scene.words, scene.image.shape[:2]))
@@ -435,9 +450,15 @@ class ReviewPage(Page):
             return
         target = self.session.target_id
         seconds = time.monotonic() - self._shown_at
+        if self.editing.active and word != "accepted":
+            return
         try:
-            given = give_verdict(
-                study, image_id, target, self.runs.currentData(), self.session.annotator, word, seconds
+            given = (
+                self.editing.store(seconds)
+                if self.editing.active
+                else give_verdict(
+                    study, image_id, target, self.runs.currentData(), self.session.annotator, word, seconds
+                )
             )
         except UserError as error:
             self.error.emit(str(error), "")
@@ -453,6 +474,14 @@ class ReviewPage(Page):
         else:
             self._show_image()
             self.notice.emit(self.tr("That was the last image of the list."))
+
+    def edit(self) -> None:
+        """Correct the mask by hand."""
+        self.editing.enter(self.runs.currentData())
+        self.canvas.setFocus()
+
+    def _follow_editing(self) -> None:
+        self._show_details(self.canvas.scene)
 
     def _next_slice(self, study: Study, image_id: str) -> str | None:
         """Return the next slice of the same volume that waits for a verdict."""
@@ -471,7 +500,7 @@ class ReviewPage(Page):
             self._undo_revised(given)
             return
         try:
-            study.withdraw_review(given.image_id, given.target_id, given.name)
+            given.withdraw(study)
         except UserError as error:
             self.error.emit(str(error), "")
             return
@@ -539,7 +568,11 @@ class ReviewPage(Page):
         }
         plain = not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
         key = event.key()
-        if plain and key in words:
+        if self.editing.handle_key(event):
+            return
+        if plain and key == Qt.Key.Key_E:
+            self.edit()
+        elif plain and key in words:
             if not event.isAutoRepeat():
                 self.give(words[key])
         elif plain and key == Qt.Key.Key_Z:
@@ -562,6 +595,7 @@ class ReviewPage(Page):
 
     def stop(self) -> None:
         """End the threads."""
+        self.editing.stop()
         self._facts.stop()
         self.described.stop()
         self.list.thumbnails.stop()
