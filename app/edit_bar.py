@@ -355,7 +355,7 @@ def _row(*widgets: QWidget) -> QWidget:
     layout = QHBoxLayout(holder)
     box(layout, spacing=2)
     for widget in widgets:
-        layout.addWidget(widget)
+        layout.addWidget(widget, 4 if isinstance(widget, _Slider) else 0)
     layout.addStretch(1)
     return holder
 

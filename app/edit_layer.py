@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from PySide6.QtCore import QEvent, QObject, QPointF, QRect, QRectF, Qt, Signal
+from PySide6.QtCore import QEvent, QObject, QPointF, QRect, QRectF, Qt, QTimer, Signal
 from PySide6.QtGui import QHideEvent, QImage, QMouseEvent, QPainter, QPaintEvent, QWheelEvent
-from PySide6.QtWidgets import QWidget
+from PySide6.QtWidgets import QLabel, QWidget
 
 from app import windowing
 from app.canvas import NOTCH, Canvas
@@ -18,6 +18,7 @@ from segmentation.editing.drafts import Draft
 from segmentation.editing.regions import Box
 from segmentation.editing.starts import probability
 
+HINT_MS = 1800
 FIRST_RADIUS = 1 / 40
 """The brush's radius at first, as a share of the image's longer side."""
 
@@ -47,6 +48,13 @@ class EditLayer(QWidget):
         self._stale = True
         self._pointer: Point | None = None
         self._marked: QRectF = QRectF()
+        self.hint = QLabel(self)
+        """Says for a moment what was done, at the image's upper edge, where it covers little."""
+        self.hint.setObjectName("stageLine")
+        self.hint.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self.hint.hide()
+        self._hinting = QTimer(self, singleShot=True, interval=HINT_MS)
+        self._hinting.timeout.connect(self.hint.hide)
         self.setMouseTracking(True)
         self.setAttribute(Qt.WidgetAttribute.WA_NoSystemBackground)
         self.hide()
@@ -86,6 +94,7 @@ class EditLayer(QWidget):
     def end(self) -> None:
         """Show nothing."""
         self.hide()
+        self.hint.hide()
         self.tool = self._board = self._pointer = None
         self.panning = False
         self._image = QImage()
@@ -127,6 +136,14 @@ class EditLayer(QWidget):
         self.panning = on
         self._rest_cursor()
         self._mark()
+
+    def say(self, text: str) -> None:
+        """Show for a moment what was done."""
+        self.hint.setText(text)
+        self.hint.adjustSize()
+        self.hint.move((self.width() - self.hint.width()) // 2, 12)
+        self.hint.show()
+        self._hinting.start()
 
     # Drawing
 

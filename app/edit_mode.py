@@ -21,6 +21,7 @@ from app.widgets import box
 from gaze_capture.errors import UserError
 from segmentation.editing import operations
 from segmentation.editing.drafts import Draft, drafts_left, open_draft
+from segmentation.editing.history import Step
 from segmentation.editing.regions import Mask
 from segmentation.editing.starts import start_mask, starts
 from segmentation.review_index import Purpose
@@ -245,19 +246,21 @@ class Editing(QObject):
 
     # Steps
 
-    def _keep(self, act: Callable[[], object]) -> None:
-        """Do what ends a step, and tell where it could not be written."""
+    def _keep(self, act: Callable[[], object]) -> object:
+        """Do what ends a step, and tell where it could not be written; return what it returned."""
         if self.layer.draft is not None:
             self.draft.seconds = self._before + time.monotonic() - self._began
         try:
-            act()
+            return act()
         except UserError as error:
             self.error.emit(str(error))
+            return None
 
-    def _do(self, act: Callable[[], object]) -> None:
+    def _do(self, act: Callable[[], Step | None]) -> None:
         self.layer.settle()
-        self._keep(act)
-        self.layer.refresh()
+        step = self._keep(act)
+        # One that could not be written is in the mask all the same.
+        self.layer.refresh(step.box if isinstance(step, Step) else None)
         self._show_state()
 
     def choose(self, name: str) -> None:
@@ -274,7 +277,7 @@ class Editing(QObject):
         word = self.draft.edit.undo_word
         if word:
             self._do(self.draft.undo)
-            self.notice.emit(self.tr("Undone: {step}").format(step=step_title(word)))
+            self.layer.say(self.tr("Undone: {step}").format(step=step_title(word)))
 
     def redo(self) -> None:
         """Do the step taken back last again, and say which it is."""
@@ -282,7 +285,7 @@ class Editing(QObject):
         word = self.draft.edit.redo_word
         if word:
             self._do(self.draft.redo)
-            self.notice.emit(self.tr("Done again: {step}").format(step=step_title(word)))
+            self.layer.say(self.tr("Done again: {step}").format(step=step_title(word)))
 
     def operate(self, word: str, radius: float) -> None:
         """Do something to the whole mask; the radius is in mm where the spacing is known, smoothing's in pixels."""

@@ -58,11 +58,10 @@ SLICES_PREFETCHED = 4
 
 
 class ReviewPage(Page):
-    """Keys: A accept, E edit, R reject, 0 nothing here, Q unsure, U ungradable, Z undo, Space or N next,
-    Backspace back.
+    """Keys: A accept, E edit, R reject, 0 nothing here, Q unsure, U ungradable, Z undo, Space or N next.
 
-    D approves the description. Tab goes to the next target; in a volume Up and Down scroll, and verdicts count for the
-    slice shown.
+    Backspace goes back, D approves the description. Tab goes to the next target; in a volume Up and Down scroll, and
+    verdicts count for the slice shown.
     """
 
     def __init__(self, session: Session) -> None:
