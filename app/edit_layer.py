@@ -308,8 +308,7 @@ class EditLayer(QWidget):
         angle = event.angleDelta().y()
         ctrl = event.modifiers() & Qt.KeyboardModifier.ControlModifier
         if self.tool is None or ctrl or self.panning or not angle or not self.tool.wheel(angle / NOTCH):
-            event.ignore()
-            return
+            self.canvas.wheelEvent(event)
         event.accept()
 
 

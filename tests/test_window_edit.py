@@ -36,7 +36,7 @@ def predict(study: Study) -> None:
     for image_id in study.images:
         for target in study.targets:
             mask = study.true_mask(image_id, target.id)
-            if mask is not None:
+            if mask is not None and mask.any():
                 for network, least in (("student", 0.0), ("teacher", 0.2)):
                     far = np.hypot(*(np.indices(mask.shape) - np.argwhere(mask).mean(axis=0)[:, None, None]))
                     probability = np.clip(1 - far / 24, least, 1).astype(np.float32)

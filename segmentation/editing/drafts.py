@@ -117,12 +117,12 @@ class Draft:
         return step
 
     def _keep(self, write: Callable[[Journal], None]) -> None:
-        journal = self._journal
-        if journal is None or self._behind or not journal.intact:
-            self._write_whole()
-            return
+        journal, behind = self._journal, self._behind
         self._behind = True
-        write(journal)
+        if journal is None or behind or not journal.intact:
+            self._write_whole()
+        else:
+            write(journal)
         self._behind = False
 
     # The file
@@ -133,7 +133,7 @@ class Draft:
             self.header.annotator
         )
         made = Journal.create(path, self._bytes(), self.study.folder)
-        before, self._journal, self._behind = self._journal, made, False
+        before, self._journal = self._journal, made
         if before is not None:
             # Where others wrote to it, or moved it, it is theirs now.
             ours = before.intact
