@@ -68,6 +68,16 @@ class ShortcutsDialog(QDialog):
                         ("O", self.tr("Outlines of all targets")),
                     ],
                 ),
+                (self.tr("Record"), [(shown(keymap.key(action)), title(action)) for action in ACTIONS]),
+                (
+                    self.tr("Targets, where there are several"),
+                    [
+                        ("Tab", self.tr("Next target; Shift+Tab previous")),
+                        ("Ctrl+Tab", self.tr("On to the next control")),
+                    ],
+                ),
+            ],
+            [
                 (
                     self.tr("Review"),
                     [
@@ -77,6 +87,7 @@ class ShortcutsDialog(QDialog):
                         ("Q", self.tr("Unsure")),
                         ("U", self.tr("Ungradable")),
                         ("A", self.tr("Accept")),
+                        ("E", self.tr("Edit the mask")),
                         ("R", self.tr("Reject")),
                         ("Z", self.tr("Undo the verdict or a change of the description")),
                         ("D", self.tr("Approve the description")),
@@ -86,14 +97,19 @@ class ShortcutsDialog(QDialog):
                         ("N", self.tr("Next image")),
                     ],
                 ),
-            ],
-            [
-                (self.tr("Record"), [(shown(keymap.key(action)), title(action)) for action in ACTIONS]),
                 (
-                    self.tr("Targets, where there are several"),
+                    self.tr("Editing a mask"),
                     [
-                        ("Tab", self.tr("Next target; Shift+Tab previous")),
-                        ("Ctrl+Tab", self.tr("On to the next control")),
+                        ("B  X", self.tr("Brush, eraser")),
+                        ("L  P", self.tr("Lasso, polygon (Enter closes it)")),
+                        ("K", self.tr("Flood; again: of holes and parts")),
+                        ("T", self.tr("Threshold of the student, live")),
+                        (self.tr("[  ]  Wheel"), self.tr("Size, tolerance or threshold")),
+                        ("Shift", self.tr("Take away instead of adding")),
+                        ("Z  Shift+Z", self.tr("Undo or redo a step")),
+                        ("Space", self.tr("Move the image while held")),
+                        (self.tr("Enter  A"), self.tr("Store the mask and go on")),
+                        ("Esc", self.tr("Leave; the edit is kept as a draft")),
                     ],
                 ),
             ],
@@ -124,6 +140,7 @@ class ShortcutsDialog(QDialog):
                 column.addWidget(heading(name))
                 grid = QGridLayout()
                 box(grid, spacing=theme.NORMAL)
+                grid.setVerticalSpacing(5)
                 grid.setColumnStretch(1, 1)
                 for row, (key, meaning) in enumerate(keys):
                     grid.addWidget(label(key, "key"), row, 0, Qt.AlignmentFlag.AlignLeft)
