@@ -332,6 +332,8 @@ class _Slider(QWidget):
         self.value = label("", "muted")
         self.value.setFont(theme.number_font(12))
         self.value.setMinimumWidth(52)
+        # Wide enough for a size in mm; what follows stays near on a large screen.
+        self.setMaximumWidth(340)
         layout.addWidget(self.slider, 1)
         layout.addWidget(self.value)
 
