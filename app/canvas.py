@@ -277,6 +277,11 @@ class Canvas(QWidget):
         self.update()
         self.layers_changed.emit()
 
+    @property
+    def bare(self) -> bool:
+        """Whether the image is shown alone."""
+        return self._bare
+
     def set_bare(self, bare: bool) -> None:
         """Show the image alone, to compare."""
         if self._bare != bare:

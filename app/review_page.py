@@ -25,6 +25,7 @@ from app.comparison import Comparison
 from app.describe_again import task_of
 from app.described import DescribedImages
 from app.description_panel import DescriptionPanel, Revised
+from app.edit_mode import Editing
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList, Row
 from app.latest import NO_FLICKER_MS, Latest
@@ -65,7 +66,7 @@ SLICES_PREFETCHED = 4
 
 
 class ReviewPage(Page):
-    """Keys: A accept, R reject, 0 nothing here, Q unsure, U ungradable, G look again, Z undo.
+    """Keys: A accept, E edit, R reject, 0 nothing here, Q unsure, U ungradable, G look again, Z undo.
 
     Space or N is next, Backspace back, D approves the description, I tells where a pixel comes from.
     Tab goes to the next target; in a volume Up and Down scroll, and verdicts count for the slice shown.
@@ -125,6 +126,10 @@ class ReviewPage(Page):
         self.canvas.tabbed.connect(self.next_target)
         self.canvas.layers_changed.connect(self._follow_others)
         self.frame.slices.chosen.connect(self.session.set_image)
+        self.editing = Editing(session, self.canvas, lambda: self.give("accepted"))
+        self.editing.changed.connect(self._follow_editing)
+        self.editing.error.connect(lambda sentence: self.error.emit(sentence, ""))
+        self.editing.notice.connect(self.notice)
         self._centre = Centre(
             self.frame,
             "check-square-offset",
@@ -134,7 +139,8 @@ class ReviewPage(Page):
         layout = QHBoxLayout(self)
         box(layout, spacing=0)
         layout.addWidget(self.list)
-        layout.addWidget(self._centre, 1)
+        layout.addWidget(self.editing.column)
+        layout.addWidget(self.editing.around(self._centre), 1)
         self._inspector = self._make_inspector()
         self.pixels = PixelStories(self.canvas, self.provenance, self)
         self.pixels.failed.connect(self.error)
@@ -224,6 +230,9 @@ class ReviewPage(Page):
         self.accept_button = button(
             self.tr("Accept"), "check", self.tr("Accept this mask (A)"), "accepted", "primary"
         )
+        self.edit_button = Button(self.tr("Edit"), "pencil-simple", "verdict", on_click=self.edit)
+        self.edit_button.setToolTip(self.tr("Correct this mask by hand (E)"))
+        self.edit_button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.reject_button = button(self.tr("Reject"), "x", self.tr("Reject this mask (R)"), "rejected")
         self.nothing_button = button(
             self.tr("Nothing here"), "", self.tr("The target is not in this image (0)"), "nothing", "word"
@@ -242,8 +251,9 @@ class ReviewPage(Page):
         self.again_button.setFixedSize(40, 40)
         for column in range(6):
             grid.setColumnStretch(column, 1)
-        grid.addWidget(self.accept_button, 0, 0, 1, 3)
-        grid.addWidget(self.reject_button, 0, 3, 1, 3)
+        grid.addWidget(self.accept_button, 0, 0, 1, 2)
+        grid.addWidget(self.edit_button, 0, 2, 1, 2)
+        grid.addWidget(self.reject_button, 0, 4, 1, 2)
         grid.addWidget(self.again_button, 0, 6)
         grid.addWidget(self.nothing_button, 1, 0, 1, 2)
         grid.addWidget(self.unsure_button, 1, 2, 1, 2)
@@ -320,6 +330,7 @@ class ReviewPage(Page):
         self._show_image()
         if what == "study":
             self.canvas.setFocus()
+            self.editing.tell_left()
 
     def _offer_again(self) -> None:
         self.training.ask(self.session.study, self.runs.currentData())
@@ -388,6 +399,7 @@ class ReviewPage(Page):
         study = self.session.study
         if study is None:
             return
+        self.editing.leave()
         self.clock.show(None)
         self.comparing.set_blind(self.reading.blind)
         self.order.bar.setVisible(not self.reading.blind)
@@ -481,10 +493,12 @@ class ReviewPage(Page):
             scene = self.reading.shown(self._cache.get(image_id, target, run_id, self._others_read))
         except UserError as error:
             self.comparing.clear()
+            self.editing.follow()
             self._show_details(None)
             self.error.emit(str(error), "")
             return
         self.comparing.show(study, self._cache, scene, self._others_read)
+        self.editing.follow()
         self._show_details(scene)
         # Looking again because another computer added something does not start the time anew.
         self.clock.show(image_id)
@@ -525,10 +539,12 @@ class ReviewPage(Page):
         self._hide_from_blind()
         study = self.session.study
         judged = scene is not None and (scene.student is not None or bool(scene.levels))
-        for button in (self.accept_button, self.reject_button):
-            button.setEnabled(judged)
-        for button in (self.nothing_button, self.unsure_button, self.ungradable_button, self.again_button):
-            button.setEnabled(scene is not None)
+        editing = self.editing.active
+        self.accept_button.setEnabled(judged or editing)
+        self.reject_button.setEnabled(judged and not editing)
+        words = (self.nothing_button, self.unsure_button, self.ungradable_button)
+        for button in (self.edit_button, *words, self.again_button):
+            button.setEnabled(scene is not None and not editing)
         self.description.show_scene(study, scene)
         if scene is not None and scene.words is not None:
             self.description.show_weights(word_weights(scene.words, scene.image.shape[:2]))
@@ -608,19 +624,25 @@ class ReviewPage(Page):
         if not self.reading.asks_for(image_id, target):
             self.notice.emit(self.tr("This is not among what you are asked to read; the list shows what is."))
             return
+        if self.editing.active and word != "accepted":
+            return
         self._untouched = False
         looked_ms, purpose = self.looked.on_mask_ms(), self.reading.purpose
         try:
-            given = give_verdict(
-                study,
-                image_id,
-                target,
-                self.runs.currentData(),
-                self.session.annotator,
-                word,
-                self.clock.seconds,
-                purpose,
-                looked_ms,
+            given = (
+                self.editing.store(self.clock.seconds, looked_ms)
+                if self.editing.active
+                else give_verdict(
+                    study,
+                    image_id,
+                    target,
+                    self.runs.currentData(),
+                    self.session.annotator,
+                    word,
+                    self.clock.seconds,
+                    purpose,
+                    looked_ms,
+                )
             )
         except UserError as error:
             self.error.emit(str(error), "")
@@ -658,6 +680,14 @@ class ReviewPage(Page):
             if following is not None:
                 self.session.set_image(following)
 
+    def edit(self) -> None:
+        """Correct the mask by hand."""
+        self.editing.enter(self.runs.currentData(), purpose=self.reading.purpose)
+        self.canvas.setFocus()
+
+    def _follow_editing(self) -> None:
+        self._show_details(self.canvas.scene)
+
     def _next_slice(self, study: Study, image_id: str) -> str | None:
         """Return the next slice of the same volume that waits for a verdict."""
         if self.reading.blind:
@@ -680,7 +710,7 @@ class ReviewPage(Page):
             self._undo_wished(study, given)
             return
         try:
-            study.withdraw_review(given.image_id, given.target_id, given.name)
+            given.withdraw(study)
         except UserError as error:
             self.error.emit(str(error), "")
             return
@@ -763,7 +793,11 @@ class ReviewPage(Page):
         }
         plain = not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
         key = event.key()
-        if plain and key in words:
+        if self.editing.handle_key(event):
+            return
+        if plain and key == Qt.Key.Key_E:
+            self.edit()
+        elif plain and key in words:
             if not event.isAutoRepeat():
                 self.give(words[key])
         elif plain and key == Qt.Key.Key_Z:
@@ -811,6 +845,7 @@ class ReviewPage(Page):
         """End the threads."""
         self.looked.close_all()
         self.order.stop()
+        self.editing.stop()
         self._facts.stop()
         self.training.stop()
         self.described.stop()

@@ -52,6 +52,15 @@ class ShortcutsDialog(QDialog):
                     ],
                 ),
                 (
+                    self.tr("Compare and measure, on Review"),
+                    [
+                        ("C", self.tr("What is compared with,\nor the image alone, while held")),
+                        ("Shift+C", self.tr("Side by side, then blinking, then not")),
+                        ("I", self.tr("Tell of the pixel under the pointer")),
+                        ("M", self.tr("Measure by dragging; Esc clears")),
+                    ],
+                ),
+                (
                     self.tr("Train, on the list of runs"),
                     [
                         (self.tr("Ctrl+click"), self.tr("Choose several")),
@@ -76,6 +85,16 @@ class ShortcutsDialog(QDialog):
                         ("O", self.tr("Outlines of all targets")),
                     ],
                 ),
+                (self.tr("Record"), [(shown(keymap.key(action)), title(action)) for action in ACTIONS]),
+                (
+                    self.tr("Targets, where there are several"),
+                    [
+                        ("Tab", self.tr("Next target; Shift+Tab previous")),
+                        ("Ctrl+Tab", self.tr("On to the next control")),
+                    ],
+                ),
+            ],
+            [
                 (
                     self.tr("Review"),
                     [
@@ -85,6 +104,7 @@ class ShortcutsDialog(QDialog):
                         ("Q", self.tr("Unsure")),
                         ("U", self.tr("Ungradable")),
                         ("A", self.tr("Accept")),
+                        ("E", self.tr("Edit the mask")),
                         ("R", self.tr("Reject")),
                         ("G", self.tr("Look again: new gaze, now or in the next session")),
                         ("Z", self.tr("Undo the verdict, G or a change of the description")),
@@ -95,23 +115,19 @@ class ShortcutsDialog(QDialog):
                         ("N", self.tr("Next image")),
                     ],
                 ),
-            ],
-            [
-                (self.tr("Record"), [(shown(keymap.key(action)), title(action)) for action in ACTIONS]),
                 (
-                    self.tr("Compare and measure, on Review"),
+                    self.tr("Editing a mask"),
                     [
-                        ("C", self.tr("What is compared with,\nor the image alone, while held")),
-                        ("Shift+C", self.tr("Side by side, then blinking, then not")),
-                        ("I", self.tr("Tell of the pixel under the pointer")),
-                        ("M", self.tr("Measure by dragging; Esc clears")),
-                    ],
-                ),
-                (
-                    self.tr("Targets, where there are several"),
-                    [
-                        ("Tab", self.tr("Next target; Shift+Tab previous")),
-                        ("Ctrl+Tab", self.tr("On to the next control")),
+                        ("B  X", self.tr("Brush, eraser")),
+                        ("L  P", self.tr("Lasso, polygon (Enter closes it)")),
+                        ("K", self.tr("Flood; again: of holes and parts")),
+                        ("T", self.tr("Threshold of the student, live")),
+                        (self.tr("[  ]  Wheel"), self.tr("Size, tolerance or threshold")),
+                        ("Shift", self.tr("Take away instead of adding")),
+                        ("Z  Shift+Z", self.tr("Undo or redo a step")),
+                        ("Space", self.tr("Move the image while held")),
+                        (self.tr("Enter  A"), self.tr("Store the mask and go on")),
+                        ("Esc", self.tr("Leave; the edit is kept as a draft")),
                     ],
                 ),
             ],
@@ -142,6 +158,7 @@ class ShortcutsDialog(QDialog):
                 column.addWidget(heading(name))
                 grid = QGridLayout()
                 box(grid, spacing=theme.NORMAL)
+                grid.setVerticalSpacing(5)
                 grid.setColumnStretch(1, 1)
                 for row, (key, meaning) in enumerate(keys):
                     grid.addWidget(label(key, "key"), row, 0, Qt.AlignmentFlag.AlignLeft)

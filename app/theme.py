@@ -215,6 +215,7 @@ QFrame#rowButtons { background: $raised; border: none; border-radius: 4px; }
 QFrame#cell { background: transparent; border: none; border-bottom: 1px solid $border; }
 QFrame#cell[differs="true"] { background: $selection; }
 QFrame#rail { background: $background; border: none; border-right: 1px solid $border; }
+QFrame#editRow { background: $surface; border: none; border-bottom: 1px solid $border; }
 QFrame#statusBar { background: $background; border: none; border-top: 1px solid $border; }
 QFrame#card { background: $surface; border: 1px solid $border; border-radius: 6px; }
 QFrame#choice { background: $surface; border: 1px solid $border; border-radius: 6px; }
@@ -285,6 +286,7 @@ QToolButton:hover { background: $raised; }
 QToolButton:focus { border: 1px solid $accent; }
 QToolButton[role="rail"] { color: $muted; font-size: 11px; padding: 6px 0 4px 0; min-width: 54px; max-width: 54px; }
 QToolButton[role="rail"]:checked { background: $selection; color: $accent; font-weight: 600; }
+QToolButton[role="tool"]:checked { background: $selection; border: 1px solid $accent; }
 QToolButton[role="fold"] { color: $text; padding: 4px 6px 4px 0; }
 QToolButton::menu-indicator { image: none; }
 
