@@ -75,7 +75,7 @@ def test_rounds_are_charted_clicked_and_walked_by_keys(qtbot: QtBot, tmp_path: P
     click_on(card, 0)
     assert page.watcher is not None and page.watcher.run.id == first.id
     assert "Round 1" in card.details.text() and "reviewing 0.0; learned from 0 reviews" in card.details.text()
-    assert window.focusWidget() is card.view
+    assert window.focusWidget() == card.view
     QTest.keyClick(card.view, Qt.Key.Key_Right)
     assert "Round 2" in card.details.text() and "reviewing 1.5; learned from 1 review" in card.details.text()
     assert page.watcher.run.id == first.id, "looking at a point follows nothing yet"
