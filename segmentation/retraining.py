@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gaze_capture.errors import UserError
-from segmentation import steps
-from segmentation.job import RunSpec
+from segmentation.job import JobEvent, RunSpec
 from segmentation.learned_reviews import (
     Learned,
     begun_at,
@@ -21,7 +20,6 @@ from segmentation.learned_reviews import (
 from segmentation.presets import checked
 from segmentation.review_index import COUNTED
 from segmentation.runs import RunFolder, latest_run
-from segmentation.steps import OnEvent
 from segmentation.study import Study
 
 AGAIN_LENGTH = 0.5
@@ -175,7 +173,7 @@ def train_again(
     run_id: str | None = None,
     *,
     threads: int | None = None,
-    on_event: OnEvent = lambda event: None,
+    on_event: Callable[[JobEvent], None] = lambda event: None,
     **changes: Any,
 ) -> AgainResult:
     """Train a run on with the reviews since, then let it predict what nobody has reviewed; waits for the end.
@@ -190,6 +188,9 @@ def train_again(
     UserError
         As `spec_again` and `segmentation.steps.train`.
     """
+    # Reads trackers and formats along, which the window's pages can do without.
+    from segmentation import steps
+
     spec = spec_again(study, run_id, **changes)
     new = new_reviews(study, spec.warm_start).count
     trained = steps.train(study, spec, threads=threads, on_event=on_event)

@@ -102,7 +102,8 @@ def outline(mask: Mask) -> Mask:
     """Return the pixels of a mask's outline."""
     kernel = np.ones((3, 3), np.uint8)
     eroded = cv2.erode(mask.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return mask & ~eroded.astype(bool)
+    found: Mask = mask & ~eroded.astype(np.bool_)
+    return found
 
 
 def off(one: Mask, other: Mask) -> int:
