@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -235,9 +235,7 @@ class MaskSelection:
             if review.verdict == "rejected":
                 rejected += 1
                 continue
-            found[key] = self._chosen(
-                key, self._origin_of(review), lambda key=key: self.study.reviewed_mask(*key)
-            )
+            found[key] = self._chosen(key, self._origin_of(review), partial(self.study.reviewed_mask, *key))
         if rejected:
             self.notes.append(f"{rejected} rejected masks were left out.")
         if self.run is not None:
@@ -280,7 +278,7 @@ class MaskSelection:
             return None if probability is None else probability >= threshold
 
         return {
-            key: self._chosen(key, origin, lambda key=key: load(key))
+            key: self._chosen(key, origin, partial(load, key))
             for key in self._keys(self.study.prediction_keys(run))
         }
 
@@ -318,7 +316,7 @@ class MaskSelection:
     def _true(self) -> dict[tuple[str, str], ChosenMask]:
         origin = Origin("truth")
         return {
-            key: self._chosen(key, origin, lambda key=key: self.study.true_mask(*key))
+            key: self._chosen(key, origin, partial(self.study.true_mask, *key))
             for key in self._keys(self.study.mask_keys())
         }
 

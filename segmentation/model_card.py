@@ -179,7 +179,7 @@ def card_text(card: dict[str, Any]) -> str:
         f"- Learned from the split `{learned['split']}`: {learned['images_of_split']} images of {learned['groups']} "
         f"groups (patients, sequences), {learned['pseudo_masks']} pseudo-masks; reviews: "
         f"{_counts(learned['reviews']) or 'none'}.",
-        f"- Gaze: **{data['gaze']}**, {learned['annotators']} annotators.",
+        f"- Gaze: **{data['gaze']}**; annotators: {learned['annotators']}.",
         f"- Counted {data['counted']}.",
         "",
         "## Method",
@@ -232,7 +232,7 @@ def _metric_lines(metrics: list[dict[str, Any]]) -> list[str]:
             f"{_spread(one['dice'], 3)} | {f'{bounds[0]:.3f} to {bounds[1]:.3f}' if bounds else '–'} | "
             f"{_spread(one['iou'], 3)} | {_spread(one['hd95_px'], 1)} |"
         )
-    lines += ["", "Intervals resample groups. Only the split `test` was never read by training."]
+    lines += ["", "Intervals resample groups. Training never reads the split `test`, and only that."]
     if any(one["against"] == "reviews" for one in metrics):
         lines.append(
             "Measured against reviews, masks that were accepted as shown count as right: that is circular."

@@ -144,7 +144,7 @@ def _edited(study: Study, edits: Sequence[Edit]) -> str:
         own = [edit for edit in edits if edit.review.target_id == target.id]
         if own:
             grown = sum(edit.after.sum() > edit.before.sum() for edit in own)
-            tools = Counter(tool for edit in own for tool in set(edit.review.edits))
+            tools = Counter(tool for edit in own for tool in dict.fromkeys(edit.review.edits))
             body.append(
                 row(
                     escape(target.name),

@@ -55,6 +55,20 @@ def manifest(folder: Path) -> dict[str, Any]:
     return values
 
 
+def pixels_of(path: str, how: int) -> npt.NDArray[Any]:
+    """Return what OpenCV reads of a picture that has to be there."""
+    pixels = cv2.imread(path, how)
+    assert pixels is not None
+    return pixels
+
+
+def mask_of(study: Study, image_id: str, target_id: str) -> Mask:
+    """Return a reviewed mask that has to be there."""
+    mask = study.reviewed_mask(image_id, target_id)
+    assert mask is not None
+    return mask
+
+
 def volume_of(study: Study, kind: str) -> tuple[str, ...]:
     """Return the slices of the NIfTI volume or of the DICOM series."""
     (found,) = [
@@ -207,7 +221,7 @@ def test_rejected_masks_and_deleted_images_are_left_out_and_counted(
         study, tmp_path / "third", "png", MaskChoice("student", threshold=0.7), probability=True
     )
     assert (report.masks, report.empty) == (6, 6)
-    probability = cv2.imread(
+    probability = pixels_of(
         str(tmp_path / "third" / "target-probability" / "case_3.png"), cv2.IMREAD_UNCHANGED
     )
     assert probability.dtype == np.uint16 and abs(probability.max() / 65535 - 0.6) < 1e-4
@@ -272,8 +286,8 @@ def test_png_is_named_like_the_images_and_comes_back(folder: Path, reviewed: Stu
     export_masks(reviewed, tmp_path / "out", "png", MaskChoice(targets=("polyp", "zone")))
     assert {path.name for path in (tmp_path / "out" / "zone").iterdir()} == {"a.png", "b.png"}
     for name in ("a", "b"):
-        pixels = cv2.imread(str(tmp_path / "out" / "polyp" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
-        np.testing.assert_array_equal(pixels, reviewed.reviewed_mask(name, "polyp") * np.uint8(255))
+        pixels = pixels_of(str(tmp_path / "out" / "polyp" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(pixels, mask_of(reviewed, name, "polyp") * np.uint8(255))
     other = Study.create(tmp_path / "other")
     from segmentation.importing import import_images
 
@@ -323,7 +337,7 @@ def test_a_nifti_mask_lies_on_the_source_voxel_by_voxel(folder: Path, tmp_path: 
     found = nibabel.load(tmp_path / "out" / "target" / "case 7.nii.gz")
 
     def places(image: Any, marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-        points = nibabel.affines.apply_affine(image.affine, np.argwhere(marked))
+        points = np.argwhere(marked) @ image.affine[:3, :3].T + image.affine[:3, 3]
         return np.array(sorted(np.round(points, 3).tolist()))
 
     np.testing.assert_allclose(
@@ -422,7 +436,7 @@ def test_pycocotools_reads_the_same_masks(
     export_masks(reviewed, tmp_path / "out", "coco")
     coco = coco_module.COCO(str(tmp_path / "out" / file))
     capsys.readouterr()
-    by_image = {}
+    by_image: dict[str, list[dict[str, Any]]] = {}
     for entry in manifest(tmp_path / "out")["masks"]:
         by_image.setdefault(entry["image"], []).append(entry)
     names = {target["name"]: number for number, target in coco.cats.items()}
@@ -722,7 +736,7 @@ def test_gazemedsegs_reader_would_find_its_files(reviewed: Study, tmp_path: Path
     names = (tmp_path / "out" / "train.txt").read_text().splitlines()
     assert names[:2] == ["a", "b"]
     for name, ending in (("a", "png"), ("b", "jpg")):
-        pixels = cv2.imread(str(tmp_path / "out" / "masks" / f"{name}.{ending}"), cv2.IMREAD_GRAYSCALE)
+        pixels = pixels_of(str(tmp_path / "out" / "masks" / f"{name}.{ending}"), cv2.IMREAD_GRAYSCALE)
         # As its data sets do: a share of white above a half.
         np.testing.assert_array_equal(pixels / 255.0 > 0.5, reviewed.reviewed_mask(name, "polyp"))
     export_masks(reviewed, tmp_path / "several", "gazemedseg")

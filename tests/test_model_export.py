@@ -19,7 +19,6 @@ import pytest
 import safetensors.numpy
 
 from gaze_capture.errors import UserError
-from segmentation import model_steps
 from segmentation.evaluation import evaluate
 from segmentation.exported_model import ExportedModel
 from segmentation.job import RunSpec
@@ -103,9 +102,10 @@ def test_the_script_runs_by_itself(trained: tuple[Study, RunFolder], tmp_path: P
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     mask = cv2.imread(str(tmp_path / "mask.target.png"), cv2.IMREAD_UNCHANGED)
+    assert mask is not None
     probability = predicted(study, run, image.id)
     sure = np.abs(probability - 0.5) > 1e-3
-    np.testing.assert_array_equal((mask > 0)[sure], (probability >= 0.5)[sure])
+    np.testing.assert_array_equal(mask[sure] > 0, probability[sure] >= 0.5)
     if onnx:
         text = (tmp_path / "out" / "use_model.py").read_text()
         assert "segmentation" not in text and "torch" not in text
@@ -163,7 +163,7 @@ def test_what_stands_against_it_is_said(
     at_work(fresh, os.getpid())
     with pytest.raises(UserError, match="is being worked on"):
         export_model(study, tmp_path / "out", fresh.id, onnx=False)
-    monkeypatch.setattr(model_steps.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"gaze-insight\[onnx\]"):
         export_model(study, tmp_path / "out", run.id)
     assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ from segmentation.masks import import_masks
 from segmentation.review_import import import_reviews
 from segmentation.study import Study
 from tests.mask_export_support import OFF, SLICES, make_reviewed, review
-from tests.test_mask_export import volume_of
+from tests.test_mask_export import pixels_of, volume_of
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_every_target_comes_from_its_own_folder(reviewed: Study, tmp_path: Path)
         (tmp_path / "out" / target / "a.png").write_bytes(encode_mask(mask))
     # A slice of the volume, by its own picture.
     name = next((tmp_path / "out" / "polyp").glob("case 7 *.png"))
-    pixels = cv2.imread(str(name), cv2.IMREAD_UNCHANGED)
+    pixels = pixels_of(str(name), cv2.IMREAD_UNCHANGED)
     pixels[0, 0] ^= 255
     cv2.imwrite(str(name), pixels)
     gland = reviewed.reviewed_mask("a", "gland")

@@ -14,6 +14,7 @@ from pytestqt.qtbot import QtBot
 
 from app.export_choice import ExportChoice, problem_with, proposed
 from app.export_dialog import FILL, ExportDialog
+from app.jobs import Task
 from app.main_window import MainWindow
 from segmentation.study import Study
 from tests.mask_export_support import review
@@ -106,7 +107,7 @@ def test_a_cancelled_export_leaves_nothing(
 ) -> None:
     window = open_window(qtbot, tmp_path, filled)
     page = page_of(window)
-    tasks = []
+    tasks: list[Task] = []
     page.task_wanted.connect(tasks.append)
     from segmentation.mask_writers import book
 
@@ -127,7 +128,7 @@ def test_a_cancelled_export_leaves_nothing(
 def test_an_export_that_fails_says_why(qtbot: QtBot, tmp_path: Path, filled: Study) -> None:
     window = open_window(qtbot, tmp_path, filled)
     page = page_of(window)
-    tasks = []
+    tasks: list[Task] = []
     page.task_wanted.connect(tasks.append)
     page.exports.export(ExportChoice("masks", tmp_path / "out", which="student"))
     with qtbot.waitSignal(tasks[0].failed, timeout=20000) as failed:

@@ -164,7 +164,7 @@ def _loops(mask: Mask) -> Iterator[npt.NDArray[np.int64]]:
     while sides:
         start = next(iter(sides))
         place, step = start, sides[start][0]
-        path = []
+        path: list[tuple[int, int]] = []
         while True:
             ways = sides[place]
             if len(ways) == 1:

@@ -146,9 +146,9 @@ class _Sources:
             from segmentation.readers.dicom_scan import scan
             from segmentation.stacks import Refused
 
-            for path in self._book.source:
-                if not path.exists():
-                    raise UserError(f"{path} does not exist; name the folder of the source DICOM files.")
+            for place in self._book.source:
+                if not place.exists():
+                    raise UserError(f"{place} does not exist; name the folder of the source DICOM files.")
             off = Pseudonyms.off()
             self._raw = {}
             for number, path in enumerate(walk(self._book.source)):
