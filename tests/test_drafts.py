@@ -148,7 +148,11 @@ def test_two_annotators_are_told_of_each_other_while_both_edit(study: Study) -> 
     second.close()
     assert opened(study, "Cem").note == "", "what was left is nobody's concern but its annotator's"
     assert drafts_left(study, "Ann") == drafts_left(study, "Ben") == [("one", "target")]
-    assert drafts_left(study, "Cem") == []
+    third = opened(study, "Mary-Ann")
+    dab(third, 30, 30)
+    third.close()
+    assert drafts_left(study, "Cem") == drafts_left(study, "Mary") == []
+    assert drafts_left(study, "Mary-Ann") == [("one", "target")]
 
 
 def test_whoever_writes_to_anothers_file_spoils_nothing(study: Study) -> None:
