@@ -93,19 +93,18 @@ def test_a_torn_last_step_is_dropped_at_every_length(study: Study, tmp_path: Pat
 
 def test_damage_in_the_middle_is_told_and_the_file_stays(study: Study) -> None:
     draft = opened(study)
-    sizes = []
+    sizes, masks = [], []
     for number in range(3):
-        mask = dab(draft, 10 + 9 * number, 20)
+        masks.append(dab(draft, 10 + 9 * number, 20))
         assert draft.path is not None
         sizes.append(draft.path.stat().st_size)
-        first = mask if number == 0 else first  # noqa: F821
     draft.close()
     (path,) = files(study)
     data = bytearray(path.read_bytes())
     data[(sizes[0] + sizes[1]) // 2] ^= 1
     path.write_bytes(data)
     draft = opened(study)
-    assert "is damaged" in draft.note and (draft.edit.mask == first).all()
+    assert "is damaged" in draft.note and (draft.edit.mask == masks[0]).all()
     dab(draft, 50, 40)
     draft.close()
     assert path.read_bytes() == bytes(data) and len(files(study)) == 2
