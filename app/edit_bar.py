@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -71,7 +72,7 @@ class ToolColumn(QFrame):
         }
         for name, icon, _ in TOOLS:
             made = IconButton(
-                icon, hints[name], role="tool", on_click=lambda name=name: self.chosen.emit(name)
+                icon, hints[name], role="tool", on_click=functools.partial(self.chosen.emit, name)
             )
             made.setCheckable(True)
             made.setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -196,8 +197,8 @@ class OptionsRow(QFrame):
         self.title.setFont(theme.heading_font(13))
         self.title.setFixedWidth(72)
         self.settings = QStackedWidget()
-        self.size = _Slider(self.tr("Radius of brush and eraser ([ ] or the wheel)"), 0, 1000)
-        self.size.slider.valueChanged.connect(self._set_size)
+        self.radius = _Slider(self.tr("Radius of brush and eraser ([ ] or the wheel)"), 0, 1000)
+        self.radius.slider.valueChanged.connect(self._set_size)
         self.tolerance = _Slider(self.tr("Tolerance in shades (the wheel)"), 0, 128)
         self.tolerance.slider.valueChanged.connect(self._set_tolerance)
         self.threshold = _Slider(self.tr("Threshold of the student's probability ([ ] or the wheel)"), 1, 99)
@@ -215,7 +216,7 @@ class OptionsRow(QFrame):
         self.shades.clicked.connect(lambda: self.set_parts(False))
         self.parts.clicked.connect(lambda: self.set_parts(True))
         for widgets in (
-            (self.size,),
+            (self.radius,),
             (self.add, self.take),
             (self.shades, self.parts, self.tolerance),
             (self.threshold, self.everywhere),
@@ -303,10 +304,10 @@ class OptionsRow(QFrame):
         size = f"{2 * radius:.0f} px" if radius >= 5 else f"{2 * radius:.1f} px"
         if scene is not None and scene.spacing_mm is not None:
             size += f" · {2 * radius * scene.spacing_mm[1]:.3g} mm"
-        self.size.show(round(1000 * share), f"Ø {size}")
-        self.tolerance.show(options.tolerance, f"± {options.tolerance}")
+        self.radius.show_value(round(1000 * share), f"Ø {size}")
+        self.tolerance.show_value(options.tolerance, f"± {options.tolerance}")
         self.tolerance.setEnabled(not options.parts)
-        self.threshold.show(round(options.threshold * 100), f"≥ {options.threshold:.2f}")
+        self.threshold.show_value(round(options.threshold * 100), f"≥ {options.threshold:.2f}")
         limited = isinstance(tool, Threshold) and tool.limited
         self.everywhere.setVisible(limited)
         self.everywhere.setChecked(False)
@@ -337,7 +338,7 @@ class _Slider(QWidget):
         layout.addWidget(self.slider, 1)
         layout.addWidget(self.value)
 
-    def show(self, value: int, text: str) -> None:  # type: ignore[override]
+    def show_value(self, value: int, text: str) -> None:
         """Show a value without acting on it."""
         self.slider.blockSignals(True)
         self.slider.setValue(value)

@@ -69,7 +69,7 @@ class EditLayer(QWidget):
         """What is edited; None where nothing is."""
         return None if self._board is None else self._board.draft
 
-    def edit(self, draft: Draft, keep: Callable[[Callable[[], object]], None], run_id: str | None) -> None:
+    def edit(self, draft: Draft, keep: Callable[[Callable[[], object]], object], run_id: str | None) -> None:
         """Show a draft and let tools work on it; `keep` runs what ends a step."""
         longer = max(draft.edit.shape)
         if not self.options.radius_px or self.options.radius_px > longer / 2:
@@ -216,9 +216,9 @@ class EditLayer(QWidget):
         self._render()
         painter = QPainter(self)
         ratio = self.devicePixelRatioF()
-        for rect in event.region():
-            source = QRectF(rect.x() * ratio, rect.y() * ratio, rect.width() * ratio, rect.height() * ratio)
-            painter.drawImage(QRectF(rect), self._image, source)
+        rect = event.rect()
+        source = QRectF(rect.x() * ratio, rect.y() * ratio, rect.width() * ratio, rect.height() * ratio)
+        painter.drawImage(QRectF(rect), self._image, source)
         if self.tool is not None and not self.panning:
             painter.setRenderHint(QPainter.RenderHint.Antialiasing)
             self.tool.paint(painter, self._pointer)

@@ -149,8 +149,8 @@ class Editing(QObject):
         self._hidden = {name: True for name in LAYERS if self.canvas.layer_visible(name)}
         for name in self._hidden:
             self.canvas.set_layer_visible(name, False)
-        if not self.layer.choose(self._tool):
-            self.layer.choose("brush")
+        # A threshold is of one student's probability, and changes the mask as soon as it is touched.
+        self.layer.choose("brush" if self._tool == "threshold" else self._tool)
         self.column.show()
         self.row.show()
         self.changed.emit()

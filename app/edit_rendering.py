@@ -18,7 +18,7 @@ Pixels = npt.NDArray[np.uint32]
 TINT = 0.30
 EDGE = (255, 255, 255)
 MARGIN_PX = 6
-"""How far beyond what changed the edge and its halo may look different, in pixels of the screen."""
+"""How far beyond what changed the edge and its halo may look different, in logical pixels of the screen."""
 CRISP_ZOOM = 8.0
 """From here on the image's own pixels are seen, and the mask's, too."""
 
@@ -64,13 +64,11 @@ def overlay(
     ratio
         The screen's pixels per logical one: lines are as much wider.
     """
-    left, top, width, height = area[0] - MARGIN_PX, area[1] - MARGIN_PX, area[2], area[3]
-    width, height = width + 2 * MARGIN_PX, height + 2 * MARGIN_PX
-    near = _sampled(mask, scale, origin, (left, top, width, height))
-    softness = 0.8 * ratio
+    left, top, width, height = area
+    room, softness = round(MARGIN_PX * ratio), 0.8 * ratio
+    near = _sampled(mask, scale, origin, (left - room, top - room, width + 2 * room, height + 2 * room))
     blurred = cv2.GaussianBlur(near, (0, 0), softness)
-    inner = blurred[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
-    found: Pixels = _colours(softness)[inner]
+    found: Pixels = _colours(softness)[blurred[room:-room, room:-room]]
     return found
 
 

@@ -64,7 +64,7 @@ class Board:
     """The mask may have changed there."""
     marked: Callable[[], None]
     """What is in the making looks different."""
-    kept: Callable[[Callable[[], object]], None]
+    kept: Callable[[Callable[[], object]], object]
     """Runs what ends a step, and tells where it could not be written."""
 
     @property

@@ -93,19 +93,18 @@ def test_a_torn_last_step_is_dropped_at_every_length(study: Study, tmp_path: Pat
 
 def test_damage_in_the_middle_is_told_and_the_file_stays(study: Study) -> None:
     draft = opened(study)
-    sizes = []
+    sizes, masks = [], []
     for number in range(3):
-        mask = dab(draft, 10 + 9 * number, 20)
+        masks.append(dab(draft, 10 + 9 * number, 20))
         assert draft.path is not None
         sizes.append(draft.path.stat().st_size)
-        first = mask if number == 0 else first  # noqa: F821
     draft.close()
     (path,) = files(study)
     data = bytearray(path.read_bytes())
     data[(sizes[0] + sizes[1]) // 2] ^= 1
     path.write_bytes(data)
     draft = opened(study)
-    assert "is damaged" in draft.note and (draft.edit.mask == first).all()
+    assert "is damaged" in draft.note and (draft.edit.mask == masks[0]).all()
     dab(draft, 50, 40)
     draft.close()
     assert path.read_bytes() == bytes(data) and len(files(study)) == 2
@@ -148,7 +147,11 @@ def test_two_annotators_are_told_of_each_other_while_both_edit(study: Study) -> 
     second.close()
     assert opened(study, "Cem").note == "", "what was left is nobody's concern but its annotator's"
     assert drafts_left(study, "Ann") == drafts_left(study, "Ben") == [("one", "target")]
-    assert drafts_left(study, "Cem") == []
+    third = opened(study, "Mary-Ann")
+    dab(third, 30, 30)
+    third.close()
+    assert drafts_left(study, "Cem") == drafts_left(study, "Mary") == []
+    assert drafts_left(study, "Mary-Ann") == [("one", "target")]
 
 
 def test_whoever_writes_to_anothers_file_spoils_nothing(study: Study) -> None:

@@ -300,10 +300,10 @@ def drafts_left(study: Study, annotator: str) -> list[tuple[str, str]]:
     UserError
         If the study cannot be reached.
     """
-    ending = f"-{safe_name(annotator)}{ENDING}"
+    name = safe_name(annotator)
     found = []
     for folder in sorted(_listed(study.folder / DRAFTS)):
-        if any(path.name.endswith(ending) for path in _drafts_in(folder)):
+        if any(_annotator_in(path) == name for path in _drafts_in(folder)):
             image_id, _, target_id = folder.name.partition(".")
             found.append((image_id, target_id))
     return found
@@ -316,6 +316,11 @@ def _folder(study: Study, image_id: str, target_id: str) -> Path:
 def _name_for(annotator: str) -> str:
     stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S%f")
     return f"{stamp}-{secrets.token_hex(3)}-{safe_name(annotator)}{ENDING}"
+
+
+def _annotator_in(path: Path) -> str:
+    """Return whose a draft is, as its name tells it: date, time and chance come before."""
+    return path.name.removesuffix(ENDING).split("-", 3)[-1]
 
 
 def _drafts_in(folder: Path) -> list[Path]:

@@ -51,13 +51,13 @@ def _near(mask: Mask, radius: float, row: float, column: float) -> Mask:
         if not mask.any():
             return mask.copy()
         away = cv2.distanceTransform(1 - mask.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        near: Mask = away <= radius / row + 1e-4
-        return near
+        reached: Mask = away <= radius / row + 1e-4
+        return reached
     down, across = int(radius / row + TOUCHING), int(radius / column + TOUCHING)
     y, x = np.arange(-down, down + 1) * row, np.arange(-across, across + 1) * column
     disc = (np.add.outer(y * y, x * x) <= radius * radius + TOUCHING).astype(np.uint8)
-    border = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
-    return cv2.dilate(mask.view(np.uint8), disc, **border).astype(bool)  # type: ignore[call-overload]
+    near: Mask = cv2.dilate(mask.view(np.uint8), disc, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+    return near
 
 
 def smooth(mask: Mask, radius_px: float = 2.0) -> Mask:
