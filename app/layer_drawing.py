@@ -24,7 +24,7 @@ from app.scene import (
     inferno_rgba,
     viridis_rgba,
 )
-from app.strokes import dashed_path, stroke, stroke_halo
+from app.strokes import MARGIN_PX, dashed_path, runs_path, stroke, stroke_halo
 
 RADIUS_AT_250_MS = 8.0
 Place = Callable[[float, float], QPointF]
@@ -173,6 +173,8 @@ def draw_region(
     painter.setOpacity(opacity)
     for index, shape in enumerate(shapes):
         contours, path = shape.at(surface.scale)
+        if not _reaches(surface, path):
+            continue
         if look != "contour":
             area = surface.view.to_widget().map(path)
             for brush in fill_brushes(style, look):
@@ -183,17 +185,29 @@ def draw_region(
             draw_lines(surface, line, contours, path)
 
 
+def _reaches(surface: Surface, path: QPainterPath) -> bool:
+    around = surface.view.to_widget().mapRect(path.controlPointRect())
+    return around.adjusted(-MARGIN_PX, -MARGIN_PX, MARGIN_PX, MARGIN_PX).intersects(surface.area)
+
+
 def draw_lines(
     surface: Surface, style: Style, lines: Sequence[Floats], path: QPainterPath, *, closed: bool = True
 ) -> None:
     """Draw lines (K, 2), and `path` along them, both in image pixels, over a halo that is solid under dashes, too."""
-    whole = surface.view.to_widget().map(path)
+    view = surface.view
+    found = (
+        []
+        if surface.whole and not style.dashes
+        else [(one + 0.5) * view.scale + (view.x, view.y) for one in lines]
+    )
+    if surface.whole:
+        whole = view.to_widget().map(path)
+    else:
+        whole = runs_path(found, surface.area, closed=closed)
     width = style.width * surface.ratio
     darkness = min(style.halo, 0.43) if style.dashes else style.halo
     stroke_halo(surface.painter, whole, width, surface.ratio, darkness)
     if style.dashes:
-        view = surface.view
-        found = [(line + 0.5) * view.scale + (view.x, view.y) for line in lines]
         pattern = [part * style.width for part in style.dashes]
         whole = dashed_path(found, surface.area, pattern, closed=closed)
     stroke(surface.painter, whole, QColor(style.colour), width, surface.ratio)

@@ -30,6 +30,8 @@ class Surface:
     """Pixels of the screen per logical pixel."""
     area: QRectF
     """The part of the widget."""
+    whole: bool
+    """Whether that is all of it; else it is worth leaving out what lies elsewhere."""
 
     @property
     def scale(self) -> float:
@@ -110,6 +112,6 @@ class Overlay:
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setBrushOrigin(self._view.origin)
         try:
-            self._draw(Surface(painter, self._view, ratio, area))
+            self._draw(Surface(painter, self._view, ratio, area, part.size() == self._image.size()))
         finally:
             painter.end()

@@ -147,7 +147,8 @@ class Scene:
     @property
     def nbytes(self) -> int:
         """About how much memory it takes."""
-        return sum(one.nbytes for one in vars(self).values() if isinstance(one, np.ndarray))
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return sum(one.nbytes for one in values if isinstance(one, np.ndarray))
 
     @property
     def available(self) -> frozenset[LayerName]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtGui import QColor, QPainter, QPainterPath, QPen
+from PySide6.QtGui import QColor, QPainter, QPainterPath, QPen, QPolygonF
 
 Points = npt.NDArray[np.float64]
 """(K, 2) x, y in the painter's units."""
@@ -68,6 +68,15 @@ def dashed_path(
             for start, end in dashed(run, begun, pattern).tolist():
                 path.moveTo(*start)
                 path.lineTo(*end)
+    return path
+
+
+def runs_path(lines: Sequence[Points], area: QRectF, *, closed: bool) -> QPainterPath:
+    """Return what of lines lies in an area."""
+    path = QPainterPath()
+    for line in lines:
+        for run, _ in visible_runs(line, area, closed):
+            path.addPolygon(QPolygonF([QPointF(x, y) for x, y in run.tolist()]))
     return path
 
 

@@ -167,7 +167,9 @@ class IconButton(QToolButton):
 
     def _paint_icon(self) -> None:
         tokens = theme.current()
-        self.setIcon(theme.icon(self._icon, self._colour or tokens.muted, active=tokens.accent))
+        # On ground that stays dark, so does the accent of the dark mode.
+        active = theme.DARK.accent if self._colour else tokens.accent
+        self.setIcon(theme.icon(self._icon, self._colour or tokens.muted, active=active))
 
     def changeEvent(self, event: QEvent) -> None:
         """Draw the icon anew in the new palette."""
