@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= gaze-insight-demo
+# A process a core, each with one thread of arithmetic; a file's tests stay together.
+PYTEST := QT_QPA_PLATFORM=offscreen OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 HEADLESS := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(findstring Darwin,$(shell uname -s)),,--headless)
 
 .PHONY: demo test test-310 lint types contracts system benchmarks bundle clean
@@ -14,8 +16,8 @@ demo: $(VENV)/installed
 # The window's tests have a process of their own: in one that has run three thousand other tests, Qt crashed when it put a
 # new style on all that they had left.
 test: $(VENV)/installed system lint types contracts
-	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest --ignore-glob='*/test_window*.py'
-	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest tests/test_window*.py
+	$(PYTEST) --ignore-glob='*/test_window*.py'
+	$(PYTEST) tests/test_window*.py
 
 # gaze_capture alone, without torch and Qt, beside Tobii's own package; says so where there is no Python 3.10.
 test-310:

@@ -3,52 +3,46 @@
 from __future__ import annotations
 
 import numpy as np
-from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, Qt, QTimer, Signal
+from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, QSizeF, Qt, QTimer, Signal
 from PySide6.QtGui import (
     QColor,
     QKeyEvent,
     QMouseEvent,
     QPainter,
-    QPainterPath,
     QPaintEvent,
     QPen,
     QPixmap,
     QResizeEvent,
-    QTransform,
     QWheelEvent,
 )
 from PySide6.QtWidgets import QWidget
 
 from app import theme, windowing
 from app.highlight import Highlight, draw_highlight
-from app.layer_drawing import (
-    DEFAULT_OPACITY,
-    HIDDEN_AT_FIRST,
-    draw_marks,
-    draw_other_target,
-    draw_region,
-    draw_scanpath,
-    mark_radius,
-    path_of,
-    pixmap_of,
-    square,
-)
+from app.image_levels import ImageLevels, Values
+from app.layer_drawing import RegionLook, draw_cross, draw_marks, mark_radius, pixmap_of, square
+from app.layer_keys import layer_of
+from app.measuring import Measures
+from app.overlay import Overlay
 from app.ruler import draw_scale_bar
-from app.scene import LAYERS, Floats, LayerName, Marks, Scene, words_index
+from app.scene import Floats, LayerName, Marks, Scene
+from app.scene_layers import CRISP_SCALE, SceneLayers
+from app.view_geometry import View, fitted, limited
 from segmentation.intensity import Window
 
-MINIMUM_VISIBLE_PX = 32
-MAXIMUM_ZOOM = 40.0
 HOLD_SECONDS = 0.3
 """A layer key held longer than this only peeks: releasing it puts the layer back."""
+REST_MS = 70
+"""A hand that has not zoomed for so long rests: what was stretched meanwhile is drawn sharp."""
 NOTCH = 120
 """A wheel's angle from one notch to the next; touchpads send parts of it."""
 
 
 class Canvas(QWidget):
-    """Shows a Scene; dragging pans, F fits, 1-9 toggle layers, C held shows the bare image, W changes the window.
+    """Shows a Scene; dragging pans, F fits, Shift+F shows pixel for pixel, 1-9 (and with Shift) toggle layers.
 
-    The wheel zooms; where it scrolls slices (`wheel_scrolls`), it zooms with Ctrl.
+    C held shows what it is compared with, or the bare image; W changes the window, Shift+W takes the next one in common
+    use; M measures. The wheel zooms; where it scrolls slices (`wheel_scrolls`), it zooms with Ctrl.
     """
 
     view_changed = Signal()
@@ -60,6 +54,14 @@ class Canvas(QWidget):
     """Centre and width, or the way dragging acts, are others now."""
     scrolled = Signal(int)
     """The wheel asks for so many slices on."""
+    scene_changed = Signal()
+    probing_changed = Signal()
+    compare_held = Signal(bool)
+    """C was pressed, or released."""
+    compare_next = Signal()
+    """Shift+C: the next way to compare."""
+    pointed = Signal(object)
+    """As `cursor_moved`, by this canvas's own mouse alone."""
     asked = Signal(object)
     """(x, y) in image pixels that Alt+click asks about."""
     tabbed = Signal(int)
@@ -67,15 +69,14 @@ class Canvas(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setMinimumSize(320, 240)
+        self.setMinimumSize(120, 120)
         self.setMouseTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
         self.setAccessibleName(self.tr("Image"))
         self._scene: Scene | None = None
         self._size = QSize()
-        self._image: QPixmap | None = None
-        """Rendered when it is next drawn, where None: a drag may change the window many times in between."""
+        self._image: ImageLevels | None = None
         self._window: Window | None = None
         """None: as the image opens."""
         self._window_mode = False
@@ -84,24 +85,25 @@ class Canvas(QWidget):
         self.takes_tab = False
         self._wheel_angle = 0
         self._foot = 16
-        self._others: list[tuple[QPainterPath, str, str]] = []
-        self._others_shown = False
-        self._heatmap: QPixmap | None = None
-        self._words: QPixmap | None = None
-        self._doubt: QPixmap | None = None
-        """Made when it is first shown, as it seldom is."""
-        self._paths: dict[LayerName, list[QPainterPath]] = {}
-        self._mapped: dict[LayerName, list[QPainterPath]] | None = None
-        self._scale = 1.0
-        self._origin = QPointF()
+        self._layers = SceneLayers()
+        self._overlay = Overlay(self._layers.draw)
+        self._rest = QTimer(self, singleShot=True, interval=REST_MS)
+        self._rest.timeout.connect(self.update)
+        self._view = View()
         self._fitted = True
         self._dragged_from: QPointF | None = None
-        self._visible: dict[LayerName, bool] = {name: name not in HIDDEN_AT_FIRST for name in LAYERS}
-        self._opacity: dict[LayerName, float] = {name: DEFAULT_OPACITY.get(name, 1.0) for name in LAYERS}
         self._bare = False
+        self.bares = True
+        """Whether C shows the bare image; not where something else is compared with."""
+        self.reviewing = False
+        """Whether the keys M and I are taken: nothing of theirs may be seen while gaze is recorded."""
+        self._probing = False
+        self.measures = Measures(self)
         self._peeking: LayerName | None = None
         self._hold = QTimer(self, singleShot=True, interval=int(HOLD_SECONDS * 1000))
         self._dot: tuple[float, float] | None = None
+        self._cursor: tuple[float, float] | None = None
+        """Where the pointer is on a canvas beside this one."""
         self._live: Marks | None = None
         self._highlight: Highlight | None = None
 
@@ -120,37 +122,31 @@ class Canvas(QWidget):
         same = scene is not None and before is not None and scene.image_id == before.image_id
         beside = scene is not None and before is not None and scene.volume == before.volume != ""
         self._scene = scene
-        self._mapped = self._doubt = None
+        self._overlay.invalidate()
+        self._layers.set_scene(scene)
         if not same:
             self._highlight = None
+            self.measures.clear()
         if scene is None:
-            self._image = self._heatmap = self._words = None
+            self._image = None
             self._size = QSize()
-            self._paths, self._others = {}, []
+            self.scene_changed.emit()
             self.update()
             return
         size = QSize(scene.image.shape[1], scene.image.shape[0])
         kept = (same or beside) and size == self._size
         self._size = size
-        if not same or before is None or scene.image is not before.image:
-            self._image = None
         if not (same or beside):
             self._window = None
-        self._heatmap = None if scene.heatmap is None else pixmap_of(scene.heatmap, "heatmap")
-        self._words = None if scene.words is None else pixmap_of(words_index(scene.words), "words")
-        self._others = [(path_of(one.outline), one.colour, one.name) for one in scene.others]
-        self._paths = {
-            name: [path_of(found)]
-            for name in ("student", "teacher", "disagreement", "reviewed", "truth")
-            if (found := getattr(scene, name)) is not None
-        }
-        self._paths["levels"] = [path_of(level) for level in scene.levels]
+        if not same or before is None or scene.image is not before.image:
+            self._image = ImageLevels(scene.image, self._shown_values)
         if not same:
             self._dot = self._live = None
         if not kept:
             self.fit()
         # As opened, each slice may have a window of its own.
         self.window_changed.emit()
+        self.scene_changed.emit()
         self.update()
 
     # Window
@@ -173,7 +169,8 @@ class Canvas(QWidget):
         """Show the image with a window, or as it opens."""
         if window != self._window:
             self._window = window
-            self._image = None
+            if self._image is not None:
+                self._image.show_anew(self._shown_values)
             self.window_changed.emit()
             self.update()
 
@@ -191,61 +188,116 @@ class Canvas(QWidget):
         """Have dragging change the window, or move the image."""
         if on != self._window_mode:
             self._window_mode = on
-            self._rest_cursor()
+            if on:
+                self.measures.set_active(False)
+            self.rest_cursor()
             self.window_changed.emit()
 
-    def _rest_cursor(self) -> None:
-        if self._window_mode:
+    def rest_cursor(self) -> None:
+        """Show the cursor of what a press would begin."""
+        if self._window_mode or self.measures.active:
             self.setCursor(Qt.CursorShape.CrossCursor)
         else:
             self.unsetCursor()
 
-    def _pixmap(self, scene: Scene) -> QPixmap:
-        if self._image is None:
-            self._image = pixmap_of(windowing.rendered(scene.image, scene.intensity, self.shown_window))
-        return self._image
+    def follow_window(self, other: Canvas) -> None:
+        """Show the same image with the same window as another canvas, and drag as it does."""
+        if self._scene is not None and other.scene is not None:
+            if self._scene.image_id == other.scene.image_id:
+                self.set_shown_window(other._window)
+        self.set_window_mode(other.window_mode)
+
+    def next_window(self) -> None:
+        """Show the image with the next window in common use for its modality, after the last as it opens."""
+        if self._scene is not None:
+            found = list(windowing.presets(self._scene.modality, self._scene.intensity.unit).values())
+            at = found.index(self._window) + 1 if self._window in found else 0
+            self.set_shown_window(found[at] if at < len(found) else None)
+
+    def _shown_values(self, values: Values) -> QPixmap:
+        assert self._scene is not None
+        return pixmap_of(windowing.rendered(values, self._scene.intensity, self.shown_window))
 
     # Layers
 
     @property
     def others_shown(self) -> bool:
         """Whether the other targets' outlines are drawn."""
-        return self._others_shown
+        return self._layers.others_shown
 
     def show_others(self, on: bool) -> None:
         """Draw the other targets' outlines, or leave them out."""
-        if on != self._others_shown:
-            self._others_shown = on
-            self.layers_changed.emit()
-            self.update()
+        if on != self._layers.others_shown:
+            self._layers.others_shown = on
+            self._redraw_layers()
 
     def layer_visible(self, name: LayerName) -> bool:
         """Whether a layer is switched on."""
-        return self._visible[name]
+        return self._layers.states[name].visible
 
     def set_layer_visible(self, name: LayerName, visible: bool) -> None:
         """Switch a layer on or off."""
-        if self._visible[name] != visible:
-            self._visible[name] = visible
-            self.layers_changed.emit()
-            self.update()
+        if self._layers.states[name].visible != visible:
+            self._layers.states[name].visible = visible
+            self._redraw_layers()
 
     def layer_opacity(self, name: LayerName) -> float:
         """Return a layer's opacity, 0..1."""
-        return self._opacity[name]
+        return self._layers.states[name].opacity
 
     def set_layer_opacity(self, name: LayerName, opacity: float) -> None:
         """Set a layer's opacity, 0..1."""
-        if self._opacity[name] != opacity:
-            self._opacity[name] = opacity
-            self.layers_changed.emit()
+        if self._layers.states[name].opacity != opacity:
+            self._layers.states[name].opacity = opacity
+            self._redraw_layers()
+
+    def layer_look(self, name: LayerName) -> RegionLook:
+        """Return how a region is drawn: its contour, filled, or both."""
+        return self._layers.states[name].look
+
+    def set_layer_look(self, name: LayerName, look: RegionLook) -> None:
+        """Have a region outlined, filled, or both."""
+        if self._layers.states[name].look != look:
+            self._layers.states[name].look = look
+            self._redraw_layers()
+
+    def share_layers(self, other: Canvas) -> None:
+        """Show layers as another canvas does, from now on."""
+        self._layers.states = other._layers.states
+
+        def follow() -> None:
+            self._layers.others_shown = other.others_shown
+            self._overlay.invalidate()
             self.update()
+
+        other.layers_changed.connect(follow)
+
+    def _redraw_layers(self) -> None:
+        self._overlay.invalidate()
+        self.update()
+        self.layers_changed.emit()
+
+    @property
+    def bare(self) -> bool:
+        """Whether the image is shown alone."""
+        return self._bare
 
     def set_bare(self, bare: bool) -> None:
         """Show the image alone, to compare."""
         if self._bare != bare:
             self._bare = bare
             self.update()
+
+    @property
+    def probing(self) -> bool:
+        """Whether the pixel under the pointer is told of."""
+        return self._probing
+
+    def set_probing(self, on: bool) -> None:
+        """Tell of the pixel under the pointer, or leave it."""
+        if on != self._probing:
+            self._probing = on
+            self.probing_changed.emit()
 
     def set_highlight(self, highlight: Highlight | None) -> None:
         """Show what is being spoken of, over all layers; None ends it."""
@@ -282,31 +334,30 @@ class Canvas(QWidget):
     # Where the image lies
 
     @property
+    def view(self) -> View:
+        """Scale and place of the image."""
+        return self._view
+
+    @property
     def zoom(self) -> float:
         """Logical pixels of the screen per image pixel."""
-        return self._scale
+        return self._view.scale
 
     def widget_from_image(self, x: float, y: float) -> QPointF:
         """Map an image position (pixel centres at whole numbers) to this widget."""
-        return QPointF(
-            (x + 0.5) * self._scale + self._origin.x(),
-            (y + 0.5) * self._scale + self._origin.y(),
-        )
+        return self._view.widget_from_image(x, y)
 
     def image_from_widget(self, point: QPointF) -> tuple[float, float]:
         """Map a position in this widget to image pixels."""
-        return (
-            (point.x() - self._origin.x()) / self._scale - 0.5,
-            (point.y() - self._origin.y()) / self._scale - 0.5,
-        )
+        return self._view.image_from_widget(point)
 
     def image_from_screen(self) -> Floats:
         """Return the 3x3 transform from physical pixels of this screen to image pixels, as placements store it."""
         ratio = self.devicePixelRatioF()
         corner = self.mapToGlobal(QPoint(0, 0)) - self.screen().geometry().topLeft()
-        scale = 1.0 / (self._scale * ratio)
-        left = (corner.x() + self._origin.x()) * ratio
-        top = (corner.y() + self._origin.y()) * ratio
+        scale = 1.0 / (self._view.scale * ratio)
+        left = (corner.x() + self._view.x) * ratio
+        top = (corner.y() + self._view.y) * ratio
         return np.array([[scale, 0, -left * scale - 0.5], [0, scale, -top * scale - 0.5], [0, 0, 1]])
 
     def viewport_on_screen(self) -> tuple[int, int, int, int]:
@@ -321,41 +372,43 @@ class Canvas(QWidget):
     def fit(self) -> None:
         """Show all of the image, as large as fits."""
         self._fitted = True
-        if self._scene is None:
-            return
-        margin = 12
-        size = self._size
-        room_x, room_y = max(self.width() - 2 * margin, 16), max(self.height() - 2 * margin, 16)
-        self._scale = min(room_x / size.width(), room_y / size.height())
-        self._origin = QPointF(
-            (self.width() - size.width() * self._scale) / 2,
-            (self.height() - size.height() * self._scale) / 2,
-        )
-        self._moved()
+        if self._scene is not None:
+            self._move_to(fitted(self._size, QSizeF(self.size())))
 
     def zoom_by(self, factor: float, around: QPointF | None = None) -> None:
         """Zoom, keeping the image under a point of this widget (its centre if not given) where it is."""
+        self._zoom_to(self._view.scale * factor, around)
+
+    def show_pixels(self) -> None:
+        """Show the image pixel for pixel of the screen, keeping what is under the pointer, or in the centre."""
+        pointer = QPointF(self.mapFromGlobal(self.cursor().pos()))
+        inside = self.underMouse() and QRectF(self.rect()).contains(pointer)
+        self._zoom_to(1 / self.devicePixelRatioF(), pointer if inside else None)
+        # On whole pixels of the screen, or each would be mixed of its neighbours.
+        ratio = self.devicePixelRatioF()
+        view = self._view
+        self._move_to(View(view.scale, round(view.x * ratio) / ratio, round(view.y * ratio) / ratio))
+
+    def _zoom_to(self, scale: float, around: QPointF | None) -> None:
         if self._scene is None:
             return
+        room = QSizeF(self.size())
         fixed = around if around is not None else QPointF(self.width() / 2, self.height() / 2)
-        least = min(self.width() / self._size.width(), self.height() / self._size.height()) / 4
-        scale = min(max(self._scale * factor, least), MAXIMUM_ZOOM)
-        self._origin = fixed - (fixed - self._origin) * (scale / self._scale)
-        self._scale = scale
+        view = self._view.zoomed(limited(scale, self._size, room), fixed)
         self._fitted = False
-        self._keep_in_view()
-        self._moved()
+        self._move_to(view.kept(self._size, room))
 
-    def _keep_in_view(self) -> None:
-        width, height = self._size.width() * self._scale, self._size.height() * self._scale
-        keep = MINIMUM_VISIBLE_PX
-        self._origin = QPointF(
-            min(max(self._origin.x(), keep - width), self.width() - keep),
-            min(max(self._origin.y(), keep - height), self.height() - keep),
-        )
+    def follow_view(self, other: Canvas) -> None:
+        """Lie as another canvas does, the same image position in the centre of both."""
+        if self._scene is not None:
+            centre = QPointF(self.width() - other.width(), self.height() - other.height()) / 2
+            self._fitted = other._fitted
+            self._move_to(other.view.moved(centre))
 
-    def _moved(self) -> None:
-        self._mapped = None
+    def _move_to(self, view: View) -> None:
+        if view.scale != self._view.scale:
+            self._rest.start()
+        self._view = view
         self.view_changed.emit()
         self.update()
 
@@ -367,9 +420,8 @@ class Canvas(QWidget):
             self.fit()
         elif self._scene is not None:
             grown = event.size() - event.oldSize()
-            self._origin += QPointF(grown.width() / 2, grown.height() / 2)
-            self._keep_in_view()
-            self._moved()
+            view = self._view.moved(QPointF(grown.width() / 2, grown.height() / 2))
+            self._move_to(view.kept(self._size, QSizeF(self.size())))
 
     def event(self, event: QEvent) -> bool:
         """Keep Tab where it has a meaning here; with Ctrl it moves on to the next control."""
@@ -412,6 +464,8 @@ class Canvas(QWidget):
             if (window := self.shown_window) is not None:
                 self._windowed_from = (event.position(), window)
                 self.setCursor(Qt.CursorShape.CrossCursor)
+        elif left and self.measures.active and self._scene is not None:
+            self.measures.press(event.position())
         elif left or event.button() == Qt.MouseButton.MiddleButton:
             self._dragged_from = event.position()
 
@@ -422,15 +476,16 @@ class Canvas(QWidget):
             moved = event.position() - start
             if moved.manhattanLength() >= 1:
                 self.set_shown_window(windowing.dragged(window, moved.x(), -moved.y(), least))
+        elif self.measures.dragging:
+            self.measures.drag(event.position())
         elif self._dragged_from is not None and self._scene is not None:
-            self._origin += event.position() - self._dragged_from
+            view = self._view.moved(event.position() - self._dragged_from)
             self._dragged_from = event.position()
             self._fitted = False
             self.setCursor(Qt.CursorShape.ClosedHandCursor)
-            self._keep_in_view()
-            self._moved()
+            self._move_to(view.kept(self._size, QSizeF(self.size())))
         if self._scene is not None:
-            self.cursor_moved.emit(self._inside(event.position()))
+            self._point_at(self._inside(event.position()))
 
     def _inside(self, point: QPointF) -> tuple[float, float] | None:
         """Return the image position of a point of this widget; None outside the image."""
@@ -443,16 +498,31 @@ class Canvas(QWidget):
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         """End dragging."""
         self._dragged_from = self._windowed_from = None
-        self._rest_cursor()
+        self.measures.release()
+        self.rest_cursor()
 
     def leaveEvent(self, event: QEvent) -> None:
         """Tell that the pointer is on no pixel any more."""
-        self.cursor_moved.emit(None)
+        self._point_at(None)
         super().leaveEvent(event)
+
+    def _point_at(self, position: tuple[float, float] | None) -> None:
+        self.cursor_moved.emit(position)
+        self.pointed.emit(position)
+
+    def follow_cursor(self, position: tuple[float, float] | None) -> None:
+        """Mark where the pointer is on a canvas beside this one."""
+        for place in (self._cursor, position):
+            if place is not None:
+                self.update(square(self.widget_from_image(*place), 14).toAlignedRect())
+        self._cursor = position
+        self.cursor_moved.emit(position)
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """Fit; in window mode, show the image as it opens."""
-        if event.button() == Qt.MouseButton.LeftButton and not self._window_mode:
+        if self.measures.active and event.button() == Qt.MouseButton.LeftButton:
+            self.mousePressEvent(event)
+        elif event.button() == Qt.MouseButton.LeftButton and not self._window_mode:
             self.fit()
         else:
             self.set_shown_window(None)
@@ -472,118 +542,105 @@ class Canvas(QWidget):
         key = event.key()
         if event.modifiers() & (Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.AltModifier):
             return False
-        if Qt.Key.Key_1 <= key <= Qt.Key.Key_9:
+        name = layer_of(event)
+        shifted = bool(event.modifiers() & Qt.KeyboardModifier.ShiftModifier)
+        if name is not None:
             if not event.isAutoRepeat():
-                name = LAYERS[key - Qt.Key.Key_1]
                 self._peeking = name
                 self._hold.start()
-                self.set_layer_visible(name, not self._visible[name])
-            return True
-        if key == Qt.Key.Key_C:
-            self.set_bare(True)
+                self.set_layer_visible(name, not self.layer_visible(name))
+        elif key == Qt.Key.Key_C:
+            if shifted:
+                self.compare_next.emit()
+            elif not event.isAutoRepeat():
+                self.set_bare(self.bares)
+                self.compare_held.emit(True)
         elif key == Qt.Key.Key_F:
-            self.fit()
+            if shifted:
+                self.show_pixels()
+            else:
+                self.fit()
         elif key == Qt.Key.Key_O:
             if not event.isAutoRepeat():
-                self.show_others(not self._others_shown)
+                self.show_others(not self.others_shown)
         elif key == Qt.Key.Key_W:
-            if not event.isAutoRepeat():
+            if shifted:
+                self.next_window()
+            elif not event.isAutoRepeat():
                 self.set_window_mode(not self._window_mode)
+        elif key == Qt.Key.Key_M and self.reviewing:
+            if not event.isAutoRepeat():
+                self.measures.set_active(not self.measures.active)
+        elif key == Qt.Key.Key_I and self.reviewing:
+            if not event.isAutoRepeat():
+                self.set_probing(not self._probing)
         elif key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal):
             self.zoom_by(1.25)
         elif key == Qt.Key.Key_Minus:
             self.zoom_by(0.8)
         else:
-            return False
+            return key == Qt.Key.Key_Escape and self.measures.escape()
         return True
 
     def handle_release(self, event: QKeyEvent) -> bool:
         """Act on a released key of the canvas; returns whether it was one."""
-        key = event.key()
         if event.isAutoRepeat():
             return False
-        if Qt.Key.Key_1 <= key <= Qt.Key.Key_9 and self._peeking == LAYERS[key - Qt.Key.Key_1]:
+        # Shift may have been let go first: the key is not the one that was pressed, then.
+        if self._peeking is not None and layer_of(event, either=True) is not None:
             if not self._hold.isActive():
-                self.set_layer_visible(self._peeking, not self._visible[self._peeking])
+                self.set_layer_visible(self._peeking, not self.layer_visible(self._peeking))
             self._peeking = None
             return True
-        if key == Qt.Key.Key_C:
+        if event.key() == Qt.Key.Key_C:
             self.set_bare(False)
+            self.compare_held.emit(False)
             return True
         return False
 
     # Drawing
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Draw ground, image, then the layers from the widest to the finest."""
+        """Draw ground, image, the layers, then what is not part of the scene."""
         painter = QPainter(self)
         painter.fillRect(event.rect(), QColor(theme.SURROUND))
         if self._scene is not None:
-            image = self._pixmap(self._scene)
-            painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, self._scale < 8)
-            place = QRectF(
-                self._origin.x(),
-                self._origin.y(),
-                image.width() * self._scale,
-                image.height() * self._scale,
-            )
-            painter.drawPixmap(place, image, QRectF(image.rect()))
-            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            place = self._view.place(self._size)
+            self._draw_image(painter, place, QRectF(event.rect()))
             if not self._bare:
-                self._draw_layers(painter, place, self._scene)
+                sharp = self._overlay.paint(
+                    painter,
+                    self._view,
+                    self.size(),
+                    self.devicePixelRatioF(),
+                    hurried=self._rest.isActive(),
+                )
+                if not sharp and not self._rest.isActive():
+                    self._rest.start()
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
             if self._highlight is not None:
-                draw_highlight(painter, self._highlight, place, self._to_widget())
+                draw_highlight(painter, self._highlight, place, self._view.to_widget())
             self._draw_live(painter)
+            self.measures.draw(painter)
             if self._scene.spacing_mm is not None:
-                draw_scale_bar(painter, self.height() - self._foot, self._scale / self._scene.spacing_mm[1])
+                draw_scale_bar(
+                    painter, self.height() - self._foot, self._view.scale / self._scene.spacing_mm[1]
+                )
         painter.end()
 
-    def _shows(self, name: LayerName) -> bool:
-        return self._visible[name] and self._opacity[name] > 0
-
-    def _draw_layers(self, painter: QPainter, place: QRectF, scene: Scene) -> None:
-        if self._heatmap is not None and self._shows("heatmap"):
-            painter.setOpacity(self._opacity["heatmap"])
-            painter.drawPixmap(place, self._heatmap, QRectF(self._heatmap.rect()))
-        if self._words is not None and self._shows("words"):
-            painter.setOpacity(self._opacity["words"])
-            painter.drawPixmap(place, self._words, QRectF(self._words.rect()))
-        if scene.doubt is not None and self._shows("doubt"):
-            self._doubt = self._doubt or pixmap_of(scene.doubt, "doubt")
-            painter.setOpacity(self._opacity["doubt"])
-            painter.drawPixmap(place, self._doubt, QRectF(self._doubt.rect()))
-        to_widget = self._to_widget()
-        if self._mapped is None:
-            self._mapped = {
-                name: [to_widget.map(path) for path in paths] for name, paths in self._paths.items()
-            }
-        order: tuple[LayerName, ...] = ("disagreement", "levels", "truth", "teacher", "student", "reviewed")
-        for name in order:
-            if self._shows(name) and self._mapped.get(name):
-                painter.setOpacity(self._opacity[name])
-                draw_region(painter, name, self._mapped[name])
-        if self._others_shown:
-            painter.setOpacity(1)
-            for path, colour, title in self._others:
-                draw_other_target(painter, to_widget.map(path), colour, title)
-        for marks in scene.gaze:
-            if self._shows("scanpath"):
-                painter.setOpacity(self._opacity["scanpath"])
-                draw_scanpath(painter, marks, self.widget_from_image)
-            if self._shows("fixations"):
-                painter.setOpacity(self._opacity["fixations"])
-                draw_marks(painter, marks, self.widget_from_image)
-        painter.setOpacity(1)
-
-    def _to_widget(self) -> QTransform:
-        half = self._scale / 2
-        return QTransform(self._scale, 0, 0, self._scale, self._origin.x() + half, self._origin.y() + half)
+    def _draw_image(self, painter: QPainter, place: QRectF, area: QRectF) -> None:
+        assert self._image is not None
+        painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, self._view.scale < CRISP_SCALE)
+        scale = self._view.scale * self.devicePixelRatioF()
+        self._image.draw(painter, place, area, scale)
 
     def _draw_live(self, painter: QPainter) -> None:
         if self._live is not None and len(self._live.xy_px):
-            draw_marks(painter, self._live, self.widget_from_image)
+            draw_marks(painter, self._live, self.widget_from_image, QRectF(self.rect()))
         if self._dot is not None:
             centre = self.widget_from_image(*self._dot)
             painter.setPen(QPen(QColor(0, 0, 0, 190), 1.5))
             painter.setBrush(QColor(theme.DARK.accent))
             painter.drawEllipse(centre, 6, 6)
+        if self._cursor is not None:
+            draw_cross(painter, self.widget_from_image(*self._cursor))

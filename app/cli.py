@@ -19,8 +19,10 @@ from app.argument_types import annotator, count, pair, positive, rate, rectangle
 from app.commands import Command, Outcome
 from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
+from app.export_commands import add_export_commands, add_review_import
 from app.provenance_command import add_provenance_command
 from app.reader_commands import add_reader_commands
+from app.review_commands import add_review_commands
 from app.run_commands import add_run_commands
 from app.suggest_commands import add_suggest_command
 from app.train_commands import add_train_commands
@@ -28,7 +30,6 @@ from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
 from gaze_capture.formats.reading import FORMATS
 from gaze_capture.storage import explained
-from segmentation.export import EXPORTERS
 from segmentation.progress import Progress
 from segmentation.refine import REFINERS
 from segmentation.stacks import MODALITIES
@@ -210,7 +211,8 @@ def _parser() -> argparse.ArgumentParser:
     masks.add_argument(
         "path", type=Path, metavar="PATH", help="a folder, or a NIfTI, NRRD, DICOM-SEG, COCO file"
     )
-    for command in (images, masks):
+    reviews = add_review_import(add)
+    for command in (images, masks, reviews):
         command.add_argument(
             "--target", metavar="ID", help="the target of masks without labels; default: the first"
         )
@@ -478,18 +480,9 @@ def _parser() -> argparse.ArgumentParser:
     add_reader_commands(add)
     add_provenance_command(add)
     add_run_commands(add)
+    add_review_commands(add)
 
-    export = add("export", commands.export, "write gaze for other programs, into a new folder")
-    export.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")
-    export.add_argument("--format", required=True, choices=tuple(EXPORTERS))
-    export.add_argument("--annotator", nargs="+", metavar="A", help="default: all")
-    export.add_argument("--split", metavar="NAME", help="only what was seen of its images")
-    export.add_argument("--recording", nargs="+", metavar="ID", help="default: all, and imported gaze")
-    export.add_argument(
-        "--with-images",
-        action="store_true",
-        help="bids: the images go along as stimuli; they are not by default",
-    )
+    add_export_commands(add)
 
     pictures = add("pictures", commands.pictures, "draw gaze on the images, into a new folder")
     pictures.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")

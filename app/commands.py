@@ -83,7 +83,7 @@ def import_images(args: argparse.Namespace, progress: Progress) -> Outcome:
         study,
         args.paths,
         masks=args.masks,
-        labels=_labels(args.labels),
+        labels=labels(args.labels),
         target=args.target,
         options=options,
         progress=progress,
@@ -148,7 +148,7 @@ def _sentences(items: Sequence[tuple[str, str]]) -> list[str]:
     return [text if file in text else f"{file}: {text}" for file, text in items]
 
 
-def _labels(words: Sequence[str] | None) -> dict[str, list[str]] | None:
+def labels(words: Sequence[str] | None) -> dict[str, list[str]] | None:
     """Read ``TARGET=1,2`` words; a target may come twice."""
     if words is None:
         return None
@@ -169,7 +169,7 @@ def import_masks(args: argparse.Namespace, progress: Progress) -> Outcome:
     report = import_masks(
         Study.open(args.study),
         args.path,
-        labels=_labels(args.labels),
+        labels=labels(args.labels),
         target=args.target,
         options=ImportOptions(axis=args.axis, deidentify=args.deidentify, key=args.key),
         progress=progress,
@@ -579,32 +579,6 @@ def quality(args: argparse.Namespace, progress: Progress) -> Outcome:
             write_quality_report(study, found, args.to)
         values["report"] = str(args.to)
     return Outcome(values, found.to_text() + (f"\nWrote {args.to}." if args.to is not None else ""))
-
-
-def export(args: argparse.Namespace, progress: Progress) -> Outcome:
-    """``gaze-insight export``."""
-    from segmentation.export import export_study
-    from segmentation.export_selection import simulated_words
-
-    result = export_study(
-        Study.open(args.study),
-        args.to,
-        args.format,
-        annotators=args.annotator,
-        split=args.split,
-        recordings=args.recording,
-        with_images=args.with_images,
-        progress=progress,
-    )
-    lines = [
-        f"Exported {counted(result.fixations, 'fixation')} on {counted(result.images, 'image')} and "
-        f"{counted(result.recordings, 'recording')} as {result.format} to {result.folder} "
-        f"({counted(result.files, 'file')}).",
-        *result.notes,
-    ]
-    if result.simulated_from:
-        lines.append(f"This gaze is {simulated_words(result.simulated_from)}, and the export says so.")
-    return Outcome(dataclasses.asdict(result), "\n".join(lines))
 
 
 def pictures(args: argparse.Namespace, progress: Progress) -> Outcome:

@@ -14,7 +14,9 @@ from gaze_capture.recording import Presence
 from segmentation.gaze_index import LookQuality
 from segmentation.records import StudyImage
 
-FIELDS = ("split", "presence", "quality")
+WHY = "why"
+"""The field of what speaks against a mask: the names of the parts of its doubt that are reasons."""
+FIELDS = ("split", "presence", "quality", WHY)
 """What values can be chosen of, in this order."""
 NONE_SAID = ""
 """The value of images nothing is known of."""
@@ -85,6 +87,14 @@ class Row:
     """How many of a volume's slices are in the state, as in ``7/24``."""
     described: tuple[Described, ...] = ()
     """What its description says; of a volume, those of its slices."""
+    state_name: str = ""
+    """The state as it is called in code, whatever the window's language."""
+    doubt: float | None = None
+    """How far its mask is to be doubted, 0..1; of a volume, the most doubtful of its slices."""
+    reasons: tuple[str, ...] = ()
+    """Why, in words."""
+    why: frozenset[str] = frozenset()
+    """Names of the parts of that doubt that are reasons."""
 
     @property
     def text(self) -> str:
@@ -102,7 +112,7 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le,
 }  # fmt: skip
 _SPELLED = {"color": "colour", "color_contrast": "colour_contrast", "brightness": "intensity"}
-_SEARCHED = {"split", "group", "patient", "id", "name", "volume", "state", "presence", "gaze"}
+_SEARCHED = {"split", "group", "patient", "id", "name", "volume", "state", "presence", "gaze", "reason"}
 _FIELD = re.compile(r'(\w+):(?:"([^"]*)"?|(\S*))')
 
 
@@ -115,8 +125,15 @@ def value_of(row: Row, field: str) -> str:
     return row.quality or NONE_SAID
 
 
+def doubts_of(row: Row) -> frozenset[str]:
+    """Return what speaks against a row's mask; NONE_SAID where nothing does."""
+    return row.why or frozenset({NONE_SAID})
+
+
 def values_of(row: Row, field: str) -> frozenset[str]:
     """Return all values of a field; several where a description has several states, none where nothing is said."""
+    if field == WHY:
+        return doubts_of(row)
     if field == DESCRIPTION:
         found = {state for one in row.described for state in one.states}
         return frozenset(found | {one.by for one in row.described}) or frozenset({NONE_SAID})
@@ -131,7 +148,7 @@ def counts_of(rows: Sequence[Row]) -> dict[str, Counter[str]]:
 
     Attributes of descriptions are among them where they are words that occur, free texts are not.
     """
-    counts = {field: Counter(value_of(row, field) for row in rows) for field in FIELDS}
+    counts = {field: Counter(value for row in rows for value in values_of(row, field)) for field in FIELDS}
     if not any(row.described for row in rows):
         return counts
     counts[DESCRIPTION] = Counter(value for row in rows for value in values_of(row, DESCRIPTION))
@@ -164,7 +181,14 @@ def _says(row: Row, name: str, value: str, *, whole: bool) -> bool:
 
 
 def _compares(row: Row, name: str, sign: str, number: float) -> bool:
-    """Whether a number of a description compares so; an attribute may be named by its beginning (``area``)."""
+    """Whether the doubt, or a number of a description, compares so.
+
+    An attribute may be named by its beginning (``area``).
+    """
+    if name == "doubt":
+        # Of 1, or in percent.
+        limit = number / 100 if number > 1 else number
+        return row.doubt is not None and _COMPARE[sign](row.doubt, limit)
     return any(
         _COMPARE[sign](value, number)
         for one in row.described
@@ -185,17 +209,22 @@ def _searched_value(row: Row, field: str) -> str:
         "state": row.state,
         "presence": row.presence or "",
         "gaze": row.quality or "",
+        "reason": "\n".join((*row.reasons, *sorted(row.why))),
     }
+    if field == "state" and row.state_name:
+        return f"{row.state}\n{row.state_name}".casefold()
     return values[field].casefold()
 
 
 def text_of(row: Row) -> str:
-    """Return what words are looked for in: name, id, group, volume and split, and what the description says."""
+    """Return what words are looked for in: name, id, group, volume and split, reasons, and what descriptions say."""
     image = row.image
     said = [
         part for one in row.described for part in (one.text, *(() if not one.states else sorted(one.states)))
     ]
-    return "\n".join((row.name, image.id, image.group, image.volume, image.split, *said)).casefold()
+    return "\n".join(
+        (row.name, image.id, image.group, image.volume, image.split, *row.reasons, *said)
+    ).casefold()
 
 
 def _said_names(rows: Sequence[Row]) -> frozenset[str]:
@@ -242,7 +271,7 @@ class Criteria:
             if name in _SEARCHED:
                 values = {number: _searched_value(rows[number], name) for number in found}
                 # A whole name means that one alone: patient-7 is not patient-70.
-                whole = [number for number in found if values[number] == value]
+                whole = [number for number in found if value in values[number].split("\n")]
                 found = whole or [number for number in found if value in values[number]]
             else:
                 whole = [number for number in found if _says(rows[number], name, value, whole=True)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from PySide6.QtCore import (
     QAbstractListModel,
+    QCoreApplication,
     QModelIndex,
     QObject,
     QPersistentModelIndex,
@@ -33,6 +34,7 @@ from PySide6.QtWidgets import (
     QStyledItemDelegate,
     QStyleOptionViewItem,
     QVBoxLayout,
+    QWidget,
 )
 
 from app import theme
@@ -48,6 +50,9 @@ from segmentation.study import Study
 THUMBNAIL_PX = 44
 ROW_HEIGHT = 60
 KEPT_THUMBNAILS = 600
+DOUBT_WIDTH = 52
+"""Of the number and the bar at a row's right."""
+VERY_DOUBTFUL = 0.5
 
 IdRole = Qt.ItemDataRole.UserRole
 StateRole = Qt.ItemDataRole.UserRole + 1
@@ -140,6 +145,14 @@ class Thumbnails(QObject):
         self._pool.waitForDone()
 
 
+def doubt_lines(row: Row) -> list[str]:
+    """Return a row's doubt and its reasons in words; nothing where it has none."""
+    if row.doubt is None:
+        return []
+    told = QCoreApplication.translate("ImageList", "Doubt {doubt:.2f}").format(doubt=row.doubt)
+    return [told, *row.reasons]
+
+
 class ImageModel(QAbstractListModel):
     """The rows, in the order given."""
 
@@ -212,9 +225,9 @@ class ImageModel(QAbstractListModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return row.name
         if role == Qt.ItemDataRole.ToolTipRole:
-            return f"{row.name}\n{row.text}"
+            return "\n".join((f"{row.name}\n{row.text}", *doubt_lines(row)))
         if role == Qt.ItemDataRole.AccessibleTextRole:
-            return f"{row.name}, {row.state} {row.count}".rstrip()
+            return ", ".join((f"{row.name}, {row.state} {row.count}".rstrip(), *doubt_lines(row)))
         if role == IdRole:
             return self._entered.get(row.image_id, row.image_id)
         if role == StateRole:
@@ -346,11 +359,29 @@ class _Delegate(QStyledItemDelegate):
         small.setPixelSize(12)
         painter.setFont(small)
         painter.setPen(QColor(tokens.muted))
-        text = QFontMetrics(small).elidedText(row.text, Qt.TextElideMode.ElideRight, width - 14)
-        painter.drawText(
-            QRect(left + 14, area.top() + 30, width - 14, 20), Qt.AlignmentFlag.AlignVCenter, text
-        )
+        room = width - 14 - (0 if row.doubt is None else DOUBT_WIDTH + 6)
+        text = QFontMetrics(small).elidedText(row.text, Qt.TextElideMode.ElideRight, room)
+        painter.drawText(QRect(left + 14, area.top() + 30, room, 20), Qt.AlignmentFlag.AlignVCenter, text)
+        if row.doubt is not None:
+            place = QRect(area.right() - 10 - DOUBT_WIDTH, area.top() + 30, DOUBT_WIDTH, 20)
+            self._paint_doubt(painter, place, row.doubt)
         painter.restore()
+
+    def _paint_doubt(self, painter: QPainter, place: QRect, doubt: float) -> None:
+        """Draw how far a mask is to be doubted: a bar and, so that its length need not be guessed, the number."""
+        tokens = theme.current()
+        painter.setFont(theme.number_font(12))
+        painter.setPen(QColor(tokens.text if doubt >= VERY_DOUBTFUL else tokens.muted))
+        side = Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignRight
+        painter.drawText(place, side, f"{doubt:.2f}")
+        bar = QRectF(place.left(), place.top() + 8, DOUBT_WIDTH - 32, 4)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(tokens.border))
+        painter.drawRoundedRect(bar, 2, 2)
+        painter.setBrush(QColor(tokens.warning if doubt >= VERY_DOUBTFUL else tokens.muted))
+        painter.drawRoundedRect(
+            QRectF(bar.left(), bar.top(), max(2.0, bar.width() * doubt), bar.height()), 2, 2
+        )
 
 
 class ImageList(QFrame):
@@ -358,6 +389,8 @@ class ImageList(QFrame):
 
     chosen = Signal(str)
     """The image the person chose."""
+    narrowed = Signal()
+    """Search, state or filter changed."""
 
     def __init__(self, title: str, states: Iterable[str]) -> None:
         super().__init__()
@@ -406,6 +439,7 @@ class ImageList(QFrame):
         top.addWidget(self.search)
         top.addLayout(narrow)
         top.addWidget(self.filter)
+        self._top = top
         layout.addLayout(top)
         layout.addWidget(self.view, 1)
         self.search.textChanged.connect(lambda _: self._narrow())
@@ -420,15 +454,34 @@ class ImageList(QFrame):
         self.thumbnails.made.connect(lambda *_: self._repaint.start(), Qt.ConnectionType.QueuedConnection)
         self.view.clicked.connect(lambda index: self.chosen.emit(index.data(IdRole)))
 
+    def add_bar(self, bar: QWidget) -> None:
+        """Add a row of controls below the filter."""
+        self._top.addWidget(bar)
+
     def set_rows(self, rows: list[Row]) -> None:
         """Show other rows."""
         self.model.set_rows(rows)
         self._count()
 
+    @property
+    def criteria(self) -> Criteria:
+        """What the list is narrowed to."""
+        return Criteria(self.search.text(), self.states.currentData(), self.filter.chosen)
+
+    def narrow_to(self, criteria: Criteria) -> None:
+        """Search, state and filter as given; a state that the list does not offer means all."""
+        for field in (self.search, self.states):
+            field.blockSignals(True)
+        self.search.setText(criteria.text)
+        self.states.setCurrentIndex(max(0, self.states.findData(criteria.state)))
+        for field in (self.search, self.states):
+            field.blockSignals(False)
+        self.filter.choose(criteria.chosen)
+
     def _narrow(self) -> None:
-        criteria = Criteria(self.search.text(), self.states.currentData(), self.filter.chosen)
-        self._passing.set_criteria(criteria)
+        self._passing.set_criteria(self.criteria)
         self._count()
+        self.narrowed.emit()
 
     def _values(self) -> dict[str, Counter[str]]:
         return counts_of(self.model.rows)

@@ -447,20 +447,25 @@ def _beside(*widgets: QWidget) -> QWidget:
 
 
 class MasksDialog(Dialog):
-    """Brings masks to images that the study has already."""
+    """Brings masks to images that the study has already, as true ones or as reviews of an annotator."""
 
     chosen = Signal(object)
     """An ImportChoice without paths."""
 
-    def __init__(self, parent: QWidget | None, study: Study) -> None:
+    def __init__(self, parent: QWidget | None, study: Study, reviewer: str = "") -> None:
         super().__init__(
             parent,
-            self.tr("Import true masks"),
-            self.tr("For images that are in the study already. Masks find their image by its name."),
+            self.tr("Import masks as reviews") if reviewer else self.tr("Import true masks"),
+            self.tr(
+                "Masks that were corrected in another program, such as an export of this study, become reviews of "
+                "{annotator}. They have to lie on the image's own grid; what did not change is passed over."
+            ).format(annotator=reviewer)
+            if reviewer
+            else self.tr("For images that are in the study already. Masks find their image by its name."),
         )
         self.masks = MasksPart(self, study)
         self.masks.changed.connect(self._check)
-        self.body.addWidget(Row(self.tr("True masks"), self.masks))
+        self.body.addWidget(Row(self.tr("Masks") if reviewer else self.tr("True masks"), self.masks))
         self.body.addStretch(1)
         self.add_button(self.tr("Cancel"), self.reject)
         self.import_button = self.add_button(self.tr("Import masks"), self._accept, "primary")

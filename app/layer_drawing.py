@@ -1,22 +1,48 @@
-"""How layers are drawn: a colour and a line style each, and the strokes that make them. Used by the canvas alone."""
+"""How layers are drawn: a colour, a line style and a pattern each, and the strokes that make them."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
+import cv2
 import numpy as np
-from PySide6.QtCore import QLineF, QPointF, QRectF, Qt
+from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QBrush, QColor, QFont, QImage, QPainter, QPainterPath, QPen, QPixmap, QPolygonF
 
-from app.scene import LayerName, Marks, Outline, cividis_rgba, inferno_rgba, viridis_rgba
+from app.overlay import Surface
+from app.scene import (
+    TOLERANCE_PX,
+    Floats,
+    LayerName,
+    Marks,
+    Outline,
+    cividis_rgba,
+    inferno_rgba,
+    viridis_rgba,
+)
+from app.strokes import dashed_path, stroke, stroke_halo
 
 RADIUS_AT_250_MS = 8.0
 Place = Callable[[float, float], QPointF]
 """Maps an image position to the widget."""
+RegionLook = Literal["contour", "fill", "both"]
+"""How a region is drawn."""
+LOOKS: tuple[RegionLook, ...] = ("contour", "both", "fill")
+REGIONS: tuple[LayerName, ...] = (
+    "levels", "student", "teacher", "disagreement", "reviewed", "truth", "annotators",
+)  # fmt: skip
+"""Layers that are regions, and so may be outlined or filled."""
+LOOK_AT_FIRST: dict[LayerName, RegionLook] = {"student": "both", "disagreement": "both", "annotators": "both"}
+"""The others are contours."""
+DRAWING_ORDER: tuple[LayerName, ...] = (
+    "annotators", "disagreement", "levels", "truth", "teacher", "student", "reviewed",
+)  # fmt: skip
+TINT, TINT_ALONE, PATTERN = 0.18, 0.3, 0.6
+"""Opacity of a region's tint with a line around it and without, and of the pattern that tells it from others."""
 
 
 @dataclass(frozen=True)
@@ -27,29 +53,32 @@ class Style:
     width: float = 2.0
     dashes: tuple[float, ...] = ()
     """Lengths of dash and gap in units of the pen's width; empty is solid."""
-    fill: float = 0.0
-    """Opacity of the tint inside, 0..1."""
+    pattern: Qt.BrushStyle = Qt.BrushStyle.NoBrush
+    """What a filled region is strewn with, besides its tint."""
+    halo: float = 0.67
+    """Darkness of the edge under the line, 0..1; less where there is a line on either side of a sliver."""
 
 
 STYLES: dict[LayerName, Style] = {
     "heatmap": Style("#F98E09"),
     "fixations": Style("#FFFFFF", 1.5),
     "scanpath": Style("#FFFFFF", 1.0),
-    "levels": Style("#009E73", 1.5),
-    "student": Style("#56B4E9", 2.0, fill=0.18),
-    "teacher": Style("#E69F00", 2.0, dashes=(6, 2.5, 1.5, 2.5)),
-    "disagreement": Style("#CC79A7", 1.0),
-    "reviewed": Style("#FFFFFF", 2.0),
-    "truth": Style("#F0E442", 2.0, dashes=(1.2, 2.2)),
+    "levels": Style("#009E73", 1.5, pattern=Qt.BrushStyle.Dense7Pattern),
+    "student": Style("#56B4E9", 2.0),
+    "teacher": Style("#E69F00", 2.0, (6, 2.5, 1.5, 2.5), Qt.BrushStyle.FDiagPattern),
+    "disagreement": Style("#CC79A7", 1.0, pattern=Qt.BrushStyle.BDiagPattern, halo=0.2),
+    "reviewed": Style("#FFFFFF", 2.0, pattern=Qt.BrushStyle.VerPattern),
+    "truth": Style("#F0E442", 2.0, (1.2, 2.2), Qt.BrushStyle.HorPattern),
     "words": Style("#35B779"),
     "doubt": Style("#CBBA69"),
+    "annotators": Style("#D55E00", 1.0, pattern=Qt.BrushStyle.DiagCrossPattern, halo=0.2),
 }
 LOWER_LEVEL_DASHES = (5.0, 3.0)
 NAME_WIDTH = 140
 """Longer names of other targets are cut."""
 DEFAULT_OPACITY: dict[LayerName, float] = {"heatmap": 0.4, "scanpath": 0.8, "words": 0.6, "doubt": 0.6}
 HIDDEN_AT_FIRST: frozenset[LayerName] = frozenset(
-    {"scanpath", "teacher", "disagreement", "truth", "words", "doubt"}
+    {"scanpath", "teacher", "disagreement", "truth", "words", "doubt", "annotators"}
 )
 
 
@@ -66,6 +95,8 @@ def pen_of(style: Style, *, halo: bool = False) -> QPen:
 
 Ramp = Literal["heatmap", "words", "doubt"]
 """A layer that is drawn as a map: each has colours of its own."""
+MAPS: tuple[Ramp, ...] = ("heatmap", "words", "doubt")
+"""In the order they are drawn in."""
 
 
 @functools.cache
@@ -98,28 +129,83 @@ def mark_radius(duration_ms: float) -> float:
     return RADIUS_AT_250_MS * float(np.sqrt(max(duration_ms, 15.0) / 250.0))
 
 
-def draw_region(painter: QPainter, name: LayerName, paths: list[QPainterPath]) -> None:
-    """Draw a layer of outlines: tint, hatch, line and its dark halo."""
-    style = STYLES[name]
-    for index, path in enumerate(paths):
-        if name == "disagreement":
-            painter.fillPath(path, QBrush(QColor(style.colour), Qt.BrushStyle.BDiagPattern))
-        if style.fill:
-            tint = QColor(style.colour)
-            tint.setAlphaF(style.fill)
-            painter.fillPath(path, tint)
-        lower = name == "levels" and index > 0
-        line = Style(style.colour, style.width, LOWER_LEVEL_DASHES) if lower else style
-        painter.strokePath(path, pen_of(line, halo=True))
-        painter.strokePath(path, pen_of(line))
+class Shape:
+    """An outline, with as many points as can be told apart on the screen."""
+
+    def __init__(self, found: Outline) -> None:
+        self._found = found
+        self._kept: dict[int, tuple[list[Floats], QPainterPath]] = {}
+
+    def at(self, scale: float) -> tuple[list[Floats], QPainterPath]:
+        """Return contours (K, 2) and path in image pixels, for `scale` pixels of the screen per image pixel."""
+        coarser = max(0, math.floor(math.log2(1 / scale)) + 1) if scale < 1 else 0
+        if coarser not in self._kept:
+            contours = list(self._found.contours)
+            if coarser:
+                tolerance = TOLERANCE_PX * 2**coarser
+                contours = [
+                    cv2.approxPolyDP(one.astype(np.float32), tolerance, True)
+                    .reshape(-1, 2)
+                    .astype(np.float64)
+                    for one in contours
+                ]
+            self._kept[coarser] = contours, path_of(Outline(tuple(contours)))
+        return self._kept[coarser]
 
 
-def draw_other_target(painter: QPainter, path: QPainterPath, colour: str, name: str) -> None:
+def fill_brushes(style: Style, look: RegionLook) -> list[QBrush]:
+    """Return what a region is filled with, one over the other."""
+    tint = QColor(style.colour)
+    tint.setAlphaF(TINT if look == "both" else TINT_ALONE)
+    brushes = [QBrush(tint)]
+    if style.pattern != Qt.BrushStyle.NoBrush:
+        colour = QColor(style.colour)
+        colour.setAlphaF(PATTERN)
+        brushes.append(QBrush(colour, style.pattern))
+    return brushes
+
+
+def draw_region(
+    surface: Surface, name: LayerName, shapes: list[Shape], look: RegionLook, opacity: float
+) -> None:
+    """Draw a layer of outlines: tint, pattern, line and its dark halo."""
+    style, painter = STYLES[name], surface.painter
+    painter.setOpacity(opacity)
+    for index, shape in enumerate(shapes):
+        contours, path = shape.at(surface.scale)
+        if look != "contour":
+            area = surface.view.to_widget().map(path)
+            for brush in fill_brushes(style, look):
+                painter.fillPath(area, brush)
+        if look != "fill":
+            lower = name == "levels" and index > 0
+            line = Style(style.colour, style.width, LOWER_LEVEL_DASHES) if lower else style
+            draw_lines(surface, line, contours, path)
+
+
+def draw_lines(
+    surface: Surface, style: Style, lines: Sequence[Floats], path: QPainterPath, *, closed: bool = True
+) -> None:
+    """Draw lines (K, 2), and `path` along them, both in image pixels, over a halo that is solid under dashes, too."""
+    whole = surface.view.to_widget().map(path)
+    width = style.width * surface.ratio
+    darkness = min(style.halo, 0.43) if style.dashes else style.halo
+    stroke_halo(surface.painter, whole, width, surface.ratio, darkness)
+    if style.dashes:
+        view = surface.view
+        found = [(line + 0.5) * view.scale + (view.x, view.y) for line in lines]
+        pattern = [part * style.width for part in style.dashes]
+        whole = dashed_path(found, surface.area, pattern, closed=closed)
+    stroke(surface.painter, whole, QColor(style.colour), width, surface.ratio)
+
+
+def draw_other_target(surface: Surface, shape: Shape, colour: str, name: str) -> None:
     """Draw the thin outline of a target that is not the current one, its name beside it."""
-    style = Style(colour, 1.2)
-    painter.strokePath(path, pen_of(style, halo=True))
-    painter.strokePath(path, pen_of(style))
-    area = path.boundingRect()
+    contours, path = shape.at(surface.scale)
+    painter = surface.painter
+    painter.setOpacity(1)
+    draw_lines(surface, Style(colour, 1.2), contours, path)
+    area = surface.view.to_widget().mapRect(path.boundingRect())
     if area.isEmpty() or not name:
         return
     font = QFont(painter.font())
@@ -135,27 +221,38 @@ def draw_other_target(painter: QPainter, path: QPainterPath, colour: str, name: 
     painter.drawText(ground, Qt.AlignmentFlag.AlignCenter, text)
 
 
-def draw_scanpath(painter: QPainter, marks: Marks, place: Place) -> None:
+def draw_scanpath(surface: Surface, marks: Marks, opacity: float) -> None:
     """Draw the lines from fixation to fixation."""
-    points = [place(*xy) for xy in marks.xy_px]
-    # Line by line: one stroke that crosses itself a hundred times takes the rasteriser ten times as long.
-    lines = [QLineF(one, other) for one, other in pairwise(points)]
-    for halo in (True, False):
-        painter.setPen(pen_of(STYLES["scanpath"], halo=halo))
-        painter.drawLines(lines)
+    path = QPainterPath()
+    path.addPolygon(QPolygonF([QPointF(x, y) for x, y in marks.xy_px.tolist()]))
+    surface.painter.setOpacity(opacity)
+    draw_lines(surface, STYLES["scanpath"], [marks.xy_px], path, closed=False)
 
 
-def draw_marks(painter: QPainter, marks: Marks, place: Place) -> None:
-    """Draw fixations as circles."""
+def draw_marks(painter: QPainter, marks: Marks, place: Place, area: QRectF) -> None:
+    """Draw the fixations that reach into an area as circles."""
     style = STYLES["fixations"]
+    found = []
+    for xy, duration in zip(marks.xy_px, marks.duration_ms, strict=True):
+        centre, radius = place(*xy), mark_radius(duration)
+        if area.intersects(square(centre, radius + 3)):
+            found.append((centre, radius))
     painter.setBrush(QColor(255, 255, 255, 46))
     for halo in (True, False):
         painter.setPen(pen_of(style, halo=halo))
         if not halo:
             painter.setBrush(Qt.BrushStyle.NoBrush)
-        for xy, duration in zip(marks.xy_px, marks.duration_ms, strict=True):
-            radius = mark_radius(duration)
-            painter.drawEllipse(place(*xy), radius, radius)
+        for centre, radius in found:
+            painter.drawEllipse(centre, radius, radius)
+
+
+def draw_cross(painter: QPainter, centre: QPointF) -> None:
+    """Draw a small open cross: where the pointer is on the canvas beside."""
+    for colour, width in ((QColor(0, 0, 0, 190), 3.5), (QColor("#FFFFFF"), 1.5)):
+        painter.setPen(QPen(colour, width))
+        for right, down in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            step = QPointF(right, down)
+            painter.drawLine(centre + step * 4, centre + step * 11)
 
 
 def path_of(found: Outline) -> QPainterPath:

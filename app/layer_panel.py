@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import QCoreApplication, QRectF, QSize, Qt
+from PySide6.QtCore import QCoreApplication, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QBrush, QColor, QLinearGradient, QPainter, QPaintEvent
-from PySide6.QtWidgets import QCheckBox, QGridLayout, QSlider, QWidget
+from PySide6.QtWidgets import QAbstractButton, QCheckBox, QGridLayout, QSlider, QWidget
 
 from app import theme
 from app.canvas import Canvas
-from app.layer_drawing import STYLES, pen_of
-from app.scene import KEYS, LAYERS, LayerName, Scene
+from app.layer_drawing import LOOKS, REGIONS, STYLES, RegionLook, fill_brushes, pen_of
+from app.layer_keys import key_text
+from app.scene import LAYERS, LayerName, Scene
 from app.widgets import box, label
 from segmentation.records import Target
 
@@ -30,6 +31,7 @@ def layer_title(name: LayerName) -> str:
         "truth": QCoreApplication.translate("Layers", "True mask"),
         "words": QCoreApplication.translate("Layers", "Words"),
         "doubt": QCoreApplication.translate("Layers", "Doubt"),
+        "annotators": QCoreApplication.translate("Layers", "Annotators"),
     }
     return titles[name]
 
@@ -42,40 +44,80 @@ RAMPS: dict[LayerName, tuple[tuple[float, str], ...]] = {
 """Colours of inferno, viridis and cividis, for the samples."""
 
 
-class LineSample(QWidget):
-    """A short piece of a layer as the canvas draws it, on the canvas's own ground."""
+class LineSample(QAbstractButton):
+    """A short piece of a layer as the canvas draws it, on the canvas's own ground; clicked, the next way to draw it."""
 
-    def __init__(self, name: LayerName) -> None:
+    def __init__(self, name: LayerName, canvas: Canvas) -> None:
         super().__init__()
-        self._name = name
-        self.setFixedSize(QSize(36, 18))
+        self._name, self._canvas = name, canvas
+        self.setFixedSize(QSize(36, 20))
+        region = name in REGIONS
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus if region else Qt.FocusPolicy.NoFocus)
+        if region:
+            self.setCursor(Qt.CursorShape.PointingHandCursor)
+            self.clicked.connect(self._next_look)
+            canvas.layers_changed.connect(self._follow)
+            self._follow()
+        else:
+            self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+
+    def _next_look(self) -> None:
+        at = LOOKS.index(self._canvas.layer_look(self._name))
+        self._canvas.set_layer_look(self._name, LOOKS[(at + 1) % len(LOOKS)])
+
+    def _follow(self) -> None:
+        words: dict[RegionLook, str] = {
+            "contour": self.tr("{layer}: contour; click to fill it, too"),
+            "both": self.tr("{layer}: contour and filled; click for filled alone"),
+            "fill": self.tr("{layer}: filled; click for the contour alone"),
+        }
+        told = words[self._canvas.layer_look(self._name)].format(layer=layer_title(self._name))
+        self.setToolTip(told)
+        self.setAccessibleName(told)
+        self.update()
+
+    def sizeHint(self) -> QSize:
+        """Ask for its fixed size."""
+        return self.minimumSize()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw it."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         area = QRectF(self.rect())
-        painter.setPen(Qt.PenStyle.NoPen)
+        marked = self.hasFocus() or (self.underMouse() and self._name in REGIONS)
+        painter.setPen(QColor(theme.current().accent) if marked else Qt.PenStyle.NoPen)
         painter.setBrush(QColor(theme.SURROUND))
-        painter.drawRoundedRect(area, 4, 4)
+        painter.drawRoundedRect(area.adjusted(0.5, 0.5, -0.5, -0.5), 4, 4)
         style = STYLES[self._name]
+        inner = area.adjusted(6, 5, -6, -5)
         if self._name in RAMPS:
             ramp = QLinearGradient(area.left() + 4, 0, area.right() - 4, 0)
             for place, colour in RAMPS[self._name]:
                 ramp.setColorAt(place, QColor(colour))
+            painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(QBrush(ramp))
-            painter.drawRoundedRect(area.adjusted(4, 5, -4, -5), 2, 2)
-        elif self._name == "disagreement":
-            painter.setBrush(QBrush(QColor(style.colour), Qt.BrushStyle.BDiagPattern))
-            painter.drawRect(area.adjusted(5, 4, -5, -4))
+            painter.drawRoundedRect(area.adjusted(4, 6, -4, -6), 2, 2)
         elif self._name == "fixations":
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.setPen(pen_of(style))
+            middle = area.center().y()
             for x, radius in ((11, 5.0), (24, 3.0)):
-                painter.drawEllipse(QRectF(x - radius, 9 - radius, 2 * radius, 2 * radius))
+                painter.drawEllipse(QRectF(x - radius, middle - radius, 2 * radius, 2 * radius))
+        elif self._name in REGIONS and self._canvas.layer_look(self._name) != "contour":
+            look = self._canvas.layer_look(self._name)
+            painter.setPen(Qt.PenStyle.NoPen)
+            for brush in fill_brushes(style, look):
+                painter.setBrush(brush)
+                painter.drawRect(inner)
+            if look == "both":
+                painter.setBrush(Qt.BrushStyle.NoBrush)
+                painter.setPen(pen_of(style))
+                painter.drawRect(inner)
         else:
             painter.setPen(pen_of(style))
-            painter.drawLine(5, 9, 31, 9)
+            middle = area.center().y()
+            painter.drawLine(QPointF(5, middle), QPointF(31, middle))
         painter.end()
 
 
@@ -87,17 +129,23 @@ class LayerPanel(QWidget):
         self._canvas = canvas
         self.switches: dict[LayerName, QCheckBox] = {}
         self.sliders: dict[LayerName, QSlider] = {}
+        self.samples: dict[LayerName, LineSample] = {}
         layout = QGridLayout(self)
         box(layout, spacing=theme.SMALL)
         layout.setHorizontalSpacing(theme.NORMAL)
         layout.setColumnStretch(2, 1)
         for row, name in enumerate(LAYERS):
-            key = label(str(row + 1), "key") if row < KEYS else label("", "muted")
+            key = label(key_text(name), "key")
             switch = QCheckBox(layer_title(name))
             switch.setToolTip(
-                self.tr("Show or hide; key {key}, hold it to peek").format(key=row + 1)
-                if row < KEYS
-                else self._tip(name)
+                "\n".join(
+                    part
+                    for part in (
+                        self._meaning(name),
+                        self.tr("Show or hide; key {key}, hold it to peek").format(key=key_text(name)),
+                    )
+                    if part
+                )
             )
             switch.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             slider = QSlider(Qt.Orientation.Horizontal)
@@ -107,7 +155,8 @@ class LayerPanel(QWidget):
             slider.setAccessibleName(self.tr("Opacity of {layer}").format(layer=layer_title(name)))
             slider.setToolTip(slider.accessibleName())
             layout.addWidget(key, row, 0)
-            layout.addWidget(LineSample(name), row, 1)
+            self.samples[name] = LineSample(name, canvas)
+            layout.addWidget(self.samples[name], row, 1)
             layout.addWidget(switch, row, 2)
             layout.addWidget(slider, row, 3)
             switch.toggled.connect(lambda on, name=name: canvas.set_layer_visible(name, on))
@@ -124,10 +173,15 @@ class LayerPanel(QWidget):
         canvas.layers_changed.connect(self._follow)
         self._follow()
 
-    def _tip(self, name: LayerName) -> str:
-        if name == "doubt":
-            return self.tr("Where the student is undecided, or the teacher says otherwise")
-        return self.tr("Where the words of the description change the teacher's answer; made by text-use")
+    def _meaning(self, name: LayerName) -> str:
+        meanings: dict[LayerName, str] = {
+            "doubt": self.tr("Where the student is undecided, or the teacher says otherwise"),
+            "words": self.tr(
+                "Where the words of the description change the teacher's answer; made by text-use"
+            ),
+            "annotators": self.tr("Where the masks of several annotators differ"),
+        }
+        return meanings.get(name, "")
 
     def show_targets(self, targets: Sequence[Target]) -> None:
         """Offer the other targets' outlines where there are others."""
@@ -140,6 +194,7 @@ class LayerPanel(QWidget):
         for name, switch in self.switches.items():
             switch.setEnabled(name in available)
             self.sliders[name].setEnabled(name in available)
+            self.samples[name].setEnabled(name in available)
 
     def _follow(self) -> None:
         self.others.setChecked(self._canvas.others_shown)

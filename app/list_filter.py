@@ -9,7 +9,7 @@ from PySide6.QtCore import QPoint, Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QFrame, QHBoxLayout, QVBoxLayout, QWidget
 
 from app import theme
-from app.criteria import DESCRIPTION, FIELDS, NONE_SAID, SAID
+from app.criteria import DESCRIPTION, FIELDS, NONE_SAID, SAID, WHY
 from app.description_rows import readable
 from app.widgets import Button, ElidedLabel, Fold, IconButton, box, clear, label, scrolled
 
@@ -34,6 +34,7 @@ class FilterPopup(QFrame):
             "split": self.tr("Split"),
             "presence": self.tr("Target"),
             "quality": self.tr("Gaze"),
+            WHY: self.tr("Doubt, because"),
             DESCRIPTION: self.tr("Description"),
         }
         self._words = {
@@ -46,6 +47,13 @@ class FilterPopup(QFrame):
             ("quality", "brief"): self.tr("Looked at briefly"),
             ("quality", "few"): self.tr("Few fixations inside"),
             ("quality", NONE_SAID): self.tr("No gaze"),
+            (WHY, "student"): self.tr("Student is unsure"),
+            (WHY, "gaze"): self.tr("Gaze lies elsewhere"),
+            (WHY, "levels"): self.tr("Levels lie far apart"),
+            (WHY, "quality"): self.tr("Gaze is poor"),
+            (WHY, "contradiction"): self.tr("Description differs"),
+            (WHY, "word"): self.tr("Annotator disagrees"),
+            (WHY, NONE_SAID): self.tr("No reason"),
             (DESCRIPTION, "measured"): self.tr("Measured"),
             (DESCRIPTION, "openai"): self.tr("VLM on a server"),
             (DESCRIPTION, "transformers"): self.tr("Local VLM"),
@@ -155,6 +163,13 @@ class FilterPopup(QFrame):
         """The ticked values by field."""
         return tuple((field, frozenset(values)) for field, values in self._ticked.items() if values)
 
+    def choose(self, chosen: Chosen) -> None:
+        """Tick these values alone."""
+        self._ticked.clear()
+        for field, values in chosen:
+            self._ticked[field] = set(values)
+        self.changed.emit()
+
     def sentence(self) -> str:
         """Say what is filtered; empty where nothing is."""
         parts = (
@@ -188,6 +203,10 @@ class ListFilter(QFrame):
     def chosen(self) -> Chosen:
         """The ticked values by field."""
         return self.popup.chosen
+
+    def choose(self, chosen: Chosen) -> None:
+        """Tick these values alone."""
+        self.popup.choose(chosen)
 
     def open(self) -> None:
         """Show the filter under its button."""

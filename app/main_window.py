@@ -29,6 +29,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.jobs import RunWatcher, Task
 from app.overview import run_states
+from app.own_garbage import OwnGarbage
 from app.page import Page
 from app.session import Session
 from app.study_page import StudyPage
@@ -41,6 +42,7 @@ from segmentation.runs import RunFolder
 if TYPE_CHECKING:
     from app.explain_dialog import ExplainDialog
     from app.explain_run import ExplainRun
+    from app.eyes_on_mask import ReviewTracker
 
 PAGES = ("study", "record", "train", "review", "quality")
 BUSY_AFTER_MS = 150
@@ -256,14 +258,58 @@ class MainWindow(QMainWindow):
         if name == "train":
             from app.train_page import TrainPage
 
-            return TrainPage(self.session)
+            train = TrainPage(self.session)
+            train.predicted_again.connect(self._show_new_masks)
+            return train
         if name == "quality":
             from app.quality_page import QualityPage
 
             return QualityPage(self.session)
         from app.review_page import ReviewPage
 
-        return ReviewPage(self.session)
+        review = ReviewPage(self.session)
+        review.again.record = self._record_again
+        review.looked.tracker = self._review_tracker
+        review.training.wanted.connect(self._train_again)
+        return review
+
+    # What review asks of the page Record
+
+    def _record_again(self, image_id: str, target_id: str) -> bool:
+        """Record new gaze of one image and target, then return to review; False where no tracker was chosen."""
+        from app.record_page import RecordPage
+
+        page = self.pages.get("record")
+        if not isinstance(page, RecordPage) or not page.tracker_ready:
+            return False
+        if self.show_page("record"):
+            page.again_over.connect(self._review_again, Qt.ConnectionType.SingleShotConnection)
+            page.record_again(image_id, target_id)
+        return True
+
+    def _review_again(self) -> None:
+        self.show_page("review")
+
+    def _review_tracker(self) -> ReviewTracker:
+        from app.record_page import RecordPage
+
+        page = self.page("record")
+        assert isinstance(page, RecordPage)
+        return page.review_tracker()
+
+    def _train_again(self, run_id: str) -> None:
+        from app.train_page import TrainPage
+
+        page = self.page("train")
+        assert isinstance(page, TrainPage)
+        page.train_again(run_id)
+
+    def _show_new_masks(self, run_id: str) -> None:
+        from app.review_page import ReviewPage
+
+        page = self.page("review")
+        assert isinstance(page, ReviewPage)
+        page.show_run_next(run_id)
 
     def show_page(self, name: str) -> bool:
         """Bring a page to the front, unless the one in front holds on; return whether it came."""
@@ -555,4 +601,8 @@ def run_window(study_folder: Path | None) -> int:
         except UserError as error:
             window.banner.show_error(str(error))
     window.show()
-    return application.exec()
+    garbage = OwnGarbage()
+    try:
+        return application.exec()
+    finally:
+        garbage.stop()

@@ -13,9 +13,11 @@ from app.canvas import Canvas
 from app.canvas_frame import NO_MARKS, CanvasFrame
 from app.centre import Centre
 from app.dwell_mark import DwellMark
+from app.eyes_on_mask import ReviewTracker
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList
 from app.keymap import Action, Keymap, shown
+from app.known_screens import known_geometry
 from app.latest import NO_FLICKER_MS, Latest
 from app.live_gaze import LiveGaze
 from app.page import Page
@@ -40,7 +42,8 @@ from app.tracker_choice import TrackerChoice
 from app.volumes import entries, marks_of
 from app.widgets import box
 from gaze_capture.errors import UserError
-from gaze_capture.recording import Placement, Presence
+from gaze_capture.quality import Validation
+from gaze_capture.recording import Placement, Presence, RecordingEvent
 from gaze_capture.trackers.mouse import MouseTracker
 from segmentation.study import Study
 
@@ -59,6 +62,8 @@ class RecordPage(Page):
     """
 
     tracker_status = Signal(str)
+    again_over = Signal()
+    """The look at one image that was asked for with :meth:`record_again` is over, and stored."""
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -67,6 +72,10 @@ class RecordPage(Page):
         self._saving = False
         self._picked: str | None = None
         """The image that someone chose in the list, and wants to begin with."""
+        self._only: tuple[str, str] | None = None
+        """The one image and target that are looked at, where a reviewer asked for new gaze of them."""
+        self._used: object = None
+        """The tracker of the last sitting, or the one that a person picked."""
         self.plan: SessionPlan | None = None
         self._mark: DwellMark | None = None
         self._voice = VoiceRecorder()
@@ -94,8 +103,10 @@ class RecordPage(Page):
         self._starting = SittingStart(session, self.panel, self.trackers, self)
         self._starting.ready.connect(self._start_sitting)
         self._starting.consented.connect(self._consented)
+        self._starting.declined.connect(lambda: self._only is not None and self._again_ended())
         self.panel.annotator_named.connect(self.session.set_annotator)
         self.panel.tracker_chosen.connect(self._show_tracker_choice)
+        self.panel.tracker.activated.connect(lambda _: self._note_tracker())
         self.panel.start_wanted.connect(self.start)
         self.panel.end_wanted.connect(self.end)
         self.panel.left.connect(lambda word: self.go(1) if word is None else self.say(word))
@@ -280,7 +291,7 @@ class RecordPage(Page):
     def look_for(self, target_id: str) -> None:
         """Look for a target in the image shown, from now on."""
         study = self.session.study
-        if study is None or self.replaying.replay is not None or self._elsewhere:
+        if study is None or self.replaying.replay is not None or self._elsewhere or self._only is not None:
             return
         if self.sitting is None:
             self.session.set_target(target_id)
@@ -309,6 +320,61 @@ class RecordPage(Page):
         sitting.instance = (sitting.instance or 1) + 1
         self.recorder.show("view")
         self._show_target(study)
+
+    # One look, for a reviewer
+
+    def _note_tracker(self) -> None:
+        self._used = self.trackers.chosen
+
+    @property
+    def tracker_ready(self) -> bool:
+        """Whether a person chose a tracker that records: a simulated eye must not look unasked."""
+        chosen = self.trackers.is_device or self._used == self.trackers.chosen
+        return chosen and self.trackers.kind != "replay" and not self.busy and not self._saving
+
+    def record_again(self, image_id: str, target_id: str) -> None:
+        """Record new gaze of one image and target, and tell with `again_over` when it is stored."""
+        self._only = (image_id, target_id)
+        self.session.set_target(target_id)
+        self.session.set_image(image_id)
+        self.start()
+        if not self.busy and self._only is not None and not self._starting.asking:
+            self._again_ended()
+
+    def _again_ended(self) -> None:
+        self._only = None
+        self.again_over.emit()
+
+    def review_tracker(self) -> ReviewTracker:
+        """Return the tracker that follows the eyes while masks are reviewed: the one that is chosen here.
+
+        Raises
+        ------
+        UserError
+            If none is, or it is in use.
+        """
+        study = self.session.study
+        if study is None or self.trackers.kind == "replay":
+            raise UserError("A replay sees no eyes: choose a tracker on the page Record first.")
+        if self.busy:
+            raise UserError("The tracker is in use by a recording: end that first.")
+        validated = self._validated
+        return ReviewTracker(
+            self.trackers.name,
+            self.trackers.maker(
+                study,
+                self.session.target_id,
+                known_geometry(self.session.settings, self.screen()),
+                float(self.panel.rate.value()),
+            ),
+            needs_calibration=self.trackers.is_device,
+            validation=Validation.from_json(validated[-1].values["validation"]) if validated else None,
+        )
+
+    @property
+    def _validated(self) -> tuple[RecordingEvent, ...]:
+        """The last validation of the chosen tracker; nothing where it had none."""
+        return self.flow.validated if self._used == self.trackers.chosen else ()
 
     # A sitting
 
@@ -346,12 +412,14 @@ class RecordPage(Page):
                 self.replaying.start(study, self.panel.recordings.currentData())
                 self._begun(replay=True)
             else:
-                self._starting.start(study, annotator, self._picked)
+                known = self._validated if self._only is not None else ()
+                self._starting.start(study, annotator, self._picked, self._only, known or None)
         except UserError as error:
             self.error.emit(str(error), "")
 
     def _start_sitting(self, beginning: Beginning, plan: SessionPlan) -> None:
         self.plan = plan
+        self._note_tracker()
         self.session.image_id, self.session.target_id = plan.image_id, beginning.target_id
         self._list_images(beginning.study)
         self._begun(replay=False)
@@ -421,7 +489,7 @@ class RecordPage(Page):
         """Show an image (None: the same) for the current target, and begin to look at it."""
         sitting, study = self.sitting, self.session.study
         if sitting is not None and study is not None:
-            together = self.panel.look_for.is_together(study.targets)
+            together = self.panel.look_for.is_together(study.targets) and self._only is None
             target = study.target(self.session.target_id)
             sitting.target_id = None if together else target.id
             sitting.instance = 1 if target.kind == "lesion" and not together else None
@@ -593,7 +661,7 @@ class RecordPage(Page):
         single = not self.frame.slices.is_volume and sitting.target_id is not None
         if step > 0 and presence is None and gaze_ms > 0 and single:
             presence = "present"
-        order = self.panel.look_for.order(study.targets)
+        order = self.panel.look_for.order(study.targets) if self._only is None else ()
         following = self.list.following(self.session.image_id, self.session.target_id, order, step)
         if following is None and step < 0:
             return
@@ -645,12 +713,14 @@ class RecordPage(Page):
         self.tracker_status.emit("")
         if sitting is None or study is None:
             self.refresh("image")
+            if self._only is not None:
+                self._again_ended()
             return
         self._saving = True
         self._show_tracker_choice()
         self.panel.show_hint(self.tr("Saving the recording and detecting fixations…"))
 
-        task = saving(sitting, study, self)
+        task = saving(sitting, study, self, self._only)
         task.succeeded.connect(
             lambda count: self.notice.emit(self.tr("Recorded: {n:,} fixations.").format(n=count))
         )
@@ -664,6 +734,8 @@ class RecordPage(Page):
         self.session.refresh("data")
         if not self.isVisible():
             self._show_tracker_choice()
+        if self._only is not None:
+            self._again_ended()
 
     # Events
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +50,8 @@ class Beginning:
     """Whether gaze and events are published as LSL streams meanwhile."""
     store_folder: Path | None = None
     """Where calibrations are kept for those who come back."""
+    known: tuple[RecordingEvent, ...] = ()
+    """Validations of a sitting before, which hold still."""
 
 
 class RecordingFlow(QObject):
@@ -72,6 +75,8 @@ class RecordingFlow(QObject):
         self.phase: Phase = "idle"
         self.validation: Validation | None = None
         """The last one of this sitting."""
+        self.validated: tuple[RecordingEvent, ...] = ()
+        """What it left to the recording."""
         self._recorder, self._stage = recorder, stage
         self._beginning: Beginning | None = None
         self._task: Task | None = None
@@ -122,6 +127,7 @@ class RecordingFlow(QObject):
         """Go on with an open tracker; everything it measures is recorded from here on."""
         self._beginning = beginning
         self.validation = self._recorder.accuracy_deg = None
+        self.validated = beginning.known
         self._since_anchor = 0
         try:
             sitting = Sitting(
@@ -133,6 +139,12 @@ class RecordingFlow(QObject):
         if beginning.screen is not None:
             self._stage.open_display(beginning.screen)
         self._recorder.begin(sitting, beginning.study, self._stage.seen)
+        # At the time of this recording: that is what its gaze is judged by.
+        if not self._store(tuple(replace(event, time_ns=time.monotonic_ns()) for event in beginning.known)):
+            return
+        for event in beginning.known:
+            self.validation = Validation.from_json(event.values["validation"])
+            self._recorder.accuracy_deg = self.validation.mean_error_deg
         if beginning.calibrate:
             self.calibrate()
         else:
@@ -161,6 +173,7 @@ class RecordingFlow(QObject):
             return
         if outcome.validation is not None:
             self.validation = outcome.validation
+            self.validated = tuple(event for event in outcome.events if event.kind == "validation")[-1:]
             self._recorder.accuracy_deg = outcome.validation.mean_error_deg
         self._recorder.live.eyes = outcome.eyes
         if outcome.remark:

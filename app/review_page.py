@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections import Counter
 
-from PySide6.QtCore import Qt
-from PySide6.QtGui import QKeyEvent
+from PySide6.QtCore import QEvent, Qt
+from PySide6.QtGui import QHideEvent, QKeyEvent, QShowEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QFrame,
@@ -18,26 +17,33 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
+from app.again_button import AgainButton
+from app.another_look import AnotherLook, Wished
 from app.canvas_frame import CanvasFrame
 from app.centre import Centre
+from app.comparison import Comparison
 from app.describe_again import task_of
 from app.described import DescribedImages
 from app.description_panel import DescriptionPanel, Revised
+from app.edit_mode import Editing
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList, Row
 from app.latest import NO_FLICKER_MS, Latest
 from app.layer_panel import LayerPanel
+from app.looked_at import LookedAt
 from app.page import Page
 from app.pixel_story import PixelStories
 from app.prefetch import Prefetcher
 from app.provenance import Provenance
 from app.reading_mode import ReadingMode
+from app.review_clock import ReviewClock, seconds_left
+from app.review_order import ReviewOrder
 from app.scene import Scene, SceneCache, word_weights
 from app.session import Session
 from app.targets_bar import TargetsBar, beside
-from app.texts import short_name
+from app.texts import duration_text, short_name
 from app.verdicts import Given, Word, give_verdict
-from app.volumes import Entry, SliceMarks, common_state, entries, entry_of, marks_of
+from app.volumes import Entry, SliceMarks, common_state, entries, entry_of, first_image, marks_of
 from app.widgets import (
     Button,
     ElidedLabel,
@@ -51,6 +57,7 @@ from app.widgets import (
 )
 from gaze_capture.errors import UserError
 from segmentation.gaze_index import look_quality
+from segmentation.review_queue import State, predicted_runs, state_of
 from segmentation.run_list import read_name
 from segmentation.runs import RunFolder
 from segmentation.study import Study
@@ -59,10 +66,10 @@ SLICES_PREFETCHED = 4
 
 
 class ReviewPage(Page):
-    """Keys: A accept, R reject, 0 nothing here, Q unsure, U ungradable, Z undo, Space or N next, Backspace back.
+    """Keys: A accept, E edit, R reject, 0 nothing here, Q unsure, U ungradable, G look again, Z undo.
 
-    D approves the description, I tells where the pixel under the pointer comes from. Tab goes to the next target; in a
-    volume Up and Down scroll, and verdicts count for the slice shown.
+    Space or N is next, Backspace back, D approves the description, I tells where a pixel comes from.
+    Tab goes to the next target; in a volume Up and Down scroll, and verdicts count for the slice shown.
     """
 
     def __init__(self, session: Session) -> None:
@@ -75,12 +82,17 @@ class ReviewPage(Page):
         self._facts.failed.connect(self.error)
         self.described = DescribedImages(self)
         self.described.changed.connect(self._follow_described)
-        self._given: list[Given | Revised] = []
-        self._shown_at = 0.0
-        self._timed: str | None = None
+        self._given: list[Given | Revised | Wished] = []
+        self.clock = ReviewClock()
+        self.again = AnotherLook(self)
+        self.again.notice.connect(self.notice)
+        self._untouched = True
+        """Whether nobody has gone anywhere in this study yet: the queue may begin where it begins."""
         self._others_read = False
+        self._heading = 1
+        """Which way the reader goes through the list: what comes next there is built ahead."""
         self._ahead = Prefetcher(self)
-        self._words = {
+        self._words: dict[State, str] = {
             "waiting": self.tr("To review"),
             "empty": self.tr("No mask yet"),
             "accepted": self.tr("Accepted"),
@@ -94,18 +106,30 @@ class ReviewPage(Page):
         self.list.search.setToolTip(
             self.tr(
                 "Words of name, id, group, split or description; or a field, like split:test or group:patient-7; "
+                "doubt>0.5, state:waiting or reason:outside; "
                 "of descriptions boundary:blurred, area>20, by:measured, has:contradiction, edited, approved"
             )
         )
+        self.order = ReviewOrder(session.settings, self.list, dict(self._words), self)
+        self.order.changed.connect(self._follow_order)
         self.reading = ReadingMode(session)
         self.reading.place_above(self.list)
         self.reading.changed.connect(self._begin_reading)
         self.reading.error.connect(self.error)
-        self.frame = CanvasFrame()
+        self.frame = CanvasFrame(reviewing=True)
         self.canvas = self.frame.canvas
+        self.canvas.set_probing(True)
+        self.comparing = Comparison(self.frame)
+        self.comparing.failed.connect(lambda text: self.error.emit(text, ""))
+        self.comparing.told.connect(self.notice)
+        self.comparing.scene_wanted.connect(self._show_image)
         self.canvas.tabbed.connect(self.next_target)
         self.canvas.layers_changed.connect(self._follow_others)
         self.frame.slices.chosen.connect(self.session.set_image)
+        self.editing = Editing(session, self.canvas, lambda: self.give("accepted"))
+        self.editing.changed.connect(self._follow_editing)
+        self.editing.error.connect(lambda sentence: self.error.emit(sentence, ""))
+        self.editing.notice.connect(self.notice)
         self._centre = Centre(
             self.frame,
             "check-square-offset",
@@ -115,13 +139,14 @@ class ReviewPage(Page):
         layout = QHBoxLayout(self)
         box(layout, spacing=0)
         layout.addWidget(self.list)
-        layout.addWidget(self._centre, 1)
+        layout.addWidget(self.editing.column)
+        layout.addWidget(self.editing.around(self._centre), 1)
         self._inspector = self._make_inspector()
         self.pixels = PixelStories(self.canvas, self.provenance, self)
         self.pixels.failed.connect(self.error)
         self.canvas.asked.connect(self._tell_pixel)
         layout.addWidget(self._inspector)
-        self.list.chosen.connect(self.session.set_image)
+        self.list.chosen.connect(self._go_to)
         self.list.chosen.connect(lambda _: self.canvas.setFocus())
         self.setFocusProxy(self.canvas)
 
@@ -141,16 +166,24 @@ class ReviewPage(Page):
         title.addWidget(self.title, 1)
         title.addWidget(self.pill)
         self.facts = label("", "muted", wrap=True)
+        self.why = label("", wrap=True)
+        self.looked = LookedAt(self.canvas, self)
+        self.looked.error.connect(self.error)
+        self.looked.switch.toggled.connect(lambda _: self._judge_gaze())
         self.runs = QComboBox()
         self.runs.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.runs.setMinimumContentsLength(12)
         self.runs.setToolTip(self.tr("Whose masks are shown and judged"))
-        self.runs.currentIndexChanged.connect(lambda _: self._show_image())
+        self.runs.currentIndexChanged.connect(lambda _: self._change_run())
+        self.runs.currentIndexChanged.connect(lambda _: self._offer_again())
         self._run_row = QWidget()
         run_row = QHBoxLayout(self._run_row)
         box(run_row)
         run_row.addWidget(label(self.tr("Masks of"), "muted"))
         run_row.addWidget(self.runs, 1)
+        self.training = AgainButton()
+        self.training.failed.connect(self.error)
+        self._next_run: str | None = None
         self.layers = LayerPanel(self.canvas)
         self.targets = TargetsBar()
         self.targets.chosen.connect(self._choose_target)
@@ -163,7 +196,9 @@ class ReviewPage(Page):
         self.provenance = Provenance()
         column.addLayout(title)
         column.addWidget(self.facts)
+        column.addWidget(self.why)
         column.addWidget(self._run_row)
+        column.addWidget(self.training)
         column.addWidget(self.targets)
         column.addSpacing(theme.NORMAL)
         self._layers_title = heading(self.tr("Layers"))
@@ -173,6 +208,8 @@ class ReviewPage(Page):
         column.addWidget(self.description)
         column.addSpacing(theme.NORMAL)
         column.addWidget(self.provenance)
+        column.addSpacing(theme.NORMAL)
+        column.addWidget(self.looked)
         column.addStretch(1)
         outer.addWidget(scrolled(body), 1)
         outer.addWidget(line())
@@ -193,6 +230,9 @@ class ReviewPage(Page):
         self.accept_button = button(
             self.tr("Accept"), "check", self.tr("Accept this mask (A)"), "accepted", "primary"
         )
+        self.edit_button = Button(self.tr("Edit"), "pencil-simple", "verdict", on_click=self.edit)
+        self.edit_button.setToolTip(self.tr("Correct this mask by hand (E)"))
+        self.edit_button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.reject_button = button(self.tr("Reject"), "x", self.tr("Reject this mask (R)"), "rejected")
         self.nothing_button = button(
             self.tr("Nothing here"), "", self.tr("The target is not in this image (0)"), "nothing", "word"
@@ -203,13 +243,21 @@ class ReviewPage(Page):
         self.ungradable_button = button(
             self.tr("Ungradable"), "", self.tr("The image cannot be judged (U)"), "ungradable", "word"
         )
+        self.again_button = IconButton(
+            "eye",
+            self.tr("Look again: record new gaze, now or in the next session (G)"),
+            on_click=self.look_again,
+        )
+        self.again_button.setFixedSize(40, 40)
         for column in range(6):
             grid.setColumnStretch(column, 1)
-        grid.addWidget(self.accept_button, 0, 0, 1, 3)
-        grid.addWidget(self.reject_button, 0, 3, 1, 3)
+        grid.addWidget(self.accept_button, 0, 0, 1, 2)
+        grid.addWidget(self.edit_button, 0, 2, 1, 2)
+        grid.addWidget(self.reject_button, 0, 4, 1, 2)
+        grid.addWidget(self.again_button, 0, 6)
         grid.addWidget(self.nothing_button, 1, 0, 1, 2)
         grid.addWidget(self.unsure_button, 1, 2, 1, 2)
-        grid.addWidget(self.ungradable_button, 1, 4, 1, 2)
+        grid.addWidget(self.ungradable_button, 1, 4, 1, 3)
         moves = QHBoxLayout()
         box(moves, spacing=theme.SMALL)
         self.undo_button = IconButton(
@@ -218,16 +266,21 @@ class ReviewPage(Page):
             text=self.tr("Undo"),
             on_click=self.undo,
         )
-        self._progress = label("", "muted")
-        self._progress.setFont(theme.number_font(12))
-        self._progress.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._progress, self._left = label("", "muted"), label("", "muted")
+        for text in (self._progress, self._left):
+            text.setFont(theme.number_font(12))
+            text.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        progress = QVBoxLayout()
+        box(progress, spacing=0)
+        progress.addWidget(self._progress)
+        progress.addWidget(self._left)
         back = IconButton("arrow-left", self.tr("Previous image (Backspace)"), on_click=lambda: self.go(-1))
         forth = IconButton("arrow-right", self.tr("Next image (Space or N)"), on_click=lambda: self.go(1))
         moves.addWidget(self.undo_button)
-        moves.addWidget(self._progress, 1)
+        moves.addLayout(progress, 1)
         moves.addWidget(back)
         moves.addWidget(forth)
-        grid.addLayout(moves, 2, 0, 1, 6)
+        grid.addLayout(moves, 2, 0, 1, 7)
         return verdict
 
     # Following the session
@@ -241,7 +294,7 @@ class ReviewPage(Page):
         if study is None or empty:
             self.list.set_rows([])
             self._centre.show_empty()
-            self.canvas.set_scene(None)
+            self.comparing.clear()
             self._show_details(None)
             return
         self._centre.show_frame()
@@ -255,6 +308,12 @@ class ReviewPage(Page):
             self._cached_study = study
             self.list.thumbnails.set_study(study)
             self._given.clear()
+            self._untouched = self.session.image_id == first_image(study)
+        if what == "image" and self._next_run:
+            # Never under the eyes of somebody who judges an image.
+            what = "runs"
+            self._list_runs(study, self._next_run)
+            self._next_run = None
         if what in ("study", "data", "runs"):
             assert self._cache is not None
             self._cache.forget()
@@ -267,27 +326,55 @@ class ReviewPage(Page):
         if what in ("study", "data", "runs", "reviews", "target"):
             self._list_images(study)
         if what == "study":
-            self._timed = None
+            self.clock.show(None)
         self._show_image()
         if what == "study":
             self.canvas.setFocus()
+            self.editing.tell_left()
 
-    def _list_runs(self, study: Study) -> None:
-        chosen = self.runs.currentData()
+    def _offer_again(self) -> None:
+        self.training.ask(self.session.study, self.runs.currentData())
+
+    def show_run_next(self, run_id: str) -> None:
+        """Show the masks of a run from the next image on."""
+        self._next_run = run_id
+
+    def _list_runs(self, study: Study, run_id: str | None = None) -> None:
+        chosen = run_id or self.runs.currentData()
         self.runs.blockSignals(True)
         self.runs.clear()
-        for run_id in reversed(study.run_ids()):
-            if (study.runs_folder / run_id / "predictions" / "student").is_dir():
-                name = read_name(RunFolder(study.runs_folder / run_id)) or short_name(run_id)
-                self.runs.addItem(self.tr("Student, run {run}").format(run=name), run_id)
+        for run_id in predicted_runs(study):
+            name = read_name(RunFolder(study.runs_folder / run_id)) or short_name(run_id)
+            self.runs.addItem(self.tr("Student, run {run}").format(run=name), run_id)
         self.runs.addItem(self.tr("Gaze alone (pseudo-masks)"), None)
         self.runs.setCurrentIndex(max(0, self.runs.findData(chosen) if chosen else 0))
         self.runs.blockSignals(False)
+        named = ((self.runs.itemData(at), self.runs.itemText(at)) for at in range(self.runs.count()))
+        self.comparing.offer(study, [(run_id, name) for run_id, name in named if run_id])
 
     def _ask(self, study: Study) -> None:
         run_id = self.runs.currentData()
         self._facts.ask(lambda: gather(study, run_id), NO_FLICKER_MS)
         self.described.ask(study)
+        self.order.ask(study, run_id)
+        self._offer_again()
+
+    def _change_run(self) -> None:
+        if self.session.study is not None:
+            self._ask(self.session.study)
+        self._show_image()
+
+    def _follow_order(self) -> None:
+        """List in the order there is now; a study that was just opened is begun where it begins."""
+        study = self.session.study
+        if study is None or study is not self._cached_study:
+            return
+        self._list_images(study)
+        first = self.list.neighbour(None, 1)
+        if self._untouched and self.list.model.rowCount() and first is not None and self.isVisible():
+            self._untouched = False
+            self.session.set_image(first)
+        self._show_why()
 
     def _learn(self, facts: Facts) -> None:
         self._known = facts
@@ -303,7 +390,8 @@ class ReviewPage(Page):
 
     def _list_images(self, study: Study) -> None:
         self.reading.look(study)
-        self.list.set_rows([self._row(entry) for entry in self.reading.entries(study, entries(study))])
+        listed = self.order.arranged(entries(study), self.session.target_id, self._state_name)
+        self.list.set_rows([self._row(entry) for entry in self.reading.entries(study, listed)])
         self._count(study)
 
     def _begin_reading(self) -> None:
@@ -311,7 +399,10 @@ class ReviewPage(Page):
         study = self.session.study
         if study is None:
             return
-        self._timed = None
+        self.editing.leave()
+        self.clock.show(None)
+        self.comparing.set_blind(self.reading.blind)
+        self.order.bar.setVisible(not self.reading.blind)
         self.pixels.forget()
         self.list.search.clear()
         self.list.states.setCurrentIndex(0)
@@ -325,9 +416,18 @@ class ReviewPage(Page):
     def _row(self, entry: Entry) -> Row:
         if self.reading.blind:
             return self.reading.row(entry, self.session.target_id)
-        target, image, masked = self.session.target_id, entry.image, self._known.masked
+        target, image = self.session.target_id, entry.image
         key = (image.id, target)
-        states = [self._state((name, target), (name, target) in masked) for name in entry.slices]
+        names = [self._state_name((name, target)) for name in entry.slices]
+        states = [self._state(name) for name in names]
+        doubt = self.order.worst(entry, target, lambda key: self._state_name(key) == "waiting")
+        doubted = {
+            "doubt": None if doubt is None else doubt.score,
+            "reasons": () if doubt is None else doubt.reasons,
+            "why": frozenset(part.name for part in doubt.parts if part.reason in doubt.reasons)
+            if doubt
+            else frozenset(),
+        }
         said = (self.described.of(name, target) for name in entry.slices)
         described = tuple(one for one in said if one is not None)
         if not entry.is_volume:
@@ -335,7 +435,7 @@ class ReviewPage(Page):
             return Row(
                 image.id, entry.name, image, *states[0], detail,
                 presence=self._known.said.get(key), quality=look_quality(self._known.looks.get(key, ())),
-                described=described,
+                described=described, state_name=names[0], **doubted,
             )  # fmt: skip
         # What is left to do stands for the volume; after that, what was said most.
         waiting, empty = self._words["waiting"], self._words["empty"]
@@ -346,18 +446,17 @@ class ReviewPage(Page):
         count = "" if state == empty else f"{number}/{len(states)}"
         return Row(
             image.id, entry.name, image, state, dict(states)[state], slices=entry.slices, count=count,
-            described=described,
+            described=described, state_name=names[[word for word, _ in states].index(state)], **doubted,
         )  # fmt: skip
 
-    def _state(self, key: tuple[str, str], has_mask: bool) -> tuple[str, str]:
-        review = self._known.reviews.get(key)
-        if review is None:
-            return (self._words["waiting"], "warning") if has_mask else (self._words["empty"], "muted")
-        if review.presence == "absent":
-            return self._words["nothing"], "accent"
-        if review.presence in ("unsure", "ungradable"):
-            return self._words[review.presence], "muted"
-        return self._words[review.verdict], "danger" if review.verdict == "rejected" else "accent"
+    def _state_name(self, key: tuple[str, str], has_mask: bool | None = None) -> State:
+        masked = key in self._known.masked if has_mask is None else has_mask
+        return state_of(self._known.reviews.get(key), has_mask=masked)
+
+    def _state(self, name: State) -> tuple[str, str]:
+        """Return a state's word and the token of its colour."""
+        tokens = {"waiting": "warning", "rejected": "danger", "accepted": "accent", "edited": "accent"}
+        return self._words[name], "accent" if name == "nothing" else tokens.get(name, "muted")
 
     def _count(self, study: Study) -> None:
         target = self.session.target_id
@@ -365,6 +464,15 @@ class ReviewPage(Page):
         told = self.tr("{done} of {all} reviewed")
         told = told.format(done=done, all=len(study.images))
         self._progress.setText(self.reading.progress() if self.reading.blind else told)
+        waiting = sum(
+            name in study.images and self._state_name((name, of)) == "waiting"
+            for name, of in self._known.masked
+            if of == target
+        )
+        left = seconds_left(self._known.reviews.values(), self.session.annotator, waiting)
+        self._left.setVisible(left is not None and waiting > 0 and not self.reading.blind)
+        if left is not None:
+            self._left.setText(self.tr("about {time} left").format(time=duration_text(max(left, 1))))
         self.undo_button.setEnabled(bool(self._given))
 
     def _show_image(self) -> None:
@@ -381,23 +489,26 @@ class ReviewPage(Page):
         self.list.select(image_id)
         self._show_targets(study, image_id)
         self._others_read = self.canvas.others_shown and len(study.targets) > 1
-        self._shown_at = time.monotonic()
         try:
             scene = self.reading.shown(self._cache.get(image_id, target, run_id, self._others_read))
         except UserError as error:
-            self.canvas.set_scene(None)
+            self.comparing.clear()
+            self.editing.follow()
             self._show_details(None)
             self.error.emit(str(error), "")
             return
-        self.canvas.set_scene(scene)
+        self.comparing.show(study, self._cache, scene, self._others_read)
+        self.editing.follow()
         self._show_details(scene)
-        if image_id != self._timed:
-            # Looking again because another computer added something does not start the time anew.
-            self._timed, self._shown_at = image_id, time.monotonic()
+        # Looking again because another computer added something does not start the time anew.
+        self.clock.show(image_id)
+        self._judge_gaze()
         ahead = self.frame.slices.ahead(SLICES_PREFETCHED) if len(slices) > 1 else []
-        names = [*ahead, *(self.list.neighbour(image_id, step) for step in (1, -1, 2))]
+        way = self._heading
+        names = [*ahead, *(self.list.neighbour(image_id, step) for step in (way, 2 * way, -way))]
         self._ahead.request(
-            self._cache, [(name, target, run_id, self._others_read) for name in names if name]
+            self._cache,
+            self.comparing.ahead([(name, target, run_id, self._others_read) for name in names if name]),
         )
 
     def _follow_others(self) -> None:
@@ -410,8 +521,7 @@ class ReviewPage(Page):
         self.layers.show_targets(study.targets)
         self.targets.show_targets(study.targets, self.session.target_id)
         keys = {target.id: (image_id, target.id) for target in study.targets}
-        masked = self._known.masked
-        states = {name: self._state(key, key in masked) for name, key in keys.items()}
+        states = {name: self._state(self._state_name(key)) for name, key in keys.items()}
         self.targets.set_states({} if self.reading.blind else states)
 
     def _choose_target(self, target_id: str) -> None:
@@ -429,10 +539,12 @@ class ReviewPage(Page):
         self._hide_from_blind()
         study = self.session.study
         judged = scene is not None and (scene.student is not None or bool(scene.levels))
-        for button in (self.accept_button, self.reject_button):
-            button.setEnabled(judged)
-        for button in (self.nothing_button, self.unsure_button, self.ungradable_button):
-            button.setEnabled(scene is not None)
+        editing = self.editing.active
+        self.accept_button.setEnabled(judged or editing)
+        self.reject_button.setEnabled(judged and not editing)
+        words = (self.nothing_button, self.unsure_button, self.ungradable_button)
+        for button in (self.edit_button, *words, self.again_button):
+            button.setEnabled(scene is not None and not editing)
         self.description.show_scene(study, scene)
         if scene is not None and scene.words is not None:
             self.description.show_weights(word_weights(scene.words, scene.image.shape[:2]))
@@ -440,6 +552,7 @@ class ReviewPage(Page):
         if scene is None or study is None:
             self.title.setText("")
             self.facts.setText("")
+            self.why.hide()
             self.provenance.empty()
             return
         image = study.image(scene.image_id)
@@ -452,8 +565,9 @@ class ReviewPage(Page):
         facts.append(self.tr("split {split}").format(split=image.split))
         self.title.setText(entry_of(study, image.id).name)
         self.facts.setText("\n".join([" · ".join(facts), *self.reading.sentences()]))
-        self.pill.set(*self._state((scene.image_id, scene.target_id), judged))
+        self.pill.set(*self._state(self._state_name((scene.image_id, scene.target_id), judged)))
         self.pill.setVisible(not self.reading.blind)
+        self._show_why()
         review = self._known.reviews.get((scene.image_id, scene.target_id))
         self.provenance.tell_origins(study, scene, None if self.reading.blind else review)
 
@@ -469,10 +583,34 @@ class ReviewPage(Page):
             hides = ("review", "truth") if self.reading.blind else ()
             self.pixels.ask(self.session.study, pixel, self.runs.currentData(), hides)
 
+    def _show_why(self) -> None:
+        """Say how far the mask shown is to be doubted, and why."""
+        key = (self.session.image_id or "", self.session.target_id)
+        doubt = self.order.doubt_of(key)
+        waits = self._state_name(key) == "waiting"
+        self.why.setVisible(waits and not self.reading.blind and (doubt is not None or self.order.pending))
+        if doubt is None:
+            self.why.setText(self.tr("How far masks are to be doubted is being worked out…"))
+        else:
+            reasons = "; ".join(doubt.reasons) or self.tr("nothing speaks against this mask")
+            self.why.setText(self.tr("Doubt {doubt:.2f}: {why}.").format(doubt=doubt.score, why=reasons))
+
+    def _judge_gaze(self) -> None:
+        """Count anew how long the eyes are on the mask, where another is judged now."""
+        study, image_id = self.session.study, self.session.image_id
+        if study is not None and image_id is not None:
+            self.looked.show_mask(study, image_id, self.session.target_id, self.runs.currentData())
+
     # Acting
+
+    def _go_to(self, image_id: str) -> None:
+        self._untouched = False
+        self.session.set_image(image_id)
 
     def go(self, step: int) -> None:
         """Go to the next (1) or previous (-1) image of those listed."""
+        self._heading = 1 if step > 0 else -1
+        self._untouched = False
         found = self.list.neighbour(self.session.image_id, step)
         if found is not None:
             self.session.set_image(found)
@@ -486,17 +624,25 @@ class ReviewPage(Page):
         if not self.reading.asks_for(image_id, target):
             self.notice.emit(self.tr("This is not among what you are asked to read; the list shows what is."))
             return
-        seconds, purpose = time.monotonic() - self._shown_at, self.reading.purpose
+        if self.editing.active and word != "accepted":
+            return
+        self._untouched = False
+        looked_ms, purpose = self.looked.on_mask_ms(), self.reading.purpose
         try:
-            given = give_verdict(
-                study,
-                image_id,
-                target,
-                self.runs.currentData(),
-                self.session.annotator,
-                word,
-                seconds,
-                purpose,
+            given = (
+                self.editing.store(self.clock.seconds, looked_ms)
+                if self.editing.active
+                else give_verdict(
+                    study,
+                    image_id,
+                    target,
+                    self.runs.currentData(),
+                    self.session.annotator,
+                    word,
+                    self.clock.seconds,
+                    purpose,
+                    looked_ms,
+                )
             )
         except UserError as error:
             self.error.emit(str(error), "")
@@ -507,11 +653,40 @@ class ReviewPage(Page):
         # Found before the row changes: a filter on its state would make it vanish with its neighbours.
         following = self._next_slice(study, image_id) or self.list.neighbour(image_id, 1)
         self._after_verdict(study, image_id)
+        flag = self.looked.flag(word, looked_ms)
         if following is not None:
             self.session.set_image(following)
         else:
             self._show_image()
-            self.notice.emit(self.tr("That was the last image of the list."))
+            flag = f"{flag} {self.tr('That was the last image of the list.')}".lstrip()
+        if flag:
+            self.notice.emit(flag)
+
+    def look_again(self) -> None:
+        """Record new gaze of this image and target, at once or in the next session; then go on."""
+        study, image_id = self.session.study, self.session.image_id
+        if study is None or image_id is None or self.canvas.scene is None:
+            return
+        self._untouched = False
+        following = self.list.neighbour(image_id, 1)
+        try:
+            wished = self.again.ask(study, image_id, self.session.target_id, self.session.annotator)
+        except UserError as error:
+            self.error.emit(str(error), "")
+            return
+        if wished is not None:
+            self._given.append(wished)
+            self.undo_button.setEnabled(True)
+            if following is not None:
+                self.session.set_image(following)
+
+    def edit(self) -> None:
+        """Correct the mask by hand."""
+        self.editing.enter(self.runs.currentData(), purpose=self.reading.purpose)
+        self.canvas.setFocus()
+
+    def _follow_editing(self) -> None:
+        self._show_details(self.canvas.scene)
 
     def _next_slice(self, study: Study, image_id: str) -> str | None:
         """Return the next slice of the same volume that waits for a verdict."""
@@ -531,8 +706,11 @@ class ReviewPage(Page):
         if isinstance(given, Revised):
             self._undo_revised(given)
             return
+        if isinstance(given, Wished):
+            self._undo_wished(study, given)
+            return
         try:
-            study.withdraw_review(given.image_id, given.target_id, given.name)
+            given.withdraw(study)
         except UserError as error:
             self.error.emit(str(error), "")
             return
@@ -542,6 +720,17 @@ class ReviewPage(Page):
         if self.session.image_id == given.image_id:
             self._show_image()
         self.session.set_image(given.image_id)
+
+    def _undo_wished(self, study: Study, wished: Wished) -> None:
+        try:
+            self.again.take_back(study, wished)
+        except UserError as error:
+            self.error.emit(str(error), "")
+            return
+        self._given.pop()
+        self.undo_button.setEnabled(bool(self._given))
+        self.session.set_target(wished.target_id)
+        self.session.set_image(wished.image_id)
 
     def _note_revised(self, revised: Revised) -> None:
         self._given.append(revised)
@@ -574,7 +763,7 @@ class ReviewPage(Page):
         assert self._cache is not None
         self._cache.forget(image_id)
         target = self.session.target_id
-        self._timed = None
+        self.clock.show(None)
         standing = study.counted_reviews(image_id, target)
         self._known.reviews.pop((image_id, target), None)
         self._known.said.pop((image_id, target), None)
@@ -588,6 +777,7 @@ class ReviewPage(Page):
         else:
             self.list.model.set_row(self._row(entry_of(study, image_id)))
             self._count(study)
+        self._offer_again()
         if self._facts.pending:
             # What is being read may not know of this verdict.
             self._ask(study)
@@ -603,13 +793,20 @@ class ReviewPage(Page):
         }
         plain = not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
         key = event.key()
-        if plain and key in words:
+        if self.editing.handle_key(event):
+            return
+        if plain and key == Qt.Key.Key_E:
+            self.edit()
+        elif plain and key in words:
             if not event.isAutoRepeat():
                 self.give(words[key])
         elif plain and key == Qt.Key.Key_Z:
             self.undo()
         elif plain and key == Qt.Key.Key_I:
             self._tell_pixel(None)
+        elif plain and key == Qt.Key.Key_G and not self.reading.blind:
+            if not event.isAutoRepeat():
+                self.look_again()
         elif plain and key == Qt.Key.Key_D and not self.reading.blind:
             self.description.approve_all()
         elif self.frame.slices.handle_key(event):
@@ -626,9 +823,31 @@ class ReviewPage(Page):
         if not self.canvas.handle_release(event):
             super().keyReleaseEvent(event)
 
+    def event(self, event: QEvent) -> bool:
+        """Count no time while another window is worked in."""
+        if event.type() in (QEvent.Type.WindowActivate, QEvent.Type.WindowDeactivate):
+            self.clock.run(self.isVisible() and event.type() == QEvent.Type.WindowActivate)
+        return super().event(event)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Go on counting, and following the eyes."""
+        super().showEvent(event)
+        self.clock.run(True)
+        self.looked.follow(True)
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Count no time on another page, and let go of the tracker."""
+        super().hideEvent(event)
+        self.clock.run(False)
+        self.looked.follow(False)
+
     def stop(self) -> None:
         """End the threads."""
+        self.looked.close_all()
+        self.order.stop()
+        self.editing.stop()
         self._facts.stop()
+        self.training.stop()
         self.described.stop()
         self.pixels.stop()
         self.list.thumbnails.stop()

@@ -18,6 +18,7 @@ from app.windowing import opened
 from gaze_capture.fixations import Fixations, simulated_source
 from segmentation.images import read_stored
 from segmentation.intensity import AS_IT_IS, Intensity, Window
+from segmentation.readings import annotator_disagreement, readings
 from segmentation.stacks import Values
 from segmentation.study import Study, Verdict
 from segmentation.text.attention import AttentionMaps, load_attention
@@ -35,15 +36,18 @@ LayerName = Literal[
     "truth",
     "words",
     "doubt",
+    "annotators",
 ]
 LAYERS: tuple[LayerName, ...] = get_args(LayerName)
-"""In the order of their keys 1-9; what comes after has a switch alone."""
+"""In the order of their keys: 1-9, and what comes after with Shift, from 1 on."""
 
 KEYS = 9
-"""How many layers have a key."""
+"""How many layers have a key without Shift."""
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.uint8]
+"""A map of 0..1 as 0..255."""
 
 TOLERANCE_PX = 0.35
 """How far, in image pixels, a drawn contour may run beside the region's edge."""
@@ -98,25 +102,32 @@ class Scene:
     """Millimetres from row to row and from column to column."""
     volume: str = ""
     """Id of the volume it is a slice of."""
-    heatmap: npt.NDArray[np.uint8] | None = None
-    """(H, W) 0..255."""
+    heatmap: Index | None = None
+    """(H, W)"""
     gaze: tuple[Marks, ...] = ()
     """One for every sitting."""
     levels: tuple[Outline, ...] = ()
     """Highest threshold first."""
     thresholds: tuple[float, ...] = ()
-    region: Mask | None = None
-    """(H, W) the broad level, which explanations are of."""
+    level_map: Index | None = None
+    """(H, W) how many levels a pixel belongs to."""
     student: Outline | None = None
     teacher: Outline | None = None
+    student_probability: Index | None = None
+    teacher_probability: Index | None = None
+    """(H, W) each."""
     disagreement: Outline | None = None
     """Where student and teacher differ."""
     reviewed: Outline | None = None
+    reviewed_by: str = ""
+    """Whose mask `reviewed` is, where it is not simply the one that counts."""
+    annotators: Outline | None = None
+    """Where the masks of several annotators differ."""
     truth: Outline | None = None
     words: AttentionMaps | None = None
     """What the run's teacher made of each phrase, where that was asked (`segmentation.text.use`)."""
-    doubt: npt.NDArray[np.uint8] | None = None
-    """(H, W) 0..255: how undecided the student is, or how far the teacher lies apart from it, whichever is more."""
+    doubt: Index | None = None
+    """(H, W) how undecided the student is, or how far the teacher lies apart from it, whichever is more."""
     others: tuple[OtherTarget, ...] = ()
     """Reviewed masks, else the student's, of the study's other targets, where they are asked for."""
     verdict: Verdict | None = None
@@ -127,6 +138,16 @@ class Scene:
     def opened_window(self) -> Window:
         """Centre and width in real values that the image opens with."""
         return opened(self.image, self.intensity)
+
+    @functools.cached_property
+    def region(self) -> Mask | None:
+        """(H, W) the broad level, which explanations are of."""
+        return None if self.level_map is None else self.level_map >= 1
+
+    @property
+    def nbytes(self) -> int:
+        """About how much memory it takes."""
+        return sum(one.nbytes for one in vars(self).values() if isinstance(one, np.ndarray))
 
     @property
     def available(self) -> frozenset[LayerName]:
@@ -142,7 +163,9 @@ class Scene:
             found.add("words")
         if self.doubt is not None:
             found.add("doubt")
-        regions: tuple[LayerName, ...] = ("student", "teacher", "disagreement", "reviewed", "truth")
+        regions: tuple[LayerName, ...] = (
+            "student", "teacher", "disagreement", "reviewed", "truth", "annotators",
+        )  # fmt: skip
         found.update(name for name in regions if getattr(self, name) is not None)
         return frozenset(found)
 
@@ -201,14 +224,11 @@ def _entropy_index() -> npt.NDArray[np.uint8]:
     return index
 
 
-def doubt_index(
-    student: npt.NDArray[np.float32], teacher: npt.NDArray[np.float32] | None
-) -> npt.NDArray[np.uint8]:
+def doubt_index(student: Index, teacher: Index | None) -> Index:
     """Return the entropy of the student's probability (H, W) or its distance to the teacher's, the larger, 0..255."""
-    own = heatmap_index(student)
-    doubt = cv2.LUT(own, _entropy_index())
+    doubt = cv2.LUT(student, _entropy_index())
     if teacher is not None and teacher.shape == student.shape:
-        doubt = cv2.max(doubt, cv2.absdiff(own, heatmap_index(teacher)))
+        doubt = cv2.max(doubt, cv2.absdiff(student, teacher))
     return doubt.astype(np.uint8, copy=False)
 
 
@@ -231,8 +251,8 @@ def word_weights(words: AttentionMaps, shape: tuple[int, int]) -> dict[str, npt.
     return weights
 
 
-def heatmap_index(heatmap: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Return a heatmap (H, W) in 0..1 as 0..255."""
+def heatmap_index(heatmap: npt.NDArray[np.float32]) -> Index:
+    """Return a heatmap or probability (H, W) in 0..1 as 0..255."""
     return cv2.convertScaleAbs(heatmap, alpha=255.0).astype(np.uint8, copy=False)
 
 
@@ -277,6 +297,26 @@ def _others(study: Study, image_id: str, target_id: str, run_id: str | None) -> 
     return tuple(found)
 
 
+def _differing(study: Study, image_id: str, target_id: str) -> Outline | None:
+    if len({review.annotator for review in study.reviews(image_id, target_id)}) < 2:
+        return None
+    divided = annotator_disagreement(study, image_id, target_id, purposes=("review", "second-read"))
+    return None if divided is None else outline(divided > 0)
+
+
+def reviewed_by(study: Study, scene: Scene, annotator: str) -> Scene:
+    """Return a scene with the mask of one annotator, whether or not it is the one that counts.
+
+    Raises
+    ------
+    UserError
+        If the mask cannot be read.
+    """
+    found = readings(study, scene.image_id, scene.target_id, annotators=(annotator,)).get(annotator)
+    mask = None if found is None else found.mask
+    return with_changes(scene, reviewed=None if mask is None else outline(mask), reviewed_by=annotator)
+
+
 def build_scene(
     study: Study, image_id: str, target_id: str, run_id: str | None = None, others: bool = False
 ) -> Scene:
@@ -301,6 +341,8 @@ def build_scene(
     student = study.prediction(run_id, image_id, target_id) if run_id else None
     teacher = study.prediction(run_id, image_id, target_id, "teacher") if run_id else None
     differing = None if student is None or teacher is None else (student >= 0.5) != (teacher >= 0.5)
+    student_index = None if student is None else heatmap_index(student)
+    teacher_index = None if teacher is None else heatmap_index(teacher)
     reviews = study.counted_reviews(image_id, target_id)
     reviewed = study.reviewed_mask(image_id, target_id) if reviews else None
     scene = Scene(
@@ -315,14 +357,17 @@ def build_scene(
         gaze=tuple(marks_of(item) for item in gaze),
         levels=() if pseudomask is None else tuple(outline(mask) for mask in pseudomask.masks),
         thresholds=() if pseudomask is None else pseudomask.thresholds,
-        region=None if pseudomask is None else pseudomask.level_map >= 1,
+        level_map=None if pseudomask is None else pseudomask.level_map,
         student=None if student is None else outline(student),
         teacher=None if teacher is None else outline(teacher),
+        student_probability=student_index,
+        teacher_probability=teacher_index,
         disagreement=None if differing is None else outline(differing),
         reviewed=None if reviewed is None else outline(reviewed),
         truth=None if truth is None else outline(truth),
         words=load_attention(study, run_id, image_id, target_id) if run_id else None,
-        doubt=None if student is None else doubt_index(student, teacher),
+        doubt=None if student_index is None else doubt_index(student_index, teacher_index),
+        annotators=_differing(study, image_id, target_id),
         others=_others(study, image_id, target_id, run_id) if others else (),
         verdict=reviews[-1].verdict if reviews else None,
         run_id=run_id,
@@ -337,12 +382,17 @@ Key = tuple[str, str, str | None, bool]
 """Image, target, run, and whether the other targets are asked for: what :func:`build_scene` takes."""
 
 
+MOST_BYTES = 640 << 20
+"""Scenes of large images fill this before there are many of them."""
+
+
 class SceneCache:
     """The last few scenes, safe to fill from another thread ahead of the reader's next step."""
 
-    def __init__(self, study: Study, size: int = 12) -> None:
+    def __init__(self, study: Study, size: int = 12, most_bytes: int = MOST_BYTES) -> None:
         self._study = study
         self._size = size
+        self._most_bytes = most_bytes
         self._scenes: OrderedDict[Key, Scene] = OrderedDict()
         self._building: dict[tuple[int, Key], Future[Scene]] = {}
         self._lock = threading.Lock()
@@ -376,8 +426,9 @@ class SceneCache:
         with self._lock:
             if generation == self._generation:
                 self._scenes[key] = scene
-                while len(self._scenes) > self._size:
-                    self._scenes.popitem(last=False)
+                held = sum(one.nbytes for one in self._scenes.values())
+                while len(self._scenes) > self._size or (held > self._most_bytes and len(self._scenes) > 1):
+                    held -= self._scenes.popitem(last=False)[1].nbytes
         return scene
 
     def has(self, key: Key) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from app.volumes import Entry, entries
+from app.volumes import Entry, entries, entry_of
 from segmentation.session_options import SessionOptions
 from segmentation.session_order import SessionItem, session_order
 from segmentation.study import Study
@@ -42,6 +42,16 @@ class SessionPlan:
         self._shown_s = self._break_s = time.monotonic()
         self._interrupted_s: float | None = None
         self._since_break = 0
+
+    @classmethod
+    def of_one(
+        cls, study: Study, annotator: str, options: SessionOptions, image_id: str, target_id: str
+    ) -> SessionPlan:
+        """Plan a look at one image for one target, looked at before or not."""
+        plan = cls(study, annotator, options, [target_id])
+        plan.entries = [entry_of(study, image_id)]
+        plan.begin_at(image_id, target_id)
+        return plan
 
     @property
     def empty(self) -> bool:

@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QDialog, QGridLayout, QHBoxLayout, QVBoxLayout, QW
 
 from app import theme
 from app.keymap import ACTIONS, Keymap, shown, title
+from app.layer_keys import key_text
 from app.layer_panel import layer_title
 from app.scene import KEYS, LAYERS
 from app.widgets import box, heading, label
@@ -35,9 +36,10 @@ class ShortcutsDialog(QDialog):
                     self.tr("Image"),
                     [
                         ("F", self.tr("Fit")),
+                        ("Shift+F", self.tr("One image pixel per pixel of the screen")),
                         ("+  -", self.tr("Zoom; so does the wheel, in a volume with Ctrl")),
-                        ("C", self.tr("Image alone while held")),
                         ("W", self.tr("Dragging changes the window: right wider,\nup a higher centre")),
+                        ("Shift+W", self.tr("Next window in common use")),
                         (self.tr("Right drag"), self.tr("Change the window, at any time")),
                     ],
                 ),
@@ -47,6 +49,15 @@ class ShortcutsDialog(QDialog):
                         (self.tr("Wheel, ↑ ↓"), self.tr("Previous or next slice")),
                         ("PgUp  PgDn", self.tr("Five slices on")),
                         ("Home  End", self.tr("First or last slice")),
+                    ],
+                ),
+                (
+                    self.tr("Compare and measure, on Review"),
+                    [
+                        ("C", self.tr("What is compared with,\nor the image alone, while held")),
+                        ("Shift+C", self.tr("Side by side, then blinking, then not")),
+                        ("I", self.tr("Tell of the pixel under the pointer")),
+                        ("M", self.tr("Measure by dragging; Esc clears")),
                     ],
                 ),
                 (
@@ -64,10 +75,26 @@ class ShortcutsDialog(QDialog):
                 (
                     self.tr("Layers (hold to peek)"),
                     [
-                        *((str(n + 1), layer_title(name)) for n, name in enumerate(LAYERS[:KEYS])),
+                        *((key_text(name), layer_title(name)) for name in LAYERS[:KEYS]),
+                        (
+                            f"{key_text(LAYERS[KEYS])} … {key_text(LAYERS[-1])}",
+                            self.tr("With Shift: {layers}").format(
+                                layers=", ".join(layer_title(name) for name in LAYERS[KEYS:])
+                            ),
+                        ),
                         ("O", self.tr("Outlines of all targets")),
                     ],
                 ),
+                (self.tr("Record"), [(shown(keymap.key(action)), title(action)) for action in ACTIONS]),
+                (
+                    self.tr("Targets, where there are several"),
+                    [
+                        ("Tab", self.tr("Next target; Shift+Tab previous")),
+                        ("Ctrl+Tab", self.tr("On to the next control")),
+                    ],
+                ),
+            ],
+            [
                 (
                     self.tr("Review"),
                     [
@@ -77,8 +104,10 @@ class ShortcutsDialog(QDialog):
                         ("Q", self.tr("Unsure")),
                         ("U", self.tr("Ungradable")),
                         ("A", self.tr("Accept")),
+                        ("E", self.tr("Edit the mask")),
                         ("R", self.tr("Reject")),
-                        ("Z", self.tr("Undo the verdict or a change of the description")),
+                        ("G", self.tr("Look again: new gaze, now or in the next session")),
+                        ("Z", self.tr("Undo the verdict, G or a change of the description")),
                         ("D", self.tr("Approve the description")),
                         (self.tr("Enter"), self.tr("On a row of the description: edit")),
                         ("Ctrl+Enter", self.tr("On a row: approve")),
@@ -86,14 +115,19 @@ class ShortcutsDialog(QDialog):
                         ("N", self.tr("Next image")),
                     ],
                 ),
-            ],
-            [
-                (self.tr("Record"), [(shown(keymap.key(action)), title(action)) for action in ACTIONS]),
                 (
-                    self.tr("Targets, where there are several"),
+                    self.tr("Editing a mask"),
                     [
-                        ("Tab", self.tr("Next target; Shift+Tab previous")),
-                        ("Ctrl+Tab", self.tr("On to the next control")),
+                        ("B  X", self.tr("Brush, eraser")),
+                        ("L  P", self.tr("Lasso, polygon (Enter closes it)")),
+                        ("K", self.tr("Flood; again: of holes and parts")),
+                        ("T", self.tr("Threshold of the student, live")),
+                        (self.tr("[  ]  Wheel"), self.tr("Size, tolerance or threshold")),
+                        ("Shift", self.tr("Take away instead of adding")),
+                        ("Z  Shift+Z", self.tr("Undo or redo a step")),
+                        ("Space", self.tr("Move the image while held")),
+                        (self.tr("Enter  A"), self.tr("Store the mask and go on")),
+                        ("Esc", self.tr("Leave; the edit is kept as a draft")),
                     ],
                 ),
             ],
@@ -124,6 +158,7 @@ class ShortcutsDialog(QDialog):
                 column.addWidget(heading(name))
                 grid = QGridLayout()
                 box(grid, spacing=theme.NORMAL)
+                grid.setVerticalSpacing(5)
                 grid.setColumnStretch(1, 1)
                 for row, (key, meaning) in enumerate(keys):
                     grid.addWidget(label(key, "key"), row, 0, Qt.AlignmentFlag.AlignLeft)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtWidgets import QWidget
 
@@ -14,6 +16,7 @@ from app.session_plan import SessionPlan
 from app.tracker_choice import TrackerChoice
 from app.volumes import entry_of
 from gaze_capture.errors import UserError
+from gaze_capture.recording import RecordingEvent
 from segmentation.consent import has_consented
 from segmentation.session_options import SessionOptions, load_options
 from segmentation.study import Study
@@ -26,20 +29,35 @@ class SittingStart(QObject):
     """The Beginning and the SessionPlan."""
     consented = Signal(str)
     """The id under which someone agreed; start again with it."""
+    declined = Signal()
+    """Nobody agreed; nothing starts."""
 
     def __init__(
         self, session: Session, panel: RecordPanel, trackers: TrackerChoice, parent: QWidget
     ) -> None:
         super().__init__(parent)
         self._session, self._panel, self._trackers, self._over = session, panel, trackers, parent
+        self.asking = False
+        """Whether someone is asked for their consent."""
 
-    def start(self, study: Study, annotator: str, picked: str | None) -> None:
+    def start(
+        self,
+        study: Study,
+        annotator: str,
+        picked: str | None,
+        only: tuple[str, str] | None = None,
+        known: Sequence[RecordingEvent] | None = None,
+    ) -> None:
         """Ask for consent where it is missing, else tell how to begin.
 
         Parameters
         ----------
         picked
             The image that someone chose to begin with, looked at before or not.
+        only
+            The one image and target to be looked at, if it is one alone, without practice.
+        known
+            What was measured of the tracker's accuracy before; it is not calibrated again then.
 
         Raises
         ------
@@ -58,12 +76,16 @@ class SittingStart(QObject):
                 f"The display {options.participant_screen} is not connected: plug it in, or choose another in the "
                 "session options."
             )
-        plan = self._plan(study, annotator, options, picked)
+        plan = (
+            SessionPlan.of_one(study, annotator, options, *only)
+            if only is not None
+            else self._plan(study, annotator, options, picked)
+        )
         if plan is None:
             return
         target_id = plan.target_id or self._session.target_id
         shown_on = screen or self._over.screen()
-        calibrate = self._panel.calibrate.isChecked()
+        calibrate = self._panel.calibrate.isChecked() and known is None
         beginning = Beginning(
             self._trackers.maker(
                 study,
@@ -76,10 +98,11 @@ class SittingStart(QObject):
             target_id,
             screen=screen,
             calibrate=calibrate,
-            practice=options.practice_n if options.practice else 0,
+            practice=options.practice_n if options.practice and only is None else 0,
             anchor_every=(options.anchor_every_n or 0) if calibrate else 0,
             publish=options.publish,
             store_folder=calibrations_folder(),
+            known=tuple(known or ()),
         )
         self.ready.emit(beginning, plan)
 
@@ -104,10 +127,18 @@ class SittingStart(QObject):
         from app.consent_dialog import ConsentDialog
 
         def given(name: str) -> None:
+            self.asking = False
             self._session.set_annotator(name)
             self.consented.emit(name)
 
+        def closed() -> None:
+            if self.asking:
+                self.asking = False
+                self.declined.emit()
+
         dialog = ConsentDialog(self._over, study, annotator)
+        self.asking = True
+        dialog.finished.connect(closed)
         dialog.given.connect(given)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()

@@ -45,6 +45,7 @@ class StudyImports(QObject):
         menu = QMenu(self._page)
         entries = (
             (self.tr("Import masks…"), self.choose_masks, self._has_images),
+            (self.tr("Import masks as reviews…"), self.choose_reviews, self._has_images),
             (self.tr("Published data set…"), self.choose_published, lambda: self._study is not None),
             (self.tr("Similar images…"), self.find_similar, self._has_images),
             (self.tr("Text in the pixels…"), self.look_at_text, self._has_marked),
@@ -52,7 +53,7 @@ class StudyImports(QObject):
         )
         actions = []
         for number, (text, act, possible) in enumerate(entries):
-            if number == 2:
+            if number == 3:
                 menu.addSeparator()
             action = menu.addAction(text)
             action.triggered.connect(lambda _=False, act=act: act())
@@ -182,6 +183,45 @@ class StudyImports(QObject):
                 )
 
         self._do(work, self.tr("Importing masks"), report)
+
+    def choose_reviews(self) -> None:
+        """Ask for masks that were corrected elsewhere."""
+        if self._study is None:
+            return
+        from app.import_dialog import MasksDialog
+
+        dialog = MasksDialog(self._page, self._study, self._page.session.annotator)
+        dialog.chosen.connect(self.import_reviews)
+        dialog.open()
+
+    def import_reviews(self, choice: ImportChoice) -> None:
+        """Import masks as the annotator's reviews in a thread."""
+        study, masks, annotator = self._study, choice.masks, self._page.session.annotator
+        assert study is not None and masks is not None
+
+        def work(progress: StepProgress) -> object:
+            from segmentation.review_import import import_reviews
+
+            return import_reviews(
+                study, masks, annotator, labels=choice.labels, target=choice.target, progress=progress
+            )
+
+        def report(result: Any) -> None:
+            from segmentation.importing import ImportReport
+
+            words = self.tr("Reviews that came in: {n}; masks that had not changed: {same}.").format(
+                n=f"{result.reviews:,}", same=f"{result.unchanged:,}"
+            )
+            if result.left_empty:
+                words += " " + self.tr("Empty masks of what had none before were passed over: {n}.").format(
+                    n=f"{result.left_empty:,}"
+                )
+            self._page.notice.emit(words)
+            if result.skipped:
+                self.last = ImportReport(skipped=result.skipped)
+                self.show_last()
+
+        self._do(work, self.tr("Importing reviews"), report)
 
     def choose_published(self) -> None:
         """Ask for a published data set."""

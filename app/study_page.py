@@ -27,6 +27,7 @@ from app.overview import Overview
 from app.page import Page
 from app.session import Session
 from app.study_cards import CountCard, DropZone, NextStep, images_words, text_warning
+from app.study_exports import StudyExports
 from app.study_imports import StudyImports
 from app.surveyor import Surveyor
 from app.targets_row import TargetsRow
@@ -48,6 +49,7 @@ class StudyPage(Page):
         self.setAcceptDrops(True)
         self.overview = Overview()
         self.imports = StudyImports(self)
+        self.exports = StudyExports(self)
         self._surveyor = Surveyor(self)
         self._surveyor.counted.connect(self._show)
         self._surveyor.failed.connect(self.error)
@@ -132,10 +134,17 @@ class StudyPage(Page):
         head.addLayout(names, 1)
         self.import_images_button = Button(self.tr("Import images…"), "image", "", self.choose_images)
         self.import_gaze_button = Button(self.tr("Import gaze…"), "eye", "", self.imports.choose_gaze)
+        self.export_button = Button(self.tr("Export…"), "export", "", lambda: self.exports.choose())
+        self.export_button.setToolTip(self.tr("Masks, gaze, a model or a report, for other programs"))
         self.more_button = Button(self.tr("More"), "dots-three")
         self.more_button.setToolTip(self.tr("More to import and to check"))
         self.more_button.setMenu(self.imports.menu())
-        for button in (self.import_images_button, self.import_gaze_button, self.more_button):
+        for button in (
+            self.import_images_button,
+            self.import_gaze_button,
+            self.export_button,
+            self.more_button,
+        ):
             head.addWidget(button)
         layout.addLayout(head)
         self.targets_row = TargetsRow()
@@ -231,6 +240,7 @@ class StudyPage(Page):
         self.overview = overview
         for widget in (self.similar_button, self.mosaic_title):
             widget.setVisible(bool(overview.images))
+        self.export_button.setEnabled(bool(overview.images))
         o = overview
         if counting:
             self.text_warning.warn("")

@@ -215,6 +215,7 @@ QFrame#rowButtons { background: $raised; border: none; border-radius: 4px; }
 QFrame#cell { background: transparent; border: none; border-bottom: 1px solid $border; }
 QFrame#cell[differs="true"] { background: $selection; }
 QFrame#rail { background: $background; border: none; border-right: 1px solid $border; }
+QFrame#editRow { background: $surface; border: none; border-bottom: 1px solid $border; }
 QFrame#statusBar { background: $background; border: none; border-top: 1px solid $border; }
 QFrame#card { background: $surface; border: 1px solid $border; border-radius: 6px; }
 QFrame#choice { background: $surface; border: 1px solid $border; border-radius: 6px; }
@@ -232,6 +233,13 @@ QFrame#miniBar { background: rgba(20, 23, 26, 225); border: 1px solid #3A434D; b
 QFrame#miniBar QToolButton { color: #E8EBEE; border-radius: 4px; padding: 0 6px; min-width: 20px; }
 QFrame#miniBar QToolButton:hover { background: #2C333B; }
 QFrame#miniBar QLabel { color: #C6CDD4; font-size: 12px; }
+QFrame#miniBar QToolButton:checked { background: #2C333B; border: 1px solid #4CC9B7; }
+QFrame#probe { background: rgba(20, 23, 26, 225); border: 1px solid #3A434D; border-radius: 6px; }
+QFrame#probe QLabel { color: #C6CDD4; font-size: 12px; }
+QLabel#caption {
+    background: rgba(20, 23, 26, 225); color: #E8EBEE; border: 1px solid #3A434D; border-radius: 6px;
+    padding: 3px 8px; font-size: 12px;
+}
 QLabel#stageLine {
     background: rgba(20, 23, 26, 225); color: #E8EBEE; border: 1px solid #3A434D; border-radius: 6px;
     padding: 8px 16px; font-size: 15px;
@@ -278,6 +286,7 @@ QToolButton:hover { background: $raised; }
 QToolButton:focus { border: 1px solid $accent; }
 QToolButton[role="rail"] { color: $muted; font-size: 11px; padding: 6px 0 4px 0; min-width: 54px; max-width: 54px; }
 QToolButton[role="rail"]:checked { background: $selection; color: $accent; font-weight: 600; }
+QToolButton[role="tool"]:checked { background: $selection; border: 1px solid $accent; }
 QToolButton[role="fold"] { color: $text; padding: 4px 6px 4px 0; }
 QToolButton::menu-indicator { image: none; }
 

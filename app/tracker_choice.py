@@ -34,6 +34,16 @@ class TrackerChoice(QObject):
         return data.kind if isinstance(data, Found) else str(data)
 
     @property
+    def name(self) -> str:
+        """What the chosen one is called, for people."""
+        return self._panel.tracker.currentText()
+
+    @property
+    def chosen(self) -> object:
+        """Tells the chosen one from others."""
+        return self._panel.tracker.currentData()
+
+    @property
     def is_device(self) -> bool:
         """Whether a person's eyes are measured."""
         return isinstance(self._panel.tracker.currentData(), Found)

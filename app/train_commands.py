@@ -11,6 +11,7 @@ from typing import Any
 from app.argument_types import count
 from app.commands import AddCommand, Outcome
 from app.pack_commands import add_pack_commands, train_packed
+from app.rounds_commands import add_again_options, add_rounds_command, train_again
 from app.spec_options import add_spec_options, spec_of
 from gaze_capture.errors import UserError
 from segmentation.progress import Progress
@@ -18,7 +19,7 @@ from segmentation.study import PACKED, Study
 
 
 def add_train_commands(add: AddCommand) -> None:
-    """Add ``train``, ``pack`` and ``import-run``."""
+    """Add ``train``, ``rounds``, ``pack`` and ``import-run``."""
     command = add("train", train, "train teacher and student, of a study or a packed training set")
     begun = command.add_mutually_exclusive_group()
     begun.add_argument("--resume", metavar="RUN")
@@ -37,6 +38,8 @@ def add_train_commands(add: AddCommand) -> None:
     command.add_argument(
         "--to", type=Path, metavar="FOLDER", help="where a packed training set is unpacked and trained"
     )
+    add_again_options(command)
+    add_rounds_command(add)
     for one in (command, add_pack_commands(add)):
         add_spec_options(one)
 
@@ -65,6 +68,10 @@ def _advised(study: Study, args: argparse.Namespace) -> dict[str, Any]:
 
 def train(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight train``."""
+    if args.again:
+        return train_again(args, progress)
+    if args.run_id is not None:
+        args.usage_error("argument --run: only with --again; --resume goes on with a run that was stopped")
     if args.study.is_file() or (
         args.config is None and args.resume is None and (args.study / PACKED).exists()
     ):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import threading
 
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
 
 from app import theme
+from app.again_button import AgainButton
 from app.dialogs import in_background
 from app.jobs import RunWatcher, StepProgress, Task
 from app.overview import Overview
 from app.page import Page
+from app.rounds_card import RoundsCard
 from app.run_panel import RunPanel
 from app.run_table import STATE_TOKENS
 from app.run_view import RunView
@@ -25,12 +27,16 @@ from gaze_capture.errors import UserError
 from segmentation.job import JobEvent, RunSpec
 from segmentation.known_folders import folders_job
 from segmentation.machine import Machine, this_machine
+from segmentation.retraining import is_again, networks_of, spec_again, to_predict
 from segmentation.runs import RunFolder, create_run, start_worker
 from segmentation.study import Study
 
 
 class TrainPage(Page):
     """Follows one run of the study at a time: the one at work, or the one chosen in the table."""
+
+    predicted_again = Signal(str)
+    """The run that was trained again and has predicted what is to be reviewed."""
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -68,6 +74,9 @@ class TrainPage(Page):
         self._centre.addWidget(self.empty)
         self._centre.addWidget(self._make_run_view())
         column.addWidget(self._centre, 1)
+        self.rounds = RoundsCard()
+        self.rounds.followed.connect(self.follow)
+        column.addWidget(self.rounds)
         # Unfolded settings and a run do not fit a small screen together.
         layout.addWidget(scrolled(left), 1)
         layout.addWidget(self._make_runs())
@@ -81,7 +90,10 @@ class TrainPage(Page):
         self.resume_button = Button(self.tr("Resume"), "play", "", self.resume_run)
         self.resume_button.setToolTip(self.tr("Go on from the last checkpoint"))
         self.predict_button = Button(self.tr("Predict masks"), "selection-all", "", self.predict)
-        for button in (self.predict_button, self.resume_button, self.stop_button):
+        self.again_button = AgainButton()
+        self.again_button.wanted.connect(self.train_again)
+        self.again_button.failed.connect(self.error)
+        for button in (self.again_button, self.predict_button, self.resume_button, self.stop_button):
             view.buttons.addWidget(button)
         self.pill, self.facts, self.samples = view.pill, view.facts, view.samples
         self.losses, self.scores, self.run_name = view.losses, view.scores, view.run_name
@@ -112,6 +124,8 @@ class TrainPage(Page):
             self._unfollow()
         sentence = self.tr("No run yet. Curves and sample masks will appear here.")
         self.empty.set("chart-line-up", sentence, self.tr("Go to the study") if study is None else "")
+        self.rounds.show_study(study)
+        self._offer_again()
         if study is None:
             self.run_panel.list_runs(None)
             self._overview = Overview()
@@ -193,8 +207,13 @@ class TrainPage(Page):
         self._on_state(self.watcher.state)
         self.watcher.start()
         self.runs.set_shown(run_id)
+        self.rounds.show_run(run_id)
         if run_id not in self.table.chosen():
             self.table.choose([run_id])
+
+    def _offer_again(self) -> None:
+        run = None if self.watcher is None or self.watcher.state == "running" else self.watcher.run
+        self.again_button.ask(self.session.study, None if run is None else run.id)
 
     def _unfollow(self) -> None:
         if self.watcher is not None:
@@ -216,6 +235,7 @@ class TrainPage(Page):
         self.stop_button.setEnabled(True)
         self.resume_button.setVisible(state in ("stopped", "interrupted", "failed"))
         self.predict_button.setVisible(state in ("done", "stopped"))
+        self._offer_again()
         if not active:
             self.view.end()
         study = self.session.study
@@ -230,7 +250,8 @@ class TrainPage(Page):
             self.error.emit(self.facts.text() or self.tr("The run failed."), details)
         if state == "done" and self.watcher is not None and self.watcher.run.id in self._started_here:
             self._started_here.discard(self.watcher.run.id)
-            if self.settings.predict_after.isChecked():
+            again = self._spec is not None and is_again(self._spec)
+            if again or self.settings.predict_after.isChecked():
                 self.predict()
 
     # Acting
@@ -245,6 +266,20 @@ class TrainPage(Page):
             self._start(run)
         except UserError as error:
             self.error.emit(str(error), "")
+
+    def train_again(self, run_id: str) -> None:
+        """Go on from a run with what was reviewed since, and then predict what nobody has reviewed."""
+        study = self.session.study
+        if study is None:
+            return
+        try:
+            self._start(create_run(study, spec_again(study, run_id)))
+            self.notice.emit(
+                self.tr("Training again. The new masks come when it is done; you may go on reviewing.")
+            )
+        except UserError as error:
+            self.error.emit(str(error), "")
+            self._offer_again()
 
     def resume_run(self) -> None:
         """Go on with the run that is shown."""
@@ -279,13 +314,12 @@ class TrainPage(Page):
             self.pill.set(self.tr("Stopping"), "warning")
 
     def predict(self) -> None:
-        """Let the run that is shown segment all images."""
+        """Let the run that is shown segment all images; one that was trained again, those that nobody has reviewed."""
         study = self.session.study
-        if study is None or self.watcher is None:
+        if study is None or self.watcher is None or self._spec is None:
             return
-        run_id = self.watcher.run.id
-        two = self._spec is not None and self._spec.method not in ("partial", "supervised")
-        networks = ("student", "teacher") if two else ("student",)
+        run, spec = self.watcher.run, self._spec
+        run_id = run.id
 
         pace = self.tr("{n:.3g} images/s, {time} left")
 
@@ -299,10 +333,13 @@ class TrainPage(Page):
                     what = pace.format(n=speed, time=duration_text(left))
                 progress(event.step, event.total, what)
 
-            return steps.predict(study, run_id, networks=networks, on_event=show)
+            images = to_predict(study, run) if is_again(spec) else None
+            return steps.predict(study, run_id, images=images, networks=networks_of(spec), on_event=show)
 
         task = Task(work, self.tr("Predicting masks"), self)
         task.succeeded.connect(lambda _: self.notice.emit(self.tr("The masks are ready to be reviewed.")))
+        if is_again(spec):
+            task.succeeded.connect(lambda _: self.predicted_again.emit(run_id))
         task.ended.connect(lambda: self.session.refresh("runs"))
         self.start_task(task)
 
@@ -310,3 +347,5 @@ class TrainPage(Page):
         """Look no further; the run goes on."""
         if self.watcher is not None:
             self.watcher.stop()
+        self.again_button.stop()
+        self.rounds.stop()

@@ -7,8 +7,10 @@ from typing import Literal
 
 import numpy as np
 
+from gaze_capture.errors import UserError
 from gaze_capture.recording import Presence
 from segmentation.blind_reading import BARE_IMAGE
+from segmentation.editing.drafts import Draft, Kept, put_back
 from segmentation.records import utc_now
 from segmentation.review_index import Purpose
 from segmentation.study import Mask, Review, Study, Verdict
@@ -26,6 +28,14 @@ class Given:
     image_id: str
     target_id: str
     name: str
+    draft: Kept | None = None
+    """The edit that became the verdict's mask, to go on with once the verdict is withdrawn."""
+
+    def withdraw(self, study: Study) -> None:
+        """Take the verdict back; raises UserError where that cannot be stored."""
+        study.withdraw_review(self.image_id, self.target_id, self.name)
+        if self.draft is not None:
+            put_back(study, self.draft)
 
 
 def subject_of(study: Study, image_id: str, target_id: str, run_id: str | None) -> tuple[str, Mask] | None:
@@ -47,6 +57,7 @@ def give_verdict(
     word: Word,
     seconds: float,
     purpose: Purpose = "review",
+    gaze_on_mask_ms: float | None = None,
 ) -> Given | None:
     """Store a verdict on an image's prediction or pseudo-mask; None where there is nothing to accept or reject.
 
@@ -80,5 +91,50 @@ def give_verdict(
         reviewed_at=utc_now(),
         threshold=THRESHOLD,
         purpose=purpose,
+        gaze_on_mask_ms=None if gaze_on_mask_ms is None else round(gaze_on_mask_ms, 1),
     )
     return Given(image_id, target_id, study.add_review(review, stored))
+
+
+def give_edited(study: Study, draft: Draft, seconds: float, gaze_on_mask_ms: float | None = None) -> Given:
+    """Store an edited mask as a review, and take its draft away.
+
+    One in which nothing was changed of what is judged was accepted, not edited.
+
+    Raises
+    ------
+    UserError
+        If the image or the target is gone, the mask is not of the image's size any more, or it cannot be written; the
+        draft is kept then.
+    """
+    header, mask = draft.header, draft.edit.mask
+    study.check_there()
+    image, target = study.image(header.image_id), study.target(header.target_id)
+    if not study.image_path(image).exists():
+        raise UserError(
+            f"{study.image_path(image)} is missing, the image of this edit: bring it back and store the edit then; it "
+            "is kept as a draft."
+        )
+    if mask.shape != tuple(image.shape[:2]):
+        raise UserError(
+            f"The edit of {image.id} is {mask.shape[1]} x {mask.shape[0]} pixels, the image {image.shape[1]} x "
+            f"{image.shape[0]} now: it was replaced meanwhile; the edit is kept as a draft."
+        )
+    unchanged = not draft.edit.edits and draft.edit.started_from == "student" and header.purpose == "review"
+    review = Review(
+        image_id=image.id,
+        target_id=target.id,
+        annotator=header.annotator,
+        subject=header.subject,
+        verdict="accepted" if unchanged else "edited",
+        presence="present" if mask.any() else "absent",
+        seconds_spent=round(seconds, 2),
+        reviewed_at=utc_now(),
+        threshold=THRESHOLD,
+        purpose=header.purpose,
+        started_from=draft.edit.started_from,
+        edits=draft.edit.edits,
+        gaze_on_mask_ms=None if gaze_on_mask_ms is None else round(gaze_on_mask_ms, 1),
+    )
+    name = study.add_review(review, mask)
+    return Given(image.id, target.id, name, draft.finish())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -106,19 +106,28 @@ def study_times(study: Study, progress: Progress = no_progress) -> list[SessionT
 
 
 def annotation_time(
-    study: Study, image_ids: Iterable[str], target_ids: Sequence[str]
+    study: Study,
+    image_ids: Iterable[str],
+    target_ids: Sequence[str],
+    *,
+    counts: Callable[[str], bool] = lambda source: True,
 ) -> AnnotationTime | None:
     """Return the mean over images with gaze of what annotating them for some targets took; None without any gaze.
 
     All looks at an image add up; free viewing serves several targets but takes its time once. Gaze without stored
-    times (imports) counts as long as it was shown.
+    times (imports) counts as long as it was shown. `counts` says whether gaze from a source (a recording's id) does.
     """
     known: dict[str, SessionTimes | None] = {}
     recordings = set(study.recording_ids())
     looking: list[float] = []
     relooks = setup = pauses = 0.0
     for image_id in image_ids:
-        found = {id(look): look for name in target_ids for look in study.looks.get((image_id, name), ())}
+        found = {
+            id(look): look
+            for name in target_ids
+            for look in study.looks.get((image_id, name), ())
+            if counts(look.source)
+        }
         if not found:
             continue
         plain = 0.0

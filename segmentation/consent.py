@@ -20,6 +20,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.fixation_table import read_fixation_table, read_looks
 from gaze_capture.recording_codec import FRAMES_NAME, SUMMARY_NAME, needs_recovery, read_recording
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
+from segmentation.look_again import marks_of
 from segmentation.own_words_store import words_of_annotator
 from segmentation.records import SCHEMA, safe_name, utc_now
 from segmentation.study import Study
@@ -185,7 +186,7 @@ class Erasure:
     words: int
     """Files of what they said of images in their own words, and of explanations made of that."""
     reviews: int
-    """Files of reviews."""
+    """Files of reviews, and of wishes for another look."""
     overrules: int
     """Gates that they overruled, in anyone's recordings: those hold again."""
     consent: bool
@@ -247,7 +248,7 @@ def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
         study.explanation_path(*key) for key in pseudomasks if study.explanation_path(*key).exists()
     ]
     words = words_of_annotator(study, annotator)
-    reviews = _reviews_of(study, annotator)
+    reviews = [*_reviews_of(study, annotator), *marks_of(study, annotator)]
     overrules = [
         path
         for path in sorted(study.recordings_folder.glob("*/overruled/*.json"))

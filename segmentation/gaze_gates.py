@@ -23,6 +23,7 @@ from gaze_capture.recording import Calibration, Placement, Recording, RecordingE
 from gaze_capture.session_times import RecordedLook, Span, looks_of, overlap_ns, pauses_of, practice_of
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
 from segmentation.gaze_index import BRIEF_MS, FEW_INSIDE, FEW_SHARE, Key
+from segmentation.look_again import Asked, asked_again
 from segmentation.records import SCHEMA, safe_name, utc_now
 from segmentation.study import Study
 
@@ -299,11 +300,13 @@ class Gates:
     Raises
     ------
     UserError
-        If a file of gates is damaged.
+        If a file of gates, or a reviewer's mark, is damaged.
     """
 
     def __init__(self, study: Study) -> None:
         self._targets = tuple(target.id for target in study.targets)
+        self.asked: Mapping[Key, Asked] = asked_again(study)
+        """What reviewers want to be looked at again, whatever its gaze is worth."""
         self.states: list[GateState] = []
         """Oldest recording first, in order of the looks."""
         self._by_key: dict[Key, list[GateState]] = {}
@@ -341,12 +344,16 @@ class Gates:
         return kept
 
     def look_again(self, annotator: str | None = None) -> dict[Key, tuple[str, ...]]:
-        """Return the images and targets whose latest look (of an annotator, or of anyone) failed, with its reasons."""
-        found: dict[Key, tuple[str, ...]] = {}
+        """Return what is to be looked at again, with the reasons.
+
+        Those are images and targets whose latest look (of an annotator, or of anyone) failed, and those that a reviewer
+        asked for, whoever looks.
+        """
+        found: dict[Key, tuple[str, ...]] = {key: (asked.reason,) for key, asked in self.asked.items()}
         for key, states in self._by_key.items():
             own = [state for state in states if annotator is None or state.annotator == annotator]
             if own and not own[-1].passes:
-                found[key] = own[-1].gate.reasons
+                found[key] = (*found.get(key, ()), *own[-1].gate.reasons)
         return found
 
     def looked(self, annotator: str) -> Mapping[Key, bool]:

@@ -21,6 +21,7 @@ Bytes = npt.NDArray[np.uint8]
 PRESETS: Mapping[str, Mapping[str, Window]] = {
     "ct": {
         "Soft tissue": (40.0, 400.0),
+        "Abdomen": (50.0, 400.0),
         "Lung": (-600.0, 1500.0),
         "Bone": (400.0, 1800.0),
         "Brain": (40.0, 80.0),

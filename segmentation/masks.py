@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gaze_capture.errors import UserError
 from segmentation.images import decode_mask, read_stored
 from segmentation.import_options import ImportOptions
+from segmentation.mask_sinks import MaskSink, TrueMasks
 from segmentation.progress import Progress, no_progress
 from segmentation.records import StudyImage, Target
 from segmentation.sources import find_files
@@ -28,6 +29,13 @@ _MOST_LABELS = 64
 """A picture of more different grey values than this is no label map."""
 
 
+_COCO_TWICE = ("annotations.json", "annotations_polygons.json")
+"""An export of this program holds the same masks as run lengths and as polygons."""
+_NOT_MASKS = "manifest.json"
+_PROBABILITY = "-probability"
+"""What an export of this program adds to a target's id for the folder of its probabilities."""
+
+
 @dataclass
 class MaskFiles:
     """The masks among some files, ready to be asked for image by image."""
@@ -36,10 +44,13 @@ class MaskFiles:
     folder: Path
     targets: tuple[Target, ...]
     labels: Labels | None
+    sink: MaskSink
     pictures: dict[str, list[Path]] = field(default_factory=dict)
     maps: list[LabelMap] = field(default_factory=list)
     taken: dict[Path, str] = field(default_factory=dict)
     """Pictures that were taken as a mask, and of which image."""
+    known: frozenset[str] = frozenset()
+    """Names of the study's images and volumes, in lower case, where all are known: a mask called like one is its."""
     refused: list[Refused] = field(default_factory=list)
     """Files that are no masks, and why; told with the first image that has no mask."""
 
@@ -51,8 +62,15 @@ class MaskFiles:
         labels: Labels | None,
         target: str | None,
         options: ImportOptions,
+        sink: MaskSink | None = None,
     ) -> MaskFiles:
         """Look through a folder of masks, or one file.
+
+        A folder that is called like a target's id holds masks of that target, unless labels or a target are given.
+
+        Parameters
+        ----------
+        sink : where masks go; by default they become true masks
 
         Raises
         ------
@@ -64,16 +82,23 @@ class MaskFiles:
         for name in labels or ():
             study.target(name)
         targets = (study.target(target),) if target is not None else study.targets
-        files = cls(study, path, targets, labels)
+        files = cls(study, path, targets, labels, sink or TrueMasks(study))
         found = find_files([path])
+        for kind in (found.plain, found.nifti):
+            kind[:] = [file for file in kind if not file.parent.name.endswith(_PROBABILITY)]
         for picture in found.plain:
             files.pictures.setdefault(picture.stem.casefold(), []).append(picture)
         from segmentation.readers.opening import open_label_maps
 
         jsons = [path] if path.is_file() else sorted(path.rglob("*.json"))
-        for item in open_label_maps(
-            study, found, [one for one in jsons if one.suffix.lower() == ".json"], options
-        ):
+        coco = [
+            one
+            for one in jsons
+            if one.suffix.lower() == ".json"
+            and one.name != _NOT_MASKS
+            and not (one.name == _COCO_TWICE[1] and one.with_name(_COCO_TWICE[0]) in jsons)
+        ]
+        for item in open_label_maps(study, found, coco, options):
             if isinstance(item, Refused):
                 files.refused.append(item)
             else:
@@ -83,6 +108,19 @@ class MaskFiles:
             raise UserError(f"{path} holds no images that could be masks{why}.")
         return files
 
+    def _target_of(self, file: Path) -> str | None:
+        """Return the target that a file's folder is named after, the nearest one first."""
+        if self.labels is not None or len(self.targets) < 2:
+            return None
+        ids = {target.id.casefold(): target.id for target in self.targets}
+        top = self.folder if self.folder.is_dir() else self.folder.parent
+        for parent in file.parents:
+            if parent.name.casefold() in ids:
+                return ids[parent.name.casefold()]
+            if parent == top:
+                break
+        return None
+
     # A picture's mask
 
     def take_for_picture(self, image: StudyImage, path: Path) -> tuple[int, list[str]]:
@@ -90,28 +128,41 @@ class MaskFiles:
         maps = self._maps_for((path.stem,), ())
         if maps:
             return self._take_maps([image], None, maps, path.stem)
-        if self._has_all([image]):
-            return 0, []
         stem = path.stem.casefold()
         candidates = next(
-            (self.pictures[stem + end] for end in _SUFFIXES if stem + end in self.pictures), list[Path]()
+            (self.pictures[stem + end] for end in _SUFFIXES if stem + end in self.pictures),
+            self.pictures.get(image.id.casefold(), list[Path]()),
         )
+        by_target: dict[str | None, list[Path]] = {}
+        for file in candidates:
+            by_target.setdefault(self._target_of(file), []).append(file)
+        if set(by_target) <= {None} and self._has_all([image]):
+            return 0, []
         if not candidates:
             return 0, [f"there is no mask named {path.stem}; the image was imported without."]
-        # Folders mirrored as images/a/1.png and masks/a/1.png: the parent's name tells two equal names apart.
-        beside = (
-            [mask for mask in candidates if mask.parent.name == path.parent.name]
-            if len(candidates) > 1
-            else candidates
-        )
-        if len(beside) != 1:
-            return 0, [f"{len(candidates)} masks are named {path.stem}; the image was imported without."]
-        try:
-            return self._take_picture_mask(image, beside[0])
-        except UserError as error:
-            return 0, [f"its mask was left out: {error}"]
+        count, reasons = 0, list[str]()
+        for target_id, files in by_target.items():
+            if target_id is not None and self.sink.has(image.id, target_id):
+                continue
+            # Folders mirrored as images/a/1.png and masks/a/1.png: the parent's name tells two equal names apart.
+            beside = (
+                [mask for mask in files if mask.parent.name == path.parent.name] if len(files) > 1 else files
+            )
+            if len(beside) != 1:
+                reasons.append(f"{len(files)} masks are named {path.stem}; the image was imported without.")
+                continue
+            try:
+                stored, notes = self._take_picture_mask(image, beside[0], target_id)
+            except UserError as error:
+                reasons.append(f"its mask was left out: {error}")
+            else:
+                count += stored
+                reasons += notes
+        return count, reasons
 
-    def _take_picture_mask(self, image: StudyImage, file: Path) -> tuple[int, list[str]]:
+    def _take_picture_mask(
+        self, image: StudyImage, file: Path, target_id: str | None = None
+    ) -> tuple[int, list[str]]:
         from segmentation.readers.label_images import read_label_png
 
         owner = self.taken.setdefault(file, image.id)
@@ -125,20 +176,29 @@ class MaskFiles:
             # Otherwise they are indices into a palette, or grey values, and told apart by these.
             _refuse_colours(file)
         if self.labels or (
-            len(labelled.labels) > 1 and len(labelled.labels) <= _MOST_LABELS and _are_labels(labelled)
+            target_id is None
+            and len(labelled.labels) > 1
+            and len(labelled.labels) <= _MOST_LABELS
+            and _are_labels(labelled)
         ):
             return self._take_maps([image], None, [labelled], image.id)
-        mask, note = fitted(decode_mask(file), image.shape[:2])
+        mask, note = self._fitted(decode_mask(file), image.shape[:2])
         if mask is None:
             return 0, [f"its mask {file.name} was left out: {note}"]
-        self.study.save_true_mask(image.id, self.targets[0].id, mask)
-        return 1, [f"its mask {file.name} {note}"] if note else []
+        stored = self.sink.save(image, target_id or self.targets[0].id, mask)
+        return int(stored), [f"its mask {file.name} {note}"] if note else []
+
+    def _fitted(self, mask: Mask, shape: tuple[int, int]) -> tuple[Mask | None, str]:
+        found, note = fitted(mask, shape)
+        if found is not None and note and self.sink.exact:
+            return None, note.rpartition(": ")[2]
+        return found, note
 
     def _has_all(self, images: Sequence[StudyImage]) -> bool:
         wanted = [target.id for target in self.targets if self.labels is None or target.id in self.labels]
         if self.labels is None:
             wanted = wanted[:1]
-        return all(self.study.mask_path(image.id, name).exists() for image in images for name in wanted)
+        return all(self.sink.has(image.id, name) for image in images for name in wanted)
 
     def has_any_for(self, name: str, stack: Stack | None) -> bool:
         """Whether there is a mask that is named like an image or volume, or refers to it."""
@@ -154,6 +214,8 @@ class MaskFiles:
         maps = self._maps_for(_names_of(stack), stack.source_ids)
         if not maps and len(images) == 1:
             return self.take_for_picture(images[0], stack.files[0])
+        if not maps and self.has_any_of(images):
+            return self._slice_masks(images)
         if not maps:
             pages = self._page_masks(images, stack)
             return (
@@ -165,6 +227,29 @@ class MaskFiles:
                 )
             )
         return self._take_maps(images, stack, maps, stack.name)
+
+    def has_any_of(self, images: Sequence[StudyImage]) -> bool:
+        """Whether there is a mask that is named like one of the slices themselves."""
+        named = {one.name.casefold() for one in self.maps if one.count == 1 and not one.source_ids}
+        return any(name in self.pictures or name in named for image in images for name in _own_names(image))
+
+    def _slice_masks(self, images: Sequence[StudyImage]) -> tuple[int, list[str]]:
+        """Take masks that come as a file, or an entry of COCO, for each slice."""
+        count, reasons = 0, list[str]()
+        for image in images:
+            if not self.has_any_of([image]):
+                continue
+            names = _own_names(image)
+            maps = [one for one in self.maps if one.count == 1 and one.name.casefold() in names]
+            taken, notes = (
+                self._take_maps([image], None, maps, image.source_name)
+                if maps
+                # The ending is one that a path takes off again.
+                else self.take_for_picture(image, Path(f"{image.source_name}.png"))
+            )
+            count += taken
+            reasons += notes
+        return count, reasons
 
     def _page_masks(self, images: Sequence[StudyImage], stack: Stack) -> tuple[int, list[str]] | None:
         """Take masks that come as a file of as many pages; None where there is no such file."""
@@ -184,10 +269,11 @@ class MaskFiles:
             return 0, [
                 f"its mask {found[0].name} was left out: it has {pages.count} pages, the images {len(images)}."
             ]
+        count = 0
         for number, image in enumerate(images):
             mask: Mask = np.logical_or.reduce(pages.read(number).values > 0, axis=2)
-            self.study.save_true_mask(image.id, self.targets[0].id, mask)
-        return len(images), []
+            count += self.sink.save(image, self.targets[0].id, mask)
+        return count, []
 
     def _maps_for(self, names: Sequence[str], source_ids: Sequence[str]) -> list[LabelMap]:
         ids = set(source_ids) - {""}
@@ -199,9 +285,8 @@ class MaskFiles:
         if named:
             return named
         # One volume and one file of masks need no common name.
-        return (
-            self.maps if self.folder.is_file() and len(self.maps) == 1 and not self.maps[0].source_ids else []
-        )
+        alone = self.folder.is_file() and len(self.maps) == 1 and not self.maps[0].source_ids
+        return self.maps if alone and self.maps[0].name.casefold() not in self.known else []
 
     def _take_maps(
         self, images: Sequence[StudyImage], stack: Stack | None, maps: Sequence[LabelMap], name: str
@@ -227,18 +312,17 @@ class MaskFiles:
         count = 0
         for number, image in enumerate(images):
             for target_id, numbers in chosen.items():
-                if self.study.mask_path(image.id, target_id).exists():
+                if self.sink.has(image.id, target_id):
                     continue
                 mask = np.zeros(image.shape[:2], dtype=np.bool_)
                 if numbers:
                     mask = np.logical_or.reduce([read(number, label) for label in numbers])
-                fitting, note = fitted(mask, image.shape[:2])
+                fitting, note = self._fitted(mask, image.shape[:2])
                 if fitting is None:
                     raise UserError(f"{file.name}: {note}")
                 if note:
                     notes.append(f"its mask {file.name} {note}")
-                self.study.save_true_mask(image.id, target_id, fitting)
-                count += 1
+                count += self.sink.save(image, target_id, fitting)
         return count, list(dict.fromkeys(notes))
 
     def _reader(
@@ -248,6 +332,11 @@ class MaskFiles:
             from segmentation.readers.grids import planes_on
 
             placed = planes_on(stack, labels)
+            if self.sink.exact and not placed.exact:
+                raise UserError(
+                    f"{labels.files[0]} was drawn on another grid than {stack.name}; save it on the image's own (in 3D "
+                    "Slicer, with the image as reference volume)."
+                )
             notes += [placed.note] if placed.note else []
             return placed
         if labels.count != len(images):
@@ -263,6 +352,8 @@ class MaskFiles:
             If it is not clear which label is of which target.
         """
         file, names = labels.files[0], labels.labels
+        if (target_id := self._target_of(file)) is not None:
+            return {target_id: list(names)}, []
         listed = ", ".join(
             f"{n} ({text})" if text and text != f"label {n}" else str(n) for n, text in names.items()
         )
@@ -305,6 +396,11 @@ def _names_of(stack: Stack) -> list[str]:
     """
     first = stack.files[0]
     return [stack.name, first.stem, *(parent.name for parent in first.parents if parent.name)]
+
+
+def _own_names(image: StudyImage) -> set[str]:
+    """Return the names, in lower case, under which a mask of a slice alone may go."""
+    return {image.source_name.casefold(), image.id.casefold()}
 
 
 def _refuse_colours(file: Path) -> None:
@@ -372,13 +468,32 @@ def import_masks(
     """
     files = MaskFiles.find(study, Path(path), labels, target, options or ImportOptions())
     before = {p.name for p in (study.folder / "masks").glob("*.png")}
+    count, skipped = take_all(files, progress)
+    study.audit("import-masks", masks=count, skipped=len(skipped))
+    after = {p.name for p in (study.folder / "masks").glob("*.png")} - before
+    return MaskReport(count, len({name.partition(".")[0] for name in after}), tuple(skipped))
+
+
+def take_all(files: MaskFiles, progress: Progress = no_progress) -> tuple[int, list[tuple[str, str]]]:
+    """Bring masks to the images and volumes that a study has; return how many were stored, and what was left out.
+
+    Raises
+    ------
+    UserError
+        If nothing fits any image, or nothing was stored and something left out; the first reason is named.
+    """
     count, skipped = 0, [(str(item.file), item.reason) for item in files.refused]
-    units = list(_units(study))
+    units = list(_units(files.study))
+    files.known = frozenset(
+        name.casefold()
+        for images, stack in units
+        for name in ([stack.name] if stack is not None else [Path(images[0].source_name).stem])
+    )
     fitting = 0
     for number, (images, stack) in enumerate(units):
         name = stack.name if stack is not None else Path(images[0].source_name).stem
         progress(number, len(units), name)
-        if not files.has_any_for(name, stack):
+        if not files.has_any_for(name, stack) and not files.has_any_of(images):
             continue
         fitting += 1
         taken, reasons = (
@@ -390,12 +505,12 @@ def import_masks(
         skipped += [(name, reason) for reason in reasons]
     progress(len(units), len(units), "")
     if not count and not fitting:
-        raise UserError(f"None of the masks in {path} is named like, or refers to, an image of the study.")
+        raise UserError(
+            f"None of the masks in {files.folder} is named like, or refers to, an image of the study."
+        )
     if not count and skipped:
-        raise UserError(f"No mask of {path} was taken; the first reason: {skipped[0][1]}")
-    study.audit("import-masks", masks=count, skipped=len(skipped))
-    after = {p.name for p in (study.folder / "masks").glob("*.png")} - before
-    return MaskReport(count, len({name.partition(".")[0] for name in after}), tuple(skipped))
+        raise UserError(f"No mask of {files.folder} was taken; the first reason: {skipped[0][1]}")
+    return count, skipped
 
 
 def _units(study: Study) -> Iterator[tuple[list[StudyImage], Stack | None]]:

@@ -75,13 +75,14 @@ def measure_region(image: Image, region: Mask) -> Numbers:
     if image.shape[:2] != region.shape:
         raise ValueError(f"an image of {image.shape[:2]} and a region of {region.shape}")
     region = np.ascontiguousarray(region)
-    numbers = _form(region)
+    numbers = measure_form(region)
     if region.any():
         numbers.update(_appearance(image, region))
     return numbers
 
 
-def _form(region: Mask) -> Numbers:
+def measure_form(region: Mask) -> Numbers:
+    """Measure form and place of a region (H, W) alone, as `measure_region` does; what needs the image is None."""
     total = int(np.count_nonzero(region))
     numbers: Numbers = dict.fromkeys(_NAMES)
     numbers["area_percent"] = 100.0 * total / max(region.size, 1)

@@ -120,17 +120,10 @@ def make_pseudomasks(
         study.remove_pseudomask(image.id, target.id)
 
     def make(key: tuple[StudyImage, Target]) -> PseudoMask | UserError | None:
-        image, target = key
         try:
-            pixels = study.guide(image)
+            return _make(study, gates, key[0], key[1].id, segment)
         except UserError as error:
             return error
-        fixations = [
-            item
-            for item in gates.usable(_ids(key), study.fixations[_ids(key)])
-            if chosen is None or item.annotator in chosen
-        ]
-        return make_pseudomask(pixels, fixations, study.pseudomask_settings, target.id, segment)
 
     made, empty, failed = 0, [], []
     for (image, _), result in in_threads(make, todo, lambda key: key[0].id, progress):
@@ -158,3 +151,41 @@ def make_pseudomasks(
         failed=tuple(failed),
         of_others=len(others & study.pseudomask_keys()) if chosen is not None else 0,
     )
+
+
+def _make(
+    study: Study, gates: Gates, image: StudyImage, target_id: str, segment: Segment | None
+) -> PseudoMask | None:
+    """Make one pseudo-mask; None where no gaze counts, UserError where the image cannot be read."""
+    settings, key = study.pseudomask_settings, (image.id, target_id)
+    pixels = study.guide(image)
+    fixations = [
+        item
+        for item in gates.usable(key, study.fixations[key])
+        if settings.annotators is None or item.annotator in settings.annotators
+    ]
+    return make_pseudomask(pixels, fixations, settings, target_id, segment)
+
+
+def make_one(study: Study, image_id: str, target_id: str) -> bool:
+    """Make the pseudo-mask of one image and target anew, by the study's settings; return whether there is one now.
+
+    It is made of what was looked at, unless the latest word is that the target is absent, or cannot be told.
+
+    Raises
+    ------
+    UserError
+        If the image cannot be read, or the settings name a segmenter, which runs elsewhere.
+    """
+    if study.pseudomask_settings.refine == "sam":
+        raise UserError("This study's pseudo-masks need a segmenter: make them again on the page Study.")
+    word = study.presence(image_id, target_id)
+    made = None
+    if (image_id, target_id) in study.fixations and word != "absent" and word not in UNDECIDED:
+        made = _make(study, Gates(study), study.image(image_id), target_id, None)
+    if made is None:
+        study.remove_pseudomask(image_id, target_id)
+        return False
+    study.save_pseudomask(made)
+    study.audit("pseudomask", made=1, image=image_id, target=target_id)
+    return True

@@ -33,6 +33,7 @@ class Overlay:
     """Highest threshold first."""
     student: Mask | None = None
     truth: Mask | None = None
+    reviewed: Mask | None = None
 
 
 def overlay_figure(overlay: Overlay) -> str:
@@ -59,7 +60,9 @@ def overlay_figure(overlay: Overlay) -> str:
         right += _outline(overlay.truth, "truth")
     if overlay.student is not None:
         right += _outline(overlay.student, "student")
-    if overlay.truth is None and overlay.student is None:
+    if overlay.reviewed is not None:
+        right += _outline(overlay.reviewed, "reviewed")
+    if overlay.truth is None and overlay.student is None and overlay.reviewed is None:
         return f'<svg viewBox="0 0 {width} {height}" role="img">{left}</svg>'
     return (
         f'<svg viewBox="0 0 {2 * width + gap} {height}" role="img">'
@@ -68,21 +71,23 @@ def overlay_figure(overlay: Overlay) -> str:
     )
 
 
-def legend() -> str:
-    """Return the key to the overlays' lines."""
+_MASKS = (
+    ("level", "highest level"),
+    ("level lower", "lower levels"),
+    ("student", "student"),
+    ("truth", "true mask"),
+)
+
+
+def legend(*masks: tuple[str, str]) -> str:
+    """Return the key to the overlays' lines; of masks those given as (style, name), by default of the gallery."""
 
     def line(style: str) -> str:
         path = '<path class="overlay {}" d="M3 6H27"/>'
         return f'<svg viewBox="0 0 30 12">{path.format("halo")}{path.format(style)}</svg>'
 
     dot = '<svg viewBox="0 0 30 12"><circle class="fixation" cx="15" cy="6" r="4.5"/></svg>'
-    entries = (
-        (dot, "fixation, area by duration"),
-        (line("level"), "highest level"),
-        (line("level lower"), "lower levels"),
-        (line("student"), "student"),
-        (line("truth"), "true mask"),
-    )
+    entries = [(dot, "fixation, area by duration"), *((line(style), name) for style, name in masks or _MASKS)]
     return f'<p class="legend">{"".join(f"<span>{mark}{name}</span>" for mark, name in entries)}</p>'
 
 

@@ -14,6 +14,8 @@ What is ordered are units: single images, and whole volumes, whose slices stay t
     annotator's number is their place in the order in which annotators first recorded; who has not yet comes next.
 ``by-doubt``
     The highest :func:`doubts` first.
+
+Whatever the order, what a reviewer asked to be looked at again (`segmentation.look_again`) comes first.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gaze_capture.recording import UNDECIDED
+from segmentation.doubt import Doubt, poor_gaze, student_part
 from segmentation.gaze_gates import Gates
 from segmentation.gaze_index import Key, look_quality
 from segmentation.progress import Progress, no_progress
@@ -35,8 +38,6 @@ VOLUME_SEEN = 0.5
 
 NO_GAZE, LOOK_AGAIN, REJECTED, BRIEF, FEW, UNDECIDED_DOUBT, STUDENT = 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4
 """Scores of doubt; the student's uncertainty counts up to STUDENT."""
-UNSURE = 0.2
-"""A student that expects to miss more of a Dice of 1 is called unsure."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,6 @@ class SessionItem:
     """Whether it is shown again because an earlier look of this annotator was not good enough."""
     reasons: tuple[str, ...] = ()
     """Why it is shown again, or (by doubt) why it is shown so early."""
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """How doubtful the state of an image is for a target, 0..1, and why."""
-
-    score: float
-    reasons: tuple[str, ...]
 
 
 def session_order(
@@ -119,9 +112,13 @@ def session_order(
             items += [SessionItem(image, target_id, bool(repeated), why) for image in slices]
         if items:
             wanted[unit] = items
-    return [
-        item for unit in _ordered(study, annotator, options, units, doubted) for item in wanted.get(unit, ())
-    ]
+    names = _counting(study, chosen)
+    # Sorting keeps the order of those that are alike.
+    ordered = sorted(
+        _ordered(study, annotator, options, units, doubted),
+        key=lambda unit: not any((image, name) in gates.asked for image in units[unit] for name in names),
+    )
+    return [item for unit in ordered for item in wanted.get(unit, ())]
 
 
 def units_of(study: Study, split: str | None = None) -> dict[str, tuple[str, ...]]:
@@ -244,17 +241,14 @@ def doubts(
             scored.append((LOOK_AGAIN, "to be looked at again"))
         if review is not None:
             scored.append((REJECTED, "its mask was rejected"))
-        if quality == "brief":
-            scored.append((BRIEF, "looked at briefly"))
-        elif quality == "few":
-            scored.append((FEW, "few fixations inside"))
+        if poor := poor_gaze(quality):
+            scored.append((BRIEF if quality == "brief" else FEW, poor))
         if (word := said.get(key)) in UNDECIDED:
             scored.append((UNDECIDED_DOUBT, f"said to be {word}"))
         if run_id is not None and key in predicted:
-            certainty = sure.get(key) or certainty_of(study, run_id, key)
-            unsure = 1 - (certainty.dice or 0.0)
-            how = "unsure" if unsure > UNSURE else "fairly sure"
-            scored.append((STUDENT * unsure, f"the student is {how} of its mask ({certainty.words()})"))
+            student = student_part(sure.get(key) or certainty_of(study, run_id, key))
+            if student is not None:
+                scored.append((STUDENT * student.value, student.reason))
         scored.sort(key=lambda item: -item[0])
         found[key] = Doubt(
             scored[0][0] if scored else 0.0, tuple(reason for score, reason in scored if score)

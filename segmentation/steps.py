@@ -533,6 +533,7 @@ def predict(
     run_id: str | None = None,
     *,
     split: str | None = None,
+    images: Sequence[str] | None = None,
     device: str | None = None,
     engine: str = "auto",
     networks: Sequence[str] = ("student",),
@@ -540,7 +541,7 @@ def predict(
     threads: int | None = None,
     on_event: OnEvent = _ignore_event,
 ) -> PredictResult:
-    """Let a run's networks segment a split, or all images, and note how sure they are of each.
+    """Let a run's networks segment a split, `images` by their ids, or all, and note how sure they are of each.
 
     What this checkpoint predicted before is kept, unless `overwrite` is asked for or another engine by name. The engine
     is ``torch``, ``openvino``, ``onnx``, or ``auto``: OpenVINO where it is installed and there is enough to do, else
@@ -557,6 +558,7 @@ def predict(
     job = {
         "task": "predict",
         "split": split,
+        "images": None if images is None else list(images),
         "networks": list(networks),
         "overwrite": overwrite,
         "device": device,

@@ -229,7 +229,8 @@ class Study:
         """Whether the study has a mask, gaze, a pseudo-mask or a review of a target."""
         looked = {key for key, looks in self.looks.items() if any(look.target_id for look in looks)}
         keys = self.mask_keys() | self.pseudomask_keys() | looked
-        return any(key[1] == target_id for key in keys | _keys_in(self.folder / "reviews", ""))
+        keys |= _keys_in(self.folder / "reviews", "") | _keys_in(self.folder / "drafts", "")
+        return any(key[1] == target_id for key in keys)
 
     def target(self, target_id: str | None = None) -> Target:
         """Return a target by id, or the first.

@@ -43,6 +43,7 @@ from segmentation.device_batches import DeviceBatches, make_batches
 from segmentation.images import encode_gray16
 from segmentation.intensity import rules_for
 from segmentation.job import Kind, RunSpec
+from segmentation.learned_reviews import note_learned
 from segmentation.learning import Learner
 from segmentation.losses import IGNORE, hard_dice
 from segmentation.methods import make_method, reads_text
@@ -108,7 +109,7 @@ def train(
     processes.rows(spec.batch_size)
     device = choose_device(processes.device(spec.device))
     threads = use_threads(threads, processes.local_count)
-    data = _training_set(study, spec, emit, processes, encoder, encoder_folder)
+    data = _training_set(study, run, spec, emit, processes, encoder, encoder_folder)
     text_width = data.phrases.width
 
     emit("phase", 0, spec.iterations, name="preparing")
@@ -123,10 +124,11 @@ def train(
         emit("warning", step, spec.iterations, message=message)
 
     if not resumed:
-        load_pretrained(method.networks, spec, packed_encoder(study) or image_encoder_folder)
-        # An earlier run knows more than the encoder it once began with.
         if spec.warm_start:
+            # An earlier run knows more than the encoder it once began with, which need not be on this computer.
             begin_with(method, study, spec)
+        else:
+            load_pretrained(method.networks, spec, packed_encoder(study) or image_encoder_folder)
     method.networks.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student = method.student
     averaged = Average(student, spec.ema_decay) if spec.ema_decay else None
@@ -302,6 +304,7 @@ def learn_together(
 
 def _training_set(
     study: Study,
+    run: RunFolder,
     spec: RunSpec,
     emit: Emit,
     processes: Processes,
@@ -311,6 +314,9 @@ def _training_set(
     """Read what is learned from: of a packed training set as it is, of a study with its text made into vectors."""
     if study.is_packed():
         return load_packed(study, spec)
+    if processes.leads:
+        # Before anything is read: what is said meanwhile may not be learned from, and counts as new.
+        note_learned(study, run)
     if reads_text(spec) and not processes.leads:
         # The leader stores the vectors of phrases that have none yet.
         processes.gathered("read")

@@ -23,6 +23,8 @@ from gaze_capture.fixation_table import read_fixation_table
 from gaze_capture.recording_codec import FRAMES_NAME, SUMMARY_NAME, needs_recovery, read_recording
 from gaze_capture.storage import explained, read_json, sha256_of
 from segmentation.blind_reading import read_draw
+from segmentation.editing.drafts import DRAFTS
+from segmentation.editing.journal import ENDING, read_draft
 from segmentation.gaze_gates import GATES_NAME, check_gates
 from segmentation.images import decode_mask, image_shape
 from segmentation.problem import Problem
@@ -97,6 +99,7 @@ class _Verifier:
             *TextVerifier(self.study, self._belongs, self.checked).checks(),
             *self._review_checks(),
             *self._draw_checks(),
+            *self._draft_checks(),
             *self._prediction_checks(),
         ]
         self.problems += self._leftovers()
@@ -456,6 +459,27 @@ class _Verifier:
             return
         for image_id in sorted({*draw.image_ids} - self.images.keys()):
             yield from self._belongs(path, image_id, None, "a draw")
+
+    def _draft_checks(self) -> Iterator[tuple[str, _Check]]:
+        parent = self.folder / DRAFTS
+        for folder in sorted(_folders(parent)):
+            for name in sorted(_files(parent / folder)):
+                if name.endswith(ENDING) and name[0] != ".":
+                    self.checked["drafts"] += 1
+                    yield f"{DRAFTS}/{folder}/{name}", functools.partial(self._draft, parent / folder / name)
+
+    def _draft(self, path: Path) -> Iterator[Problem]:
+        image_id, _, target_id = path.parent.name.partition(".")
+        yield from self._belongs(path, image_id, target_id, "the unfinished edit")
+        try:
+            read = read_draft(path)
+        except UserError:
+            yield Problem(self._name(path), "is damaged: the edit in it cannot be read.", RESTORE)
+            return
+        # A torn last step is what a crash leaves, and is dropped when the edit goes on.
+        if read.damaged:
+            yield Problem(self._name(path), "is damaged: some steps of the edit are lost.", RESTORE)
+        yield from self._fits(path, image_id, read.header.shape, "Edit the image again.")
 
     def _prediction_checks(self) -> Iterator[tuple[str, _Check]]:
         for run_id in self.study.run_ids():

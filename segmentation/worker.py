@@ -11,6 +11,7 @@ Jobs are objects with a ``task``:
 - ``import-embeddings``: ``study``, ``folder``, ``name``, ``target``, ``split``, ``token_axis``, ``width``
 - ``image-encoder``: ``study``, ``encoder`` (a folder, or a name of the Hugging Face hub), ``allow_download``
 - ``import-checkpoint``: ``study``, ``file``, ``name`` (of the run, or null), ``target`` (or null)
+- ``export-model``: ``study``, ``run``, ``folder``, ``onnx``
 - ``pack``: ``study``, ``spec``, ``file``, ``text_encoder_folder``, ``image_encoder_folder``
 - ``pseudomask``: ``study``, ``settings``, ``split``, ``segmenter_folder`` (of the refiner ``sam``)
 - ``describe``: ``model``, ``device``, ``dtype``, ``allow_download``. No study is opened for it: what is to be described
@@ -194,6 +195,8 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
                 image_encoder_folder=Path(begins_with) if begins_with else None,
                 processes=processes,
             )
+    if job["task"] == "export-model" and run:
+        return _do_model(job, run, report)
     if job["task"] == "predict" and run:
         return _do_prediction(job, study, run, report, encoder_folder)
     if job["task"] == "text-use" and run:
@@ -211,6 +214,27 @@ def _do(job: dict[str, Any], run: RunFolder | None, report: Reporter) -> bool:
             encoder_folder=encoder_folder,
         )
     raise UserError(f"The worker knows no such job: {job.get('task')!r}.")
+
+
+def _do_model(job: dict[str, Any], run: RunFolder, report: Reporter) -> bool:
+    from segmentation.model_export import export_weights
+
+    over = threading.Event()
+
+    def beat() -> None:
+        # Converting takes its time in one piece; who waits may cancel at each word.
+        while not over.wait(0.5):
+            report("progress", 0, 1, name="converting")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        facts = export_weights(run, Path(job["folder"]), onnx=bool(job["onnx"]))
+    finally:
+        over.set()
+        thread.join()
+    report("done", 1, 1, **facts)
+    return True
 
 
 def _do_packing(job: dict[str, Any], study: Study, report: Reporter, encoder_folder: Path | None) -> bool:

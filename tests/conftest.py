@@ -5,6 +5,7 @@ Imports nothing that gaze_capture does not need: its tests run without the rest.
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,22 @@ import pytest
 if TYPE_CHECKING:
     from segmentation.study import Study
     from tests.chat_server import FakeServer
+
+
+TESTS_BETWEEN_FULL_COLLECTIONS = 100
+_ended = 0
+
+
+def pytest_sessionstart() -> None:
+    """Collect garbage between tests alone: in a test's own threads it would destroy widgets of those before."""
+    gc.disable()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Collect what a test left."""
+    global _ended
+    _ended += 1
+    gc.collect(1 if _ended % TESTS_BETWEEN_FULL_COLLECTIONS else 2)
 
 
 @pytest.fixture(scope="session")

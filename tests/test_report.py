@@ -285,3 +285,63 @@ def test_charts_show_their_numbers() -> None:
     assert path is not None and path[1].count("L") == 49
     heights = [float(point.split()[1]) for point in path[1][1:].split("L")]
     assert heights == sorted(heights), "a falling loss goes down the page"
+
+
+def test_reviews_are_told_with_time_edits_agreement_and_figures(
+    study: Study, image_folder: Path, tmp_path: Path
+) -> None:
+    from segmentation.importing import import_images
+    from tests.mask_export_support import review
+    from tests.run_helpers import finished
+
+    import_images(study, [image_folder / "images"])
+    run = finished(study, "learned").id
+    shown = np.zeros((48, 64), bool)
+    shown[10:30, 10:40] = True
+    for image_id in study.images:
+        study.save_prediction(run, image_id, "target", "student", shown.astype(np.float32))
+    smaller = shown.copy()
+    smaller[10:20] = False
+    review(study, "case_0", "target", shown, verdict="accepted", subject=run, gaze_on_mask_ms=0.0)
+    review(study, "case_1", "target", smaller, subject=run, edits=("eraser", "eraser", "smooth"))
+    review(
+        study,
+        "case_1",
+        "target",
+        shown,
+        annotator=HOSTILE,
+        purpose="second-read",
+        verdict="accepted",
+        subject=run,
+    )
+    review(study, "case_2", "target", np.zeros_like(shown), subject=run, annotator="B")
+    review(study, "case_3", "target", None, verdict="rejected", subject=run)
+    review(study, "gone", "target", shown)
+    write_report(study, tmp_path / "report.html", run)
+    html = (tmp_path / "report.html").read_text()
+    page = _Page(html)
+    text = " ".join(page.words)
+    for heading in ("Reviews", "What was changed", "Agreement of annotators", "Masks that were changed most"):
+        assert heading in page.words
+    assert HOSTILE not in html and not [link for link in page.links if not link.startswith("data:")]
+    # A: four reviews, one accepted (which the eyes were not on), two edited ones of two annotators, one rejected.
+    cells = re.findall(r"<tr>(.*?)</tr>", html)
+    rows = [re.sub(r"<[^>]+>", "|", one).replace("||", "|").strip("|").split("|") for one in cells]
+    assert ["A", "review", "3", "1", "1", "1", "0", "2.5 s", "0.1 min", "1"] in rows
+    assert ["B", "review", "1", "0", "1", "0", "1", "2.5 s", "0.0 min", "–"] in rows
+    # Of what was edited: Dice .667 (300 of 600 pixels stay) and 0; 300 and 600 of 3072 pixels changed.
+    assert "eraser 1, smooth 1" in text and "14.65%" in text and "19.53%" in text
+    assert "0.667" in text
+    # In the legend and on one image: the other was emptied.
+    assert html.count('class="overlay reviewed"') == 2
+    assert text.index("Dice 0.000") < text.index("Dice 0.667")
+
+
+def test_a_report_without_reviews_has_no_section_of_them(
+    study: Study, image_folder: Path, tmp_path: Path
+) -> None:
+    from segmentation.importing import import_images
+
+    import_images(study, [image_folder / "images"])
+    write_report(study, tmp_path / "report.html")
+    assert "<h2>Reviews</h2>" not in (tmp_path / "report.html").read_text()

@@ -19,6 +19,8 @@ from gaze_capture.errors import UserError
 from segmentation.archives import MANIFEST
 from segmentation.predictor import Predictor
 from segmentation.run_archive import read_run_archive, write_run_archive
+from segmentation.run_care import rename_run
+from segmentation.run_list import read_name
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from segmentation.training import train
@@ -119,6 +121,15 @@ def test_a_run_comes_back_as_it_was(trained: Study, archive: Path, home: Study) 
     # Who worked on it, and the optimiser of what is finished, stay where they are.
     assert not (run.path / "worker.json").exists()
     assert not list(run.path.rglob("optimiser.safetensors"))
+
+
+def test_a_name_that_somebody_gave_it_travels(trained: Study, home: Study, tmp_path: Path) -> None:
+    rename_run(trained, "done", "Best of May")
+    try:
+        write_run_archive(RunFolder(trained.runs_folder / "done"), tmp_path / "named.zip")
+    finally:
+        rename_run(trained, "done", "")
+    assert read_name(read_run_archive(tmp_path / "named.zip", home)) == "Best of May"
 
 
 def test_the_manifest_names_every_file_with_its_hash(archive: Path) -> None:

@@ -28,13 +28,20 @@ GLAND, LESION = (
 )
 
 
-def open_window(qtbot: QtBot, tmp_path: Path, study: Study | None = None) -> MainWindow:
-    """Return a window in view, on a study if one is given; pytest-qt closes it."""
+def open_window(
+    qtbot: QtBot, tmp_path: Path, study: Study | None = None, order: str | None = None
+) -> MainWindow:
+    """Return a window in view, on a study if one is given; pytest-qt closes it.
+
+    `order` is that of the review page's list: ``imported`` where not given, ``""`` for what the program chooses.
+    """
     application = QApplication.instance()
     assert isinstance(application, QApplication)
     theme.apply(application, "dark")
     settings = QSettings(str(tmp_path / "settings.ini"), QSettings.Format.IniFormat)
     settings.setValue("annotator", "Dr. Test")
+    # What most tests are about is easier to follow in an order that is known beforehand.
+    settings.setValue("review/order", "imported" if order is None else order)
     window = MainWindow(settings)
     qtbot.addWidget(window)
     window.resize(1280, 800)

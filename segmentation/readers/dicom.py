@@ -339,7 +339,7 @@ def _stack(images: list[Image], name: str, notes: tuple[str, ...], identity: Pse
     if first.thickness and "SliceThickness" not in header:
         header["SliceThickness"] = first.thickness
     every = [note for image in images for note in (*image.file.notes, *image.notes)]
-    ids = tuple(_replaced(image.source_id, identity) for image in images)
+    ids = tuple(replaced_id(image.source_id, identity) for image in images)
     return Stack(
         name=name,
         files=tuple(dict.fromkeys(image.file.path for image in images)),
@@ -362,7 +362,8 @@ def _stack(images: list[Image], name: str, notes: tuple[str, ...], identity: Pse
     )
 
 
-def _replaced(source_id: str, identity: Pseudonyms) -> str:
+def replaced_id(source_id: str, identity: Pseudonyms) -> str:
+    """Return a plane's id, a SOP instance UID with or without ``#`` and a frame's number, as a study keeps it."""
     uid, _, frame = source_id.partition("#")
     return f"{identity.uid(uid)}#{frame}" if frame else identity.uid(uid)
 

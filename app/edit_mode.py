@@ -1,0 +1,396 @@
+"""Editing on the review page: from key E to a stored mask, or to a draft that is gone on with later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
+from PySide6.QtGui import QKeyEvent
+from PySide6.QtWidgets import QVBoxLayout, QWidget
+
+from app.canvas import Canvas
+from app.edit_bar import OptionsRow, ToolColumn
+from app.edit_layer import EditLayer
+from app.edit_tools import ToolName
+from app.edit_words import step_title
+from app.scene import LAYERS, LayerName
+from app.session import Session
+from app.verdicts import Given, give_edited
+from app.widgets import box
+from gaze_capture.errors import UserError
+from segmentation.editing import operations
+from segmentation.editing.drafts import Draft, drafts_left, open_draft
+from segmentation.editing.history import Step
+from segmentation.editing.regions import Mask
+from segmentation.editing.starts import start_mask, starts
+from segmentation.review_index import Purpose
+from segmentation.study import Study
+
+TRIED_OUT_MS = 900
+"""A threshold that is tried out becomes a step when it was left alone for so long."""
+KEYS: dict[int, ToolName] = {
+    Qt.Key.Key_B: "brush",
+    Qt.Key.Key_X: "eraser",
+    Qt.Key.Key_L: "lasso",
+    Qt.Key.Key_P: "polygon",
+    Qt.Key.Key_K: "flood",
+    Qt.Key.Key_T: "threshold",
+}
+OF_VERDICTS = frozenset(
+    {
+        Qt.Key.Key_E,
+        Qt.Key.Key_R,
+        Qt.Key.Key_0,
+        Qt.Key.Key_Q,
+        Qt.Key.Key_U,
+        Qt.Key.Key_D,
+        Qt.Key.Key_G,
+        Qt.Key.Key_S,
+    }
+)
+"""What would judge the mask below the one that is edited, or leave the page: of no use meanwhile."""
+
+
+class Editing(QObject):
+    """Keys: B brush, X eraser, L lasso, P polygon, K flood, T threshold, [ ] size, Z undo, Shift+Z redo.
+
+    Enter or A stores the mask, Esc leaves it as a draft; Space held moves the image. `give` is called to store.
+    """
+
+    changed = Signal()
+    """It began or ended."""
+    error = Signal(str)
+    notice = Signal(str)
+
+    def __init__(self, session: Session, canvas: Canvas, give: Callable[[], object]) -> None:
+        super().__init__(canvas)
+        self._session = session
+        self.canvas = canvas
+        self._give = give
+        self.layer = EditLayer(canvas)
+        self.column = ToolColumn()
+        self.row = OptionsRow(self.layer)
+        self.column.hide()
+        self.row.hide()
+        self._tool: ToolName = "brush"
+        self._began = 0.0
+        self._before = 0.0
+        self._study: Study | None = None
+        self._run_id: str | None = None
+        self._hidden: dict[LayerName, bool] = {}
+        self._told: Study | None = None
+        self._tried = QTimer(self, singleShot=True, interval=TRIED_OUT_MS)
+        self._tried.timeout.connect(self.layer.settle)
+        self.layer.changed.connect(self._show_state)
+        self.layer.failed.connect(self.error)
+        self.column.chosen.connect(self.choose)
+        self.column.undo.connect(self.undo)
+        self.column.redo.connect(self.redo)
+        self.column.done.connect(self.operate)
+        self.column.added.connect(self.add)
+        self.column.copied.connect(self.copy_on)
+        self.row.store.connect(lambda: self._give())
+        self.row.leave.connect(self.leave)
+        self.row.anew.connect(self.begin_anew)
+        canvas.installEventFilter(self)
+
+    def around(self, centre: QWidget) -> QWidget:
+        """Return the middle of the page, with the row above it."""
+        holder = QWidget()
+        layout = QVBoxLayout(holder)
+        box(layout, spacing=0)
+        layout.addWidget(self.row)
+        layout.addWidget(centre, 1)
+        return holder
+
+    @property
+    def active(self) -> bool:
+        """Whether a mask is edited."""
+        return self.layer.draft is not None
+
+    @property
+    def draft(self) -> Draft:
+        """What is edited; only while `active`."""
+        draft = self.layer.draft
+        if draft is None:
+            raise RuntimeError("nothing is edited")
+        return draft
+
+    # Beginning and ending
+
+    def enter(
+        self, run_id: str | None, *, began_as: tuple[str, Mask] | None = None, purpose: Purpose = "review"
+    ) -> bool:
+        """Edit the current image's mask, or go on with its draft; return whether it could be begun."""
+        study, image_id, scene = self._session.study, self._session.image_id, self.canvas.scene
+        if self.active or study is None or image_id is None or scene is None or scene.image_id != image_id:
+            return self.active
+        target, annotator = self._session.target_id, self._session.annotator
+        try:
+            draft = open_draft(study, image_id, target, annotator, run_id, began_as=began_as, purpose=purpose)
+            found = starts(study, image_id, target, run_id, purpose)
+        except UserError as error:
+            self.error.emit(str(error))
+            return False
+        if purpose == "audit":
+            run_id = None  # Nor may its threshold be tried out.
+        self._study, self._run_id = study, run_id
+        self._began, self._before = time.monotonic(), draft.seconds
+        self.layer.edit(draft, self._keep, run_id)
+        if began_as is not None and draft.recovered:
+            # A draft of that slice was left: the copy is a step of it.
+            name, mask = began_as
+            self._keep(lambda: draft.apply("copy-slice", mask, start=name))
+        self.column.show_sizes(scene.spacing_mm)
+        self.column.show_masks([one for one in found if one != "empty"])
+        self.row.show_starts(found)
+        self.column.copy.setVisible(self._next_slice() is not None)
+        self._hidden = {name: True for name in LAYERS if self.canvas.layer_visible(name)}
+        for name in self._hidden:
+            self.canvas.set_layer_visible(name, False)
+        if not self.layer.choose(self._tool):
+            self.layer.choose("brush")
+        self.column.show()
+        self.row.show()
+        self.changed.emit()
+        if draft.note:
+            self.error.emit(draft.note)
+        elif draft.recovered and began_as is None:
+            self.notice.emit(self.tr("This goes on with the edit that was left here."))
+        return True
+
+    def leave(self) -> None:
+        """Stop editing; the edit is kept as a draft, where anything was done."""
+        if not self.active:
+            return
+        self.layer.settle()
+        draft = self.draft
+        done = bool(draft.edit.steps or draft.edit.undone)
+        self._end()
+        draft.close()
+        if done:
+            self.notice.emit(self.tr("The edit is kept as a draft; E goes on with it."))
+
+    def _end(self) -> None:
+        self._tried.stop()
+        self.layer.end()
+        self.column.hide()
+        self.row.hide()
+        for name in self._hidden:
+            self.canvas.set_layer_visible(name, True)
+        self._hidden = {}
+        self.canvas.setFocus()
+        self.changed.emit()
+
+    def store(self, seconds: float, gaze_on_mask_ms: float | None = None) -> Given:
+        """Store the mask as a review and stop editing.
+
+        Parameters
+        ----------
+        seconds
+            Spent on the image in this sitting; what the draft had before is added.
+
+        Raises
+        ------
+        UserError
+            If it cannot be stored; the edit goes on.
+        """
+        self.layer.settle()
+        assert self._study is not None
+        given = give_edited(self._study, self.draft, seconds + self._before, gaze_on_mask_ms)
+        self._end()
+        return given
+
+    def follow(self) -> None:
+        """See whether the image shown is still the one that is edited; the next slice of a volume is edited on."""
+        if not self.active:
+            return
+        header, scene = self.draft.header, self.canvas.scene
+        here = (self._session.study, self._session.image_id, self._session.target_id, self._session.annotator)
+        if scene is not None and here == (self._study, header.image_id, header.target_id, header.annotator):
+            self.layer.refresh()
+            return
+        study, volume = self._study, ""
+        if study is not None and header.image_id in study.images:
+            volume = study.images[header.image_id].volume
+        beside = scene is not None and here[0] is study and here[2:] == (header.target_id, header.annotator)
+        self.leave()
+        if beside and scene is not None and scene.volume == volume != "" and header.purpose == "review":
+            self.enter(self._run_id)
+
+    def tell_left(self) -> None:
+        """Tell once of the edits that were left in a study."""
+        study = self._session.study
+        if study is None or study is self._told:
+            return
+        self._told = study
+        try:
+            left = drafts_left(study, self._session.annotator)
+        except UserError as error:
+            self.error.emit(str(error))
+            return
+        names = [study.images[image_id].source_name for image_id, _ in left if image_id in study.images]
+        if len(names) == 1:
+            self.notice.emit(
+                self.tr("An edit of {name} was left; E goes on with it there.").format(name=names[0])
+            )
+        elif names:
+            shown = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+            told = self.tr("{count} edits were left: {names}; E goes on with them there.")
+            self.notice.emit(told.format(count=len(names), names=shown))
+
+    def stop(self) -> None:
+        """Leave what is edited as a draft: the window closes."""
+        if self.active:
+            self.layer.settle()
+            self.draft.close()
+
+    # Steps
+
+    def _keep(self, act: Callable[[], object]) -> object:
+        """Do what ends a step, and tell where it could not be written; return what it returned."""
+        if self.layer.draft is not None:
+            self.draft.seconds = self._before + time.monotonic() - self._began
+        try:
+            return act()
+        except UserError as error:
+            self.error.emit(str(error))
+            return None
+
+    def _do(self, act: Callable[[], Step | None]) -> None:
+        self.layer.settle()
+        step = self._keep(act)
+        # One that could not be written is in the mask all the same.
+        self.layer.refresh(step.box if isinstance(step, Step) else None)
+        self._show_state()
+
+    def choose(self, name: str) -> None:
+        """Take a tool; the flood, taken again, changes what it floods."""
+        tool: ToolName = name  # type: ignore[assignment]
+        if tool == "flood" and self.layer.tool is not None and self.layer.tool.name == "flood":
+            self.row.set_parts(not self.layer.options.parts)
+        elif self.layer.choose(tool):
+            self._tool = tool
+
+    def undo(self) -> None:
+        """Take the last step back, and say which it was."""
+        self.layer.settle()
+        word = self.draft.edit.undo_word
+        if word:
+            self._do(self.draft.undo)
+            self.layer.say(self.tr("Undone: {step}").format(step=step_title(word)))
+
+    def redo(self) -> None:
+        """Do the step taken back last again, and say which it is."""
+        self.layer.settle()
+        word = self.draft.edit.redo_word
+        if word:
+            self._do(self.draft.redo)
+            self.layer.say(self.tr("Done again: {step}").format(step=step_title(word)))
+
+    def operate(self, word: str, radius: float) -> None:
+        """Do something to the whole mask; the radius is in mm where the spacing is known, smoothing's in pixels."""
+        scene = self.canvas.scene
+        spacing = None if scene is None else scene.spacing_mm
+        self.layer.settle()
+        mask = self.draft.edit.mask
+        acts: dict[str, Callable[[], Mask]] = {
+            "grow": lambda: operations.grow(mask, radius, spacing),
+            "shrink": lambda: operations.shrink(mask, radius, spacing),
+            "smooth": lambda: operations.smooth(mask, radius),
+            "fill-holes": lambda: operations.fill_holes(mask),
+            "keep-largest": lambda: operations.keep_largest(mask),
+        }
+        self._do(lambda: self.draft.apply(word, acts[word]()))
+
+    def add(self, start: str) -> None:
+        """Add a level's or a network's mask."""
+        self._do(lambda: self.draft.apply("add", self.draft.edit.mask | self._mask_of(start)))
+
+    def begin_anew(self, start: str) -> None:
+        """Have the mask begin as another one; that is a step, too."""
+        self._do(lambda: self.draft.apply("start", self._mask_of(start), start=start))
+
+    def _mask_of(self, start: str) -> Mask:
+        header = self.draft.header
+        return start_mask(self.draft.study, header.image_id, header.target_id, self._run_id, start)
+
+    # Slices
+
+    def _next_slice(self) -> str | None:
+        study, header = self._study, self.draft.header
+        slices = () if study is None else study.slices_beside(header.image_id)
+        later = slices[slices.index(header.image_id) + 1 :]
+        return later[0] if later else None
+
+    def copy_on(self) -> None:
+        """Store this slice's mask, and begin the next slice with a copy of it."""
+        following, header, run_id = self._next_slice(), self.draft.header, self._run_id
+        if following is None:
+            return
+        self.layer.settle()
+        mask = self.draft.edit.mask.copy()
+        self._give()
+        if not self.active:
+            self._session.set_image(following)
+            self.enter(run_id, began_as=(f"slice {header.image_id}", mask))
+
+    # Keys
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Take the keys of editing before the canvas does, while a mask is edited."""
+        if self.active and isinstance(event, QKeyEvent):
+            if event.type() == QEvent.Type.KeyPress:
+                return self.handle_key(event)
+            if event.type() == QEvent.Type.KeyRelease and event.key() == Qt.Key.Key_Space:
+                if not event.isAutoRepeat():
+                    self.layer.set_panning(False)
+                return True
+        return False
+
+    def handle_key(self, event: QKeyEvent) -> bool:
+        """Act on a key while a mask is edited; return whether it was one of editing."""
+        if not self.active:
+            return False
+        key, tool = Qt.Key(event.key()), self.layer.tool
+        shift = bool(event.modifiers() & Qt.KeyboardModifier.ShiftModifier)
+        others = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.AltModifier
+        if event.modifiers() & others or tool is None:
+            return False
+        if key == Qt.Key.Key_Z:
+            (self.redo if shift else self.undo)()
+        elif key in KEYS and not shift:
+            if not event.isAutoRepeat():
+                self.choose(KEYS[key])
+        elif key in (Qt.Key.Key_BracketLeft, Qt.Key.Key_BracketRight):
+            larger = key == Qt.Key.Key_BracketRight
+            if tool.name in ("brush", "eraser"):
+                self.layer.resize_brush(1.25 if larger else 0.8)
+            else:
+                tool.wheel(1 if larger else -1)
+        elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_A):
+            if not event.isAutoRepeat() and (key == Qt.Key.Key_A or not tool.finish()):
+                self._give()
+        elif key == Qt.Key.Key_Escape:
+            if tool.busy:
+                tool.cancel()
+            else:
+                self.leave()
+        elif key == Qt.Key.Key_Space:
+            if not event.isAutoRepeat():
+                self.layer.set_panning(True)
+        elif key == Qt.Key.Key_Backspace:
+            return tool.back()
+        else:
+            return key in OF_VERDICTS
+        event.accept()
+        return True
+
+    def _show_state(self) -> None:
+        if self.active:
+            self.column.show_state(self.layer)
+            self.row.show_state()
+            tool = self.layer.tool
+            if tool is not None and tool.name == "threshold" and self.draft.edit.live:
+                self._tried.start()

@@ -1,0 +1,206 @@
+"""Which reviews teach, which a run learned from, and what giving them took.
+
+A run notes in ``reviews.json`` which reviews it learned from when it read its images, and what reviewing had taken by
+then, so that rounds of training and reviewing can be told apart (`segmentation.rounds`) and a later run knows what is
+new (`segmentation.retraining`). Never imports torch.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gaze_capture.errors import UserError
+from gaze_capture.recording import UNDECIDED
+from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
+from segmentation.job import RunSpec
+from segmentation.records import SCHEMA, utc_now
+from segmentation.review_index import COUNTED, Key, Review, read_review
+from segmentation.runs import RunFolder
+from segmentation.study import Study
+
+LEARNED_NAME = "reviews.json"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The reviews that a run learned from, and what reviewing had taken until it read them."""
+
+    read_at: str
+    """ISO 8601, UTC."""
+    marks: frozenset[str]
+    """See `mark_of`."""
+    seconds: float
+    """What giving these took."""
+    spent_s: float
+    """What all verdicts until then took, also those that taught nothing, were replaced or taken back."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.marks)
+
+    @property
+    def sha256(self) -> str:
+        """A hash of which they are, the same wherever the same ones were learned from."""
+        return hashlib.sha256("\n".join(sorted(self.marks)).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is kept with the run."""
+        return {
+            "schema": SCHEMA,
+            "read_at": self.read_at,
+            "count": self.count,
+            "sha256": self.sha256,
+            "seconds": round(self.seconds, 2),
+            "spent_s": round(self.spent_s, 2),
+            "reviews": sorted(self.marks),
+        }
+
+
+def mark_of(review: Review) -> str:
+    """Return what a review is told from all others by: a hash of who said what of which mask, and when."""
+    told = (
+        review.image_id,
+        review.target_id,
+        review.annotator,
+        review.subject,
+        review.verdict,
+        review.reviewed_at,
+        f"{review.seconds_spent:.2f}",
+    )
+    return hashlib.sha256("\0".join(told).encode("utf-8", errors="surrogatepass")).hexdigest()[:20]
+
+
+def teaching(study: Study, spec: RunSpec) -> dict[Key, Review]:
+    """Return the reviews that a run by this spec learns from, by (image id, target id).
+
+    Those are the latest of images that the study still has in the spec's split: accepted and edited masks, the word
+    that nothing is there, and rejections by which a label is left out. The rejection of a prediction teaches nothing,
+    nor does what lies beside a true mask in `supervised` training.
+    """
+    if not spec.learn_from_reviews:
+        return {}
+    targets = spec.targets or tuple(target.id for target in study.targets)
+    masks = study.mask_keys() if spec.method == "supervised" else set()
+    found = {}
+    for key, reviews in study.all_reviews().items():
+        image = study.images.get(key[0])
+        own = [review for review in reviews if review.purpose in COUNTED]
+        if not own or image is None or image.split != spec.split or key[1] not in targets or key in masks:
+            continue
+        last = own[-1]
+        if (
+            last.verdict != "rejected"
+            or last.presence == "absent"
+            or last.presence in UNDECIDED
+            or last.subject == "pseudomask"
+        ):
+            found[key] = last
+    return found
+
+
+def reviewing_seconds(study: Study, until: float | None = None) -> float:
+    """Return what verdicts took, in seconds, those taken back included; `until`: seconds since the epoch.
+
+    Second reads and audits are not among them: nobody gives them for the sake of the next training.
+    """
+    given = [review for reviews in study.all_reviews().values() for review in reviews]
+    given += _withdrawn(study)
+    return sum(
+        review.seconds_spent
+        for review in given
+        if review.purpose in COUNTED and (until is None or given_at(review) <= until)
+    )
+
+
+def _withdrawn(study: Study) -> Iterator[Review]:
+    """Read the verdicts that were taken back; one that is damaged is passed over."""
+    for folder in _folders(study.folder / "reviews"):
+        with explained_os_errors(folder):
+            names = sorted(os.listdir(folder))
+        for name in names:
+            if name.endswith(".withdrawn"):
+                try:
+                    yield read_review(folder / f"{name.removesuffix('.withdrawn')}.json")
+                except UserError:
+                    continue
+
+
+def _folders(folder: Path) -> list[Path]:
+    with explained_os_errors(folder):
+        try:
+            return [one for one in sorted(folder.iterdir()) if one.is_dir()]
+        except FileNotFoundError:
+            return []
+
+
+def given_at(review: Review) -> float:
+    """Return when a review was given, in seconds since the epoch; 0 where its time cannot be read."""
+    return epoch(review.reviewed_at)
+
+
+def epoch(text: str) -> float:
+    """Return a time in ISO 8601 as seconds since the epoch; 0 where it is none."""
+    try:
+        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def note_learned(study: Study, run: RunFolder) -> Learned:
+    """Note in a run which reviews it is about to learn from; what is given afterwards is new to it.
+
+    Raises
+    ------
+    UserError
+        If a review is damaged or the run's folder cannot be written.
+    """
+    reviews = teaching(study, run.spec)
+    learned = Learned(
+        utc_now(),
+        frozenset(map(mark_of, reviews.values())),
+        sum(review.seconds_spent for review in reviews.values()),
+        reviewing_seconds(study),
+    )
+    write_json_atomic(run.path / LEARNED_NAME, learned.to_json(), within=study.folder)
+    return learned
+
+
+def learned_by(run: RunFolder) -> Learned | None:
+    """Return which reviews a run learned from; None where it says nothing of them, as runs of earlier versions do.
+
+    Raises
+    ------
+    UserError
+        If the note is damaged.
+    """
+    path = run.path / LEARNED_NAME
+    if not path.exists():
+        return None
+    values = read_json(path)
+    try:
+        return Learned(
+            str(values["read_at"]),
+            frozenset(map(str, values["reviews"])),
+            float(values["seconds"]),
+            float(values["spent_s"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}). Delete it; reviews then count by their time."
+        ) from None
+
+
+def begun_at(run: RunFolder) -> float:
+    """Return when a run read its labels, in seconds since the epoch, or was made, where it has not yet."""
+    learned = learned_by(run)
+    if learned is not None:
+        return epoch(learned.read_at)
+    events = run.events()
+    return events[0].time if events else (run.path / "spec.json").stat().st_mtime

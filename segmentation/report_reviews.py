@@ -1,0 +1,245 @@
+"""What the report says of reviews: verdicts, time, what was changed, how far annotators agree, and pictures of it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from gaze_capture.errors import UserError
+from segmentation.evaluation import Spread
+from segmentation.images import decode_mask
+from segmentation.metrics import dice
+from segmentation.progress import Progress, no_progress
+from segmentation.report_figures import Overlay, legend, overlay_figure
+from segmentation.report_parts import row, table
+from segmentation.review_index import Key, Review, read_review
+from segmentation.study import Mask, Study
+
+FIGURES = 6
+_TEXT = (1, 2)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edited mask beside what was shown before."""
+
+    review: Review
+    before: Mask
+    after: Mask
+
+    @property
+    def dice(self) -> float:
+        """How alike the two are, 0..1."""
+        return dice(self.before, self.after)
+
+    @property
+    def changed(self) -> float:
+        """Share of the image's pixels that were changed, 0..1."""
+        return float((self.before ^ self.after).mean())
+
+
+def review_section(study: Study, progress: Progress = no_progress) -> str:
+    """Return the section on reviews; nothing where nothing was reviewed."""
+    reviews = {key: found for key, found in study.all_reviews().items() if key[0] in study.images}
+    every = [review for found in reviews.values() for review in found]
+    if not every:
+        return ""
+    html = "<h2>Reviews</h2>" + _verdicts(every)
+    edits = list(_edits(study, reviews, progress))
+    html += _edited(study, edits)
+    html += _agreement(study, reviews)
+    return html + _figures(study, edits)
+
+
+def _verdicts(reviews: Sequence[Review]) -> str:
+    groups: dict[tuple[str, str], list[Review]] = {}
+    for review in reviews:
+        groups.setdefault((review.annotator, review.purpose), []).append(review)
+    body = []
+    for (annotator, purpose), found in sorted(groups.items()):
+        verdicts = Counter(review.verdict for review in found)
+        # What came in from another program has no time.
+        seconds = [review.seconds_spent for review in found if review.seconds_spent > 0]
+        unseen = sum(review.gaze_on_mask_ms == 0 for review in found if review.verdict == "accepted")
+        watched = any(review.gaze_on_mask_ms is not None for review in found)
+        body.append(
+            row(
+                escape(annotator),
+                escape(purpose),
+                str(len(found)),
+                str(verdicts["accepted"]),
+                str(verdicts["edited"]),
+                str(verdicts["rejected"]),
+                str(sum(review.presence == "absent" for review in found)),
+                f"{np.median(seconds):.1f} s" if seconds else "–",
+                f"{sum(seconds) / 60:.1f} min" if seconds else "–",
+                str(unseen) if watched else "–",
+                text=(1,),
+            )
+        )
+    head = (
+        "Annotator", "Purpose", "Reviews", "Accepted", "Edited", "Rejected", "Nothing here", "Median time", "All time",
+        "Not looked at",
+    )  # fmt: skip
+    return (
+        '<p class="note">Every verdict that stands counts, earlier ones of the same image included. An audit is an '
+        "outline drawn blind to every mask; a second read is blind to what others said. Not looked at: accepted "
+        "without the eyes having been on the mask, where a tracker ran.</p>" + table(head, body, text=(1,))
+    )
+
+
+def _edits(study: Study, reviews: dict[Key, list[Review]], progress: Progress) -> Iterator[Edit]:
+    """Yield what was edited last in each image, with what a run or pseudo-mask had shown."""
+    keys = [key for key, found in reviews.items() if any(_is_edit(review) for review in found)]
+    for number, key in enumerate(keys):
+        progress(number, len(keys), key[0])
+        latest = next(
+            ((review, path) for review, path in reversed(standing(study, key)) if _is_edit(review)), None
+        )
+        # A file that is gone or damaged is told by `verify`, and not by the report.
+        with contextlib.suppress(UserError):
+            if latest is None:
+                continue
+            review, path = latest
+            before, after = _shown_before(study, review), decode_mask(path)
+            if before is not None and before.shape == after.shape:
+                yield Edit(review, before, after)
+
+
+def _is_edit(review: Review) -> bool:
+    return review.verdict == "edited" and review.purpose in ("review", "consensus")
+
+
+def _shown_before(study: Study, review: Review) -> Mask | None:
+    key = review.image_id, review.target_id
+    if review.subject == "pseudomask":
+        pseudomask = study.pseudomask(*key)
+        return None if pseudomask is None else pseudomask.masks[-1]
+    probability = study.prediction(review.subject, *key)
+    return None if probability is None else probability >= review.threshold
+
+
+def standing(study: Study, key: Key) -> list[tuple[Review, Path]]:
+    """Return the reviews of a target in an image that stand, oldest first, with where the mask of each would lie."""
+    folder = study.folder / "reviews" / f"{key[0]}.{key[1]}"
+    return [
+        (read_review(path), path.with_suffix(".png"))
+        for path in sorted(folder.glob("[!.]*.json"))
+        if not path.with_suffix(".withdrawn").exists()
+    ]
+
+
+def _edited(study: Study, edits: Sequence[Edit]) -> str:
+    if not edits:
+        return ""
+    body = []
+    for target in study.targets:
+        own = [edit for edit in edits if edit.review.target_id == target.id]
+        if own:
+            grown = sum(edit.after.sum() > edit.before.sum() for edit in own)
+            tools = Counter(tool for edit in own for tool in set(edit.review.edits))
+            body.append(
+                row(
+                    escape(target.name),
+                    escape(", ".join(f"{name} {count}" for name, count in tools.most_common(5)) or "–"),
+                    str(len(own)),
+                    _spread([edit.dice for edit in own], 3),
+                    f"{np.median([edit.changed for edit in own]):.2%}",
+                    f"{max(edit.changed for edit in own):.2%}",
+                    f"{grown} / {len(own) - grown}",
+                    text=(1,),
+                )
+            )
+    head = (
+        "Target",
+        "Tools, images",
+        "Edited",
+        "Dice to what was shown",
+        "Changed, median",
+        "Most",
+        "Larger / not",
+    )
+    return (
+        '<h3>What was changed</h3><p class="note">Edited masks against the mask that was shown. Changed is the share '
+        "of the image's pixels that differ.</p>" + table(head, body, text=(1,))
+    )
+
+
+def _agreement(study: Study, reviews: dict[Key, list[Review]]) -> str:
+    found: dict[tuple[str, str], list[float]] = {}
+    for key, those in reviews.items():
+        if len({review.annotator for review in those if review.purpose != "consensus"}) < 2:
+            continue
+        masks: dict[str, Mask] = {}
+        for review, path in standing(study, key):
+            if review.purpose == "consensus":
+                continue
+            masks.pop(review.annotator, None)
+            if review.verdict != "rejected" and path.exists():
+                with contextlib.suppress(UserError):
+                    masks[review.annotator] = decode_mask(path)
+        for one, other in itertools.combinations(sorted(masks), 2):
+            if masks[one].shape == masks[other].shape:
+                found.setdefault((one, other), []).append(dice(masks[one], masks[other]))
+    if not found:
+        return ""
+    body = [
+        row(
+            escape(one),
+            escape(other),
+            str(len(values)),
+            _spread(values, 3),
+            f"{min(values):.3f}",
+            text=_TEXT[:1],
+        )
+        for (one, other), values in sorted(found.items())
+    ]
+    return (
+        '<h3>Agreement of annotators</h3><p class="note">The latest mask of each, of every target in every image that '
+        "both judged; two empty masks agree (Dice 1).</p>"
+        + table(("Annotator", "And", "Masks", "Dice", "Least"), body, text=(1,))
+    )
+
+
+def _figures(study: Study, edits: Sequence[Edit]) -> str:
+    worst = sorted(edits, key=lambda edit: (edit.dice, edit.review.image_id, edit.review.target_id))[:FIGURES]
+    if not worst:
+        return ""
+    cards = []
+    for edit in worst:
+        review = edit.review
+        image = study.image(review.image_id)
+        overlay = Overlay(
+            read=lambda image=image: study.shown(image),  # type: ignore[misc]
+            fixations=tuple(study.fixations.get((review.image_id, review.target_id), ())),
+            student=edit.before,
+            reviewed=edit.after,
+        )
+        several = len(study.targets) > 1
+        name = f"{image.id} · {study.target(review.target_id).name}" if several else image.id
+        shown = "pseudo-mask" if review.subject == "pseudomask" else review.subject
+        cards.append(
+            f"<figure>{overlay_figure(overlay)}"
+            f'<figcaption><span class="name" title="{escape(name)}">{escape(name)}</span>'
+            f"<b>Dice {edit.dice:.3f}</b></figcaption>"
+            f'<p class="explained">{escape(review.annotator)}, {review.seconds_spent:.0f} s; shown: {escape(shown)}, '
+            f"{edit.changed:.2%} of the pixels changed</p></figure>"
+        )
+    return (
+        '<h3>Masks that were changed most</h3><p class="note">Left: gaze. Right: what was shown and what it became.</p>'
+        + legend(("student", "what was shown"), ("reviewed", "reviewed mask"))
+        + f'<div class="gallery">{"".join(cards)}</div>'
+    )
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    spread = Spread.of(list(values)).to_json()
+    tail = f' <span class="sd">± {spread["sd"]:.{digits}f}</span>' if spread["sd"] is not None else ""
+    return f"{spread['mean']:.{digits}f}{tail}"
