@@ -31,7 +31,7 @@ class Provenance(QWidget):
         box(self._lines, spacing=theme.SMALL)
         self._pixel.hide()
         column.addWidget(self._pixel)
-        self._hint = label(self.tr("Alt+click a pixel, or I over it: what made it"), "muted", wrap=True)
+        self._hint = label(self.tr("Alt+click a pixel, or H over it: what made it"), "muted", wrap=True)
         column.addWidget(self._hint)
 
     def empty(self) -> None:

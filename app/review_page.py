@@ -802,7 +802,7 @@ class ReviewPage(Page):
                 self.give(words[key])
         elif plain and key == Qt.Key.Key_Z:
             self.undo()
-        elif plain and key == Qt.Key.Key_I:
+        elif plain and key == Qt.Key.Key_H:
             self._tell_pixel(None)
         elif plain and key == Qt.Key.Key_G and not self.reading.blind:
             if not event.isAutoRepeat():
