@@ -58,7 +58,9 @@ class Provenance(QWidget):
             QTimer.singleShot(0, self._pixel, lambda: self._scroll_to_pixel(area))
 
     def _scroll_to_pixel(self, area: QScrollArea) -> None:
-        top = self._pixel.mapTo(area.widget(), QPoint(0, 0)).y()
+        inside = area.widget()
+        assert inside is not None
+        top = self._pixel.mapTo(inside, QPoint(0, 0)).y()
         area.verticalScrollBar().setValue(top - theme.WIDE)
 
     def _scroll_area(self) -> QScrollArea | None:
