@@ -14,8 +14,8 @@ _SEEN_BY_SECOND_READERS: frozenset[LayerName] = frozenset(
 """The mask that is judged and what made it, but nothing that people said of it."""
 
 _FIELDS_FOR_SECOND_READERS = (
-    "heatmap", "gaze", "levels", "thresholds", "region", "student", "teacher", "disagreement", "words", "doubt",
-    "run_id", "simulated_from",
+    "heatmap", "gaze", "levels", "thresholds", "level_map", "student", "teacher", "student_probability",
+    "teacher_probability", "disagreement", "words", "doubt", "run_id", "simulated_from",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Where a pixel comes from, asked with Alt+click or I: told in the inspector, its fixations shown in the image."""
+"""Where a pixel comes from, asked with Alt+click or H: told in the inspector, its fixations shown in the image."""
 
 from __future__ import annotations
 

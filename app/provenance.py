@@ -31,7 +31,7 @@ class Provenance(QWidget):
         box(self._lines, spacing=theme.SMALL)
         self._pixel.hide()
         column.addWidget(self._pixel)
-        self._hint = label(self.tr("Alt+click a pixel, or I over it: what made it"), "muted", wrap=True)
+        self._hint = label(self.tr("Alt+click a pixel, or H over it: what made it"), "muted", wrap=True)
         column.addWidget(self._hint)
 
     def empty(self) -> None:
@@ -58,7 +58,9 @@ class Provenance(QWidget):
             QTimer.singleShot(0, self._pixel, lambda: self._scroll_to_pixel(area))
 
     def _scroll_to_pixel(self, area: QScrollArea) -> None:
-        top = self._pixel.mapTo(area.widget(), QPoint(0, 0)).y()
+        inside = area.widget()
+        assert inside is not None
+        top = self._pixel.mapTo(inside, QPoint(0, 0)).y()
         area.verticalScrollBar().setValue(top - theme.WIDE)
 
     def _scroll_area(self) -> QScrollArea | None:

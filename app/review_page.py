@@ -68,7 +68,7 @@ SLICES_PREFETCHED = 4
 class ReviewPage(Page):
     """Keys: A accept, E edit, R reject, 0 nothing here, Q unsure, U ungradable, G look again, Z undo.
 
-    Space or N is next, Backspace back, D approves the description, I tells where a pixel comes from.
+    Space or N is next, Backspace back, D approves the description, H tells where a pixel comes from.
     Tab goes to the next target; in a volume Up and Down scroll, and verdicts count for the slice shown.
     """
 
@@ -802,7 +802,7 @@ class ReviewPage(Page):
                 self.give(words[key])
         elif plain and key == Qt.Key.Key_Z:
             self.undo()
-        elif plain and key == Qt.Key.Key_I:
+        elif plain and key == Qt.Key.Key_H:
             self._tell_pixel(None)
         elif plain and key == Qt.Key.Key_G and not self.reading.blind:
             if not event.isAutoRepeat():

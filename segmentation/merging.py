@@ -108,7 +108,7 @@ class _Merger:
         self._clear_staging()
         self._compare_studies()
         self._match_images()
-        parts = (
+        parts: tuple[tuple[str, Callable[[], None]], ...] = (
             ("images", self._images),
             ("volumes", self._volumes),
             ("true masks", self._masks),

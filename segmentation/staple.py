@@ -46,7 +46,9 @@ class Staple:
 
 def majority(masks: Sequence[Mask]) -> Mask:
     """Return the pixels (H, W) that more than half of the masks hold; a pixel that divides them in halves is out."""
-    votes = np.sum(masks, axis=0, dtype=np.int32)
+    votes = np.zeros(masks[0].shape, dtype=np.uint16)
+    for mask in masks:
+        votes += mask
     held: Mask = 2 * votes > len(masks)
     return held
 
@@ -65,24 +67,33 @@ def staple(masks: Sequence[Mask], *, margin_px: int = MARGIN_PX) -> Staple:
     """
     if not 2 <= len(masks) <= MOST_ANNOTATORS:
         raise ValueError(f"STAPLE of {len(masks)} masks")
-    stack = np.stack(masks)
-    votes = stack.sum(axis=0)
-    disputed = (votes > 0) & (votes < len(masks))
-    probability = (votes == len(masks)).astype(np.float32)
+    common, anyone = np.logical_and.reduce(masks), np.logical_or.reduce(masks)
+    disputed = anyone & ~common
+    probability = common.astype(np.float32)
     if not disputed.any():
         unknown = np.full(len(masks), np.nan)
         return Staple(probability, unknown, unknown.copy(), 0, 0)
     around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin_px + 1, 2 * margin_px + 1))
-    region = cv2.dilate(disputed.astype(np.uint8), around) > 0
-    said = stack[:, region]
+    part = _box(disputed, margin_px)
+    region = cv2.dilate(disputed[part].astype(np.uint8), around) > 0
+    said = np.stack([mask[part][region] for mask in masks])
     codes = np.zeros(said.shape[1], dtype=np.int64)
     for number, row in enumerate(said):
         codes |= row.astype(np.int64) << number
     patterns, place, counts = np.unique(codes, return_inverse=True, return_counts=True)
     table = ((patterns[:, np.newaxis] >> np.arange(len(masks))) & 1).astype(np.float64)
     weight, sensitivity, specificity, iterations = _estimated(table, counts.astype(np.float64))
-    probability[region] = weight[place.ravel()]
+    probability[part][region] = weight[place.ravel()]
     return Staple(probability, sensitivity, specificity, int(region.sum()), iterations)
+
+
+def _box(mask: Mask, margin_px: int) -> tuple[slice, slice]:
+    """Return the rows and columns that hold all of a mask, and a margin around it."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return (
+        slice(max(0, int(rows[0]) - margin_px), int(rows[-1]) + margin_px + 1),
+        slice(max(0, int(columns[0]) - margin_px), int(columns[-1]) + margin_px + 1),
+    )
 
 
 def _estimated(said: Floats, counts: Floats) -> tuple[Floats, Floats, Floats, int]:

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gaze_capture import storage
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Placement, ScreenGeometry
 from gaze_capture.recording_codec import RecordingHeader, RecordingWriter
@@ -334,7 +333,7 @@ def test_a_full_disk_is_told_and_the_rest_is_whole(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage.os, "fsync", full)
+        patched.setattr(os, "fsync", full)
         with pytest.raises(UserError, match="The disk is full"):
             merge(base, other)
     assert verify(base).sound

@@ -128,7 +128,7 @@ def test_what_is_left_for_whom(study: Study) -> None:
         (np.zeros((*SHAPE, 3), dtype=np.bool_), "48 x 64 x 3"),
     ],
 )
-def test_an_outline_that_is_no_mask_is_refused(study: Study, mask: np.ndarray, words: str) -> None:  # type: ignore[type-arg]
+def test_an_outline_that_is_no_mask_is_refused(study: Study, mask: np.ndarray, words: str) -> None:
     first = next(iter(study.images))
     with pytest.raises(UserError, match=words):
         store_outline(study, first, "target", "A", mask, "second-read", 1.0)

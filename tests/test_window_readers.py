@@ -63,7 +63,8 @@ def test_blind_scenes_hold_nothing_to_see(window: MainWindow, study: Study) -> N
     assert audit.available == frozenset() and audit.run_id is None and audit.region is None
     assert audit.image is scene.image and audit.opened_window == scene.opened_window
     assert allowed_layers("review") == frozenset(LAYERS) and allowed_layers("audit") == frozenset()
-    assert second.available <= allowed_layers("second-read")
+    assert second.available <= allowed_layers("second-read") and second.student_probability is not None
+    assert "annotators" not in allowed_layers("second-read"), "where others differ is what they said"
 
 
 def test_a_second_read_sees_no_verdict_and_decides_nothing(window: MainWindow, study: Study) -> None:
@@ -156,10 +157,10 @@ def test_alt_click_tells_where_a_pixel_comes_from(window: MainWindow, study: Stu
     assert page.provenance.story is None and page.canvas._highlight is None, "it was of the other image"
     QTest.mouseMove(page.canvas, page.canvas.widget_from_image(3, 4).toPoint())
     page.canvas.cursor_moved.emit((3.2, 4.1))
-    press(window, Qt.Key.Key_I)
+    press(window, Qt.Key.Key_H)
     qtbot.waitUntil(lambda: page.provenance.story is not None)
     assert page.provenance.story is not None and page.provenance.story.pixel == (3, 4)
-    press(window, Qt.Key.Key_I)
+    press(window, Qt.Key.Key_H)
     assert page.provenance.story is None, "asked again, it ends"
     outside = QPoint(2, 2)
     QTest.mouseClick(page.canvas, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.AltModifier, outside)
