@@ -45,6 +45,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.quality import Validation
 from gaze_capture.recording import Placement, Presence, RecordingEvent
 from gaze_capture.trackers.mouse import MouseTracker
+from segmentation.consent import has_consented
 from segmentation.study import Study
 
 TICK_MS = 16
@@ -351,13 +352,18 @@ class RecordPage(Page):
         Raises
         ------
         UserError
-            If none is, or it is in use.
+            If none is, it is in use, or the annotator has not agreed to be tracked.
         """
         study = self.session.study
         if study is None or self.trackers.kind == "replay":
             raise UserError("A replay sees no eyes: choose a tracker on the page Record first.")
         if self.busy:
             raise UserError("The tracker is in use by a recording: end that first.")
+        annotator = self.session.annotator
+        if self.trackers.is_device and not has_consented(study, annotator):
+            raise UserError(
+                f"{annotator} has not agreed to eye tracking in this study: give consent on the page Record first."
+            )
         validated = self._validated
         return ReviewTracker(
             self.trackers.name,

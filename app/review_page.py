@@ -209,7 +209,9 @@ class ReviewPage(Page):
             self.tr("Ungradable"), "", self.tr("The image cannot be judged (U)"), "ungradable", "word"
         )
         self.again_button = IconButton(
-            "eye", self.tr("Look again: record new gaze, now or in the next session (G)"), on_click=self.look_again
+            "eye",
+            self.tr("Look again: record new gaze, now or in the next session (G)"),
+            on_click=self.look_again,
         )
         self.again_button.setFixedSize(40, 40)
         for column in range(6):
