@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PySide6.QtCore import QSettings, Qt
+from PySide6.QtCore import QEvent, QSettings, Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QInputDialog, QWidget
+from PySide6.QtWidgets import QApplication, QInputDialog
 from pytestqt.qtbot import QtBot
 
 from app.criteria import Criteria
@@ -75,7 +75,6 @@ def test_the_order_stays_under_the_hands_until_it_is_asked_for(
     press(window, Qt.Key.Key_A)
     press(window, Qt.Key.Key_R)
     assert listed(page) == before and window.session.image_id == before[2]
-    assert not page.order.bar.sort_button.isEnabled(), "what waits is in order still"
     last = before[-1]
     mask = study.true_mask(last, "target")
     assert mask is not None
@@ -213,26 +212,27 @@ def test_the_clock_counts_what_is_in_view_alone() -> None:
 
 def test_time_away_is_not_reviewed(window: MainWindow, study: Study, qtbot: QtBot) -> None:
     page, shown = review_of(window), window.session.image_id
-    assert shown is not None and page.clock.running
+    assert shown is not None
     window.show_page("study")
     assert not page.clock.running
     window.show_page("review")
     assert page.clock.running
-    other = QWidget()
-    qtbot.addWidget(other)
-    other.show()
-    other.activateWindow()
-    qtbot.waitUntil(lambda: not page.clock.running, timeout=10000)
+    # What a window is told when another one comes to the front; without a display that is a matter of luck.
+    QApplication.sendEvent(window, QEvent(QEvent.Type.WindowDeactivate))
+    assert not page.clock.running
     before = page.clock.seconds
     qtbot.wait(300)
     assert page.clock.seconds == before
-    other.close()
-    window.activateWindow()
-    qtbot.waitUntil(lambda: page.clock.running, timeout=10000)
+    QApplication.sendEvent(window, QEvent(QEvent.Type.WindowActivate))
+    assert page.clock.running
     press(window, Qt.Key.Key_A)
     [review] = study.reviews(shown, "target")
     assert before - 0.01 <= review.seconds_spent
     assert page.clock.seconds < 60 and page.clock.running
+    QApplication.sendEvent(window, QEvent(QEvent.Type.WindowDeactivate))
+    press(window, Qt.Key.Key_A)
+    [last] = [one for one in study.reviewed().values() if one.image_id != shown]
+    assert last.seconds_spent < 60
 
 
 def test_what_is_left_is_told_by_the_median(window: MainWindow, study: Study) -> None:
