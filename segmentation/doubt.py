@@ -356,18 +356,23 @@ class DoubtIndex:
             If the study, a prediction or a pseudo-mask cannot be read.
         """
         study = self._study
-        held = (gates or Gates(study)).look_again()
+        gates = gates or Gates(study)
+        held = gates.look_again()
         said, explained = study.presences(), study.explanation_keys()
         sure = certainties(study, run_id) if run_id is not None else {}
         found = {}
         for key, numbers in self.numbers(keys, run_id, progress).items():
             certainty = sure.get(key) or Certainty(numbers.expected_dice)
             predicted = numbers.expected_dice is not None
-            poor = poor_gaze(look_quality(study.looks.get(key, ())), held.get(key, ()))
+            asked = gates.asked.get(key)
+            # That someone wants another look says nothing against the gaze there is.
+            failed = [reason for reason in held.get(key, ()) if asked is None or reason != asked.reason]
+            poor = poor_gaze(look_quality(study.looks.get(key, ())), failed)
             parts = (
                 student_part(certainty) if predicted else levels_part(numbers),
                 None if poor else gaze_part(numbers),
                 Part("quality", 0.0 if predicted else POOR_GAZE, poor) if poor else None,
+                Part("quality", 0.0, asked.reason) if asked is not None else None,
                 self._contradiction(key, numbers) if key in explained else None,
                 word_part(said.get(key), empty=numbers.empty),
             )

@@ -245,6 +245,15 @@ def test_poor_gaze_halves_a_pseudo_mask_and_says_nothing_of_the_students(reviewe
     assert poor_alone.score == pytest.approx(1 - (1 - alone.score) * (1 - POOR_GAZE))
 
 
+def test_a_wish_for_another_look_is_told_and_leaves_the_score(reviewed: Study) -> None:
+    key = keys_of(reviewed)[4]
+    before = DoubtIndex(reviewed).doubts([key], RUN)[key]
+    ask_again(reviewed, *key, "Dr. Ann")
+    after = DoubtIndex(reviewed).doubts([key], RUN)[key]
+    assert after.score == before.score
+    assert after.reasons == (*before.reasons, "Dr. Ann asked for another look in review")
+
+
 def test_a_contradicted_description_raises_doubt_unless_it_was_measured(reviewed: Study) -> None:
     key = keys_of(reviewed)[1]
     before = DoubtIndex(reviewed).doubts([key], RUN)[key]
