@@ -140,7 +140,7 @@ def test_the_filter_offers_the_reasons(window: MainWindow, study: Study) -> None
     assert box.text().startswith("Gaze lies elsewhere")
     box.click()
     page.list.filter.popup.hide()
-    assert ids[8] in listed(page) and ids[0] not in listed(page)
+    assert ids[8] in listed(page) and ids[1] not in listed(page)
     assert page.list.filter.text.text() == "Doubt, because: Gaze lies elsewhere"
 
 
