@@ -104,7 +104,7 @@ class RecordPage(Page):
         self._starting = SittingStart(session, self.panel, self.trackers, self)
         self._starting.ready.connect(self._start_sitting)
         self._starting.consented.connect(self._consented)
-        self._starting.declined.connect(lambda: self._only is not None and self._again_ended())
+        self._starting.declined.connect(self._declined)
         self.panel.annotator_named.connect(self.session.set_annotator)
         self.panel.tracker_chosen.connect(self._show_tracker_choice)
         self.panel.tracker.activated.connect(lambda _: self._note_tracker())
@@ -340,6 +340,10 @@ class RecordPage(Page):
         self.session.set_image(image_id)
         self.start()
         if not self.busy and self._only is not None and not self._starting.asking:
+            self._again_ended()
+
+    def _declined(self) -> None:
+        if self._only is not None:
             self._again_ended()
 
     def _again_ended(self) -> None:

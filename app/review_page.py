@@ -103,7 +103,9 @@ class ReviewPage(Page):
                 "of descriptions boundary:blurred, area>20, by:measured, has:contradiction, edited, approved"
             )
         )
-        self.order = ReviewOrder(session.settings, self.list, dict(self._words), self)
+        self.order = ReviewOrder(
+            session.settings, self.list, {str(name): word for name, word in self._words.items()}, self
+        )
         self.order.changed.connect(self._follow_order)
         self.frame = CanvasFrame()
         self.canvas = self.frame.canvas
@@ -347,13 +349,9 @@ class ReviewPage(Page):
         names = [self._state_name((name, target)) for name in entry.slices]
         states = [self._state(name) for name in names]
         doubt = self.order.worst(entry, target, lambda key: self._state_name(key) == "waiting")
-        doubted = {
-            "doubt": None if doubt is None else doubt.score,
-            "reasons": () if doubt is None else doubt.reasons,
-            "why": frozenset(part.name for part in doubt.parts if part.reason in doubt.reasons)
-            if doubt
-            else frozenset(),
-        }
+        score, reasons, why = (
+            (doubt.score, doubt.reasons, doubt.why) if doubt else (None, (), frozenset[str]())
+        )
         said = (self.described.of(name, target) for name in entry.slices)
         described = tuple(one for one in said if one is not None)
         if not entry.is_volume:
@@ -361,7 +359,7 @@ class ReviewPage(Page):
             return Row(
                 image.id, entry.name, image, *states[0], detail,
                 presence=self._known.said.get(key), quality=look_quality(self._known.looks.get(key, ())),
-                described=described, state_name=names[0], **doubted,
+                described=described, state_name=names[0], doubt=score, reasons=reasons, why=why,
             )  # fmt: skip
         # What is left to do stands for the volume; after that, what was said most.
         waiting, empty = self._words["waiting"], self._words["empty"]
@@ -372,7 +370,8 @@ class ReviewPage(Page):
         count = "" if state == empty else f"{number}/{len(states)}"
         return Row(
             image.id, entry.name, image, state, dict(states)[state], slices=entry.slices, count=count,
-            described=described, state_name=names[[word for word, _ in states].index(state)], **doubted,
+            described=described, state_name=names[[word for word, _ in states].index(state)],
+            doubt=score, reasons=reasons, why=why,
         )  # fmt: skip
 
     def _state_name(self, key: tuple[str, str], has_mask: bool | None = None) -> State:
@@ -458,8 +457,9 @@ class ReviewPage(Page):
         judged = scene is not None and (scene.student is not None or bool(scene.levels))
         for button in (self.accept_button, self.reject_button):
             button.setEnabled(judged)
-        for button in (self.nothing_button, self.unsure_button, self.ungradable_button, self.again_button):
+        for button in (self.nothing_button, self.unsure_button, self.ungradable_button):
             button.setEnabled(scene is not None)
+        self.again_button.setEnabled(scene is not None)
         self.description.show_scene(study, scene)
         if scene is not None and scene.words is not None:
             self.description.show_weights(word_weights(scene.words, scene.image.shape[:2]))

@@ -104,6 +104,11 @@ class Doubt:
     """In words, the weightiest first."""
     parts: tuple[Part, ...] = ()
 
+    @property
+    def why(self) -> frozenset[str]:
+        """Names of the parts that are reasons."""
+        return frozenset(part.name for part in self.parts if part.reason in self.reasons)
+
 
 NO_DOUBT = Doubt(0.0, ())
 
@@ -225,7 +230,7 @@ def numbers_of(
     small = mask.astype(np.uint8)
     if scale < 1:
         sides = max(1, round(width * scale)), max(1, round(height * scale))
-        small = cv2.resize(small, sides, interpolation=cv2.INTER_NEAREST)
+        small = cv2.resize(small, sides, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
     mismatch = outside = unseen = levels = None
     if gaze is not None:
         if probability is not None:

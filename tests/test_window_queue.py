@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PySide6.QtCore import QEvent, QSettings, Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QInputDialog
+from PySide6.QtWidgets import QApplication, QInputDialog, QMenu
 from pytestqt.qtbot import QtBot
 
 from app.criteria import Criteria
@@ -169,7 +169,8 @@ def test_views_are_saved_chosen_and_deleted(
     assert len(listed(page)) == 3 and bar.order.currentData() == "doubt"
     bar.menu.aboutToShow.emit()
     gone = next(one.menu() for one in bar.menu.actions() if one.text() == "Delete")
-    gone.actions()[0].trigger()  # type: ignore[union-attr]
+    assert isinstance(gone, QMenu)
+    gone.actions()[0].trigger()
     assert bar.views.all() == []
 
 
