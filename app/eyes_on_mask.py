@@ -209,8 +209,7 @@ def distances_to(mask: Mask) -> Distances | None:
     """Return how far each pixel lies from a mask (H, W); None from an empty one."""
     if not mask.any():
         return None
-    found: Distances = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
-    return found
+    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5).astype(np.float32)
 
 
 def within(away_px: Distances, xy: Floats, reach_px: float) -> npt.NDArray[np.bool_]:
@@ -220,7 +219,7 @@ def within(away_px: Distances, xy: Floats, reach_px: float) -> npt.NDArray[np.bo
     mask.
     """
     height, width = away_px.shape
-    seen = np.isfinite(xy).all(axis=1)
+    seen: npt.NDArray[np.bool_] = np.isfinite(xy).all(axis=1)
     places = np.where(seen[:, np.newaxis], xy, 0.0)
     inside = np.clip(places, 0, [width - 1, height - 1])
     columns, rows = np.rint(inside).astype(int).T

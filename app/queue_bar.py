@@ -35,7 +35,7 @@ class QueueBar(QWidget):
         self.order.activated.connect(lambda _: self.order_chosen.emit(self.order.currentData()))
         self.sort_button = IconButton(
             "arrows-clockwise",
-            self.tr("Sort again by the doubts as they are now; until then the order stays"),
+            self.tr("Sort again: what waits first, by its doubt now; until then the order stays"),
             on_click=self.sort_wanted.emit,
         )
         self.views_button = IconButton("bookmark-simple", self.tr("Saved views: filter and order by name"))
@@ -49,11 +49,10 @@ class QueueBar(QWidget):
         layout.addWidget(self.sort_button)
         layout.addWidget(self.views_button)
 
-    def show_order(self, order: Order, *, stale: bool) -> None:
-        """Show the order; `stale` offers to sort again."""
+    def show_order(self, order: Order) -> None:
+        """Show the order."""
         self.order.setCurrentIndex(self.order.findData(order))
         self.sort_button.setVisible(order == "doubt")
-        self.sort_button.setEnabled(stale)
 
     def _fill(self) -> None:
         self.menu.clear()

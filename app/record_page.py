@@ -45,6 +45,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.quality import Validation
 from gaze_capture.recording import Placement, Presence, RecordingEvent
 from gaze_capture.trackers.mouse import MouseTracker
+from segmentation.consent import has_consented
 from segmentation.study import Study
 
 TICK_MS = 16
@@ -103,7 +104,7 @@ class RecordPage(Page):
         self._starting = SittingStart(session, self.panel, self.trackers, self)
         self._starting.ready.connect(self._start_sitting)
         self._starting.consented.connect(self._consented)
-        self._starting.declined.connect(lambda: self._only is not None and self._again_ended())
+        self._starting.declined.connect(self._declined)
         self.panel.annotator_named.connect(self.session.set_annotator)
         self.panel.tracker_chosen.connect(self._show_tracker_choice)
         self.panel.tracker.activated.connect(lambda _: self._note_tracker())
@@ -341,6 +342,10 @@ class RecordPage(Page):
         if not self.busy and self._only is not None and not self._starting.asking:
             self._again_ended()
 
+    def _declined(self) -> None:
+        if self._only is not None:
+            self._again_ended()
+
     def _again_ended(self) -> None:
         self._only = None
         self.again_over.emit()
@@ -351,13 +356,18 @@ class RecordPage(Page):
         Raises
         ------
         UserError
-            If none is, or it is in use.
+            If none is, it is in use, or the annotator has not agreed to be tracked.
         """
         study = self.session.study
         if study is None or self.trackers.kind == "replay":
             raise UserError("A replay sees no eyes: choose a tracker on the page Record first.")
         if self.busy:
             raise UserError("The tracker is in use by a recording: end that first.")
+        annotator = self.session.annotator
+        if self.trackers.is_device and not has_consented(study, annotator):
+            raise UserError(
+                f"{annotator} has not agreed to eye tracking in this study: give consent on the page Record first."
+            )
         validated = self._validated
         return ReviewTracker(
             self.trackers.name,

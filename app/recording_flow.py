@@ -140,7 +140,11 @@ class RecordingFlow(QObject):
             self._stage.open_display(beginning.screen)
         self._recorder.begin(sitting, beginning.study, self._stage.seen)
         # At the time of this recording: that is what its gaze is judged by.
-        if not self._store(tuple(replace(event, time_ns=time.monotonic_ns()) for event in beginning.known)):
+        now = time.monotonic_ns()
+        carried = (
+            replace(event, time_ns=now, values={**event.values, "carried": True}) for event in beginning.known
+        )
+        if not self._store(tuple(carried)):
             return
         for event in beginning.known:
             self.validation = Validation.from_json(event.values["validation"])

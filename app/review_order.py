@@ -130,7 +130,7 @@ class ReviewOrder(QObject):
         doubted = bool(self._doubts) and (any(waiting.values()) or self._fixed is not None)
         order: Order = self.chosen or ("doubt" if doubted else "imported")
         if order == "imported" or not self._doubts:
-            self.bar.show_order(order, stale=False)
+            self.bar.show_order(order)
             return list(entries)
 
         def place(entry: Entry) -> tuple[bool, float]:
@@ -144,10 +144,8 @@ class ReviewOrder(QObject):
             self._fixed, self._fixed_for = now, fixed_for
         places = {name: number for number, name in enumerate(self._fixed)}
         arranged = sorted(entries, key=lambda entry: places.get(entry.image.id, len(places)))
-        shown = [entry.image.id for entry in arranged]
-        self._fixed = shown
-        undone = [name for name in shown if waiting[name]]
-        self.bar.show_order(order, stale=undone != [name for name in now if waiting[name]])
+        self._fixed = [entry.image.id for entry in arranged]
+        self.bar.show_order(order)
         return arranged
 
     def sort_again(self) -> None:

@@ -110,7 +110,9 @@ class ReviewPage(Page):
                 "of descriptions boundary:blurred, area>20, by:measured, has:contradiction, edited, approved"
             )
         )
-        self.order = ReviewOrder(session.settings, self.list, dict(self._words), self)
+        self.order = ReviewOrder(
+            session.settings, self.list, {str(name): word for name, word in self._words.items()}, self
+        )
         self.order.changed.connect(self._follow_order)
         self.reading = ReadingMode(session)
         self.reading.place_above(self.list)
@@ -421,13 +423,9 @@ class ReviewPage(Page):
         names = [self._state_name((name, target)) for name in entry.slices]
         states = [self._state(name) for name in names]
         doubt = self.order.worst(entry, target, lambda key: self._state_name(key) == "waiting")
-        doubted = {
-            "doubt": None if doubt is None else doubt.score,
-            "reasons": () if doubt is None else doubt.reasons,
-            "why": frozenset(part.name for part in doubt.parts if part.reason in doubt.reasons)
-            if doubt
-            else frozenset(),
-        }
+        score, reasons, why = (
+            (doubt.score, doubt.reasons, doubt.why) if doubt else (None, (), frozenset[str]())
+        )
         said = (self.described.of(name, target) for name in entry.slices)
         described = tuple(one for one in said if one is not None)
         if not entry.is_volume:
@@ -435,7 +433,7 @@ class ReviewPage(Page):
             return Row(
                 image.id, entry.name, image, *states[0], detail,
                 presence=self._known.said.get(key), quality=look_quality(self._known.looks.get(key, ())),
-                described=described, state_name=names[0], **doubted,
+                described=described, state_name=names[0], doubt=score, reasons=reasons, why=why,
             )  # fmt: skip
         # What is left to do stands for the volume; after that, what was said most.
         waiting, empty = self._words["waiting"], self._words["empty"]
@@ -446,7 +444,8 @@ class ReviewPage(Page):
         count = "" if state == empty else f"{number}/{len(states)}"
         return Row(
             image.id, entry.name, image, state, dict(states)[state], slices=entry.slices, count=count,
-            described=described, state_name=names[[word for word, _ in states].index(state)], **doubted,
+            described=described, state_name=names[[word for word, _ in states].index(state)],
+            doubt=score, reasons=reasons, why=why,
         )  # fmt: skip
 
     def _state_name(self, key: tuple[str, str], has_mask: bool | None = None) -> State:

@@ -104,6 +104,11 @@ class Doubt:
     """In words, the weightiest first."""
     parts: tuple[Part, ...] = ()
 
+    @property
+    def why(self) -> frozenset[str]:
+        """Names of the parts that are reasons."""
+        return frozenset(part.name for part in self.parts if part.reason in self.reasons)
+
 
 NO_DOUBT = Doubt(0.0, ())
 
@@ -225,7 +230,7 @@ def numbers_of(
     small = mask.astype(np.uint8)
     if scale < 1:
         sides = max(1, round(width * scale)), max(1, round(height * scale))
-        small = cv2.resize(small, sides, interpolation=cv2.INTER_NEAREST)
+        small = cv2.resize(small, sides, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
     mismatch = outside = unseen = levels = None
     if gaze is not None:
         if probability is not None:
@@ -356,18 +361,23 @@ class DoubtIndex:
             If the study, a prediction or a pseudo-mask cannot be read.
         """
         study = self._study
-        held = (gates or Gates(study)).look_again()
+        gates = gates or Gates(study)
+        held = gates.look_again()
         said, explained = study.presences(), study.explanation_keys()
         sure = certainties(study, run_id) if run_id is not None else {}
         found = {}
         for key, numbers in self.numbers(keys, run_id, progress).items():
             certainty = sure.get(key) or Certainty(numbers.expected_dice)
             predicted = numbers.expected_dice is not None
-            poor = poor_gaze(look_quality(study.looks.get(key, ())), held.get(key, ()))
+            asked = gates.asked.get(key)
+            # That someone wants another look says nothing against the gaze there is.
+            failed = [reason for reason in held.get(key, ()) if asked is None or reason != asked.reason]
+            poor = poor_gaze(look_quality(study.looks.get(key, ())), failed)
             parts = (
                 student_part(certainty) if predicted else levels_part(numbers),
                 None if poor else gaze_part(numbers),
                 Part("quality", 0.0 if predicted else POOR_GAZE, poor) if poor else None,
+                Part("quality", 0.0, asked.reason) if asked is not None else None,
                 self._contradiction(key, numbers) if key in explained else None,
                 word_part(said.get(key), empty=numbers.empty),
             )

@@ -68,8 +68,10 @@ def make_queue_study(study: Study, folder: Path, count: int) -> Study:
         truth = study.true_mask(image.id, "target")
         assert made is not None and truth is not None
         study.save_pseudomask(made)
-        student = np.roll(truth, 2 * number, axis=1) if number % 3 == 2 else truth
-        study.save_prediction(RUN, image.id, "target", "student", student.astype(np.float32))
+        student = truth.astype(np.float32)
+        if number % 3 == 2:
+            student = 0.7 * np.roll(student, 10 + 5 * number, axis=1)
+        study.save_prediction(RUN, image.id, "target", "student", student)
     write_json_atomic(study.runs_folder / RUN / "spec.json", RunSpec().to_json())
     return study
 

@@ -245,6 +245,15 @@ def test_poor_gaze_halves_a_pseudo_mask_and_says_nothing_of_the_students(reviewe
     assert poor_alone.score == pytest.approx(1 - (1 - alone.score) * (1 - POOR_GAZE))
 
 
+def test_a_wish_for_another_look_is_told_and_leaves_the_score(reviewed: Study) -> None:
+    key = keys_of(reviewed)[4]
+    before = DoubtIndex(reviewed).doubts([key], RUN)[key]
+    ask_again(reviewed, *key, "Dr. Ann")
+    after = DoubtIndex(reviewed).doubts([key], RUN)[key]
+    assert after.score == before.score
+    assert after.reasons == (*before.reasons, "Dr. Ann asked for another look in review")
+
+
 def test_a_contradicted_description_raises_doubt_unless_it_was_measured(reviewed: Study) -> None:
     key = keys_of(reviewed)[1]
     before = DoubtIndex(reviewed).doubts([key], RUN)[key]
@@ -299,7 +308,7 @@ def test_states_and_choices(reviewed: Study) -> None:
 def test_levels_and_gaze_are_those_of_the_whole_pseudo_mask(study: Study, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     fixations = Fixations(
-        "a", "target", "ann", "s", np.arange(5) * 300.0, np.full(5, 250.0), rng.uniform(20, 60, (5, 2)),
+        "a", "target", "ann", "s", np.arange(5, dtype=np.float64) * 300, np.full(5, 250.0), rng.uniform(20, 60, (5, 2)),
         np.full(5, np.nan), "imported",
     )  # fmt: skip
     made = make_pseudomask(
@@ -326,7 +335,7 @@ def test_what_a_reviewer_asked_for_comes_first_until_someone_has_looked(study: S
     assert [item.image_id for item in items] == ["c"] and items[0].again
     assert items[0].reasons == (asked.reason,)
     for order in ("random", "counterbalanced", "by-doubt"):
-        shown = session_order(study, "ann", SessionOptions(order=order))  # type: ignore[arg-type]
+        shown = session_order(study, "ann", SessionOptions(order=order))
         assert shown[0].image_id == "c" and len(shown) == 4
     assert session_doubts(study, [("c", "target")])["c", "target"].score == 0.9
     take_back(study, asked)

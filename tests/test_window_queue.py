@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PySide6.QtCore import QSettings, Qt
+from PySide6.QtCore import QEvent, QSettings, Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QInputDialog
+from PySide6.QtWidgets import QApplication, QInputDialog, QMenu
 from pytestqt.qtbot import QtBot
 
 from app.criteria import Criteria
@@ -25,6 +25,7 @@ from gaze_capture.calibration import validation_event
 from gaze_capture.quality import Validation
 from gaze_capture.trackers.mouse import MouseTracker
 from gaze_capture.trackers.tracker import Found
+from segmentation.consent import give_consent
 from segmentation.look_again import ask_again, asked_again
 from segmentation.study import Review, Study
 from tests.queue_support import RUN, listed, make_queue_study, review_of, settled
@@ -74,7 +75,6 @@ def test_the_order_stays_under_the_hands_until_it_is_asked_for(
     press(window, Qt.Key.Key_A)
     press(window, Qt.Key.Key_R)
     assert listed(page) == before and window.session.image_id == before[2]
-    assert not page.order.bar.sort_button.isEnabled(), "what waits is in order still"
     last = before[-1]
     mask = study.true_mask(last, "target")
     assert mask is not None
@@ -122,8 +122,8 @@ def test_images_without_masks_are_listed_as_imported(qtbot: QtBot, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("doubt>0.3", 2), ("doubt>30", 2), ("state:waiting", COUNT), ('state:"To review"', COUNT),
-     ("state:accepted", 0), ("reason:gaze doubt>=0.3", 2), ("outside doubt>0.9", 0)],
+    [("doubt>0.3", 3), ("doubt>30", 3), ("state:waiting", COUNT), ('state:"To review"', COUNT),
+     ("state:accepted", 0), ("reason:gaze doubt>=0.3", 3), ("outside doubt>0.9", 0)],
 )  # fmt: skip
 def test_doubts_states_and_reasons_are_searched_for(window: MainWindow, text: str, count: int) -> None:
     page = review_of(window)
@@ -140,7 +140,7 @@ def test_the_filter_offers_the_reasons(window: MainWindow, study: Study) -> None
     assert box.text().startswith("Gaze lies elsewhere")
     box.click()
     page.list.filter.popup.hide()
-    assert ids[8] in listed(page) and ids[0] not in listed(page)
+    assert ids[8] in listed(page) and ids[1] not in listed(page)
     assert page.list.filter.text.text() == "Doubt, because: Gaze lies elsewhere"
 
 
@@ -166,10 +166,11 @@ def test_views_are_saved_chosen_and_deleted(
     assert listed(page) == list(study.images)
     action("Worst && first").trigger()  # type: ignore[attr-defined]
     assert page.list.search.text() == "doubt>0.3" and page.list.states.currentText() == "To review"
-    assert len(listed(page)) == 2 and bar.order.currentData() == "doubt"
+    assert len(listed(page)) == 3 and bar.order.currentData() == "doubt"
     bar.menu.aboutToShow.emit()
     gone = next(one.menu() for one in bar.menu.actions() if one.text() == "Delete")
-    gone.actions()[0].trigger()  # type: ignore[union-attr]
+    assert isinstance(gone, QMenu)
+    gone.actions()[0].trigger()
     assert bar.views.all() == []
 
 
@@ -212,27 +213,27 @@ def test_the_clock_counts_what_is_in_view_alone() -> None:
 
 def test_time_away_is_not_reviewed(window: MainWindow, study: Study, qtbot: QtBot) -> None:
     page, shown = review_of(window), window.session.image_id
-    page.clock.restart()
+    assert shown is not None
     window.show_page("study")
-    qtbot.wait(400)
-    window.show_page("review")
-    from PySide6.QtWidgets import QWidget
-
-    other = QWidget()
-    qtbot.addWidget(other)
-    with qtbot.waitActive(other):
-        other.show()
-        other.activateWindow()
     assert not page.clock.running
-    qtbot.wait(400)
-    with qtbot.waitActive(window):
-        window.activateWindow()
-    assert page.clock.running and shown is not None
-    counted = page.clock.seconds
+    window.show_page("review")
+    assert page.clock.running
+    # What a window is told when another one comes to the front; without a display that is a matter of luck.
+    QApplication.sendEvent(window, QEvent(QEvent.Type.WindowDeactivate))
+    assert not page.clock.running
+    before = page.clock.seconds
+    qtbot.wait(300)
+    assert page.clock.seconds == before
+    QApplication.sendEvent(window, QEvent(QEvent.Type.WindowActivate))
+    assert page.clock.running
     press(window, Qt.Key.Key_A)
-    [review] = study.reviews(window.session.image_id or "", "target") or study.reviews(shown, "target")
-    assert review.seconds_spent == pytest.approx(counted, abs=0.2)
-    assert page.clock.seconds < counted + 0.5
+    [review] = study.reviews(shown, "target")
+    assert before - 0.01 <= review.seconds_spent
+    assert page.clock.seconds < 60 and page.clock.running
+    QApplication.sendEvent(window, QEvent(QEvent.Type.WindowDeactivate))
+    press(window, Qt.Key.Key_A)
+    [last] = [one for one in study.reviewed().values() if one.image_id != shown]
+    assert last.seconds_spent < 60
 
 
 def test_what_is_left_is_told_by_the_median(window: MainWindow, study: Study) -> None:
@@ -313,6 +314,7 @@ def test_with_a_tracker_chosen_new_gaze_is_recorded_at_once(
     assert gates_passed == (len(after.xy_px) > len(before.xy_px))
     # The next sitting is a usual one again.
     settled(qtbot, page)
+    window.session.set_annotator("Dr. New")
     window.show_page("record")
     record.start()
     assert record.plan is not None and len(record.plan.entries) > 1
@@ -412,6 +414,9 @@ def test_an_lsl_tracker_counts_once_it_was_validated(
     page, record = review_of(window), record_page(window)
     record.panel.tracker.addItem(found.label, found)
     record.panel.tracker.setCurrentIndex(record.panel.tracker.count() - 1)
+    page.looked.switch.click()
+    assert not page.looked.on and "has not agreed to eye tracking" in window.banner.text.text()
+    give_consent(study, "Dr. Test")
     page.looked.switch.click()
     qtbot.waitUntil(lambda: page.looked.eyes.following, timeout=30000)
     assert "Bench tracker was not validated" in page.looked.about.text()

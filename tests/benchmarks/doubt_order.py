@@ -25,7 +25,7 @@ from gaze_capture.fixations import Fixations
 from segmentation.claims import checks_of
 from segmentation.doubt import FORM_CLAIMS, DoubtIndex
 from segmentation.explanation import load_explanation
-from segmentation.measured import describe, measure_form, measure_region
+from segmentation.measured import describe, measure_form
 from segmentation.metrics import dice
 from segmentation.pseudomask import make_pseudomask
 from segmentation.study import Mask, Study
@@ -34,7 +34,7 @@ from tests.benchmarks.uncertainty import risk_coverage
 
 Values = npt.NDArray[np.float64]
 DRAWS = 1000
-EVERY = 4
+EVERY = 12
 """Of ``--warnings``: so many images are passed over between two that are measured."""
 say = sys.stdout.write
 
@@ -155,7 +155,7 @@ def measure_warnings(study: Study, run_id: str | None, split: str) -> None:
         truth, said = study.true_mask(*key), load_explanation(study, *key)
         if truth is None or said is None:
             continue
-        words = describe(measure_region(study.guide(study.image(key[0])), truth))
+        words = describe(measure_form(truth))
         claims = dataclasses.replace(said, backend="annotator", attributes=words)
         checks = [one for one in checks_of(claims, measure_form(mask)) if one.attribute in FORM_CLAIMS]
         count = sum(one.verdict == "contradicts" for one in checks)
