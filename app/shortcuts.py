@@ -56,7 +56,8 @@ class ShortcutsDialog(QDialog):
                     [
                         ("C", self.tr("What is compared with,\nor the image alone, while held")),
                         ("Shift+C", self.tr("Side by side, then blinking, then not")),
-                        ("I", self.tr("Tell of the pixel under the pointer")),
+                        ("I", self.tr("Probabilities and levels at the pointer")),
+                        (self.tr("H  Alt+click"), self.tr("What made a pixel what it is")),
                         ("M", self.tr("Measure by dragging; Esc clears")),
                     ],
                 ),
