@@ -219,7 +219,7 @@ def within(away_px: Distances, xy: Floats, reach_px: float) -> npt.NDArray[np.bo
     mask.
     """
     height, width = away_px.shape
-    seen: npt.NDArray[np.bool_] = np.asarray(np.isfinite(xy).all(axis=1))
+    seen: npt.NDArray[np.bool_] = np.isfinite(xy[:, 0]) & np.isfinite(xy[:, 1])
     places = np.where(seen[:, np.newaxis], xy, 0.0)
     inside = np.clip(places, 0, [width - 1, height - 1])
     columns, rows = np.rint(inside).astype(int).T

@@ -19,7 +19,7 @@ Where the pseudo-mask itself is reviewed, ``base`` is
     1 - Dice of its narrowest and its broadest level: where they lie far apart, the gaze tells no outline.
 
 Warnings are what no pixel tells. Each is the share of its Dice that a mask lost, in the mean, where it held
-(docs/adr/0024), so that two of them count for more than one:
+(docs/adr/0025), so that two of them count for more than one:
 
 ``quality``
     The gaze behind a pseudo-mask: looked at briefly, few fixations inside, or held back by a gate. Of a student's mask
@@ -31,7 +31,7 @@ Warnings are what no pixel tells. Each is the share of its Dice that a mask lost
     An annotator said that the target is absent where there is a mask, or present where there is none; or could not
     tell.
 
-How well the score orders masks was measured with gaze *simulated from masks*: docs/adr/0024.
+How well the score orders masks was measured with gaze *simulated from masks*: docs/adr/0025.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ PartName = Literal["student", "gaze", "levels", "quality", "contradiction", "wor
 
 POOR_GAZE = 0.5
 CONTRADICTED = 0.3
-"""Of each claim; so much of their Dice masks lost, see docs/adr/0024."""
+"""Of each claim; so much of their Dice masks lost, see docs/adr/0025."""
 UNDECIDED_WORD, OPPOSED_WORD = 0.5, 1.0
 """By definition: who said that nothing is there leaves no mask a chance."""
 TOLD = 0.2

@@ -32,7 +32,7 @@ from tests.queue_support import RUN, listed, make_queue_study, review_of, settle
 from tests.test_quality import of as validation_of
 from tests.window_support import open_window
 
-pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
+pytestmark = pytest.mark.qt_log_ignore("This plugin does not support", extend=True)
 
 COUNT = 9
 

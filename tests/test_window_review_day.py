@@ -18,7 +18,7 @@ from segmentation.study import Study
 from tests.queue_support import RUN, listed, make_queue_study, review_of, settled
 from tests.window_support import open_window
 
-pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
+pytestmark = pytest.mark.qt_log_ignore("This plugin does not support", extend=True)
 
 
 def test_twenty_images_are_reviewed(qtbot: QtBot, tmp_path: Path, study: Study) -> None:
