@@ -250,16 +250,14 @@ class ReviewPage(Page):
             self.tr("Look again: record new gaze, now or in the next session (G)"),
             on_click=self.look_again,
         )
-        self.again_button.setFixedSize(40, 40)
         for column in range(6):
             grid.setColumnStretch(column, 1)
         grid.addWidget(self.accept_button, 0, 0, 1, 2)
         grid.addWidget(self.edit_button, 0, 2, 1, 2)
         grid.addWidget(self.reject_button, 0, 4, 1, 2)
-        grid.addWidget(self.again_button, 0, 6)
         grid.addWidget(self.nothing_button, 1, 0, 1, 2)
         grid.addWidget(self.unsure_button, 1, 2, 1, 2)
-        grid.addWidget(self.ungradable_button, 1, 4, 1, 3)
+        grid.addWidget(self.ungradable_button, 1, 4, 1, 2)
         moves = QHBoxLayout()
         box(moves, spacing=theme.SMALL)
         self.undo_button = IconButton(
@@ -279,10 +277,11 @@ class ReviewPage(Page):
         back = IconButton("arrow-left", self.tr("Previous image (Backspace)"), on_click=lambda: self.go(-1))
         forth = IconButton("arrow-right", self.tr("Next image (Space or N)"), on_click=lambda: self.go(1))
         moves.addWidget(self.undo_button)
+        moves.addWidget(self.again_button)
         moves.addLayout(progress, 1)
         moves.addWidget(back)
         moves.addWidget(forth)
-        grid.addLayout(moves, 2, 0, 1, 7)
+        grid.addLayout(moves, 2, 0, 1, 6)
         return verdict
 
     # Following the session
