@@ -149,6 +149,12 @@ class ReadingMode(QWidget):
 
     def sentences(self) -> list[str]:
         """Return what a blind reader should know."""
+        if self.blind and not self._work:
+            return [
+                self.tr("There is nothing to outline: draw images with + first.")
+                if self.purpose == "audit"
+                else self.tr("There is nothing to read: nobody else has reviewed an image yet.")
+            ]
         if self.purpose == "audit":
             return [
                 self.tr("Outline what you see, or say that nothing is here. Every mask is hidden."),

@@ -541,8 +541,9 @@ class ReviewPage(Page):
         self.accept_button.setEnabled(judged or editing)
         self.reject_button.setEnabled(judged and not editing)
         words = (self.nothing_button, self.unsure_button, self.ungradable_button)
-        for button in (self.edit_button, *words, self.again_button):
+        for button in (self.edit_button, *words):
             button.setEnabled(scene is not None and not editing)
+        self.again_button.setEnabled(scene is not None and not editing and not self.reading.blind)
         self.description.show_scene(study, scene)
         if scene is not None and scene.words is not None:
             self.description.show_weights(word_weights(scene.words, scene.image.shape[:2]))

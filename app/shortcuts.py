@@ -38,7 +38,7 @@ class ShortcutsDialog(QDialog):
                         ("F", self.tr("Fit")),
                         ("Shift+F", self.tr("One image pixel per pixel of the screen")),
                         ("+  -", self.tr("Zoom; so does the wheel, in a volume with Ctrl")),
-                        ("W", self.tr("Dragging changes the window: right wider,\nup a higher centre")),
+                        ("W", self.tr("Dragging changes width and centre")),
                         ("Shift+W", self.tr("Next window in common use")),
                         (self.tr("Right drag"), self.tr("Change the window, at any time")),
                     ],
@@ -54,21 +54,11 @@ class ShortcutsDialog(QDialog):
                 (
                     self.tr("Compare and measure, on Review"),
                     [
-                        ("C", self.tr("What is compared with,\nor the image alone, while held")),
+                        ("C", self.tr("Other side or image alone, while held")),
                         ("Shift+C", self.tr("Side by side, then blinking, then not")),
                         ("I", self.tr("Probabilities and levels at the pointer")),
                         (self.tr("H  Alt+click"), self.tr("What made a pixel what it is")),
                         ("M", self.tr("Measure by dragging; Esc clears")),
-                    ],
-                ),
-                (
-                    self.tr("Train, on the list of runs"),
-                    [
-                        (self.tr("Ctrl+click"), self.tr("Choose several")),
-                        ("C", self.tr("Compare those chosen")),
-                        ("F2", self.tr("Rename")),
-                        ("Ctrl+E", self.tr("Export as one archive")),
-                        (self.tr("Del"), self.tr("Delete")),
                     ],
                 ),
             ],
@@ -99,21 +89,18 @@ class ShortcutsDialog(QDialog):
                 (
                     self.tr("Review"),
                     [
-                        ("Space", self.tr("Next image or volume")),
+                        (self.tr("Space  N"), self.tr("Next image or volume")),
                         ("Backspace", self.tr("Back")),
                         ("0", self.tr("Nothing here")),
-                        ("Q", self.tr("Unsure")),
-                        ("U", self.tr("Ungradable")),
+                        ("Q  U", self.tr("Unsure, ungradable")),
                         ("A", self.tr("Accept")),
                         ("E", self.tr("Edit the mask")),
                         ("R", self.tr("Reject")),
                         ("G", self.tr("Look again: new gaze, now or in the next session")),
                         ("Z", self.tr("Undo the verdict, G or a change of the description")),
                         ("D", self.tr("Approve the description")),
-                        (self.tr("Enter"), self.tr("On a row of the description: edit")),
-                        ("Ctrl+Enter", self.tr("On a row: approve")),
-                        (self.tr("Del"), self.tr("On a row: revert")),
-                        ("N", self.tr("Next image")),
+                        (self.tr("Enter  Del"), self.tr("On a row of it: edit, revert")),
+                        ("Ctrl+Enter", self.tr("On a row of it: approve")),
                     ],
                 ),
                 (
@@ -129,6 +116,16 @@ class ShortcutsDialog(QDialog):
                         ("Space", self.tr("Move the image while held")),
                         (self.tr("Enter  A"), self.tr("Store the mask and go on")),
                         ("Esc", self.tr("Leave; the edit is kept as a draft")),
+                    ],
+                ),
+                (
+                    self.tr("Train, on the list of runs"),
+                    [
+                        (self.tr("Ctrl+click"), self.tr("Choose several")),
+                        ("C", self.tr("Compare those chosen")),
+                        ("F2", self.tr("Rename")),
+                        ("Ctrl+E", self.tr("Export as one archive")),
+                        (self.tr("Del"), self.tr("Delete")),
                     ],
                 ),
             ],
@@ -159,7 +156,7 @@ class ShortcutsDialog(QDialog):
                 column.addWidget(heading(name))
                 grid = QGridLayout()
                 box(grid, spacing=theme.NORMAL)
-                grid.setVerticalSpacing(5)
+                grid.setVerticalSpacing(3)
                 grid.setColumnStretch(1, 1)
                 for row, (key, meaning) in enumerate(keys):
                     grid.addWidget(label(key, "key"), row, 0, Qt.AlignmentFlag.AlignLeft)
