@@ -98,7 +98,7 @@ class Canvas(QWidget):
         self.reviewing = False
         """Whether the keys M and I are taken: nothing of theirs may be seen while gaze is recorded."""
         self._probing = False
-        self.measures = Measures(self)
+        self.measures = Measures(self, self)
         self._peeking: LayerName | None = None
         self._hold = QTimer(self, singleShot=True, interval=int(HOLD_SECONDS * 1000))
         self._dot: tuple[float, float] | None = None

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from PySide6.QtCore import QObject, QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QPainter, QPen
 
 from app import theme
-
-if TYPE_CHECKING:
-    from app.canvas import Canvas
+from app.scene import Scene
 
 Position = tuple[float, float]
 """x, y in image pixels."""
@@ -54,13 +52,46 @@ class Measure:
         )
 
 
+class Ground(Protocol):
+    """What is measured on: the canvas."""
+
+    @property
+    def scene(self) -> Scene | None:
+        """What is shown."""
+
+    @property
+    def zoom(self) -> float:
+        """Logical pixels of the screen per image pixel."""
+
+    def widget_from_image(self, x: float, y: float) -> QPointF:
+        """Map an image position to the widget."""
+
+    def image_from_widget(self, point: QPointF) -> Position:
+        """Map a position in the widget to image pixels."""
+
+    def set_window_mode(self, on: bool) -> None:
+        """Have dragging change the window, or not."""
+
+    def rest_cursor(self) -> None:
+        """Show the cursor that says what dragging does."""
+
+    def update(self) -> None:
+        """Draw again."""
+
+    def width(self) -> int:
+        """Return the width in logical pixels."""
+
+    def height(self) -> int:
+        """Return the height in logical pixels."""
+
+
 class Measures(QObject):
     """The distances measured in the image shown, and the hand that drags them."""
 
     changed = Signal()
 
-    def __init__(self, canvas: Canvas) -> None:
-        super().__init__(canvas)
+    def __init__(self, canvas: Ground, parent: QObject) -> None:
+        super().__init__(parent)
         self._canvas = canvas
         self._active = False
         self._measures: list[Measure] = []
