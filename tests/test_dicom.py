@@ -384,14 +384,18 @@ def test_no_patient_turns_up_in_stacks_or_errors(tmp_path: Path) -> None:
     data = (tmp_path / "good" / "bad.dcm").read_bytes()
     (tmp_path / "good" / "bad.dcm").write_bytes(data.replace(b"0.5\\0.25", b"Quetzalc"))
     results = list(read_dicom([tmp_path / "good"], IDENTITY))
+
+    def read(index: int) -> Plane:
+        return Plane(np.zeros((1, 1, 1), np.uint8))
+
     text = ""
     for result in results:
         if isinstance(result, Stack):
-            text += repr(
-                dataclasses.replace(result, files=(), read=lambda index: Plane(np.zeros((1, 1, 1), np.uint8)))
-            )
+            text += repr(dataclasses.replace(result, files=(), read=read))
         else:
             text += result.reason
+    # The address of a function may hold any number.
+    text = text.replace(repr(read), "")
     assert results and "quetzalc" not in text.casefold() and "planted" not in text.casefold()
     assert "1.2.826.0.1.999" not in text and "1950" not in text and "2020-01-31" not in text
     damaged = carried("MR_small_jp2klossless.dcm").read_bytes()
