@@ -9,6 +9,7 @@ from pathlib import Path
 
 from app.argument_types import annotator, count
 from app.commands import AddCommand, Outcome, counted, named
+from gaze_capture.errors import UserError
 from segmentation.bootstrap import Interval
 from segmentation.progress import Progress
 from segmentation.study import Study
@@ -138,7 +139,7 @@ def make_consensus(args: argparse.Namespace, progress: Progress) -> Outcome:
         ),
     ]
     if not (report.written or report.as_before or report.undecided):
-        lines = [f"No image has been read by {args.least} annotators yet; nothing was stored."]
+        raise UserError(f"No image has been read by {args.least} annotators yet; nothing was stored.")
     return Outcome(report.to_json(), "\n".join(lines))
 
 
