@@ -8,18 +8,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 import numpy as np
 
 from gaze_capture.errors import UserError
 from segmentation.evaluation import Spread
-from segmentation.images import decode_mask
 from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
+from segmentation.readings import readings
 from segmentation.report_figures import Overlay, legend, overlay_figure
 from segmentation.report_parts import row, table
-from segmentation.review_index import Key, Review, read_review
+from segmentation.review_index import Key, Review
 from segmentation.study import Mask, Study
 
 FIGURES = 6
@@ -100,16 +99,14 @@ def _edits(study: Study, reviews: dict[Key, list[Review]], progress: Progress) -
     keys = [key for key, found in reviews.items() if any(_is_edit(review) for review in found)]
     for number, key in enumerate(keys):
         progress(number, len(keys), key[0])
-        latest = next(
-            ((review, path) for review, path in reversed(standing(study, key)) if _is_edit(review)), None
-        )
+        latest = next((one for one in reversed(study.named_reviews(*key).items()) if _is_edit(one[1])), None)
         # A file that is gone or damaged is told by `verify`, and not by the report.
         with contextlib.suppress(UserError):
             if latest is None:
                 continue
-            review, path = latest
-            before, after = _shown_before(study, review), decode_mask(path)
-            if before is not None and before.shape == after.shape:
+            name, review = latest
+            before, after = _shown_before(study, review), study.review_mask(*key, name)
+            if before is not None and after is not None and before.shape == after.shape:
                 yield Edit(review, before, after)
 
 
@@ -124,16 +121,6 @@ def _shown_before(study: Study, review: Review) -> Mask | None:
         return None if pseudomask is None else pseudomask.masks[-1]
     probability = study.prediction(review.subject, *key)
     return None if probability is None else probability >= review.threshold
-
-
-def standing(study: Study, key: Key) -> list[tuple[Review, Path]]:
-    """Return the reviews of a target in an image that stand, oldest first, with where the mask of each would lie."""
-    folder = study.folder / "reviews" / f"{key[0]}.{key[1]}"
-    return [
-        (read_review(path), path.with_suffix(".png"))
-        for path in sorted(folder.glob("[!.]*.json"))
-        if not path.with_suffix(".withdrawn").exists()
-    ]
 
 
 def _edited(study: Study, edits: Sequence[Edit]) -> str:
@@ -177,16 +164,11 @@ def _agreement(study: Study, reviews: dict[Key, list[Review]]) -> str:
     for key, those in reviews.items():
         if len({review.annotator for review in those if review.purpose != "consensus"}) < 2:
             continue
-        masks: dict[str, Mask] = {}
-        for review, path in standing(study, key):
-            if review.purpose == "consensus":
-                continue
-            masks.pop(review.annotator, None)
-            if review.verdict != "rejected" and path.exists():
-                with contextlib.suppress(UserError):
-                    masks[review.annotator] = decode_mask(path)
-        for one, other in itertools.combinations(sorted(masks), 2):
-            if masks[one].shape == masks[other].shape:
+        # A mask that is damaged is told by `verify`, and not by the report.
+        with contextlib.suppress(UserError):
+            read = readings(study, *key)
+            masks = {name: one.mask for name, one in read.items() if one.mask is not None}
+            for one, other in itertools.combinations(masks, 2):
                 found.setdefault((one, other), []).append(dice(masks[one], masks[other]))
     if not found:
         return ""
