@@ -21,7 +21,7 @@ THRESHOLD = 0.5
 
 _HEAD = """# python use_model.py IMAGE OUT -> OUT.<target>.png; needs {needs}.
 # Research use only; not a medical device.
-import json, sys, cv2, numpy as np  # noqa: E401
+import json, sys, cv2, numpy as np
 from pathlib import Path
 """
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gaze_capture.errors import UserError
 from gaze_capture.recording import Presence
 from segmentation.gaze_index import Key
 from segmentation.review_index import Purpose, Review
@@ -105,10 +104,3 @@ def annotator_disagreement(
     share = np.mean(given, axis=0, dtype=np.float32)
     divided: npt.NDArray[np.float32] = 2 * np.minimum(share, 1 - share)
     return divided
-
-
-def check_purposes(purposes: Sequence[str]) -> None:
-    """Raise UserError unless each is a purpose of an annotator's own word."""
-    for one in purposes:
-        if one not in OWN:
-            raise UserError(f"{one!r} is no purpose of a reading; choose of {', '.join(OWN)}.")
