@@ -14,7 +14,7 @@ from app.canvas_frame import NO_MARKS, CanvasFrame
 from app.centre import Centre
 from app.dwell_mark import DwellMark
 from app.eyes_on_mask import ReviewTracker
-from app.facts import NOTHING_KNOWN, Facts, gather
+from app.facts import Facts, gather
 from app.image_list import ImageList
 from app.keymap import Action, Keymap, shown
 from app.known_screens import known_geometry
@@ -80,7 +80,7 @@ class RecordPage(Page):
         self.plan: SessionPlan | None = None
         self._mark: DwellMark | None = None
         self._voice = VoiceRecorder()
-        self._known = NOTHING_KNOWN
+        self._known = Facts()
         self._facts = Latest(self)
         self._facts.answered.connect(self._learn)
         self._facts.failed.connect(self.error)
@@ -208,7 +208,7 @@ class RecordPage(Page):
             self._cache.forget()
             self._facts.ask(lambda: gather(study), NO_FLICKER_MS)
             if fresh and self._facts.pending:
-                self._known = NOTHING_KNOWN
+                self._known = Facts()
             self._list_recordings(study)
         self.session.settle()
         if what in ("study", "data", "target"):

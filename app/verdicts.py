@@ -22,6 +22,21 @@ THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What a verdict is given on, by whom, and how long it was looked at."""
+
+    image_id: str
+    target_id: str
+    run_id: str | None
+    """Whose student's mask is shown; None for the pseudo-mask."""
+    annotator: str
+    seconds: float
+    purpose: Purpose = "review"
+    gaze_on_mask_ms: float | None = None
+    """None where no tracker ran."""
+
+
+@dataclass(frozen=True)
 class Given:
     """A verdict that was stored, so that it can be withdrawn."""
 
@@ -48,28 +63,24 @@ def subject_of(study: Study, image_id: str, target_id: str, run_id: str | None) 
     return None if pseudomask is None else ("pseudomask", pseudomask.masks[-1])
 
 
-def give_verdict(
-    study: Study,
-    image_id: str,
-    target_id: str,
-    run_id: str | None,
-    annotator: str,
-    word: Word,
-    seconds: float,
-    purpose: Purpose = "review",
-    gaze_on_mask_ms: float | None = None,
-) -> Given | None:
+def give_verdict(study: Study, judged: Judged, word: Word) -> Given | None:
     """Store a verdict on an image's prediction or pseudo-mask; None where there is nothing to accept or reject.
 
     *Nothing here* needs no subject: it is itself a label, an empty mask. *Unsure* and *ungradable* are words on the
     image, and reject the mask along with it: nobody vouches for it. An audit judges the bare image: there is nothing
     to accept or reject.
+
+    Raises
+    ------
+    UserError
+        If the image is gone, or the verdict cannot be stored.
     """
-    subject = None if purpose == "audit" else subject_of(study, image_id, target_id, run_id)
+    image_id, target_id, audit = judged.image_id, judged.target_id, judged.purpose == "audit"
+    subject = None if audit else subject_of(study, image_id, target_id, judged.run_id)
     if subject is None and word in ("accepted", "rejected"):
         return None
     height, width, _ = study.image(image_id).shape
-    nothing = BARE_IMAGE if purpose == "audit" else "pseudomask"
+    nothing = BARE_IMAGE if audit else "pseudomask"
     name, mask = subject if subject is not None else (nothing, np.zeros((height, width), dtype=bool))
     verdict: Verdict
     presence: Presence | None
@@ -83,15 +94,15 @@ def give_verdict(
     review = Review(
         image_id=image_id,
         target_id=target_id,
-        annotator=annotator,
+        annotator=judged.annotator,
         subject=name,
         verdict=verdict,
         presence=presence,
-        seconds_spent=round(seconds, 2),
+        seconds_spent=round(judged.seconds, 2),
         reviewed_at=utc_now(),
         threshold=THRESHOLD,
-        purpose=purpose,
-        gaze_on_mask_ms=None if gaze_on_mask_ms is None else round(gaze_on_mask_ms, 1),
+        purpose=judged.purpose,
+        gaze_on_mask_ms=_rounded(judged.gaze_on_mask_ms),
     )
     return Given(image_id, target_id, study.add_review(review, stored))
 
@@ -134,7 +145,11 @@ def give_edited(study: Study, draft: Draft, seconds: float, gaze_on_mask_ms: flo
         purpose=header.purpose,
         started_from=draft.edit.started_from,
         edits=draft.edit.edits,
-        gaze_on_mask_ms=None if gaze_on_mask_ms is None else round(gaze_on_mask_ms, 1),
+        gaze_on_mask_ms=_rounded(gaze_on_mask_ms),
     )
     name = study.add_review(review, mask)
     return Given(image.id, target.id, name, draft.finish())
+
+
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 1)

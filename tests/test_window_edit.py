@@ -498,8 +498,8 @@ def test_keys_of_verdicts_do_nothing_while_editing(window: MainWindow, study: St
     drag(window, [(5.0, 5.0), (9.0, 9.0)])
     press(window, Qt.Key.Key_R, Qt.Key.Key_0, Qt.Key.Key_Q, Qt.Key.Key_U, Qt.Key.Key_S, Qt.Key.Key_E)
     assert page.editing.active and study.reviewed() == {} and window.current_page() == "review"
-    assert not page.reject_button.isEnabled() and not page.edit_button.isEnabled()
-    assert page.accept_button.isEnabled() and window.session.image_id == first
+    assert not page.verdict_bar.reject_button.isEnabled() and not page.verdict_bar.edit_button.isEnabled()
+    assert page.verdict_bar.accept_button.isEnabled() and window.session.image_id == first
 
 
 def test_space_held_moves_the_image_and_the_middle_button_does(window: MainWindow) -> None:
