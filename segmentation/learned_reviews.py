@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gaze_capture.errors import UserError
 from gaze_capture.recording import UNDECIDED
-from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
+from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.job import RunSpec
 from segmentation.records import SCHEMA, utc_now
 from segmentation.review_index import COUNTED, Key, Review, read_review
 from segmentation.runs import RunFolder
 from segmentation.study import Study
+from segmentation.study_folder import names_in
 
 LEARNED_NAME = "reviews.json"
 
@@ -121,23 +120,14 @@ def reviewing_seconds(study: Study, until: float | None = None) -> float:
 
 def _withdrawn(study: Study) -> Iterator[Review]:
     """Read the verdicts that were taken back; one that is damaged is passed over."""
-    for folder in _folders(study.folder / "reviews"):
-        with explained_os_errors(folder):
-            names = sorted(os.listdir(folder))
-        for name in names:
+    reviews = study.folder / "reviews"
+    for folder in sorted(names_in(reviews)):
+        for name in sorted(names_in(reviews / folder)):
             if name.endswith(".withdrawn"):
                 try:
-                    yield read_review(folder / f"{name.removesuffix('.withdrawn')}.json")
+                    yield read_review(reviews / folder / f"{name.removesuffix('.withdrawn')}.json")
                 except UserError:
                     continue
-
-
-def _folders(folder: Path) -> list[Path]:
-    with explained_os_errors(folder):
-        try:
-            return [one for one in sorted(folder.iterdir()) if one.is_dir()]
-        except FileNotFoundError:
-            return []
 
 
 def given_at(review: Review) -> float:

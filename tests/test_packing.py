@@ -26,9 +26,10 @@ from segmentation.job import JobEvent, RunSpec
 from segmentation.pack_steps import train_packed
 from segmentation.packed import ARRAYS, packed_run, unpack
 from segmentation.packing import HOLDS, load_packed, pack
+from segmentation.records import utc_now
 from segmentation.run_archive import read_run_archive, write_run_archive
 from segmentation.runs import RunFolder, completed, create_run
-from segmentation.study import PACKED, Review, Study, utc_now
+from segmentation.study import PACKED, Review, Study
 from segmentation.text.embedding import embed_study, text_of
 from segmentation.training import train
 from segmentation.worker import Reporter

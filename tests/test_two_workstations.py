@@ -65,10 +65,11 @@ def test_nothing_is_lost_when_both_add_at_once(study: Study) -> None:
 def test_different_fields_changed_at_once_are_all_kept(study: Study) -> None:
     script = f"""
 import sys
-from segmentation.study import Study
-study = Study.open({str(study.folder)!r})
+from pathlib import Path
+from segmentation.study_file import change_study_file
+folder = Path({str(study.folder)!r})
 for number in range(30):
-    study._set(**{{f"field_{{sys.argv[1]}}_{{number}}": number}})
+    change_study_file(folder, **{{f"field_{{sys.argv[1]}}_{{number}}": number}})
 """
     both = [subprocess.Popen([sys.executable, "-c", script, who]) for who in "ab"]
     assert [process.wait(60) for process in both] == [0, 0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import secrets
 import socket
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gaze_capture.errors import UserError
-from gaze_capture.storage import explained_os_errors, write_bytes_atomic
+from gaze_capture.storage import write_bytes_atomic
 from segmentation.blind_reading import BARE_IMAGE
 from segmentation.editing.history import EditableMask, Step
 from segmentation.editing.journal import (
@@ -33,6 +32,7 @@ from segmentation.editing.starts import start_mask, starts
 from segmentation.records import safe_name, utc_now
 from segmentation.review_index import Purpose
 from segmentation.study import Study
+from segmentation.study_folder import names_in
 
 DRAFTS = "drafts"
 
@@ -328,8 +328,4 @@ def _drafts_in(folder: Path) -> list[Path]:
 
 
 def _listed(folder: Path) -> list[Path]:
-    with explained_os_errors(folder):
-        try:
-            return [folder / name for name in os.listdir(folder)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+    return [folder / name for name in names_in(folder)]
