@@ -298,7 +298,9 @@ def test_with_a_tracker_chosen_new_gaze_is_recorded_at_once(
     before = study.pseudomask(image, "target")
     press(window, Qt.Key.Key_G)
     assert window.current_page() == "record" and record.sitting is not None
-    assert record.plan is not None and [entry.image.id for entry in record.plan.entries] == [image]
+    assert record.course.plan is not None and [entry.image.id for entry in record.course.plan.entries] == [
+        image
+    ]
     qtbot.waitUntil(lambda: record.recorder.live.total_ms > 1600, timeout=20000)
     QTest.keyClick(record.canvas, Qt.Key.Key_Space)
     assert record.sitting is None
@@ -317,7 +319,7 @@ def test_with_a_tracker_chosen_new_gaze_is_recorded_at_once(
     window.session.set_annotator("Dr. New")
     window.show_page("record")
     record.start()
-    assert record.plan is not None and len(record.plan.entries) > 1
+    assert record.course.plan is not None and len(record.course.plan.entries) > 1
     QTest.keyClick(record.canvas, Qt.Key.Key_Escape)
     qtbot.waitUntil(lambda: not record._saving, timeout=20000)
 
@@ -427,7 +429,7 @@ def test_an_lsl_tracker_counts_once_it_was_validated(
     assert "without a look" not in window.banner.text.text()
     page.looked.switch.click()
     # As calibrating on the page Record leaves it.
-    record._note_tracker()
+    record.trackers.note()
     record.flow.validated = (validation_event(validation_of(0.4), 9, time.monotonic_ns()),)
     page.looked.switch.click()
     qtbot.waitUntil(lambda: page.looked.eyes.following, timeout=30000)

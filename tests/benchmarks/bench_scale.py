@@ -122,7 +122,7 @@ def measure_window(folder: Path) -> dict[str, Times]:
         timed("record page shown (ms)", lambda: window.show_page("record"))
         timed("review page shown (ms)", lambda: window.show_page("review"))
         found["open and all three pages shown (ms)"] = whole.times()
-        until(lambda: not review.queue.pending and not record._facts.pending)
+        until(lambda: not review.queue.pending and not record._images.pending)
         found["... all states filled in (ms)"] = whole.times()
         window.show_page("study")
         until(lambda: overview.overview.gaze > 0)
