@@ -28,8 +28,9 @@ from segmentation.job import JobEvent, RunSpec
 from segmentation.known_folders import folders_job
 from segmentation.machine import Machine, this_machine
 from segmentation.retraining import is_again, networks_of, spec_again, to_predict
-from segmentation.runs import RunFolder, create_run, start_worker
+from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
+from segmentation.workers import start_worker
 
 
 class TrainPage(Page):

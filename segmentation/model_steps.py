@@ -14,8 +14,9 @@ from gaze_capture.storage import folder_in_place, write_bytes_atomic, write_json
 from segmentation.intensity import rules_for
 from segmentation.job import JobEvent
 from segmentation.model_card import card_text, model_card
-from segmentation.runs import RunFolder, await_worker, latest_run
+from segmentation.runs import RunFolder, latest_run
 from segmentation.study import Study
+from segmentation.workers import await_worker
 
 THRESHOLD = 0.5
 

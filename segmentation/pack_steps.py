@@ -16,8 +16,9 @@ from segmentation.job import JobEvent, RunSpec
 from segmentation.packed import check_spec, packed_run, unpack
 from segmentation.presets import checked
 from segmentation.run_archive import write_run_archive
-from segmentation.runs import RunFolder, await_worker, completed, create_run, train_to_end
+from segmentation.runs import RunFolder, completed, create_run
 from segmentation.study import Study
+from segmentation.workers import await_worker, train_to_end
 
 OnEvent = Callable[[JobEvent], object]
 
