@@ -7,7 +7,7 @@ images are drawn; for each seed a run learns from their gaze. Then, round after 
 masks that an order names and the run is trained again with them (`segmentation.retraining`); the student is measured on
 validation images that nobody ever looked at. All of it is *simulated from masks*: the gaze, the reviewer, the minutes.
 
-Orders: ``doubt`` is the program's own (`segmentation.session_order.doubts`), ``random`` draws, ``worst`` takes the
+Orders: ``doubt`` is the program's own (`segmentation.review_queue`), ``random`` draws, ``worst`` takes the
 masks that truly are the worst, which no program can know, and ``none`` trains as long with no review at all: what lies
 above it is due to the reviews. Each order of each seed is a cell, kept in OUT and not done again.
 
@@ -49,8 +49,8 @@ from segmentation.prediction import predict
 from segmentation.presets import checked, preset
 from segmentation.records import utc_now
 from segmentation.retraining import continued, networks_of, spec_again
+from segmentation.review_queue import review_queue
 from segmentation.runs import RunFolder, create_run
-from segmentation.session_order import doubts
 from segmentation.study import Review, Study
 from segmentation.training import train
 
@@ -73,9 +73,9 @@ Order = Callable[[Study, str, Sequence[Key], int], list[Key]]
 
 
 def by_doubt(study: Study, run_id: str, keys: Sequence[Key], seed: int) -> list[Key]:
-    """Return the program's own order of doubt."""
-    found = doubts(study, keys, run_id=run_id)
-    return sorted(keys, key=lambda key: -found[key].score)
+    """Return the program's own queue of doubt."""
+    queue = review_queue(study, run_id=run_id, state=None)
+    return [(item.image_id, item.target_id) for item in queue if (item.image_id, item.target_id) in keys]
 
 
 def at_random(study: Study, run_id: str, keys: Sequence[Key], seed: int) -> list[Key]:
