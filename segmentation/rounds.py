@@ -379,7 +379,7 @@ def _round(study: Study, run: RunFolder, spec: RunSpec, reference: Reference, kn
     own = {
         key
         for key, review in taught.items()
-        if (mark_of(review) in learned.marks if learned is not None else given_at(review) <= begun)
+        if (mark_of(study, review) in learned.marks if learned is not None else given_at(review) <= begun)
     }
     images = [study.images[image] for image, _ in measured]
     return Round(

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 import re
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,13 +20,16 @@ from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.annotation_time import TIMES_NAME
 from segmentation.learned_reviews import LEARNED_NAME
 from segmentation.metrics import dice
+from segmentation.prediction import predict
 from segmentation.records import SCHEMA
+from segmentation.retraining import new_reviews
 from segmentation.rounds import manual_outlining, recorded_before, rounds
 from segmentation.rounds_plot import links, rounds_figure, ticks
+from segmentation.run_archive import read_run_archive, write_run_archive
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from tests.rounds_support import mask_like, say, trained
-from tests.training_helpers import fixations_of, make_study, tiny
+from tests.training_helpers import Events, fixations_of, make_study, tiny
 
 SPEC = tiny("partial", iterations=1)
 
@@ -172,6 +176,29 @@ def test_what_was_measured_is_not_measured_again(filled: Study, monkeypatch: pyt
     filled.save_prediction(run.id, *key, "student", truth.astype(np.float32))
     after = rounds(filled, known=known)  # type: ignore[arg-type]
     assert after.rounds[0].dice.mean > before.rounds[0].dice.mean
+
+
+def test_a_run_that_travelled_is_the_same_round(filled: Study, tmp_path: Path) -> None:
+    ids = list(filled.images)
+    sitting(filled, "rec-20260101-100000-aaaaaa", {ids[0]: 30.0})
+    study = Study.open(filled.folder)
+    say(study, ids[0], seconds_spent=45.0)
+    say(study, ids[1], verdict="rejected", presence=None, seconds_spent=15.0)
+    run = trained(study, SPEC)
+    say(study, ids[1], seconds_spent=20.0)
+    before, new = rounds(study, against="masks", split="train"), new_reviews(study, run.id)
+    write_run_archive(run, tmp_path / "run.zip")
+    shutil.rmtree(run.path)
+    home = Study.open(study.folder)
+    again = read_run_archive(tmp_path / "run.zip", home)
+    [(left_out, why)] = rounds(home, against="masks", split="train").left_out
+    assert left_out == run.id and "has predicted none" in why, "predictions do not travel"
+    predict(home, again, Events(), image_ids=ids, threads=1)
+    after = rounds(home, against="masks", split="train")
+    assert after == before and new_reviews(home, run.id) == new
+    [one] = after.rounds
+    assert one.spent is not None and one.spent.reviewing_s == 60.0
+    assert (one.reviews, one.reviewed, new.count) == (1, 1, 1)
 
 
 def test_gaze_counts_from_its_recording_on() -> None:
