@@ -83,6 +83,11 @@ def readers_agree(args: argparse.Namespace, progress: Progress) -> Outcome:
         seed=args.seed,
         progress=progress,
     )
+    if not pairs:
+        raise UserError(
+            "No image was read by two annotators yet; let one review, or read blind (second reads, audit), what "
+            "another one has."
+        )
     lines = []
     for one in pairs:
         lines += [
@@ -95,10 +100,7 @@ def readers_agree(args: argparse.Namespace, progress: Progress) -> Outcome:
             if one.presence_images
             else "  presence: no word by both",
         ]
-    if not pairs:
-        lines.append("No image was read by two annotators yet.")
-    else:
-        lines.append("Intervals are 95 %, by resampling groups (patients).")
+    lines.append("Intervals are 95 %, by resampling groups (patients).")
     return Outcome(
         {"annotators": readers_of(study), "pairs": [one.to_json() for one in pairs]}, "\n".join(lines)
     )

@@ -91,6 +91,10 @@ def rounds(args: argparse.Namespace, progress: Progress) -> Outcome:
 
     study = Study.open(args.study)
     found = rounds(study, against=args.against, split=args.split, progress=progress)
+    if not found.rounds:
+        run, reason = found.left_out[-1]
+        more = f" ({len(found.left_out) - 1} more are left out)" if len(found.left_out) > 1 else ""
+        raise UserError(f"No run can be charted yet; {run}: {reason}{more}")
     text = found.to_text()
     if args.to is not None:
         write_bytes_atomic(args.to, rounds_figure(found).encode())

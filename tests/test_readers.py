@@ -239,7 +239,8 @@ def test_commands_refuse_what_cannot_be(study: Study) -> None:
         status, out, error = command(words[0], study.folder, *words[1:])
         assert (status, out) == (1, "") and said in error and error.count("\n") == 1
     assert command("audit-draw", study.folder, "--count", "0", "--seed", "1")[0] == 2
-    assert command("readers", study.folder)[1].startswith("No image was read by two annotators yet.")
+    status, out, error = command("readers", study.folder)
+    assert (status, out) == (1, "") and error.startswith("No image was read by two annotators yet;")
 
 
 def test_a_review_of_a_deleted_image_is_passed_over_and_found(study: Study) -> None:

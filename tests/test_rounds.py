@@ -213,12 +213,17 @@ def test_the_command_prints_and_draws(
 ) -> None:
     assert run_command(["rounds", str(filled.folder)]) == 1
     assert "train first" in capsys.readouterr().err
-    run = trained(filled, SPEC)
+    run = trained(filled, SPEC, images=[])
+    waiting, file = create_run(filled, SPEC), tmp_path / "chart.svg"
+    assert run_command(["rounds", str(filled.folder), "--to", str(file)]) == 1
+    told = capsys.readouterr()
+    assert told.out == "" and f"{waiting.id}: it is waiting (1 more" in told.err and not file.exists()
+    shutil.rmtree(waiting.path)
+    predict(filled, run, Events(), image_ids=list(filled.images), threads=1)
     ids = list(filled.images)
     say(filled, ids[0], seconds_spent=30.0)
     say(filled, ids[4], purpose="audit", seconds_spent=90.0)
     trained(filled, tiny("partial", iterations=1, warm_start=run.id))
-    file = tmp_path / "chart.svg"
     assert run_command(["rounds", str(filled.folder), "--json", "--to", str(file)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["gaze"] == "simulated from masks" and told["reference"] == {
