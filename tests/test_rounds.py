@@ -22,6 +22,7 @@ from segmentation.learned_reviews import LEARNED_NAME
 from segmentation.metrics import dice
 from segmentation.prediction import predict
 from segmentation.records import SCHEMA
+from segmentation.report_rounds import rounds_section
 from segmentation.retraining import new_reviews
 from segmentation.rounds import manual_outlining, recorded_before, rounds
 from segmentation.rounds_plot import links, rounds_figure, ticks
@@ -128,6 +129,23 @@ def test_a_blind_audit_is_the_reference_where_no_mask_is_unseen(filled: Study) -
     spent = [one.spent.reviewing_s for one in rounds(filled).rounds if one.spent is not None]
     assert spent == [0.0, 30.0], "audits are no part of what a model costs"
     assert next(one for one in rounds(filled).rounds if one.run == again.id).reviewed == 1
+    html = rounds_section(filled)
+    assert html.count("<circle") == 2 and html.count("<tr>") == 3
+    assert (
+        "The reference: a blind audit" in html and "Outlining by hand took 60.0 s a mask (2 audits)" in html
+    )
+    assert "1 learned from in review" in html and "2 learned from by gaze" in html
+
+
+def test_what_was_learned_from_true_masks_is_not_called_simulated(filled: Study) -> None:
+    trained(filled, tiny("supervised", iterations=1))
+    html = rounds_section(filled)
+    assert "none: true masks" in html and "<circle" not in html
+    trained(filled, SPEC)
+    html = rounds_section(filled)
+    assert html.count("<circle") == 1
+    cells = [row.count("simulated from masks") for row in re.findall(r"<tr>.*?</tr>", html)[1:]]
+    assert cells == [0, 1]
 
 
 def test_runs_that_cannot_be_charted_are_named(filled: Study) -> None:
