@@ -29,13 +29,14 @@ def add_export_commands(add: AddCommand) -> None:
     command.add_argument("--format", required=True, choices=FORMATS)
     command.add_argument("--split", metavar="NAME", help="only its images, or what was seen of them")
     command.add_argument(
-        "--annotator", nargs="+", metavar="A", help="whose gaze, or whose reviewed masks; default: all"
+        "--annotator", nargs="+", metavar="A", help="whose gaze, reviewed masks or audits; default: all"
     )
     masks = command.add_argument_group("masks")
     masks.add_argument(
         "--masks",
         choices=WHICH,
-        help="default for png, nifti, dicom-seg and coco: reviewed, those accepted or edited",
+        help="default for png, nifti, dicom-seg and coco: reviewed, those accepted or edited; audit: the outlines of "
+        "blind audits alone",
     )
     masks.add_argument(
         "--run",
