@@ -290,7 +290,8 @@ class MaskSelection:
             reviewed_at=review.reviewed_at,
             started_from=review.started_from or None,
             edits=review.edits,
-            run=None if review.subject == "pseudomask" else review.subject,
+            # A consensus names what it was made of in place of a run.
+            run=None if review.purpose == "consensus" or review.subject == "pseudomask" else review.subject,
             threshold=None if review.subject == "pseudomask" else review.threshold,
             simulated_from=None
             if by_hand
