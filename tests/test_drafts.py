@@ -21,6 +21,7 @@ from segmentation.editing import operations
 from segmentation.editing.drafts import Draft, drafts_left, open_draft, put_back
 from segmentation.editing.starts import start_mask, starts
 from segmentation.records import Target
+from segmentation.review_index import Purpose
 from segmentation.study import Study
 from segmentation.verification import verify
 from tests.benchmarks.kill_edits import kill_one
@@ -35,8 +36,8 @@ def study(tmp_path: Path) -> Study:
     return one_image(tmp_path, SHAPE)
 
 
-def opened(study: Study, annotator: str = "ann") -> Draft:
-    return open_draft(study, "one", "target", annotator, None)
+def opened(study: Study, annotator: str = "ann", purpose: Purpose = "review") -> Draft:
+    return open_draft(study, "one", "target", annotator, None, purpose=purpose)
 
 
 def dab(draft: Draft, x: float, y: float, radius: float = 4.0) -> Mask:
@@ -146,12 +147,20 @@ def test_two_annotators_are_told_of_each_other_while_both_edit(study: Study) -> 
     first.close()
     second.close()
     assert opened(study, "Cem").note == "", "what was left is nobody's concern but its annotator's"
-    assert drafts_left(study, "Ann") == drafts_left(study, "Ben") == [("one", "target")]
+    assert drafts_left(study, "Ann") == drafts_left(study, "Ben") == {("one", "target"): {"review"}}
     third = opened(study, "Mary-Ann")
     dab(third, 30, 30)
     third.close()
-    assert drafts_left(study, "Cem") == drafts_left(study, "Mary") == []
-    assert drafts_left(study, "Mary-Ann") == [("one", "target")]
+    assert drafts_left(study, "Cem") == drafts_left(study, "Mary") == {}
+    assert drafts_left(study, "Mary-Ann") == {("one", "target"): {"review"}}
+    audit = opened(study, "Mary-Ann", purpose="audit")
+    dab(audit, 10, 10)
+    audit.close()
+    assert drafts_left(study, "Mary-Ann") == {("one", "target"): {"review", "audit"}}
+    assert audit.path is None and len(files(study)) == 4
+    for path in files(study):
+        path.write_bytes(b"spoilt")
+    assert drafts_left(study, "Mary-Ann") == {}
 
 
 def test_whoever_writes_to_anothers_file_spoils_nothing(study: Study) -> None:
