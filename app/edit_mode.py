@@ -298,6 +298,8 @@ class Editing(QObject):
 
     def _next_slice(self) -> str | None:
         study, header = self._study, self.draft.header
+        if header.purpose != "review":
+            return None  # Blind, each slice is read for itself.
         slices = () if study is None else study.slices_beside(header.image_id)
         later = slices[slices.index(header.image_id) + 1 :]
         return later[0] if later else None

@@ -195,6 +195,23 @@ def test_an_audit_does_not_go_on_with_a_review(study: Study) -> None:
     assert len(files(study)) == 1
 
 
+def test_an_audit_that_did_not_begin_empty_is_not_stored_and_its_draft_stays(study: Study) -> None:
+    shown = np.zeros(SHAPE, dtype=bool)
+    shown[5:20, 5:20] = True
+    audit = open_draft(study, "one", "target", "ann", None, began_as=("student", shown), purpose="audit")
+    dab(audit, 40, 20)
+    with pytest.raises(UserError, match="began as student"):
+        give_edited(study, audit, 3.0)
+    assert study.reviews("one", "target") == [] and len(files(study)) == 1
+    audit.apply("start", np.zeros(SHAPE, dtype=bool), start="empty")
+    dab(audit, 40, 20)
+    give_edited(study, audit, 4.0)
+    (review,) = study.reviews("one", "target")
+    assert (review.purpose, review.started_from, review.edits) == ("audit", "empty", ("brush",))
+    audit_mask = study.audit_mask("one", "target")
+    assert audit_mask is not None and audit_mask[20, 40] and not audit_mask[6, 6] and files(study) == []
+
+
 def test_a_full_disk_is_told_and_the_step_is_written_with_the_next_one(study: Study) -> None:
     draft = opened(study)
     dab(draft, 10, 10)

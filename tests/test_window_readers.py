@@ -15,11 +15,11 @@ from app.blinding import allowed_layers, blinded
 from app.main_window import MainWindow
 from app.review_page import ReviewPage
 from app.scene import LAYERS, build_scene
-from segmentation.blind_reading import draw_audit, left_for
+from segmentation.blind_reading import draw_audit
 from segmentation.study import Study
-from tests.reader_support import review
+from tests.reader_support import left_for, review
 from tests.test_window_review import page_of, predict, press
-from tests.window_support import fill, open_window
+from tests.window_support import fill, make_volume_study, open_window
 
 pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
 
@@ -178,3 +178,21 @@ def test_a_blind_reader_is_told_no_reviews_of_a_pixel(window: MainWindow, study:
     assert page.provenance.story is None or not page.provenance.isVisible()
     page.canvas.asked.emit((20.0, 20.0))
     assert page.canvas._highlight is None
+
+
+def test_no_mask_is_carried_to_the_next_slice_of_a_blind_read(qtbot: QtBot, tmp_path: Path) -> None:
+    study = make_volume_study(tmp_path / "volume")
+    draw_audit(study, len(study.images), 1)
+    window = open_window(qtbot, tmp_path, study)
+    window.show_page("review")
+    page = page_of(window)
+    middle = next(image.id for image in study.images.values() if image.slice_index == 3)
+    for purpose, offered in (("review", True), ("audit", False)):
+        choose(page, purpose)
+        window.session.set_image(middle)
+        press(window, Qt.Key.Key_E)
+        assert page.editing.active and page.editing.column.copy.isVisible() == offered
+        if offered:
+            page.editing.leave()
+    page.editing.copy_on()
+    assert page.editing.active and page.editing.draft.header.image_id == middle and study.all_reviews() == {}

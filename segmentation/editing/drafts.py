@@ -17,7 +17,6 @@ from pathlib import Path
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, write_bytes_atomic
-from segmentation.blind_reading import BARE_IMAGE
 from segmentation.editing.history import EditableMask, Step
 from segmentation.editing.journal import (
     ENDING,
@@ -31,7 +30,7 @@ from segmentation.editing.journal import (
 from segmentation.editing.regions import Mask
 from segmentation.editing.starts import start_mask, starts
 from segmentation.records import safe_name, utc_now
-from segmentation.review_index import Key, Purpose
+from segmentation.review_index import BARE_IMAGE, Key, Purpose
 from segmentation.study import Study
 
 DRAFTS = "drafts"
