@@ -41,7 +41,11 @@ def version() -> str:
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run one command; return 0 on success, 1 when nothing could be done, 2 on wrong usage."""
+    """Run one command; return 0 on success, 1 when nothing could be done, 2 on wrong usage.
+
+    Where there is nothing to measure, to bring together or to write, nothing could be done. A list of what there is
+    (runs, what waits for review) may well be empty.
+    """
     parser = _parser()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may hold bytes that are no text; what is told of it should not fail for that.

@@ -30,6 +30,7 @@ from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList, Row
 from app.latest import NO_FLICKER_MS, Latest
 from app.layer_panel import LayerPanel
+from app.left_edits import LeftEdits
 from app.looked_at import LookedAt
 from app.page import Page
 from app.pixel_story import PixelStories
@@ -132,6 +133,9 @@ class ReviewPage(Page):
         self.editing.changed.connect(self._follow_editing)
         self.editing.error.connect(lambda sentence: self.error.emit(sentence, ""))
         self.editing.notice.connect(self.notice)
+        self.left = LeftEdits(session, self.list, self.reading, self.editing)
+        self.left.error.connect(lambda sentence: self.error.emit(sentence, ""))
+        self.left.notice.connect(self.notice)
         self._centre = Centre(
             self.frame,
             "check-square-offset",
@@ -331,7 +335,6 @@ class ReviewPage(Page):
         self._show_image()
         if what == "study":
             self.canvas.setFocus()
-            self.editing.tell_left()
 
     def _offer_again(self) -> None:
         self.training.ask(self.session.study, self.runs.currentData())
@@ -356,6 +359,7 @@ class ReviewPage(Page):
     def _ask(self, study: Study) -> None:
         run_id = self.runs.currentData()
         self._facts.ask(lambda: gather(study, run_id), NO_FLICKER_MS)
+        self.left.ask(study)
         self.described.ask(study)
         self.order.ask(study, run_id)
         self._offer_again()
@@ -776,6 +780,7 @@ class ReviewPage(Page):
         else:
             self.list.model.set_row(self._row(entry_of(study, image_id)))
             self._count(study)
+        self.left.ask(study)
         self._offer_again()
         if self._facts.pending:
             # What is being read may not know of this verdict.
@@ -845,6 +850,7 @@ class ReviewPage(Page):
         self.looked.close_all()
         self.order.stop()
         self.editing.stop()
+        self.left.stop()
         self._facts.stop()
         self.training.stop()
         self.described.stop()

@@ -51,7 +51,7 @@ from segmentation.records import (
     safe_name,
     utc_now,
 )
-from segmentation.review_index import COUNTED, Purpose, Review, ReviewIndex, Verdict
+from segmentation.review_index import COUNTED, Purpose, Review, ReviewIndex, Verdict, check_review
 
 TEST_SPLIT = "test"
 """A split of this name is never read by training."""
@@ -660,6 +660,7 @@ class Study:
 
     def add_review(self, review: Review, mask: Mask | None = None) -> str:
         """Add a review and, for an edited or accepted one, the mask (H, W) it stands for; return its name."""
+        check_review(review)
         # To the microsecond: verdicts given by key follow each other within one second, and the latest one counts.
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S%f")
         name = f"{stamp}-{secrets.token_hex(3)}-{safe_name(review.annotator)}"
