@@ -1,0 +1,391 @@
+"""What 3D Slicer is told of a study and its student, and what becomes of what it sends; HTTP is elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gaze_capture.errors import UserError
+from segmentation import steps
+from segmentation.doubt import DoubtIndex
+from segmentation.images import read_stored
+from segmentation.import_options import ImportOptions
+from segmentation.job import JobEvent
+from segmentation.mask_choice import Unit, unit_names, unit_of
+from segmentation.mask_writers.nifti import volume_bytes
+from segmentation.records import Target, new_id, safe_name
+from segmentation.review_queue import review_queue, reviewed_run
+from segmentation.runs import RunFolder, latest_run
+from segmentation.slicer.submission import Submission, ending_of, read_drawn, standing_mask
+from segmentation.study import Study
+
+STRATEGY = "doubt"
+_OWN_SEGMENTS = ("background", "foreground_scribbles", "background_scribbles")
+"""Segments that the extension makes, and leaves out, itself."""
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+class NotFound(UserError):
+    """Something that a client asked for by name and that is not there."""
+
+
+class _Closing(Exception):
+    """Ends a prediction."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A file that a client is given."""
+
+    name: str
+    data: bytes
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+class SlicerService:
+    """A study, a run's student, and the annotator in whose name labels come in; one call at a time.
+
+    Parameters
+    ----------
+    run_id : by default the newest that has predicted, else the latest that finished
+    split : where volumes go that are sent
+    device : what predicts what has no prediction yet
+    empty : whether an empty slice says that the target is not there, also where nobody had marked anything
+
+    Raises
+    ------
+    UserError
+        If there is no such run, or none of its targets is in the study any more.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        annotator: str,
+        *,
+        run_id: str | None = None,
+        split: str = "train",
+        device: str | None = None,
+        empty: bool = False,
+    ) -> None:
+        self.study, self.annotator, self.split, self.device, self.empty = (
+            study,
+            annotator,
+            split,
+            device,
+            empty,
+        )
+        self.run = latest_run(study, run_id or reviewed_run(study))
+        learned = RunFolder(study.runs_folder / self.run).spec.targets
+        self.targets = {target.id: target for target in study.targets if target.id in learned}
+        if not self.targets:
+            raise UserError(
+                f"The run {self.run} segments none of the study's targets; name another with --run."
+            )
+        self.reviews = self.sent = 0
+        self.closing = threading.Event()
+        """Once set, a prediction at work ends after the images it is at."""
+        self._lock = threading.Lock()
+        self._doubt = DoubtIndex(study)
+        self._temporary = tempfile.TemporaryDirectory(prefix="gaze-insight-slicer-")
+        self._folder = Path(self._temporary.name)
+        self._scratch: Study | None = None
+        self._sessions: dict[str, str] = {}
+        self._sent: dict[str, str] = {}
+        """Unit of the study by the name that a client gave to what it sent."""
+        self._handed_out: dict[str, dict[str, float]] = {}
+        """By a client's name of a unit: the targets whose masks it was given, and when first (seconds, monotonic)."""
+
+    def close(self) -> None:
+        """Wait for the call at work, if any, and remove temporary files."""
+        self.closing.set()
+        with self._lock:
+            self._temporary.cleanup()
+
+    def label_of(self, target: Target) -> str:
+        """Return what a target's segment is called: its name, or its id where names cannot be told apart."""
+        names = [one.name.casefold() for one in self.study.targets]
+        plain = names.count(target.name.casefold()) == 1 and target.name.casefold() not in _OWN_SEGMENTS
+        return target.name if plain else target.id
+
+    def info(self) -> dict[str, Any]:
+        """Return what the extension builds its window of."""
+        with self._lock:
+            self.study.refresh()
+            simulated = self.study.simulated_from()
+            told = f" Gaze of this study was simulated from {simulated}." if simulated else ""
+            return {
+                "name": "Gaze Insight",
+                "description": f"The student of {self.run} in the study {self.study.name}.{told} Research use only.",
+                "version": "1",
+                "labels": [self.label_of(target) for target in self.targets.values()],
+                # One network gives all of them; by name, since targets may lie inside each other.
+                "models": {
+                    target.id: {
+                        "type": "segmentation",
+                        "labels": [self.label_of(target)],
+                        "dimension": 2,
+                        "description": f"{target.name}: the mask that stands, else the student's of {self.run}",
+                        "config": {},
+                    }
+                    for target in self.targets.values()
+                },
+                "trainers": {},
+                "strategies": {STRATEGY: {"description": "the most doubtful mask first", "config": {}}},
+                "scoring": {},
+                "train_stats": {},
+                "datastore": self._counts(),
+            }
+
+    def datastore(self, output: str = "") -> dict[str, Any]:
+        """Return how many images and volumes there are, or (``all``) which, and whether they were reviewed."""
+        with self._lock:
+            self.study.refresh()
+            if output != "all":
+                return self._counts()
+            reviewed = self._reviewed_units()
+            return {
+                "name": self.study.name,
+                "objects": {
+                    unit_id: {
+                        "image": {"ext": ".nii.gz", "info": {"name": f"{name}.nii.gz"}},
+                        "labels": {"final": {"ext": ".nii.gz", "info": {}}} if unit_id in reviewed else {},
+                    }
+                    for unit_id, name in unit_names(self.study).items()
+                },
+            }
+
+    def _counts(self) -> dict[str, Any]:
+        units = unit_names(self.study)
+        return {"total": len(units), "completed": len(self._reviewed_units() & units.keys())}
+
+    def _reviewed_units(self) -> set[str]:
+        found = (self.study.images.get(image_id) for image_id, _ in self.study.reviewed())
+        return {image.volume or image.id for image in found if image is not None}
+
+    def image(self, name: str) -> Given:
+        """Return a picture, in grey, or a volume, in real values, as NIfTI."""
+        with self._lock:
+            self.study.refresh()
+            self._handed_out.pop(name, None)
+            return _as_nifti(self.study, self._unit(name))
+
+    def next_sample(self, strategy: str) -> dict[str, Any]:
+        """Return what holds the most doubtful mask that waits; nothing where none does.
+
+        A volume does not come again for a target of which the annotator has judged a slice.
+        """
+        if strategy != STRATEGY:
+            raise NotFound(f"There is no strategy {strategy!r}; the study's own is {STRATEGY}.")
+        with self._lock:
+            self.study.refresh()
+            images = self.study.images
+            judged = {
+                (images[image_id].volume, target_id)
+                for (image_id, target_id), review in self.study.reviewed().items()
+                if review.annotator == self.annotator and image_id in images and images[image_id].volume
+            }
+            for item in review_queue(self.study, run_id=self.run, index=self._doubt):
+                if (images[item.image_id].volume, item.target_id) in judged:
+                    continue
+                if item.target_id in self.targets:
+                    unit = self._unit(item.image_id)
+                    given = _as_nifti(self.study, unit)
+                    # A new scene, in which no mask is yet.
+                    self._handed_out.pop(unit.id, None)
+                    return {
+                        "id": unit.id,
+                        "name": given.name,
+                        # Slicer keeps what it loaded, and would show an old file of the same name without it.
+                        "checksum": f"SHA256:{hashlib.sha256(given.data).hexdigest()}",
+                        "image": item.image_id,
+                        "target": item.target_id,
+                        "doubt": round(item.doubt.score, 4),
+                        "reasons": list(item.doubt.reasons),
+                    }
+            return {}
+
+    def infer(self, model: str, name: str, session_id: str = "") -> Given:
+        """Return a target's mask of a picture or volume: a reviewer's where there is one, else the student's.
+
+        What the student has not seen yet it predicts; of a session nothing stays in the study.
+        """
+        target = self.targets.get(model)
+        if target is None:
+            raise NotFound(f"There is no model {model!r}; the run {self.run} has: {', '.join(self.targets)}.")
+        with self._lock:
+            self.study.refresh()
+            if session_id:
+                study, unit = self._session(session_id)
+            else:
+                study, unit = self.study, self._unit(name)
+            self._predict(study, unit, target)
+            reviewed = study.reviewed()
+            height, width = unit.shape
+            voxels = np.zeros((width, height, len(unit.images)), np.uint8)
+            for number, image in enumerate(unit.images):
+                standing = reviewed.get((image.id, target.id))
+                mask, _ = standing_mask(study, self.run, image.id, target.id, standing)
+                if mask is not None:
+                    voxels[:, :, number] = mask.T
+            self._handed_out.setdefault(name, {}).setdefault(target.id, time.monotonic())
+            params = {"label_names": {self.label_of(target): 1}, "run": self.run, "target": target.id}
+            return Given(f"label-{secrets.token_hex(4)}.nii.gz", volume_bytes(voxels, unit), params)
+
+    def _predict(self, study: Study, unit: Unit, target: Target) -> None:
+        known = study.prediction_keys(self.run)
+        waiting = [image.id for image in unit.images if (image.id, target.id) not in known]
+        if not waiting:
+            return
+
+        def heed(event: JobEvent) -> None:
+            if self.closing.is_set():
+                raise _Closing
+
+        try:
+            result = steps.predict(study, self.run, images=waiting, device=self.device, on_event=heed)
+        except _Closing:
+            raise UserError("The server is closing; what was submitted is stored.") from None
+        if result.failed:
+            raise UserError(result.failed[0]["reason"])
+
+    def send(self, name: str, filename: str, data: bytes) -> dict[str, Any]:
+        """Take a volume into the study, under the client's name; one that it has already stays as it is."""
+        with self._lock:
+            self.study.refresh()
+            known = self._import(self.study, name, filename, data)
+            self._sent[name] = known
+            self.sent += 1
+            return {"image": known}
+
+    def _import(self, study: Study, name: str, filename: str, data: bytes) -> str:
+        path = self._received(f"{safe_name(name)}{ending_of(filename)}", data)
+        try:
+            report = steps.import_images(study, [path], options=ImportOptions(split=self.split))
+        except UserError as error:
+            raise UserError(_without(path, str(error))) from None
+        finally:
+            path.unlink()
+        image = study.image((*report.imported, *report.held)[0])
+        return image.volume or image.id
+
+    def open_session(self, filename: str, data: bytes) -> dict[str, Any]:
+        """Take a volume to be segmented that does not become part of the study."""
+        with self._lock:
+            if self._scratch is None:
+                self._scratch = self._new_scratch()
+            session_id = new_id("session-")
+            self._sessions[session_id] = self._import(self._scratch, session_id, filename, data)
+            return {"session_id": session_id, "session_info": {"name": session_id}}
+
+    def _new_scratch(self) -> Study:
+        """Make a study for sessions, with what the run needs to predict."""
+        run = RunFolder(self.study.runs_folder / self.run)
+        whole = sorted(path.parent for path in (run.path / "checkpoints").glob("[0-9]*/state.json"))
+        if not whole:
+            raise UserError(f"The run {self.run} has no checkpoint to predict with; name another with --run.")
+        scratch = Study.create(self._folder / "sessions", targets=self.study.targets)
+        copy = scratch.runs_folder / self.run
+        shutil.copytree(whole[-1], copy / "checkpoints" / whole[-1].name)
+        shutil.copy(run.path / "spec.json", copy)
+        return scratch
+
+    def session(self, session_id: str, *, close: bool = False) -> dict[str, Any]:
+        """Return what is known of a session, and forget it where it is closed."""
+        with self._lock:
+            self._session(session_id)
+            if close:
+                del self._sessions[session_id]
+            return {"name": session_id}
+
+    def _session(self, session_id: str) -> tuple[Study, Unit]:
+        unit_id = self._sessions.get(session_id)
+        if unit_id is None or self._scratch is None:
+            raise NotFound(f"There is no session {session_id!r} any more; send the volume again.")
+        return self._scratch, _unit(self._scratch, unit_id)
+
+    def submit(self, name: str, filename: str, data: bytes, params: dict[str, Any]) -> dict[str, Any]:
+        """Take a label map as the annotator's reviews, and return what it came to."""
+        segments = params.get("label_info")
+        named = (
+            [str(one.get("name")) for one in segments if isinstance(one, dict)]
+            if isinstance(segments, list)
+            else []
+        )
+        called = {target.id.casefold(): target.id for target in self.targets.values()}
+        called |= {self.label_of(target).casefold(): target.id for target in self.targets.values()}
+        with self._lock:
+            self.study.refresh()
+            unit = self._unit(name)
+            path = self._received(f"label{ending_of(filename)}", data)
+            handed_out = self._handed_out.get(name, {})
+            submission = Submission(self.study, self.run, self.annotator, self.empty)
+            try:
+                drawn = read_drawn(path, unit, called, named)
+                for target_id in drawn.labels:
+                    submission.judge(unit, self.targets[target_id], drawn, handed_out=target_id in handed_out)
+            except UserError as error:
+                raise UserError(_without(path, str(error))) from None
+            finally:
+                path.unlink()
+            now = time.monotonic()
+            counts = submission.store(now - min(handed_out.values(), default=now))
+            # They are still in the client's scene, and may come again.
+            kept = {*handed_out, *(target_id for target_id, numbers in drawn.labels.items() if numbers)}
+            self._handed_out[name] = dict.fromkeys(kept, now)
+            stored = submission.accepted + submission.edited
+            self.reviews += stored
+            self.study.audit("slicer-label", annotator=self.annotator, image=unit.id, run=self.run, **counts)
+            return {"image": unit.id, "label": unit.id, **counts, "left_out": list(drawn.left_out)}
+
+    # What clients call things
+
+    def _unit(self, name: str) -> Unit:
+        """Return the picture or volume that a client means: by its id, by what it sent, or by its name."""
+        return _unit(self.study, self._sent.get(name, name))
+
+    def _received(self, name: str, data: bytes) -> Path:
+        path = self._folder / name
+        path.write_bytes(data)
+        return path
+
+
+def _unit(study: Study, name: str) -> Unit:
+    names = unit_names(study)
+    image = study.images.get(name)
+    if image is None:
+        called = name.casefold().removesuffix(".nii.gz")
+        unit_id = (
+            name if name in names else next((one for one in names if names[one].casefold() == called), None)
+        )
+        if unit_id is None:
+            raise NotFound(f"The study has no image {name!r}; send it first, or take the next sample.")
+        image = study.images[study.volumes[unit_id][0]] if unit_id in study.volumes else study.images[unit_id]
+    return unit_of(study, image, names[image.volume or image.id], study.volume_ids())
+
+
+def _as_nifti(study: Study, unit: Unit) -> Given:
+    height, width = unit.shape
+    values: npt.NDArray[Any] = np.empty((width, height, len(unit.images)), np.float32)
+    for number, image in enumerate(unit.images):
+        real = image.intensity.real(read_stored(study.image_path(image)))
+        # Slicer's segment editor draws on volumes of one value a voxel alone.
+        values[:, :, number] = (real[:, :, 0] if real.shape[2] == 1 else np.rint(real @ _LUMA)).T
+    if np.abs(values).max() < 1 << 15 and np.array_equal(np.rint(values), values):
+        values = values.astype(np.int16)
+    return Given(f"{unit.name}.nii.gz", volume_bytes(values, unit))
+
+
+def _without(path: Path, sentence: str) -> str:
+    """Return a sentence that names a temporary file by its name alone."""
+    return sentence.replace(str(path), path.name).replace(str(path.parent), "what was sent")

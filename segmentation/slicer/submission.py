@@ -1,0 +1,218 @@
+"""A label map that was drawn or corrected in 3D Slicer becomes reviews: of what was said, and of nothing else."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gaze_capture.errors import UserError
+from segmentation.mask_choice import THRESHOLD, Unit
+from segmentation.mask_sinks import IMPORTED
+from segmentation.mask_writers.nifti import affine_of_unit
+from segmentation.readers.grids import Fitted, planes_on
+from segmentation.readers.volumes import Affine, as_tuple
+from segmentation.records import StudyImage, Target, utc_now
+from segmentation.review_index import Review, Verdict
+from segmentation.stacks import LabelMap
+from segmentation.study import Study
+
+Mask = npt.NDArray[np.bool_]
+ENDINGS = (".nii.gz", ".nii", ".nrrd")
+"""What volumes and labels come as, ``.seg.nrrd`` among them."""
+LONGEST_S = 1800.0
+"""What came back later than this after it was handed out does not tell how long it took."""
+
+
+def ending_of(name: str) -> str:
+    """Return the ending of a file that a client names; nothing else of the name is used.
+
+    Raises
+    ------
+    UserError
+        If it is none of `ENDINGS`.
+    """
+    for ending in ENDINGS:
+        if name.lower().endswith(ending):
+            return ending
+    raise UserError(
+        f"Volumes and labels are read as NIfTI or NRRD ({', '.join(ENDINGS)}); choose one of them in Slicer's "
+        "settings of MONAI Label."
+    )
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where a unit's slices lie; of a picture, as it was handed out."""
+
+    name: str
+    shape: tuple[int, int, int]
+    count: int
+    affine: Affine | None
+    source_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Which labels of a label map are of which target, on a unit's own grid."""
+
+    labels: Mapping[str, Sequence[int]]
+    """Target id -> numbers; none where its segment is empty."""
+    left_out: tuple[str, ...]
+    """Segments that are of no target."""
+    read: Fitted
+
+    def mask(self, number: int, image: StudyImage, target_id: str) -> Mask:
+        """Return the mask (H, W) of a slice."""
+        mask: Mask = np.zeros(image.shape[:2], np.bool_)
+        for label in self.labels[target_id]:
+            mask |= self.read(number, label)
+        return mask
+
+
+def read_drawn(path: Path, unit: Unit, targets: Mapping[str, str], segments: Sequence[str]) -> Drawn:
+    """Read a label map.
+
+    Parameters
+    ----------
+    targets : what each target's segment is called in Slicer, in lower case -> its id
+    segments : the names of the label map's segments, in order: Slicer counts them from 1, whatever number it tells
+
+    Raises
+    ------
+    UserError
+        If it is no label map, lies on another grid than the unit, or has no segment of a target.
+    """
+    if path.name.endswith(".nrrd"):
+        from segmentation.readers.nrrd import read_nrrd_labels as read
+    else:
+        from segmentation.readers.nifti import read_nifti_labels as read
+    # A volume is cut as its images are, a picture as it was handed out: one slice, the third axis.
+    axis = unit.volume.header.get("axis") if unit.volume is not None else None if unit.is_volume else 2
+    found = read(path, axis)
+    placed = _placed(unit, found)
+    if not placed.exact:
+        raise UserError(
+            f"The label was drawn on another grid than {unit.name}; save it with that volume as the reference."
+        )
+    named = {number: name for number, name in found.labels.items() if name != f"label {number}"}
+    if not named:
+        if not segments and len(found.labels) <= 1 and len(targets) == 1:
+            segments = list(targets)
+        named = dict(enumerate(segments, 1))
+    labels: dict[str, list[int]] = {}
+    for number, name in named.items():
+        target_id = targets.get(name.casefold())
+        if target_id is not None:
+            labels.setdefault(target_id, []).extend([number] if number in found.labels else [])
+    # A segment that is empty has no voxels to be found by.
+    for name in segments:
+        if name.casefold() in targets:
+            labels.setdefault(targets[name.casefold()], [])
+    known = {number for numbers in labels.values() for number in numbers}
+    left_out = tuple(named.get(number, f"label {number}") for number in found.labels if number not in known)
+    if not labels:
+        raise UserError(
+            f"The label has no segment of a target; name one of its segments {' or '.join(targets)}"
+            f"{f', it has: {names}' if (names := ', '.join(left_out)) else ''}."
+        )
+    return Drawn(labels, left_out, placed)
+
+
+def _placed(unit: Unit, found: LabelMap) -> Fitted:
+    affine = as_tuple(affine_of_unit(unit)[0])
+    return planes_on(_Grid(unit.name, unit.images[0].shape, len(unit.images), affine), found)
+
+
+@dataclass
+class Submission:
+    """What an annotator says of a unit by submitting a label map, judged by what was handed out."""
+
+    study: Study
+    run: str
+    annotator: str
+    empty: bool = False
+    """Whether empty slices that were empty before say that the target is not there."""
+    accepted: int = 0
+    edited: int = 0
+    unchanged: int = 0
+    """Slices that were reviewed before, and came back as they were."""
+    left_empty: int = 0
+    """Empty slices that were not taken for a word."""
+    _reviews: list[tuple[Review, Mask]] = field(default_factory=list)
+
+    def judge(self, unit: Unit, target: Target, drawn: Drawn, *, handed_out: bool) -> None:
+        """Take the slices of one target.
+
+        Parameters
+        ----------
+        handed_out : whether the target's mask was; else a slice without a marked pixel is nobody's word
+        """
+        for number, image in enumerate(unit.images):
+            mask = drawn.mask(number, image, target.id)
+            standing = self._reviewed.get((image.id, target.id))
+            before, began = standing_mask(self.study, self.run, image.id, target.id, standing)
+            same = before is not None and np.array_equal(before, mask)
+            if not mask.any() and not self.empty:
+                said = handed_out and (not unit.is_volume or (before is not None and before.any()))
+                if not said:
+                    self.left_empty += 1
+                    continue
+            if same and standing is not None:
+                self.unchanged += 1
+                continue
+            verdict: Verdict = "accepted" if same else "edited"
+            self.accepted += same
+            self.edited += not same
+            self._reviews.append(
+                (
+                    Review(
+                        image_id=image.id,
+                        target_id=target.id,
+                        annotator=self.annotator,
+                        subject=self.run,
+                        verdict=verdict,
+                        presence="present" if mask.any() else "absent",
+                        seconds_spent=0.0,
+                        reviewed_at=utc_now(),
+                        threshold=THRESHOLD,
+                        started_from=began if handed_out and not same else "",
+                        edits=() if same else (IMPORTED,),
+                    ),
+                    mask,
+                )
+            )
+
+    @functools.cached_property
+    def _reviewed(self) -> dict[tuple[str, str], Review]:
+        return self.study.reviewed()
+
+    def store(self, seconds: float) -> dict[str, Any]:
+        """Add the reviews, the time shared out among them, and return what they come to."""
+        each = round(seconds / len(self._reviews), 2) if self._reviews and seconds <= LONGEST_S else 0.0
+        for review, mask in self._reviews:
+            values = {**vars(review), "seconds_spent": each}
+            self.study.add_review(Review(**values), mask)
+        return {
+            "accepted": self.accepted,
+            "edited": self.edited,
+            "unchanged": self.unchanged,
+            "left_empty": self.left_empty,
+        }
+
+
+def standing_mask(
+    study: Study, run: str, image_id: str, target_id: str, standing: Review | None
+) -> tuple[Mask | None, str]:
+    """Return the mask (H, W) that stands, and what a review calls it: a reviewer's own, else the student's."""
+    if standing is not None:
+        mask = study.reviewed_mask(image_id, target_id)
+        if mask is not None:
+            return mask, "reviewed"
+    probability = study.prediction(run, image_id, target_id)
+    return (None if probability is None else probability >= THRESHOLD), "student"
