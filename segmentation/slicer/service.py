@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
 import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,10 @@ from segmentation.import_options import ImportOptions
 from segmentation.job import JobEvent
 from segmentation.mask_choice import Unit, unit_names, unit_of
 from segmentation.mask_writers.nifti import volume_bytes
-from segmentation.records import Target, new_id, safe_name
-from segmentation.review_queue import review_queue, reviewed_run
+from segmentation.records import StudyImage, Target, new_id, safe_name
+from segmentation.review_queue import QueueItem, review_queue, reviewed_run
 from segmentation.runs import RunFolder, latest_run
-from segmentation.slicer.submission import Submission, ending_of, read_drawn, standing_mask
+from segmentation.slicer.submission import Shown, Submission, ending_of, read_drawn, standing_mask
 from segmentation.study import Study
 
 STRATEGY = "doubt"
@@ -100,11 +102,13 @@ class SlicerService:
         self._temporary = tempfile.TemporaryDirectory(prefix="gaze-insight-slicer-")
         self._folder = Path(self._temporary.name)
         self._scratch: Study | None = None
-        self._sessions: dict[str, str] = {}
+        self._sessions: dict[str, tuple[Study, str]] = {}
         self._sent: dict[str, str] = {}
         """Unit of the study by the name that a client gave to what it sent."""
-        self._handed_out: dict[str, dict[str, float]] = {}
-        """By a client's name of a unit: the targets whose masks it was given, and when first (seconds, monotonic)."""
+        self._handed_out: dict[str, dict[str, list[Shown]]] = {}
+        """By a client's name of a unit and target: the masks that it has, slice by slice."""
+        self._since: dict[str, float] = {}
+        """When a client was first given a mask of what it calls so, or last sent its own (seconds, monotonic)."""
 
     def close(self) -> None:
         """Wait for the call at work, if any, and remove temporary files."""
@@ -177,11 +181,11 @@ class SlicerService:
         """Return a picture, in grey, or a volume, in real values, as NIfTI."""
         with self._lock:
             self.study.refresh()
-            self._handed_out.pop(name, None)
+            self._forget(name)
             return _as_nifti(self.study, self._unit(name))
 
     def next_sample(self, strategy: str) -> dict[str, Any]:
-        """Return what holds the most doubtful mask that waits; nothing where none does.
+        """Return what holds the most doubtful mask that waits, else what has none yet; nothing where all is judged.
 
         A volume does not come again for a target of which the annotator has judged a slice.
         """
@@ -195,14 +199,14 @@ class SlicerService:
                 for (image_id, target_id), review in self.study.reviewed().items()
                 if review.annotator == self.annotator and image_id in images and images[image_id].volume
             }
-            for item in review_queue(self.study, run_id=self.run, index=self._doubt):
+            waiting = review_queue(self.study, run_id=self.run, index=self._doubt)
+            for item in itertools.chain(waiting, self._without_mask()):
                 if (images[item.image_id].volume, item.target_id) in judged:
                     continue
                 if item.target_id in self.targets:
                     unit = self._unit(item.image_id)
                     given = _as_nifti(self.study, unit)
-                    # A new scene, in which no mask is yet.
-                    self._handed_out.pop(unit.id, None)
+                    self._forget(unit.id)
                     return {
                         "id": unit.id,
                         "name": given.name,
@@ -214,6 +218,9 @@ class SlicerService:
                         "reasons": list(item.doubt.reasons),
                     }
             return {}
+
+    def _without_mask(self) -> Iterator[QueueItem]:
+        yield from review_queue(self.study, run_id=self.run, state="empty", index=self._doubt)
 
     def infer(self, model: str, name: str, session_id: str = "") -> Given:
         """Return a target's mask of a picture or volume: a reviewer's where there is one, else the student's.
@@ -233,12 +240,15 @@ class SlicerService:
             reviewed = study.reviewed()
             height, width = unit.shape
             voxels = np.zeros((width, height, len(unit.images)), np.uint8)
+            given = []
             for number, image in enumerate(unit.images):
-                standing = reviewed.get((image.id, target.id))
-                mask, _ = standing_mask(study, self.run, image.id, target.id, standing)
+                judged = (image.id, target.id) in reviewed
+                mask, began = standing_mask(study, self.run, image.id, target.id, reviewed=judged)
                 if mask is not None:
                     voxels[:, :, number] = mask.T
-            self._handed_out.setdefault(name, {}).setdefault(target.id, time.monotonic())
+                given.append(Shown.of(voxels[:, :, number].T > 0, began))
+            self._handed_out.setdefault(name, {})[target.id] = given
+            self._since.setdefault(name, time.monotonic())
             params = {"label_names": {self.label_of(target): 1}, "run": self.run, "target": target.id}
             return Given(f"label-{secrets.token_hex(4)}.nii.gz", volume_bytes(voxels, unit), params)
 
@@ -263,12 +273,13 @@ class SlicerService:
         """Take a volume into the study, under the client's name; one that it has already stays as it is."""
         with self._lock:
             self.study.refresh()
-            known = self._import(self.study, name, filename, data)
-            self._sent[name] = known
-            self.sent += 1
-            return {"image": known}
+            image, new = self._import(self.study, name, filename, data)
+            self._sent[name] = unit_id = image.volume or image.id
+            self.sent += new
+            return {"image": unit_id}
 
-    def _import(self, study: Study, name: str, filename: str, data: bytes) -> str:
+    def _import(self, study: Study, name: str, filename: str, data: bytes) -> tuple[StudyImage, bool]:
+        """Return the first slice of what came in, and whether the study had it not."""
         path = self._received(f"{safe_name(name)}{ending_of(filename)}", data)
         try:
             report = steps.import_images(study, [path], options=ImportOptions(split=self.split))
@@ -276,8 +287,7 @@ class SlicerService:
             raise UserError(_without(path, str(error))) from None
         finally:
             path.unlink()
-        image = study.image((*report.imported, *report.held)[0])
-        return image.volume or image.id
+        return study.image((*report.imported, *report.held)[0]), bool(report.imported)
 
     def open_session(self, filename: str, data: bytes) -> dict[str, Any]:
         """Take a volume to be segmented that does not become part of the study."""
@@ -285,7 +295,12 @@ class SlicerService:
             if self._scratch is None:
                 self._scratch = self._new_scratch()
             session_id = new_id("session-")
-            self._sessions[session_id] = self._import(self._scratch, session_id, filename, data)
+            image, _ = self._import(self._scratch, session_id, filename, data)
+            # What the study has already is shown as it stands there.
+            same = [
+                one for one in self.study.images.values() if one.came_from_sha256 == image.came_from_sha256
+            ]
+            self._sessions[session_id] = (self.study, same[0].id) if same else (self._scratch, image.id)
             return {"session_id": session_id, "session_info": {"name": session_id}}
 
     def _new_scratch(self) -> Study:
@@ -309,10 +324,10 @@ class SlicerService:
             return {"name": session_id}
 
     def _session(self, session_id: str) -> tuple[Study, Unit]:
-        unit_id = self._sessions.get(session_id)
-        if unit_id is None or self._scratch is None:
+        if session_id not in self._sessions:
             raise NotFound(f"There is no session {session_id!r} any more; send the volume again.")
-        return self._scratch, _unit(self._scratch, unit_id)
+        study, image_id = self._sessions[session_id]
+        return study, _unit(study, image_id)
 
     def submit(self, name: str, filename: str, data: bytes, params: dict[str, Any]) -> dict[str, Any]:
         """Take a label map as the annotator's reviews, and return what it came to."""
@@ -328,23 +343,25 @@ class SlicerService:
             self.study.refresh()
             unit = self._unit(name)
             path = self._received(f"label{ending_of(filename)}", data)
-            handed_out = self._handed_out.get(name, {})
+            had = self._handed_out.get(name, {})
             submission = Submission(self.study, self.run, self.annotator, self.empty)
+            has: dict[str, list[Shown]] = {}
             try:
                 drawn = read_drawn(path, unit, called, named)
-                for target_id in drawn.labels:
-                    submission.judge(unit, self.targets[target_id], drawn, handed_out=target_id in handed_out)
+                for target_id, numbers in drawn.labels.items():
+                    now = submission.judge(unit, self.targets[target_id], drawn, had.get(target_id))
+                    if numbers or target_id in had:
+                        has[target_id] = now
             except UserError as error:
                 raise UserError(_without(path, str(error))) from None
             finally:
                 path.unlink()
-            now = time.monotonic()
-            counts = submission.store(now - min(handed_out.values(), default=now))
-            # They are still in the client's scene, and may come again.
-            kept = {*handed_out, *(target_id for target_id, numbers in drawn.labels.items() if numbers)}
-            self._handed_out[name] = dict.fromkeys(kept, now)
-            stored = submission.accepted + submission.edited
-            self.reviews += stored
+            moment = time.monotonic()
+            submission.store(moment - self._since.get(name, moment))
+            # The client still has them, and may change them and send them again.
+            self._handed_out[name], self._since[name] = {**had, **has}, moment
+            counts = submission.counts
+            self.reviews += counts["accepted"] + counts["edited"]
             self.study.audit("slicer-label", annotator=self.annotator, image=unit.id, run=self.run, **counts)
             return {"image": unit.id, "label": unit.id, **counts, "left_out": list(drawn.left_out)}
 
@@ -353,6 +370,11 @@ class SlicerService:
     def _unit(self, name: str) -> Unit:
         """Return the picture or volume that a client means: by its id, by what it sent, or by its name."""
         return _unit(self.study, self._sent.get(name, name))
+
+    def _forget(self, name: str) -> None:
+        """Take it that a client begins anew: there is no mask in its scene yet."""
+        self._handed_out.pop(name, None)
+        self._since.pop(name, None)
 
     def _received(self, name: str, data: bytes) -> Path:
         path = self._folder / name

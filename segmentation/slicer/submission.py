@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
-from segmentation.mask_choice import THRESHOLD, Unit
+from segmentation.mask_choice import THRESHOLD, Unit, pixels_sha256
 from segmentation.mask_sinks import IMPORTED
 from segmentation.mask_writers.nifti import affine_of_unit
 from segmentation.readers.grids import Fitted, planes_on
@@ -25,6 +26,8 @@ from segmentation.study import Study
 Mask = npt.NDArray[np.bool_]
 ENDINGS = (".nii.gz", ".nii", ".nrrd")
 """What volumes and labels come as, ``.seg.nrrd`` among them."""
+COUNTS = ("accepted", "edited", "unchanged", "left_empty")
+"""Of slices: taken as they were, changed, reviewed before and left so, empty and not taken for a word."""
 LONGEST_S = 1800.0
 """What came back later than this after it was handed out does not tell how long it took."""
 
@@ -129,90 +132,101 @@ def _placed(unit: Unit, found: LabelMap) -> Fitted:
     return planes_on(_Grid(unit.name, unit.images[0].shape, len(unit.images), affine), found)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """The mask of a slice as a client has it."""
+
+    sha256: str
+    marked: bool
+    """Whether any pixel is."""
+    began: str
+    """What a review of it says that it began as."""
+
+    @classmethod
+    def of(cls, mask: Mask, began: str) -> Shown:
+        """Note a mask."""
+        return cls(pixels_sha256(mask), bool(mask.any()), began)
+
+
 @dataclass
 class Submission:
-    """What an annotator says of a unit by submitting a label map, judged by what was handed out."""
+    """What an annotator says of a unit by submitting a label map."""
 
     study: Study
     run: str
     annotator: str
     empty: bool = False
-    """Whether empty slices that were empty before say that the target is not there."""
-    accepted: int = 0
-    edited: int = 0
-    unchanged: int = 0
-    """Slices that were reviewed before, and came back as they were."""
-    left_empty: int = 0
-    """Empty slices that were not taken for a word."""
+    """Whether an empty slice always says that the target is not there."""
+    counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTS, 0)))
     _reviews: list[tuple[Review, Mask]] = field(default_factory=list)
 
-    def judge(self, unit: Unit, target: Target, drawn: Drawn, *, handed_out: bool) -> None:
-        """Take the slices of one target.
+    def judge(
+        self, unit: Unit, target: Target, drawn: Drawn, handed_out: Sequence[Shown] | None
+    ) -> list[Shown]:
+        """Take the slices of one target, and return what the client has of it now.
 
         Parameters
         ----------
-        handed_out : whether the target's mask was; else a slice without a marked pixel is nobody's word
+        handed_out : the masks that the label began as, slice by slice; None where there were none: an empty slice is
+            nobody's word then
         """
+        now = []
         for number, image in enumerate(unit.images):
             mask = drawn.mask(number, image, target.id)
-            standing = self._reviewed.get((image.id, target.id))
-            before, began = standing_mask(self.study, self.run, image.id, target.id, standing)
-            same = before is not None and np.array_equal(before, mask)
-            if not mask.any() and not self.empty:
-                said = handed_out and (not unit.is_volume or (before is not None and before.any()))
-                if not said:
-                    self.left_empty += 1
-                    continue
-            if same and standing is not None:
-                self.unchanged += 1
+            before = handed_out[number] if handed_out is not None else None
+            now.append(Shown.of(mask, "reviewed"))
+            # A volume's slice that was empty and is empty may never have been looked at.
+            said = before is not None and (before.marked or not unit.is_volume)
+            if not mask.any() and not said and not self.empty:
+                self.counts["left_empty"] += 1
+                continue
+            same = before is not None and before.sha256 == now[-1].sha256
+            if self._stands(image, target, mask, untouched=same):
+                self.counts["unchanged"] += 1
                 continue
             verdict: Verdict = "accepted" if same else "edited"
-            self.accepted += same
-            self.edited += not same
-            self._reviews.append(
-                (
-                    Review(
-                        image_id=image.id,
-                        target_id=target.id,
-                        annotator=self.annotator,
-                        subject=self.run,
-                        verdict=verdict,
-                        presence="present" if mask.any() else "absent",
-                        seconds_spent=0.0,
-                        reviewed_at=utc_now(),
-                        threshold=THRESHOLD,
-                        started_from=began if handed_out and not same else "",
-                        edits=() if same else (IMPORTED,),
-                    ),
-                    mask,
-                )
+            self.counts[verdict] += 1
+            review = Review(
+                image_id=image.id,
+                target_id=target.id,
+                annotator=self.annotator,
+                subject=self.run,
+                verdict=verdict,
+                presence="present" if mask.any() else "absent",
+                seconds_spent=0.0,
+                reviewed_at=utc_now(),
+                threshold=THRESHOLD,
+                started_from="" if same or before is None else before.began,
+                edits=() if same else (IMPORTED,),
             )
+            self._reviews.append((review, mask))
+        return now
+
+    def _stands(self, image: StudyImage, target: Target, mask: Mask, *, untouched: bool) -> bool:
+        """Whether a review stands that an untouched mask leaves as it is, or that says the same."""
+        key = image.id, target.id
+        if key not in self._reviewed:
+            return False
+        standing = self.study.reviewed_mask(*key)
+        return untouched or (standing is not None and np.array_equal(standing, mask))
 
     @functools.cached_property
     def _reviewed(self) -> dict[tuple[str, str], Review]:
         return self.study.reviewed()
 
-    def store(self, seconds: float) -> dict[str, Any]:
-        """Add the reviews, the time shared out among them, and return what they come to."""
+    def store(self, seconds: float) -> None:
+        """Add the reviews, the time shared out among them."""
         each = round(seconds / len(self._reviews), 2) if self._reviews and seconds <= LONGEST_S else 0.0
         for review, mask in self._reviews:
-            values = {**vars(review), "seconds_spent": each}
-            self.study.add_review(Review(**values), mask)
-        return {
-            "accepted": self.accepted,
-            "edited": self.edited,
-            "unchanged": self.unchanged,
-            "left_empty": self.left_empty,
-        }
+            self.study.add_review(dataclasses.replace(review, seconds_spent=each), mask)
 
 
 def standing_mask(
-    study: Study, run: str, image_id: str, target_id: str, standing: Review | None
+    study: Study, run: str, image_id: str, target_id: str, *, reviewed: bool
 ) -> tuple[Mask | None, str]:
     """Return the mask (H, W) that stands, and what a review calls it: a reviewer's own, else the student's."""
-    if standing is not None:
-        mask = study.reviewed_mask(image_id, target_id)
-        if mask is not None:
-            return mask, "reviewed"
+    mask = study.reviewed_mask(image_id, target_id) if reviewed else None
+    if mask is not None:
+        return mask, "reviewed"
     probability = study.prediction(run, image_id, target_id)
     return (None if probability is None else probability >= THRESHOLD), "student"
