@@ -270,7 +270,7 @@ def _image(request: _Request) -> object:
 def _send_image(request: _Request) -> object:
     name = request.asked("image")
     answer = request.service.send(name, *request.file("file"))
-    request.say(f"{answer['image']} came in.")
+    request.say(f"{answer['image']} {'came in' if answer['new'] else 'is in the study already'}.")
     return answer
 
 

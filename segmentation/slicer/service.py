@@ -270,13 +270,13 @@ class SlicerService:
             raise UserError(result.failed[0]["reason"])
 
     def send(self, name: str, filename: str, data: bytes) -> dict[str, Any]:
-        """Take a volume into the study, under the client's name; one that it has already stays as it is."""
+        """Take a volume into the study, under the client's name, unless it has it already."""
         with self._lock:
             self.study.refresh()
             image, new = self._import(self.study, name, filename, data)
             self._sent[name] = unit_id = image.volume or image.id
             self.sent += new
-            return {"image": unit_id}
+            return {"image": unit_id, "new": new}
 
     def _import(self, study: Study, name: str, filename: str, data: bytes) -> tuple[StudyImage, bool]:
         """Return the first slice of what came in, and whether the study had it not."""

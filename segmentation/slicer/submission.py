@@ -175,14 +175,14 @@ class Submission:
             mask = drawn.mask(number, image, target.id)
             before = handed_out[number] if handed_out is not None else None
             now.append(Shown.of(mask, "reviewed"))
+            same = before is not None and before.sha256 == now[-1].sha256
+            if self._stands(image, target, mask, untouched=same):
+                self.counts["unchanged"] += 1
+                continue
             # A volume's slice that was empty and is empty may never have been looked at.
             said = before is not None and (before.marked or not unit.is_volume)
             if not mask.any() and not said and not self.empty:
                 self.counts["left_empty"] += 1
-                continue
-            same = before is not None and before.sha256 == now[-1].sha256
-            if self._stands(image, target, mask, untouched=same):
-                self.counts["unchanged"] += 1
                 continue
             verdict: Verdict = "accepted" if same else "edited"
             self.counts[verdict] += 1
