@@ -279,6 +279,7 @@ def test_an_empty_segment_is_a_word_only_where_a_mask_was_handed_out(study: Stud
     assert latest(study, "a", "gland") is None and latest(study, "a", "zone").annotator == "B"
     # Loaded anew, the scene has no masks until they are asked for.
     client.download_image("a")
+    study.withdraw_review("a", "polyp", next(iter(study.named_reviews("a", "polyp"))))
     assert client.save_label("a", label(empty, given), names)["left_empty"] == 3
 
 
@@ -326,6 +327,38 @@ def test_overlapping_segments_come_as_slicer_saves_them(study: Study, client: Cl
         np.testing.assert_array_equal(study.reviewed_mask(ids[number], "gland"), whole)
         np.testing.assert_array_equal(study.reviewed_mask(ids[number], "zone"), inner)
     assert latest(study, ids[5], "gland").presence == "absent" and latest(study, ids[5], "polyp") is None
+
+
+def test_a_zone_leaves_no_hole_in_its_gland(study: Study, client: Client) -> None:
+    # A label map holds one label a voxel: where the zone is, the gland cannot be.
+    gland = client.infer("gland", "b")[0]
+    zone = np.asarray(read(client.infer("zone", "b")[0]).dataobj).copy()
+    zone[4:9, 4:9] = 1
+    whole = np.asarray(read(gland).dataobj)
+    answer = client.save_label(
+        "b",
+        label(np.where(zone > 0, 3, 2 * whole), gland),
+        segments("Polyp", "Prostate gland", "Peripheral zone"),
+    )
+    assert answer["left_empty"] == 1
+    study.refresh()
+    np.testing.assert_array_equal(study.reviewed_mask("b", "zone"), zone[:, :, 0].T > 0)
+    np.testing.assert_array_equal(study.reviewed_mask("b", "gland"), (zone | whole)[:, :, 0].T > 0)
+    # A zone alone says nothing of the gland.
+    given = client.infer("zone", "c")[0]
+    voxels = 3 * np.asarray(read(given).dataobj)
+    client.save_label("c", label(voxels, given), segments("Polyp", "Prostate gland", "Peripheral zone"))
+    assert latest(study, "c", "zone") is not None and latest(study, "c", "gland") is None
+
+
+def test_masks_that_a_label_map_cannot_hold_are_refused_whole(study: Study, client: Client) -> None:
+    given = client.infer("polyp", "a")[0]
+    client.infer("gland", "a")
+    voxels = np.asarray(read(given).dataobj)
+    with pytest.raises(Refused, match=r"overlap, which .* cannot hold; choose .seg.nrrd"):
+        client.save_label("a", label(voxels, given), segments("Polyp", "Prostate gland"))
+    study.refresh()
+    assert not study.all_reviews()
 
 
 def test_labels_sent_at_once_are_all_stored(study: Study, client: Client) -> None:

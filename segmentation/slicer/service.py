@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,19 @@ from segmentation.mask_writers.nifti import volume_bytes
 from segmentation.records import StudyImage, Target, new_id, safe_name
 from segmentation.review_queue import QueueItem, review_queue, reviewed_run
 from segmentation.runs import RunFolder, latest_run
-from segmentation.slicer.submission import Shown, Submission, ending_of, read_drawn, standing_mask
+from segmentation.slicer.submission import (
+    Shown,
+    Submission,
+    disentangled,
+    ending_of,
+    inside,
+    read_drawn,
+    standing_mask,
+)
 from segmentation.study import Study
 
 STRATEGY = "doubt"
+MOST_SCENES = 8
 _OWN_SEGMENTS = ("background", "foreground_scribbles", "background_scribbles")
 """Segments that the extension makes, and leaves out, itself."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -52,6 +61,18 @@ class Given:
     name: str
     data: bytes
     params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Scene:
+    """What a client has of a picture or volume."""
+
+    of: tuple[Path, str]
+    """The study's folder, and the unit's id."""
+    since: float = field(default_factory=time.monotonic)
+    """When it was first given a mask, or last sent its own."""
+    masks: dict[str, Sequence[Shown]] = field(default_factory=dict)
+    """By target, slice by slice."""
 
 
 class SlicerService:
@@ -80,16 +101,14 @@ class SlicerService:
         device: str | None = None,
         empty: bool = False,
     ) -> None:
-        self.study, self.annotator, self.split, self.device, self.empty = (
-            study,
-            annotator,
-            split,
-            device,
-            empty,
-        )
+        self.study, self.annotator = study, annotator
+        self.split, self.device, self.empty = split, device, empty
         self.run = latest_run(study, run_id or reviewed_run(study))
         learned = RunFolder(study.runs_folder / self.run).spec.targets
-        self.targets = {target.id: target for target in study.targets if target.id in learned}
+        known = {target.id: target for target in study.targets}
+        # What lies in another comes after it: of segments that overlap, Slicer keeps the last where it has to choose.
+        ordered = sorted(known.values(), key=lambda target: len(inside(known, target.id)))
+        self.targets = {target.id: target for target in ordered if target.id in learned}
         if not self.targets:
             raise UserError(
                 f"The run {self.run} segments none of the study's targets; name another with --run."
@@ -105,10 +124,8 @@ class SlicerService:
         self._sessions: dict[str, tuple[Study, str]] = {}
         self._sent: dict[str, str] = {}
         """Unit of the study by the name that a client gave to what it sent."""
-        self._handed_out: dict[str, dict[str, list[Shown]]] = {}
-        """By a client's name of a unit and target: the masks that it has, slice by slice."""
-        self._since: dict[str, float] = {}
-        """When a client was first given a mask of what it calls so, or last sent its own (seconds, monotonic)."""
+        self._scenes: dict[str, _Scene] = {}
+        """What clients have, by their names of it; the latest few."""
 
     def close(self) -> None:
         """Wait for the call at work, if any, and remove temporary files."""
@@ -181,7 +198,8 @@ class SlicerService:
         """Return a picture, in grey, or a volume, in real values, as NIfTI."""
         with self._lock:
             self.study.refresh()
-            self._forget(name)
+            # A new scene, in which no mask is yet.
+            self._scenes.pop(name, None)
             return _as_nifti(self.study, self._unit(name))
 
     def next_sample(self, strategy: str) -> dict[str, Any]:
@@ -206,7 +224,7 @@ class SlicerService:
                 if item.target_id in self.targets:
                     unit = self._unit(item.image_id)
                     given = _as_nifti(self.study, unit)
-                    self._forget(unit.id)
+                    self._scenes.pop(unit.id, None)
                     return {
                         "id": unit.id,
                         "name": given.name,
@@ -247,8 +265,7 @@ class SlicerService:
                 if mask is not None:
                     voxels[:, :, number] = mask.T
                 given.append(Shown.of(voxels[:, :, number].T > 0, began))
-            self._handed_out.setdefault(name, {})[target.id] = given
-            self._since.setdefault(name, time.monotonic())
+            self._scene(name, study, unit).masks[target.id] = given
             params = {"label_names": {self.label_of(target): 1}, "run": self.run, "target": target.id}
             return Given(f"label-{secrets.token_hex(4)}.nii.gz", volume_bytes(voxels, unit), params)
 
@@ -343,23 +360,24 @@ class SlicerService:
             self.study.refresh()
             unit = self._unit(name)
             path = self._received(f"label{ending_of(filename)}", data)
-            had = self._handed_out.get(name, {})
+            scene = self._scenes.get(name) or self._scene(name, self.study, unit)
             submission = Submission(self.study, self.run, self.annotator, self.empty)
-            has: dict[str, list[Shown]] = {}
+            has: dict[str, Sequence[Shown]] = {}
             try:
-                drawn = read_drawn(path, unit, called, named)
+                drawn = disentangled(read_drawn(path, unit, called, named), self.targets, scene.masks)
                 for target_id, numbers in drawn.labels.items():
-                    now = submission.judge(unit, self.targets[target_id], drawn, had.get(target_id))
-                    if numbers or target_id in had:
+                    now = submission.judge(unit, self.targets[target_id], drawn, scene.masks.get(target_id))
+                    if numbers or target_id in scene.masks:
                         has[target_id] = now
             except UserError as error:
                 raise UserError(_without(path, str(error))) from None
             finally:
                 path.unlink()
             moment = time.monotonic()
-            submission.store(moment - self._since.get(name, moment))
+            submission.store(moment - scene.since)
             # The client still has them, and may change them and send them again.
-            self._handed_out[name], self._since[name] = {**had, **has}, moment
+            scene.masks.update(has)
+            scene.since = moment
             counts = submission.counts
             self.reviews += counts["accepted"] + counts["edited"]
             self.study.audit("slicer-label", annotator=self.annotator, image=unit.id, run=self.run, **counts)
@@ -371,10 +389,15 @@ class SlicerService:
         """Return the picture or volume that a client means: by its id, by what it sent, or by its name."""
         return _unit(self.study, self._sent.get(name, name))
 
-    def _forget(self, name: str) -> None:
-        """Take it that a client begins anew: there is no mask in its scene yet."""
-        self._handed_out.pop(name, None)
-        self._since.pop(name, None)
+    def _scene(self, name: str, study: Study, unit: Unit) -> _Scene:
+        """Return what a client has by this name, anew where that was something else."""
+        scene = self._scenes.pop(name, None)
+        if scene is None or scene.of != (study.folder, unit.id):
+            scene = _Scene((study.folder, unit.id))
+        self._scenes[name] = scene
+        if len(self._scenes) > MOST_SCENES:
+            del self._scenes[next(iter(self._scenes))]
+        return scene
 
     def _received(self, name: str, data: bytes) -> Path:
         path = self._folder / name

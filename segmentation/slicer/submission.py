@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
-from segmentation.mask_choice import THRESHOLD, Unit, pixels_sha256
+from segmentation.mask_choice import THRESHOLD, Unit
 from segmentation.mask_sinks import IMPORTED
 from segmentation.mask_writers.nifti import affine_of_unit
 from segmentation.readers.grids import Fitted, planes_on
@@ -68,6 +69,8 @@ class Drawn:
     """Target id -> numbers; none where its segment is empty."""
     left_out: tuple[str, ...]
     """Segments that are of no target."""
+    layered: bool
+    """Whether segments can overlap, as in Slicer's own files; in others a voxel is of one."""
     read: Fitted
 
     def mask(self, number: int, image: StudyImage, target_id: str) -> Mask:
@@ -104,7 +107,8 @@ def read_drawn(path: Path, unit: Unit, targets: Mapping[str, str], segments: Seq
             f"The label was drawn on another grid than {unit.name}; save it with that volume as the reference."
         )
     named = {number: name for number, name in found.labels.items() if name != f"label {number}"}
-    if not named:
+    layered = bool(named)
+    if not layered:
         if not segments and len(found.labels) <= 1 and len(targets) == 1:
             segments = list(targets)
         named = dict(enumerate(segments, 1))
@@ -124,7 +128,7 @@ def read_drawn(path: Path, unit: Unit, targets: Mapping[str, str], segments: Seq
             f"The label has no segment of a target; name one of its segments {' or '.join(targets)}"
             f"{f', it has: {names}' if (names := ', '.join(left_out)) else ''}."
         )
-    return Drawn(labels, left_out, placed)
+    return Drawn(labels, left_out, layered, placed)
 
 
 def _placed(unit: Unit, found: LabelMap) -> Fitted:
@@ -136,16 +140,64 @@ def _placed(unit: Unit, found: LabelMap) -> Fitted:
 class Shown:
     """The mask of a slice as a client has it."""
 
-    sha256: str
-    marked: bool
-    """Whether any pixel is."""
+    bits: bytes
+    """Eight pixels a byte."""
     began: str
     """What a review of it says that it began as."""
 
     @classmethod
     def of(cls, mask: Mask, began: str) -> Shown:
         """Note a mask."""
-        return cls(pixels_sha256(mask), bool(mask.any()), began)
+        return cls(np.packbits(mask).tobytes(), began)
+
+    @property
+    def marked(self) -> bool:
+        """Whether any pixel is."""
+        return any(self.bits)
+
+    def overlaps(self, other: Shown) -> bool:
+        """Whether a pixel is marked in both."""
+        return bool((np.frombuffer(self.bits, np.uint8) & np.frombuffer(other.bits, np.uint8)).any())
+
+
+Scene = Mapping[str, Sequence[Shown]]
+"""By target the masks that a client has of a unit, slice by slice."""
+
+
+def inside(targets: Mapping[str, Target], target_id: str) -> set[str]:
+    """Return the targets that a target is a part of."""
+    found: set[str] = set()
+    outer = targets[target_id].inside
+    while outer is not None and outer in targets:
+        found.add(outer)
+        outer = targets[outer].inside
+    return found
+
+
+def disentangled(drawn: Drawn, targets: Mapping[str, Target], scene: Scene) -> Drawn:
+    """Return a label map's targets with what it could not hold: where one lies in another, a voxel is of both.
+
+    Raises
+    ------
+    UserError
+        If masks that were handed out overlap otherwise, so that one of them would come back with a hole.
+    """
+    if drawn.layered:
+        return drawn
+    labels = {target_id: list(numbers) for target_id, numbers in drawn.labels.items()}
+    for inner in drawn.labels:
+        for outer in inside(targets, inner) & labels.keys():
+            # An outer one that was neither asked for nor drawn is not there.
+            if drawn.labels[outer] or outer in scene:
+                labels[outer] += drawn.labels[inner]
+    for one, other in itertools.combinations(labels.keys() & scene.keys(), 2):
+        nested = one in inside(targets, other) or other in inside(targets, one)
+        if not nested and any(map(Shown.overlaps, scene[one], scene[other])):
+            raise UserError(
+                f"{targets[one].name} and {targets[other].name} overlap, which this type of file cannot hold; choose "
+                ".seg.nrrd as the file extension in Slicer's settings of MONAI Label, and submit again."
+            )
+    return dataclasses.replace(drawn, labels=labels)
 
 
 @dataclass
@@ -175,7 +227,7 @@ class Submission:
             mask = drawn.mask(number, image, target.id)
             before = handed_out[number] if handed_out is not None else None
             now.append(Shown.of(mask, "reviewed"))
-            same = before is not None and before.sha256 == now[-1].sha256
+            same = before is not None and before.bits == now[-1].bits
             if self._stands(image, target, mask, untouched=same):
                 self.counts["unchanged"] += 1
                 continue
