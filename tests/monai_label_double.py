@@ -105,9 +105,9 @@ class Client:
         message = email.message_from_bytes(head + data, policy=email.policy.HTTP)
         parts = {part.get_param("name", header="content-disposition"): part for part in message.iter_parts()}
         assert set(parts) == {"params", "image"} and parts["image"].get_filename()
-        content = parts["image"].get_payload(decode=True)
-        assert isinstance(content, bytes)
-        return content, json.loads(parts["params"].get_payload(decode=True))
+        content, said = (parts[name].get_payload(decode=True) for name in ("image", "params"))
+        assert isinstance(content, bytes) and isinstance(said, bytes)
+        return content, json.loads(said)
 
     def save_label(self, image: str, label: File, segments: list[dict[str, Any]] | None = None) -> Any:
         params = {**({} if segments is None else {"label_info": segments}), "client_id": self.client_id}

@@ -30,7 +30,6 @@ from segmentation import steps
 from segmentation.images import read_stored
 from segmentation.importing import import_images
 from segmentation.job import RunSpec
-from segmentation.masks import import_masks
 from segmentation.review_queue import review_queue
 from segmentation.slicer import server as server_module
 from segmentation.slicer.server import SlicerServer
@@ -141,7 +140,7 @@ def test_a_mask_lies_where_the_source_lies(study: Study, client: Client) -> None
     found = read(data)
     assert params["label_names"] == {"Prostate gland": 1} and params["run"] == RUN
     volume = study.volume(VOLUME)
-    np.testing.assert_allclose(found.affine, volume.affine, atol=1e-4)
+    np.testing.assert_allclose(found.affine, np.array(volume.affine), atol=1e-4)
     np.testing.assert_allclose(read(client.download_image(VOLUME)).affine, found.affine, atol=0)
     # Every voxel is one of the source's, at the same place in the patient.
     change = np.linalg.inv(oblique()) @ found.affine
@@ -355,7 +354,7 @@ def test_masks_that_a_label_map_cannot_hold_are_refused_whole(study: Study, clie
     given = client.infer("polyp", "a")[0]
     client.infer("gland", "a")
     voxels = np.asarray(read(given).dataobj)
-    with pytest.raises(Refused, match=r"overlap, which .* cannot hold; choose .seg.nrrd"):
+    with pytest.raises(Refused, match=r"overlap, which .* cannot hold; .*seg.nrrd"):
         client.save_label("a", label(voxels, given), segments("Polyp", "Prostate gland"))
     study.refresh()
     assert not study.all_reviews()
@@ -404,7 +403,7 @@ def test_a_label_that_does_not_fit_is_refused_whole(
 
 
 @pytest.mark.parametrize("name", ["x.nii.gz", "x.nrrd", "x.nii"])
-@pytest.mark.parametrize("data", [b"", b"no label map", gzip.compress(b"\0" * 400)])
+@pytest.mark.parametrize("data", [b"", b"no label map", gzip.compress(b"\0" * 400, mtime=0)], ids=len)
 def test_rubbish_is_answered_with_a_sentence(client: Client, name: str, data: bytes) -> None:
     for send in (client.save_label, client.upload_image):
         with pytest.raises(Refused) as refused:
@@ -626,27 +625,12 @@ def test_the_vendors_own_client_is_served(study: Study, client: Client, tmp_path
         sample = real.next_sample("doubt", {})
         assert sample["id"] in real.datastore()["objects"]
         file, params = real.infer("gland", VOLUME, {"result_extension": ".nrrd"})
-        np.testing.assert_allclose(nibabel.load(file).affine, study.volume(VOLUME).affine, atol=1e-4)
+        np.testing.assert_allclose(
+            nibabel.load(file).affine, np.array(study.volume(VOLUME).affine), atol=1e-4
+        )
         assert params["label_names"] == {"Prostate gland": 1}
         answer = real.save_label(VOLUME, file, params={"label_info": segments("Prostate gland")})
         assert answer["accepted"] == SLICES - 1
         with pytest.raises(vendor.MONAILabelClientException) as refused:
             real.infer("nothing", VOLUME, {})
         assert "There is no model 'nothing'" in refused.value.msg
-
-
-def test_small_segments_are_taken_from_files_too(study: Study, tmp_path: Path) -> None:
-    # A file no larger than what is marked, as 3D Slicer saves segmentations, in a large image.
-    image = nibabel.Nifti1Image(
-        np.random.default_rng(0).integers(0, 99, (300, 300, 4)).astype(np.int16), np.eye(4)
-    )
-    nibabel.save(image, tmp_path / "large.nii.gz")
-    import_images(study, [tmp_path / "large.nii.gz"], options=OFF)
-    affine = np.eye(4)
-    affine[:3, 3] = [103, 107, 2]
-    nibabel.save(nibabel.Nifti1Image(np.ones((3, 3, 1), np.uint8), affine), tmp_path / "large_mask.nii.gz")
-    (tmp_path / "masks").mkdir()
-    shutil.move(tmp_path / "large_mask.nii.gz", tmp_path / "masks" / "large.nii.gz")
-    import_masks(study, tmp_path / "masks")
-    found = [study.true_mask(one, "polyp") for one in study.volumes["large"]]
-    assert [0 if mask is None else int(mask.sum()) for mask in found] == [0, 0, 9, 0]

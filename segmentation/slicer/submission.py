@@ -194,8 +194,9 @@ def disentangled(drawn: Drawn, targets: Mapping[str, Target], scene: Scene) -> D
         nested = one in inside(targets, other) or other in inside(targets, one)
         if not nested and any(map(Shown.overlaps, scene[one], scene[other])):
             raise UserError(
-                f"{targets[one].name} and {targets[other].name} overlap, which this type of file cannot hold; choose "
-                ".seg.nrrd as the file extension in Slicer's settings of MONAI Label, and submit again."
+                f"{targets[one].name} and {targets[other].name} overlap, which this type of file cannot hold; in "
+                "Slicer's settings of MONAI Label, allow overlapping segmentations, write .seg.nrrd as the file "
+                "extension, and submit again."
             )
     return dataclasses.replace(drawn, labels=labels)
 
