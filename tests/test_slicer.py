@@ -581,6 +581,7 @@ def test_the_student_predicts_what_it_has_not_seen(trained: Path, tmp_path: Path
 # The command
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
 def test_the_command_serves_until_ctrl_c(study: Study) -> None:
     command = [
         sys.executable,
@@ -593,7 +594,12 @@ def test_the_command_serves_until_ctrl_c(study: Study) -> None:
         "--json",
     ]
     with subprocess.Popen(
-        [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that started the tests in the background has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert process.stderr is not None
         first = process.stderr.readline()

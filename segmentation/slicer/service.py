@@ -126,6 +126,7 @@ class SlicerService:
         """Unit of the study by the name that a client gave to what it sent."""
         self._scenes: dict[str, _Scene] = {}
         """What clients have, by their names of it; the latest few."""
+        self._latest: tuple[tuple[str, ...], Given] | None = None
 
     def close(self) -> None:
         """Wait for the call at work, if any, and remove temporary files."""
@@ -200,7 +201,7 @@ class SlicerService:
             self.study.refresh()
             # A new scene, in which no mask is yet.
             self._scenes.pop(name, None)
-            return _as_nifti(self.study, self._unit(name))
+            return self._file_of(self._unit(name))
 
     def next_sample(self, strategy: str) -> dict[str, Any]:
         """Return what holds the most doubtful mask that waits, else what has none yet; nothing where all is judged.
@@ -223,7 +224,7 @@ class SlicerService:
                     continue
                 if item.target_id in self.targets:
                     unit = self._unit(item.image_id)
-                    given = _as_nifti(self.study, unit)
+                    given = self._file_of(unit)
                     self._scenes.pop(unit.id, None)
                     return {
                         "id": unit.id,
@@ -236,6 +237,13 @@ class SlicerService:
                         "reasons": list(item.doubt.reasons),
                     }
             return {}
+
+    def _file_of(self, unit: Unit) -> Given:
+        """Return a unit as NIfTI; the latest is kept, since it is fetched right after its sum was told."""
+        key = (unit.id, *(image.sha256 for image in unit.images))
+        if self._latest is None or self._latest[0] != key:
+            self._latest = key, _as_nifti(self.study, unit)
+        return self._latest[1]
 
     def _without_mask(self) -> Iterator[QueueItem]:
         yield from review_queue(self.study, run_id=self.run, state="empty", index=self._doubt)
@@ -428,7 +436,7 @@ def _as_nifti(study: Study, unit: Unit) -> Given:
         values[:, :, number] = (real[:, :, 0] if real.shape[2] == 1 else np.rint(real @ _LUMA)).T
     if np.abs(values).max() < 1 << 15 and np.array_equal(np.rint(values), values):
         values = values.astype(np.int16)
-    return Given(f"{unit.name}.nii.gz", volume_bytes(values, unit))
+    return Given(f"{unit.name}.nii.gz", volume_bytes(values, unit, effort=1))
 
 
 def _without(path: Path, sentence: str) -> str:
