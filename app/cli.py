@@ -24,6 +24,7 @@ from app.provenance_command import add_provenance_command
 from app.reader_commands import add_reader_commands
 from app.review_commands import add_review_commands
 from app.run_commands import add_run_commands
+from app.slicer_command import add_slicer_command
 from app.suggest_commands import add_suggest_command
 from app.train_commands import add_train_commands
 from gaze_capture.detectors import PRESETS
@@ -485,6 +486,7 @@ def _parser() -> argparse.ArgumentParser:
     add_provenance_command(add)
     add_run_commands(add)
     add_review_commands(add)
+    add_slicer_command(add)
 
     add_export_commands(add)
 

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -385,9 +385,7 @@ class MaskSelection:
             unit_id = image.volume or image.id
             if unit_id in units:
                 continue
-            volume = self.study.volume(unit_id) if unit_id in with_header else None
-            slices = tuple(self.study.image(one) for one in self.study.slices_beside(image_id))
-            units[unit_id] = Unit(unit_id, names[unit_id], slices, volume)
+            units[unit_id] = unit_of(self.study, image, names[unit_id], with_header)
         return list(units.values())
 
     def of(self, unit: Unit, target: Target) -> list[ChosenMask | None]:
@@ -407,6 +405,19 @@ _NOTHING: dict[Which, str] = {
     "truth": "These images have no true masks.",
     "audit": "None of these images was outlined in a blind audit yet; draw one: gaze-insight audit-draw STUDY",
 }
+
+
+def unit_of(study: Study, image: StudyImage, name: str, with_header: Container[str]) -> Unit:
+    """Return the image, or the volume that it is a slice of.
+
+    Parameters
+    ----------
+    name : what its files are called, see `unit_names`
+    with_header : `Study.volume_ids`, which are looked up on disk
+    """
+    unit_id = image.volume or image.id
+    slices = tuple(study.image(one) for one in study.slices_beside(image.id))
+    return Unit(unit_id, name, slices, study.volume(unit_id) if unit_id in with_header else None)
 
 
 def image_names(images: Sequence[StudyImage]) -> dict[str, str]:
