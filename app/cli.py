@@ -24,6 +24,7 @@ from app.provenance_command import add_provenance_command
 from app.reader_commands import add_reader_commands
 from app.review_commands import add_review_commands
 from app.run_commands import add_run_commands
+from app.slicer_command import add_slicer_command
 from app.suggest_commands import add_suggest_command
 from app.train_commands import add_train_commands
 from gaze_capture.detectors import PRESETS
@@ -41,7 +42,11 @@ def version() -> str:
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run one command; return 0 on success, 1 when nothing could be done, 2 on wrong usage."""
+    """Run one command; return 0 on success, 1 when nothing could be done, 2 on wrong usage.
+
+    Where there is nothing to measure, to bring together or to write, nothing could be done. A list of what there is
+    (runs, what waits for review) may well be empty.
+    """
     parser = _parser()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may hold bytes that are no text; what is told of it should not fail for that.
@@ -481,6 +486,7 @@ def _parser() -> argparse.ArgumentParser:
     add_provenance_command(add)
     add_run_commands(add)
     add_review_commands(add)
+    add_slicer_command(add)
 
     add_export_commands(add)
 

@@ -49,6 +49,7 @@ class ExportDialog(Dialog):
                 "student": self.tr("The student's"),
                 "pseudomask": self.tr("Pseudo-masks, the widest level"),
                 "truth": self.tr("True masks"),
+                "audit": self.tr("Blind audits alone: outlined with no mask in view"),
             }
         )
         self.run = narrow(QComboBox())

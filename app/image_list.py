@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from PySide6.QtCore import (
@@ -53,6 +54,8 @@ KEPT_THUMBNAILS = 600
 DOUBT_WIDTH = 52
 """Of the number and the bar at a row's right."""
 VERY_DOUBTFUL = 0.5
+PENCIL_PX = 15
+"""The sign of an unfinished edit, at the end of a row's name."""
 
 IdRole = Qt.ItemDataRole.UserRole
 StateRole = Qt.ItemDataRole.UserRole + 1
@@ -153,6 +156,12 @@ def doubt_lines(row: Row) -> list[str]:
     return [told, *row.reasons]
 
 
+def notes_of(row: Row) -> list[str]:
+    """Return what a row's tooltip says besides its state: an unfinished edit, its doubt and why."""
+    left = [QCoreApplication.translate("ImageList", "An edit was left unfinished; E goes on with it")]
+    return [*(left if row.unfinished else ()), *doubt_lines(row)]
+
+
 class ImageModel(QAbstractListModel):
     """The rows, in the order given."""
 
@@ -164,6 +173,7 @@ class ImageModel(QAbstractListModel):
         self._index: dict[str, int] = {}
         self._entered: dict[str, str] = {}
         """The slice last shown of each volume, by its row's image."""
+        self._unfinished: Set[str] = frozenset()
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -177,6 +187,7 @@ class ImageModel(QAbstractListModel):
 
     def set_rows(self, rows: list[Row]) -> None:
         """Show other rows; where only states differ, the list stays where it is."""
+        rows = [self._marked(row) for row in rows]
         ids = [row.image_id for row in rows]
         if ids == self._ids:
             changed = [
@@ -185,12 +196,12 @@ class ImageModel(QAbstractListModel):
                 if old is not new and old != new
             ]
             if changed:
-                self._rows = list(rows)
+                self._rows = rows
                 self._texts = [text_of(row) for row in rows]
                 self.dataChanged.emit(self.index(changed[0]), self.index(changed[-1]))
             return
         self.beginResetModel()
-        self._rows = list(rows)
+        self._rows = rows
         self._ids = ids
         self._texts = [text_of(row) for row in rows]
         self._index = {
@@ -201,9 +212,19 @@ class ImageModel(QAbstractListModel):
     def set_row(self, row: Row) -> None:
         """Replace the row of an image."""
         number = self._index[row.image_id]
-        self._rows[number] = row
+        self._rows[number] = self._marked(row)
         self._texts[number] = text_of(row)
         self.dataChanged.emit(self.index(number), self.index(number))
+
+    def mark_unfinished(self, image_ids: Set[str]) -> None:
+        """Mark the rows of these images, and no others: an edit of them was left as a draft."""
+        if image_ids != self._unfinished:
+            self._unfinished = image_ids
+            self.set_rows(self._rows)
+
+    def _marked(self, row: Row) -> Row:
+        left = not self._unfinished.isdisjoint(row.slices or (row.image_id,))
+        return row if row.unfinished == left else dataclasses.replace(row, unfinished=left)
 
     def row_of(self, image_id: str) -> int:
         """Return the row of an image or slice, or -1."""
@@ -225,9 +246,9 @@ class ImageModel(QAbstractListModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return row.name
         if role == Qt.ItemDataRole.ToolTipRole:
-            return "\n".join((f"{row.name}\n{row.text}", *doubt_lines(row)))
+            return "\n".join((f"{row.name}\n{row.text}", *notes_of(row)))
         if role == Qt.ItemDataRole.AccessibleTextRole:
-            return ", ".join((f"{row.name}, {row.state} {row.count}".rstrip(), *doubt_lines(row)))
+            return ", ".join((f"{row.name}, {row.state} {row.count}".rstrip(), *notes_of(row)))
         if role == IdRole:
             return self._entered.get(row.image_id, row.image_id)
         if role == StateRole:
@@ -350,8 +371,13 @@ class _Delegate(QStyledItemDelegate):
         width = area.right() - left - 10
         metrics = QFontMetrics(painter.font())
         painter.setPen(QColor(tokens.text))
+        if row.unfinished:
+            width -= PENCIL_PX + 4
+            sign = QRect(left + width + 4, area.top() + 12, PENCIL_PX, PENCIL_PX)
+            theme.icon("pencil-simple", tokens.accent).paint(painter, sign)
         name = metrics.elidedText(row.name, Qt.TextElideMode.ElideMiddle, width)
         painter.drawText(QRect(left, area.top() + 10, width, 20), Qt.AlignmentFlag.AlignVCenter, name)
+        width = area.right() - left - 10
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(getattr(tokens, row.token)))
         painter.drawEllipse(QRectF(left + 1, area.top() + 37, 6, 6))
@@ -461,6 +487,11 @@ class ImageList(QFrame):
     def set_rows(self, rows: list[Row]) -> None:
         """Show other rows."""
         self.model.set_rows(rows)
+        self._count()
+
+    def mark_unfinished(self, image_ids: Set[str]) -> None:
+        """Mark the rows of these images, and no others: an edit of them was left as a draft."""
+        self.model.mark_unfinished(image_ids)
         self._count()
 
     @property

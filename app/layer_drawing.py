@@ -11,7 +11,7 @@ from typing import Literal
 import cv2
 import numpy as np
 from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtGui import QBrush, QColor, QFont, QImage, QPainter, QPainterPath, QPen, QPixmap, QPolygonF
+from PySide6.QtGui import QBrush, QColor, QFont, QImage, QPainter, QPainterPath, QPen, QPixmap
 
 from app.overlay import Surface
 from app.scene import (
@@ -24,7 +24,15 @@ from app.scene import (
     inferno_rgba,
     viridis_rgba,
 )
-from app.strokes import MARGIN_PX, dashed_path, runs_path, stroke, stroke_halo
+from app.strokes import (
+    MARGIN_PX,
+    dashed_path,
+    filled_path,
+    polygons_path,
+    runs_path,
+    stroke,
+    stroke_halo,
+)
 
 RADIUS_AT_250_MS = 8.0
 Place = Callable[[float, float], QPointF]
@@ -129,15 +137,56 @@ def mark_radius(duration_ms: float) -> float:
     return RADIUS_AT_250_MS * float(np.sqrt(max(duration_ms, 15.0) / 250.0))
 
 
+@dataclass(frozen=True)
+class Lines:
+    """Lines in image pixels as they are drawn at a scale; in a part of the view only what reaches into it counts."""
+
+    points: list[Floats]
+    """(K, 2) each, x, y."""
+    path: QPainterPath
+    """Along all of them."""
+    corners: Floats
+    """(lines, 2, 2): the least and the most x, y of each."""
+    closed: bool = True
+
+    def near(self, surface: Surface) -> list[Floats]:
+        """Return the lines that reach into a surface, in the widget's units."""
+        scale, corner = surface.view.scale, (surface.view.x, surface.view.y)
+        area = surface.area.adjusted(-MARGIN_PX, -MARGIN_PX, MARGIN_PX, MARGIN_PX)
+        low, high = np.moveaxis((self.corners + 0.5) * scale + corner, 1, 0)
+        reach = (low <= (area.right(), area.bottom())) & (high >= (area.left(), area.top()))
+        found = np.flatnonzero(reach.all(axis=1)).tolist()
+        return [(self.points[index] + 0.5) * scale + corner for index in found]
+
+    def along(self, surface: Surface) -> QPainterPath:
+        """Return the path to be stroked."""
+        if surface.whole:
+            return surface.view.to_widget().map(self.path)
+        return runs_path(self.near(surface), surface.area, closed=self.closed)
+
+    def inside(self, surface: Surface) -> QPainterPath:
+        """Return the path to be filled."""
+        if surface.whole:
+            return surface.view.to_widget().map(self.path)
+        return filled_path(self.near(surface), surface.area)
+
+
+def lines_of(points: Sequence[Floats], *, closed: bool = True) -> Lines:
+    """Return lines (K, 2) in image pixels, ready to be drawn."""
+    corners = [(one.min(axis=0), one.max(axis=0)) for one in points]
+    path = polygons_path(points, closed=closed)
+    return Lines(list(points), path, np.array(corners, np.float64).reshape(-1, 2, 2), closed)
+
+
 class Shape:
     """An outline, with as many points as can be told apart on the screen."""
 
     def __init__(self, found: Outline) -> None:
         self._found = found
-        self._kept: dict[int, tuple[list[Floats], QPainterPath]] = {}
+        self._kept: dict[int, Lines] = {}
 
-    def at(self, scale: float) -> tuple[list[Floats], QPainterPath]:
-        """Return contours (K, 2) and path in image pixels, for `scale` pixels of the screen per image pixel."""
+    def at(self, scale: float) -> Lines:
+        """Return its lines for `scale` pixels of the screen per image pixel."""
         coarser = max(0, math.floor(math.log2(1 / scale)) + 1) if scale < 1 else 0
         if coarser not in self._kept:
             contours = list(self._found.contours)
@@ -149,7 +198,7 @@ class Shape:
                     .astype(np.float64)
                     for one in contours
                 ]
-            self._kept[coarser] = contours, path_of(Outline(tuple(contours)))
+            self._kept[coarser] = lines_of(contours)
         return self._kept[coarser]
 
 
@@ -172,54 +221,36 @@ def draw_region(
     style, painter = STYLES[name], surface.painter
     painter.setOpacity(opacity)
     for index, shape in enumerate(shapes):
-        contours, path = shape.at(surface.scale)
-        if not _reaches(surface, path):
-            continue
+        lines = shape.at(surface.scale)
         if look != "contour":
-            area = surface.view.to_widget().map(path)
+            area = lines.inside(surface)
             for brush in fill_brushes(style, look):
                 painter.fillPath(area, brush)
         if look != "fill":
             lower = name == "levels" and index > 0
             line = Style(style.colour, style.width, LOWER_LEVEL_DASHES) if lower else style
-            draw_lines(surface, line, contours, path)
+            draw_lines(surface, line, lines)
 
 
-def _reaches(surface: Surface, path: QPainterPath) -> bool:
-    around = surface.view.to_widget().mapRect(path.controlPointRect())
-    return around.adjusted(-MARGIN_PX, -MARGIN_PX, MARGIN_PX, MARGIN_PX).intersects(surface.area)
-
-
-def draw_lines(
-    surface: Surface, style: Style, lines: Sequence[Floats], path: QPainterPath, *, closed: bool = True
-) -> None:
-    """Draw lines (K, 2), and `path` along them, both in image pixels, over a halo that is solid under dashes, too."""
-    view = surface.view
-    found = (
-        []
-        if surface.whole and not style.dashes
-        else [(one + 0.5) * view.scale + (view.x, view.y) for one in lines]
-    )
-    if surface.whole:
-        whole = view.to_widget().map(path)
-    else:
-        whole = runs_path(found, surface.area, closed=closed)
+def draw_lines(surface: Surface, style: Style, lines: Lines) -> None:
+    """Draw lines over a halo that is solid under dashes, too."""
+    path = lines.along(surface)
     width = style.width * surface.ratio
     darkness = min(style.halo, 0.43) if style.dashes else style.halo
-    stroke_halo(surface.painter, whole, width, surface.ratio, darkness)
+    stroke_halo(surface.painter, path, width, surface.ratio, darkness)
     if style.dashes:
         pattern = [part * style.width for part in style.dashes]
-        whole = dashed_path(found, surface.area, pattern, closed=closed)
-    stroke(surface.painter, whole, QColor(style.colour), width, surface.ratio)
+        path = dashed_path(lines.near(surface), surface.area, pattern, closed=lines.closed)
+    stroke(surface.painter, path, QColor(style.colour), width, surface.ratio)
 
 
 def draw_other_target(surface: Surface, shape: Shape, colour: str, name: str) -> None:
     """Draw the thin outline of a target that is not the current one, its name beside it."""
-    contours, path = shape.at(surface.scale)
+    lines = shape.at(surface.scale)
     painter = surface.painter
     painter.setOpacity(1)
-    draw_lines(surface, Style(colour, 1.2), contours, path)
-    area = surface.view.to_widget().mapRect(path.boundingRect())
+    draw_lines(surface, Style(colour, 1.2), lines)
+    area = surface.view.to_widget().mapRect(lines.path.boundingRect())
     if area.isEmpty() or not name:
         return
     font = QFont(painter.font())
@@ -237,10 +268,9 @@ def draw_other_target(surface: Surface, shape: Shape, colour: str, name: str) ->
 
 def draw_scanpath(surface: Surface, marks: Marks, opacity: float) -> None:
     """Draw the lines from fixation to fixation."""
-    path = QPainterPath()
-    path.addPolygon(QPolygonF([QPointF(x, y) for x, y in marks.xy_px.tolist()]))
-    surface.painter.setOpacity(opacity)
-    draw_lines(surface, STYLES["scanpath"], [marks.xy_px], path, closed=False)
+    if len(marks.xy_px):
+        surface.painter.setOpacity(opacity)
+        draw_lines(surface, STYLES["scanpath"], lines_of([marks.xy_px], closed=False))
 
 
 def draw_marks(painter: QPainter, marks: Marks, place: Place, area: QRectF) -> None:
@@ -271,12 +301,7 @@ def draw_cross(painter: QPainter, centre: QPointF) -> None:
 
 def path_of(found: Outline) -> QPainterPath:
     """Return an outline as a path in image pixels."""
-    path = QPainterPath()
-    path.setFillRule(Qt.FillRule.OddEvenFill)
-    for contour in found.contours:
-        path.addPolygon(QPolygonF([QPointF(x, y) for x, y in contour.tolist()]))
-        path.closeSubpath()
-    return path
+    return polygons_path(found.contours)
 
 
 def square(centre: QPointF, half: float) -> QRectF:

@@ -15,6 +15,7 @@ from app.comparison import Comparison
 from app.describe_again import task_of
 from app.description_panel import Revised
 from app.edit_mode import Editing
+from app.left_edits import LeftEdits
 from app.page import Page
 from app.pixel_story import PixelStories
 from app.prefetch import Prefetcher
@@ -85,6 +86,9 @@ class ReviewPage(Page):
         self.editing.changed.connect(lambda: self._show_details(self.canvas.scene))
         self.editing.error.connect(lambda sentence: self.error.emit(sentence, ""))
         self.editing.notice.connect(self.notice)
+        self.left = LeftEdits(session, self.list, self.reading, self.editing)
+        self.left.error.connect(lambda sentence: self.error.emit(sentence, ""))
+        self.left.notice.connect(self.notice)
         self._centre = Centre(
             self.frame,
             "check-square-offset",
@@ -173,7 +177,6 @@ class ReviewPage(Page):
         self._show_image()
         if what == "study":
             self.canvas.setFocus()
-            self.editing.tell_left()
 
     def show_run_next(self, run_id: str) -> None:
         """Show the masks of a run from the next image on."""
@@ -181,6 +184,7 @@ class ReviewPage(Page):
 
     def _ask(self, study: Study) -> None:
         self.queue.ask(study, self.runs.run_id)
+        self.left.ask(study)
         self.training.ask(study, self.runs.run_id)
 
     def _change_run(self) -> None:
@@ -444,6 +448,7 @@ class ReviewPage(Page):
         self._cache.forget(image_id)
         self.clock.show(None)
         self.queue.note(study, image_id, target_id)
+        self.left.ask(study)
         self.training.ask(study, self.runs.run_id)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
@@ -503,6 +508,7 @@ class ReviewPage(Page):
         self.looked.close_all()
         self.queue.stop()
         self.editing.stop()
+        self.left.stop()
         self.training.stop()
         self.pixels.stop()
         self._ahead.stop()

@@ -73,11 +73,34 @@ def dashed_path(
 
 def runs_path(lines: Sequence[Points], area: QRectF, *, closed: bool) -> QPainterPath:
     """Return what of lines lies in an area."""
+    return polygons_path([run for line in lines for run, _ in visible_runs(line, area, closed)], closed=False)
+
+
+def polygons_path(lines: Sequence[Points], *, closed: bool = True) -> QPainterPath:
+    """Return a path along lines; its inside is where an odd number of them lies around."""
     path = QPainterPath()
+    path.setFillRule(Qt.FillRule.OddEvenFill)
     for line in lines:
-        for run, _ in visible_runs(line, area, closed):
-            path.addPolygon(QPolygonF([QPointF(x, y) for x, y in run.tolist()]))
+        path.addPolygon(QPolygonF([QPointF(x, y) for x, y in line.tolist()]))
+        if closed:
+            path.closeSubpath()
     return path
+
+
+def filled_path(lines: Sequence[Points], area: QRectF) -> QPainterPath:
+    """Return closed lines to be filled in an area: what they do beyond it is straightened."""
+    return polygons_path([_straightened(line, area) for line in lines])
+
+
+def _straightened(points: Points, area: QRectF) -> Points:
+    low = (area.left() - MARGIN_PX, area.top() - MARGIN_PX)
+    high = (area.right() + MARGIN_PX, area.bottom() + MARGIN_PX)
+    for axis in (0, 1):
+        for sign, limit in ((-1.0, -low[axis]), (1.0, high[axis])):
+            # A point between two others beyond the same side: nothing it does reaches the area.
+            beyond = points[:, axis] * sign > limit
+            points = points[~(beyond & np.roll(beyond, 1) & np.roll(beyond, -1))]
+    return points
 
 
 def _ring(radius: float, count: int) -> list[QPointF]:

@@ -9,10 +9,9 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Presence
-from segmentation.blind_reading import BARE_IMAGE
 from segmentation.editing.drafts import Draft, Kept, put_back
 from segmentation.records import utc_now
-from segmentation.review_index import Purpose
+from segmentation.review_index import BARE_IMAGE, Purpose
 from segmentation.study import Mask, Review, Study, Verdict
 
 Word = Literal["accepted", "rejected", "nothing", "unsure", "ungradable"]
@@ -115,8 +114,8 @@ def give_edited(study: Study, draft: Draft, seconds: float, gaze_on_mask_ms: flo
     Raises
     ------
     UserError
-        If the image or the target is gone, the mask is not of the image's size any more, or it cannot be written; the
-        draft is kept then.
+        If the image or the target is gone, the mask is not of the image's size any more, that of an audit did not begin
+        empty, or it cannot be written; the draft is kept then.
     """
     header, mask = draft.header, draft.edit.mask
     study.check_there()

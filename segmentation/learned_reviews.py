@@ -2,13 +2,15 @@
 
 A run notes in ``reviews.json`` which reviews it learned from when it read its images, and what reviewing had taken by
 then, so that rounds of training and reviewing can be told apart (`segmentation.rounds`) and a later run knows what is
-new (`segmentation.retraining`). Never imports torch.
+new (`segmentation.retraining`). The note travels with a run's archive and with a packed training set: it holds no name,
+and which reviews they are can be told in the study alone. Never imports torch.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -62,9 +64,13 @@ class Learned:
         }
 
 
-def mark_of(review: Review) -> str:
-    """Return what a review is told from all others by: a hash of who said what of which mask, and when."""
+def mark_of(study: Study, review: Review) -> str:
+    """Return what a review is told from all others by: a hash of who said what of which mask, and when.
+
+    The study's uid is hashed along, so that where it is not known nobody can try names against the marks of a run.
+    """
     told = (
+        study.uid,
         review.image_id,
         review.target_id,
         review.annotator,
@@ -143,23 +149,32 @@ def epoch(text: str) -> float:
         return 0.0
 
 
-def note_learned(study: Study, run: RunFolder) -> Learned:
-    """Note in a run which reviews it is about to learn from; what is given afterwards is new to it.
+def learned_now(study: Study, spec: RunSpec) -> Learned:
+    """Return what a run by this spec that reads its labels now learns from; what is given afterwards is new to it.
 
     Raises
     ------
     UserError
-        If a review is damaged or the run's folder cannot be written.
+        If a review is damaged.
     """
-    reviews = teaching(study, run.spec)
-    learned = Learned(
+    reviews = teaching(study, spec)
+    return Learned(
         utc_now(),
-        frozenset(map(mark_of, reviews.values())),
+        frozenset(mark_of(study, review) for review in reviews.values()),
         sum(review.seconds_spent for review in reviews.values()),
         reviewing_seconds(study),
     )
-    write_json_atomic(run.path / LEARNED_NAME, learned.to_json(), within=study.folder)
-    return learned
+
+
+def note(run: RunFolder, learned: Learned) -> None:
+    """Note in a run which reviews it learns from.
+
+    Raises
+    ------
+    UserError
+        If the run's folder cannot be written.
+    """
+    write_json_atomic(run.path / LEARNED_NAME, learned.to_json(), within=run.study_folder)
 
 
 def learned_by(run: RunFolder) -> Learned | None:
@@ -175,12 +190,11 @@ def learned_by(run: RunFolder) -> Learned | None:
         return None
     values = read_json(path)
     try:
-        return Learned(
-            str(values["read_at"]),
-            frozenset(map(str, values["reviews"])),
-            float(values["seconds"]),
-            float(values["spent_s"]),
-        )
+        read_at, marks = str(values["read_at"]), values["reviews"]
+        seconds, spent_s = float(values["seconds"]), float(values["spent_s"])
+        if not isinstance(marks, list) or not epoch(read_at) or not math.isfinite(seconds + spent_s):
+            raise ValueError("it lists no reviews, or says no time")
+        return Learned(read_at, frozenset(map(str, marks)), seconds, spent_s)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error}). Delete it; reviews then count by their time."

@@ -192,12 +192,19 @@ def _manifest(book: MaskBook, format: str, notes: Sequence[str]) -> dict[str, ob
     }
 
 
+_ABOUT_AUDITS = (
+    "Outlined blind, with no mask in view, on images drawn at random: a reference to measure against. The study's own "
+    "networks never learn from them.",
+)
+
+
 def _readme(book: MaskBook, format: str) -> str:
     selection = book.selection
     words = simulated_words(selection.simulated_from)
     lines = [
         f"Masks ({selection.choice.which}) of the study {selection.study.name} as {format}, exported by {program()}.",
         "Research use only; not a medical device.",
+        *(_ABOUT_AUDITS if selection.choice.which == "audit" else ()),
         *([f"Gaze behind masks here is {words}; {MANIFEST} says of which."] if words else []),
         "",
         *book.about,

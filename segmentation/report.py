@@ -24,6 +24,7 @@ from segmentation.report_explanations import agreement_section, described
 from segmentation.report_figures import Overlay, curve, histogram, legend, overlay_figure
 from segmentation.report_parts import graded, row, table, whole_page
 from segmentation.report_reviews import review_section
+from segmentation.report_rounds import rounds_section
 from segmentation.runs import RunFolder, latest_run
 from segmentation.study import Study
 
@@ -61,7 +62,7 @@ def write_report(
     chosen = _for_gallery(metrics, split)
     sections = [_tiles(study, chosen), _gaze_section(study, progress), _pseudomask_section(study)]
     sections.append(agreement_section(study, progress))
-    sections.append(review_section(study, progress))
+    sections += [review_section(study, progress), rounds_section(study, progress)]
     if run:
         sections += [_metrics_section(metrics), _targets_section(study, metrics), _run_section(study, run)]
     sections.append(_gallery_section(study, run, chosen, split, progress))

@@ -22,6 +22,9 @@ COUNTED: tuple[Purpose, ...] = ("review", "consensus")
 """Reviews of these purposes decide what a mask is and what is learned; of others the study keeps the word alone."""
 Key = tuple[str, str]
 
+BARE_IMAGE = "image"
+"""The subject of an outline that was drawn with nothing but the image in view."""
+
 UNSETTLED_NS = 2_500_000_000
 """File systems tell times in steps of up to two seconds: a folder that changed just now is listed once more."""
 
@@ -36,7 +39,7 @@ class Review:
     target_id: str
     annotator: str
     subject: str
-    """The run whose prediction was judged, or ``"pseudomask"``."""
+    """The run whose prediction was judged, ``"pseudomask"``, or of an audit `BARE_IMAGE`."""
     verdict: Verdict
     presence: Presence | None
     seconds_spent: float
@@ -51,6 +54,24 @@ class Review:
     """The tools used on an edited mask, in order, a word for each step that stands."""
     gaze_on_mask_ms: float | None = None
     """How long the eyes were on the mask while it was judged; None where no tracker ran."""
+
+
+def check_review(review: Review) -> None:
+    """Refuse an audit that was not outlined on the bare image, beginning with nothing: it would be no reference.
+
+    Raises
+    ------
+    UserError
+        If it is one.
+    """
+    if review.purpose != "audit":
+        return
+    begun = review.started_from if review.verdict == "edited" else "empty"
+    if review.subject != BARE_IMAGE or begun != "empty":
+        raise UserError(
+            f"An audit is outlined on the bare image, from nothing; this mask of {review.image_id} is of "
+            f"{review.subject!r}, began as {begun or 'nobody says what'}, and was not stored. Outline the image again."
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from gaze_capture.recording import Presence
 from gaze_capture.storage import write_bytes_atomic, write_json_atomic
 from segmentation.images import encode_mask
 from segmentation.records import SCHEMA, safe_name
-from segmentation.review_index import COUNTED, Key, Purpose, Review, ReviewIndex
+from segmentation.review_index import COUNTED, Key, Purpose, Review, ReviewIndex, check_review
 from segmentation.study_folder import Mask, read_mask
 
 
@@ -51,7 +51,14 @@ class StudyReviews:
         return {key: word for key, word in said.items() if word is not None}
 
     def add(self, review: Review, mask: Mask | None) -> str:
-        """Store a review and the mask (H, W) it stands for, if any; return its name."""
+        """Store a review and the mask (H, W) it stands for, if any; return its name.
+
+        Raises
+        ------
+        UserError
+            If it is an audit that was not blind, or cannot be written.
+        """
+        check_review(review)
         # To the microsecond: verdicts given by key follow each other within one second, and the latest one counts.
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S%f")
         name = f"{stamp}-{secrets.token_hex(3)}-{safe_name(review.annotator)}"

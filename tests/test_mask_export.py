@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pydicom
 import pytest
 
+from app.cli import run_command
 from gaze_capture.errors import UserError
 from segmentation.export import export_study
 from segmentation.mask_choice import MaskChoice, MaskSelection
@@ -257,10 +258,56 @@ def test_masks_of_simulated_gaze_are_called_so(study: Study, image_folder: Path,
     assert MaskSelection(study, MaskChoice("truth")).simulated_from is None
 
 
+def test_audits_go_out_alone(study: Study, image_folder: Path, tmp_path: Path) -> None:
+    from segmentation.steps import import_images, simulate
+
+    import_images(study, [image_folder / "images"], masks=image_folder / "masks")
+    simulate(study)
+    one, other, third = (np.zeros((48, 64), bool) for _ in range(3))
+    one[3:9, 4:20], other[20:30, 8:30], third[1:4, 1:4] = True, True, True
+    blind: dict[str, Any] = {"purpose": "audit", "subject": "image", "started_from": "empty"}
+    review(study, "case_0", "target", one, annotator="B", **blind)
+    review(study, "case_0", "target", other, annotator="A", **blind)
+    review(study, "case_0", "target", third)
+    review(study, "case_0", "target", third, purpose="second-read", annotator="C")
+    review(study, "case_1", "target", np.zeros((48, 64), bool), annotator="A", **blind)
+    review(study, "case_2", "target", None, verdict="rejected", annotator="A", **blind)
+    review(study, "case_3", "target", third)
+    review(study, "gone", "target", third, annotator="A", **blind)
+    command = [
+        "export",
+        str(study.folder),
+        "--to",
+        str(tmp_path / "out"),
+        "--format",
+        "png",
+        "--masks",
+        "audit",
+    ]
+    assert run_command(command) == 0
+    told = {item["image"]: item for item in manifest(tmp_path / "out")["masks"]}
+    assert told.keys() == {"case_0", "case_1"}, (
+        "no review, no second read, nothing that was left without an outline"
+    )
+    assert {(item["kind"], item["purpose"], item["annotator"]) for item in told.values()} == {
+        ("audit", "audit", "A")
+    }
+    # Nobody's gaze is in what was outlined on the bare image, and no run.
+    assert {(item["run"], item["simulated_from"]) for item in told.values()} == {(None, None)}
+    pixels = pixels_of(str(tmp_path / "out" / "target" / "case_0.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(pixels > 0, other)
+    assert "Outlined blind" in (tmp_path / "out" / "README.txt").read_text()
+    report = export_masks(study, tmp_path / "b", "png", MaskChoice("audit", annotators=("B",)))
+    assert report.masks == 1 and pixels_of(str(tmp_path / "b" / "target" / "case_0.png"), 0)[4, 5]
+    notes = " ".join(manifest(tmp_path / "out")["left_out"])
+    assert "(unsure, ungradable) that were left out: 1." in notes and "1 reviews are of images" in notes
+
+
 @pytest.mark.parametrize(
     ("choice", "sentence"),
     [
         (MaskChoice(), "accepted or edited yet"),
+        (MaskChoice("audit"), "audit-draw"),
         (MaskChoice("student"), "no finished run"),
         (MaskChoice("pseudomask"), "no pseudo-masks yet"),
         (MaskChoice("truth"), "no true masks"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,16 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QInputDialog
 from pytestqt.qtbot import QtBot
 
-from app.blinding import allowed_layers, blinded
+from app.blinding import blinded
 from app.main_window import MainWindow
 from app.review_page import ReviewPage
-from app.scene import LAYERS, build_scene
-from segmentation.blind_reading import draw_audit, left_for
+from app.scene import LAYERS, Outline, build_scene
+from segmentation.blind_reading import draw_audit
 from segmentation.study import Study
-from tests.reader_support import review
+from segmentation.text.attention import AttentionMaps
+from tests.reader_support import left_for, review
 from tests.test_window_review import page_of, predict, press
-from tests.window_support import fill, open_window
+from tests.window_support import fill, make_volume_study, open_window
 
 pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
 
@@ -54,17 +56,24 @@ def said_in(page: ReviewPage) -> str:
 
 def test_blind_scenes_hold_nothing_to_see(window: MainWindow, study: Study) -> None:
     first = next(iter(study.images))
-    scene = build_scene(study, first, "target", "run-x", others=True)
-    assert {"reviewed", "truth", "student", "heatmap"} <= scene.available and scene.verdict
+    words = AttentionMaps(("a",), ("b",), np.zeros((1, 4, 4), np.float32), np.zeros((4, 4), np.float32), 1)
+    scene = replace(
+        build_scene(study, first, "target", "run-x", others=True),
+        annotators=Outline(()),
+        words=words,
+        doubt=np.zeros(study.image(first).shape[:2], np.uint8),
+        teacher=Outline(()),
+        disagreement=Outline(()),
+    )
+    assert scene.available == set(LAYERS) and scene.verdict, "all there is to hide"
     assert blinded(scene, "review") is scene
     second = blinded(scene, "second-read")
-    assert second.available == scene.available - {"reviewed", "truth"} and second.verdict is None
+    # Where annotators differ is what others said, too.
+    assert second.available == set(LAYERS) - {"reviewed", "truth", "annotators"} and second.verdict is None
+    assert second.student_probability is not None and second.others == () and second.reviewed_by == ""
     audit = blinded(scene, "audit")
     assert audit.available == frozenset() and audit.run_id is None and audit.region is None
     assert audit.image is scene.image and audit.opened_window == scene.opened_window
-    assert allowed_layers("review") == frozenset(LAYERS) and allowed_layers("audit") == frozenset()
-    assert second.available <= allowed_layers("second-read") and second.student_probability is not None
-    assert "annotators" not in allowed_layers("second-read"), "where others differ is what they said"
 
 
 def test_a_second_read_sees_no_verdict_and_decides_nothing(window: MainWindow, study: Study) -> None:
@@ -186,3 +195,21 @@ def test_a_blind_reader_is_told_no_reviews_of_a_pixel(window: MainWindow, study:
     assert page.inspector.provenance.story is None or not page.inspector.provenance.isVisible()
     page.canvas.asked.emit((20.0, 20.0))
     assert page.canvas._highlight is None
+
+
+def test_no_mask_is_carried_to_the_next_slice_of_a_blind_read(qtbot: QtBot, tmp_path: Path) -> None:
+    study = make_volume_study(tmp_path / "volume")
+    draw_audit(study, len(study.images), 1)
+    window = open_window(qtbot, tmp_path, study)
+    window.show_page("review")
+    page = page_of(window)
+    middle = next(image.id for image in study.images.values() if image.slice_index == 3)
+    for purpose, offered in (("review", True), ("audit", False)):
+        choose(page, purpose)
+        window.session.set_image(middle)
+        press(window, Qt.Key.Key_E)
+        assert page.editing.active and page.editing.column.copy.isVisible() == offered
+        if offered:
+            page.editing.leave()
+    page.editing.copy_on()
+    assert page.editing.active and page.editing.draft.header.image_id == middle and study.all_reviews() == {}

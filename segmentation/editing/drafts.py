@@ -16,7 +16,6 @@ from pathlib import Path
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import write_bytes_atomic
-from segmentation.blind_reading import BARE_IMAGE
 from segmentation.editing.history import EditableMask, Step
 from segmentation.editing.journal import (
     ENDING,
@@ -30,7 +29,7 @@ from segmentation.editing.journal import (
 from segmentation.editing.regions import Mask
 from segmentation.editing.starts import start_mask, starts
 from segmentation.records import safe_name, utc_now
-from segmentation.review_index import Purpose
+from segmentation.review_index import BARE_IMAGE, Key, Purpose
 from segmentation.study import Study
 from segmentation.study_folder import names_in
 
@@ -292,8 +291,10 @@ def _in_use(header: DraftHeader, image_id: str) -> str:
     )
 
 
-def drafts_left(study: Study, annotator: str) -> list[tuple[str, str]]:
-    """Return (image id, target id) of all images an annotator has an unfinished edit of; names alone are read.
+def drafts_left(study: Study, annotator: str) -> dict[Key, frozenset[Purpose]]:
+    """Return what an annotator's unfinished edits are for, by (image id, target id).
+
+    One that is damaged is left out; of others' edits names alone are read.
 
     Raises
     ------
@@ -301,11 +302,16 @@ def drafts_left(study: Study, annotator: str) -> list[tuple[str, str]]:
         If the study cannot be reached.
     """
     name = safe_name(annotator)
-    found = []
+    found: dict[Key, frozenset[Purpose]] = {}
     for folder in sorted(_listed(study.folder / DRAFTS)):
-        if any(_annotator_in(path) == name for path in _drafts_in(folder)):
-            image_id, _, target_id = folder.name.partition(".")
-            found.append((image_id, target_id))
+        for path in _drafts_in(folder):
+            if _annotator_in(path) != name:
+                continue
+            with contextlib.suppress(UserError):
+                header = read_header(path)
+                if header.annotator == annotator:
+                    key = header.image_id, header.target_id
+                    found[key] = found.get(key, frozenset()) | {header.purpose}
     return found
 
 
