@@ -69,9 +69,10 @@ class ReviewInspector(QFrame):
             column.addWidget(part)
         column.addSpacing(theme.NORMAL)
         column.addWidget(self._layers_title)
-        for part in (self.layers, self.description, self.provenance, self.looked):
-            column.addWidget(part)
+        column.addWidget(self.layers)
+        for part in (self.description, self.provenance, self.looked):
             column.addSpacing(theme.NORMAL)
+            column.addWidget(part)
         column.addStretch(1)
         outer = QVBoxLayout(self)
         box(outer, spacing=0)
