@@ -660,10 +660,8 @@ class Study:
 
     def add_review(self, review: Review, mask: Mask | None = None) -> str:
         """Add a review and, for an edited or accepted one, the mask (H, W) it stands for; return its name."""
-        # To the microsecond: verdicts given by key follow each other within one second, and the latest one counts.
-        stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S%f")
-        name = f"{stamp}-{secrets.token_hex(3)}-{safe_name(review.annotator)}"
         folder = self._reviews_folder(review.image_id, review.target_id)
+        name = self._review_index.next_name(folder.name, review.annotator)
         if mask is not None:
             write_bytes_atomic(folder / f"{name}.png", encode_mask(mask), within=self.folder)
         values = {"schema": SCHEMA, **dataclasses.asdict(review)}
