@@ -86,6 +86,7 @@ def train_again(args: argparse.Namespace, progress: Progress) -> Outcome:
 def rounds(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight rounds``."""
     from gaze_capture.storage import write_bytes_atomic
+    from segmentation.leaving import outside
     from segmentation.rounds import rounds
     from segmentation.rounds_plot import rounds_figure
 
@@ -93,6 +94,6 @@ def rounds(args: argparse.Namespace, progress: Progress) -> Outcome:
     found = rounds(study, against=args.against, split=args.split, progress=progress)
     text = found.to_text()
     if args.to is not None:
-        write_bytes_atomic(args.to, rounds_figure(found).encode())
+        write_bytes_atomic(outside(study, args.to), rounds_figure(found).encode())
         text += f"\nDrew {args.to}."
     return Outcome(found.to_json(), text)

@@ -48,6 +48,12 @@ def explained(error: OSError, path: Path) -> str:
             f"{place} cannot be reached: its folder was moved or removed, or its drive or network share is "
             "gone. Bring it back and try again; everything written before is intact."
         )
+    if error.errno == errno.EEXIST:
+        return f"{place} is a file, where a folder is needed; choose another place, or another name."
+    if error.errno == errno.EISDIR:
+        return f"{place} is a folder, where a file is needed; choose another name."
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{place} has a name that is too long; choose a shorter one."
     return f"{place}: {error.strerror or error}."
 
 
