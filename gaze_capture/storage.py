@@ -32,7 +32,10 @@ LOCK_STALE_SECONDS = 10.0
 
 def explained(error: OSError, path: Path) -> str:
     """Put the operating system's refusal into a sentence that names the place and the remedy."""
-    place = error.filename or path
+    place = error.filename2 or error.filename or path
+    if str(place).endswith(".part"):
+        # Of what is written aside first nobody knows the name.
+        place = path
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"The disk is full: {place} could not be written. Free some space and try again; "

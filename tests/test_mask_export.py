@@ -794,6 +794,9 @@ def test_a_file_in_the_place_of_a_folder_is_named(reviewed: Study, tmp_path: Pat
         export_masks(reviewed, tmp_path / "notes" / "out", "png")
     with pytest.raises(UserError, match="has a name that is too long"):
         export_masks(reviewed, tmp_path / ("n" * 300), "png")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="/folder is a folder, where a file is needed"):
+        write_report(reviewed, tmp_path / "folder")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
