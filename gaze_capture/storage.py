@@ -164,8 +164,14 @@ def locked(path: Path, *, wait_seconds: float = 30.0) -> Iterator[None]:
                 if not lock.exists():
                     raise
             else:
-                with os.fdopen(descriptor, "w") as stream:
-                    stream.write(token)
+                try:
+                    with os.fdopen(descriptor, "w") as stream:
+                        stream.write(token)
+                except OSError:
+                    # On a full disk it would be left empty, and nobody's.
+                    with contextlib.suppress(OSError):
+                        lock.unlink()
+                    raise
                 break
             now, holder = time.monotonic(), _holder(lock)
             if holder != seen:
