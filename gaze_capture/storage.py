@@ -231,9 +231,13 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
-        raise UserError(f"{path} is damaged: it is not valid JSON ({error}). Restore it from a backup, or move it away.") from error
+        raise UserError(
+            f"{path} is damaged: it is not valid JSON ({error}). Restore it from a backup, or move it away."
+        ) from error
     except RecursionError:
-        raise UserError(f"{path} is damaged: its JSON is nested too deeply. Restore it from a backup, or move it away.") from None
+        raise UserError(
+            f"{path} is damaged: its JSON is nested too deeply. Restore it from a backup, or move it away."
+        ) from None
 
 
 def sha256_of(path: Path) -> str:
