@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app import commands, gaze_commands, network_commands, session_commands
-from app.argument_types import annotator, count, pair, positive, rate, rectangle
+from app.argument_types import annotator, count, pair, positive, rate, rectangle, seed
 from app.commands import Command, Outcome
 from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
@@ -268,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     split = add("split", commands.split, "move whole groups from train into another split")
     split.add_argument("--name", required=True, metavar="NAME", help="such as val")
     split.add_argument("--share", type=float, required=True, metavar="S", help="of the images, such as 0.1")
-    split.add_argument("--seed", type=int, default=0, metavar="N")
+    split.add_argument("--seed", type=seed, default=0, metavar="N")
 
     gaze = add("import-gaze", gaze_commands.import_gaze, "import another program's gaze")
     _gaze_file_options(gaze, ("auto", "gazemedseg", *FORMATS))
@@ -388,7 +388,7 @@ def _parser() -> argparse.ArgumentParser:
             )
 
     simulate = add("simulate", commands.simulate, "let a synthetic clinician look at images without gaze")
-    simulate.add_argument("--seed", type=int, default=0, metavar="N")
+    simulate.add_argument("--seed", type=seed, default=0, metavar="N")
     simulate.add_argument("--split", metavar="NAME")
     simulate.add_argument("--source", choices=("auto", "masks", "saliency"), default="auto")
     simulate.add_argument("--target", dest="targets", nargs="+", metavar="ID", help="default: every target")

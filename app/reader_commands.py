@@ -7,7 +7,7 @@ import dataclasses
 import math
 from pathlib import Path
 
-from app.argument_types import annotator, count
+from app.argument_types import annotator, count, seed
 from app.commands import AddCommand, Outcome, counted, named
 from app.shared_options import add_annotators_option, add_split_option, add_target_option
 from gaze_capture.errors import UserError
@@ -20,7 +20,7 @@ def add_reader_commands(add: AddCommand) -> None:
     """Add ``audit-draw``, ``readers``, ``consensus`` and ``merge``."""
     draw = add("audit-draw", audit_draw, "draw images at random that are outlined blind, to measure against")
     draw.add_argument("--count", type=count, required=True, metavar="N")
-    draw.add_argument("--seed", type=int, required=True, metavar="S", help="one seed draws the same again")
+    draw.add_argument("--seed", type=seed, required=True, metavar="S", help="one seed draws the same again")
     draw.add_argument("--annotator", type=annotator, metavar="A", help="who outlines them; default: everyone")
 
     readers = add("readers", readers_agree, "measure how far annotators agree")
@@ -39,7 +39,7 @@ def add_reader_commands(add: AddCommand) -> None:
         choices=("review", "second-read", "audit"),
         help="why the reviews were made that count; default: any",
     )
-    readers.add_argument("--seed", type=int, default=0, metavar="S", help="of the intervals; default: 0")
+    readers.add_argument("--seed", type=seed, default=0, metavar="S", help="of the intervals; default: 0")
 
     merge = add("merge", merge_studies, "copy what another copy of a study has and this one lacks")
     merge.add_argument("other", type=Path, metavar="OTHER", help="the other copy's folder; it stays as it is")

@@ -85,6 +85,7 @@ def train_again(args: argparse.Namespace, progress: Progress) -> Outcome:
 def rounds(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight rounds``."""
     from gaze_capture.storage import write_bytes_atomic
+    from segmentation.leaving import outside
     from segmentation.rounds import rounds
     from segmentation.rounds_plot import rounds_figure
 
@@ -96,6 +97,6 @@ def rounds(args: argparse.Namespace, progress: Progress) -> Outcome:
         raise UserError(f"No run can be charted yet; {run}: {reason}{more}")
     text = found.to_text()
     if args.to is not None:
-        write_bytes_atomic(args.to, rounds_figure(found).encode())
+        write_bytes_atomic(outside(study, args.to), rounds_figure(found).encode())
         text += f"\nDrew {args.to}."
     return Outcome(found.to_json(), text)

@@ -71,6 +71,8 @@ def draw_audit(
     """
     ids = sorted(image.id for image in study.images_of(split))
     if not 0 < count <= len(ids):
+        if not ids:
+            raise UserError(f"{study.folder} has no images to draw from yet; import some first.")
         where = f"the split {split!r}" if split else "the study"
         raise UserError(f"{count} images cannot be drawn: {where} has {len(ids)}; draw 1 to {len(ids)}.")
     targets = (study.target(target_id).id,) if target_id else tuple(target.id for target in study.targets)

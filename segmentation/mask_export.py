@@ -11,6 +11,7 @@ from gaze_capture.archive import program
 from gaze_capture.errors import UserError
 from gaze_capture.storage import folder_in_place, sha256_of, write_bytes_atomic, write_json_atomic
 from segmentation.export_selection import simulated_words
+from segmentation.leaving import outside
 from segmentation.mask_choice import WHICH, MaskChoice, MaskSelection
 from segmentation.mask_writers.book import MaskBook
 from segmentation.progress import Progress, no_progress
@@ -136,7 +137,7 @@ def export_masks(
         )
     selection = MaskSelection(study, choice)
     masks = selection.masks
-    with folder_in_place(Path(to)) as folder:
+    with folder_in_place(outside(study, to)) as folder:
         book = MaskBook(selection, folder, progress, probability, tuple(map(Path, source)), key)
         MASK_WRITERS[format](book)
         notes = [*selection.notes, *book.notes]

@@ -13,6 +13,7 @@ from typing import Any
 
 from gaze_capture.errors import UserError
 from segmentation.job import JobEvent, RunSpec
+from segmentation.leaving import outside
 from segmentation.packed import check_spec, packed_run, unpack
 from segmentation.presets import checked
 from segmentation.run_archive import write_run_archive
@@ -55,6 +56,7 @@ def pack(
     from segmentation.known_folders import folders_job
 
     spec = completed(study, spec)
+    outside(study, path)
     job = {"task": "pack", "spec": spec.to_json(), "file": str(Path(path).absolute()), **folders_job(spec)}
     return await_worker(study.folder, job, on_event)
 

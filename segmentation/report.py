@@ -17,6 +17,7 @@ from segmentation.explanation import load_explanation
 from segmentation.gaze_quality import gaze_quality
 from segmentation.intensity import rules_for
 from segmentation.job import RunSpec
+from segmentation.leaving import outside
 from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
 from segmentation.records import StudyImage, Target
@@ -53,8 +54,9 @@ def write_report(
     Raises
     ------
     UserError
-        If the run is unknown, the split empty, or the file cannot be written.
+        If the run is unknown, the split empty, or the file cannot be written or would lie among the study's own.
     """
+    outside(study, file)
     run = _run(study, run_id)
     metrics = _stored_metrics(run) if run else {}
     if run and not metrics and (measured := _measure(study, run.id, split)):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import math
 import os
+import secrets
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Presence
 from gaze_capture.storage import explained_os_errors, read_json
+from segmentation.records import refuse_newer, safe_name
 
 Verdict = Literal["accepted", "edited", "rejected"]
 Purpose = Literal["review", "second-read", "audit", "consensus"]
@@ -29,6 +35,9 @@ UNSETTLED_NS = 2_500_000_000
 """File systems tell times in steps of up to two seconds: a folder that changed just now is listed once more."""
 
 READERS = 8
+
+_STAMP = "%Y%m%d-%H%M%S%f"
+"""When a review was added, UTC: its name begins with it."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,18 @@ class ReviewIndex:
         """Know of a review that was added or withdrawn here: it is no news."""
         self._list(name, review)
 
+    def next_name(self, name: str, annotator: str) -> str:
+        """Return what a folder's next review is called: what is said last is last, whatever the clocks say."""
+        stamp = datetime.datetime.now(datetime.timezone.utc).strftime(_STAMP)
+        for other in self._list(name).standing[-1:]:
+            latest = "-".join(other.split("-", 2)[:2])
+            # To the microsecond: verdicts given by key follow each other within one second.
+            if latest >= stamp:
+                with contextlib.suppress(ValueError, OverflowError):
+                    after = datetime.datetime.strptime(latest, _STAMP) + datetime.timedelta(microseconds=1)
+                    stamp = after.strftime(_STAMP)
+        return f"{stamp}-{secrets.token_hex(3)}-{safe_name(annotator)}"
+
     def reviews(self, name: str) -> list[Review]:
         """Return a folder's reviews that stand, oldest first."""
         return list(self.named(name).values())
@@ -191,13 +212,55 @@ def read_review(path: Path) -> Review:
     Raises
     ------
     UserError
-        If it is missing or damaged.
+        If it is missing, damaged, or of a newer version.
     """
     values = read_json(path)
+    refuse_newer(path, values)
     try:
         fields = {**values}
         del fields["schema"]
+        unknown = sorted(fields.keys() - _KINDS.keys())
+        if unknown:
+            raise TypeError(f"this version knows no {unknown[0]!r}")
+        if not isinstance(fields.get("edits", []), list):
+            raise TypeError("'edits' is no list")
         fields["edits"] = tuple(fields.get("edits", ()))
-        return Review(**fields)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Move it out of the study.") from None
+        review = Review(**fields)
+    except KeyError as error:
+        raise _damaged(path, f"it has no {error}") from None
+    except TypeError as error:
+        raise _damaged(path, str(error)) from None
+    wrong = [name for name, is_sound in _KINDS.items() if not is_sound(getattr(review, name))]
+    if wrong:
+        raise _damaged(path, f"{wrong[0]!r} cannot be {getattr(review, wrong[0])!r}")
+    return review
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is damaged ({why}). Move it out of the study.")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_amount(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "image_id": _is_text,
+    "target_id": _is_text,
+    "annotator": _is_text,
+    "subject": _is_text,
+    "verdict": lambda value: value in get_args(Verdict),
+    "presence": lambda value: value is None or value in get_args(Presence),
+    "seconds_spent": _is_amount,
+    "reviewed_at": _is_text,
+    "threshold": lambda value: _is_amount(value) and value <= 1,
+    "purpose": lambda value: value in get_args(Purpose),
+    "started_from": _is_text,
+    "edits": lambda value: all(map(_is_text, value)),
+    "gaze_on_mask_ms": lambda value: value is None or _is_amount(value),
+}
+"""What each field of a review may be: files that were changed by hand come here, too."""

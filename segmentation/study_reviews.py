@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +10,7 @@ from typing import Protocol
 from gaze_capture.recording import Presence
 from gaze_capture.storage import write_bytes_atomic, write_json_atomic
 from segmentation.images import encode_mask
-from segmentation.records import SCHEMA, safe_name
+from segmentation.records import SCHEMA
 from segmentation.review_index import COUNTED, Key, Purpose, Review, ReviewIndex, check_review
 from segmentation.study_folder import Mask, read_mask
 
@@ -59,10 +57,8 @@ class StudyReviews:
             If it is an audit that was not blind, or cannot be written.
         """
         check_review(review)
-        # To the microsecond: verdicts given by key follow each other within one second, and the latest one counts.
-        stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S%f")
-        name = f"{stamp}-{secrets.token_hex(3)}-{safe_name(review.annotator)}"
         key = (review.image_id, review.target_id)
+        name = self._index.next_name(_folder_name(key), review.annotator)
         if mask is not None:
             write_bytes_atomic(self.mask_path(key, name), encode_mask(mask), within=self._study_folder)
         values = {"schema": SCHEMA, **dataclasses.asdict(review)}

@@ -27,7 +27,9 @@ from segmentation.mask_export import MASK_WRITERS, export_masks
 from segmentation.mask_writers.coco import outlines_of, run_lengths
 from segmentation.masks import import_masks
 from segmentation.readers.coco import read_coco
+from segmentation.report import write_report
 from segmentation.study import Mask, Study
+from segmentation.verification import verify
 from tests.dicom_support import NAME
 from tests.mask_export_support import SLICES, make_reviewed, oblique, random_mask, review, write_series
 from tests.test_export import the_validator
@@ -814,3 +816,36 @@ def test_gaze_alone_is_as_before(reviewed: Study, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no gaze yet"):
         export_study(reviewed, tmp_path / "out", "bids")
     assert oblique()[3, 3] == 1
+
+
+def test_nothing_is_exported_among_the_studys_own_files(folder: Path, tmp_path: Path) -> None:
+    study = Study.open(shutil.copytree(folder / "study", tmp_path / "study"))
+    before = contents(study.folder)
+    for place in ("", "reviews/mine", "masks/mine", "mine", "exports/../reviews/mine"):
+        with pytest.raises(
+            UserError, match=r"among the study's own files; choose a place outside of the study"
+        ):
+            export_masks(study, study.folder / place, "png")
+        with pytest.raises(UserError, match="among the study's own files"):
+            write_report(study, study.folder / place)
+    with pytest.raises(UserError, match="among the study's own files"):
+        write_report(study, study.folder / "study.json")
+    assert contents(study.folder) == before
+    export_masks(study, study.folder / "exports" / "mine", "png")
+    assert verify(study).sound
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(reviewed: Study, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(UserError, match="notes is a file, where a folder is needed"):
+        export_masks(reviewed, tmp_path / "notes" / "out", "png")
+    with pytest.raises(UserError, match="has a name that is too long"):
+        export_masks(reviewed, tmp_path / ("n" * 300), "png")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="/folder is a folder, where a file is needed"):
+        write_report(reviewed, tmp_path / "folder")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file by name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

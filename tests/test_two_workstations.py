@@ -101,6 +101,24 @@ def test_a_lock_that_changes_hands_is_waited_for(tmp_path: Path, monkeypatch: py
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="only the administrator mounts disks"
+)
+def test_a_full_disk_leaves_no_lock(tmp_path: Path) -> None:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a disk")
+    try:
+        (tmp_path / "study.json").write_bytes(b" " * 4096)
+        with pytest.raises(UserError, match="disk is full"), locked(tmp_path / "study.json"):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 def test_only_what_is_new_is_read_again(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     other = Study.open(study.folder)
     other.add_images([image(f"a{number}") for number in range(20)])

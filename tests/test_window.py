@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+import shiboken6
+from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QThreadPool, QUrl
 from PySide6.QtGui import QDropEvent
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QFileDialog
@@ -256,3 +258,24 @@ def test_a_click_on_a_thumbnail_opens_the_image(
     QTest.mouseClick(mosaic, Qt.MouseButton.LeftButton, pos=QPoint(20, 20))
     assert window.current_page() == "review"
     assert window.session.image_id == next(iter(study.images))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_step_that_outlives_its_window_ends_in_silence(
+    qtbot: QtBot, capfd: pytest.CaptureFixture[str], fails: bool
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(progress: StepProgress) -> None:
+        begun.set()
+        go.wait(10)
+        if fails:
+            raise ValueError("no window")
+
+    task = Task(slow, "Counting")
+    task.start()
+    assert begun.wait(10)
+    shiboken6.delete(task)
+    go.set()
+    assert QThreadPool.globalInstance().waitForDone(10_000)
+    assert capfd.readouterr().err == ""
