@@ -41,7 +41,7 @@ from app import theme
 from app.criteria import Criteria, counts_of, text_of
 from app.criteria import Row as Row
 from app.list_filter import ListFilter
-from app.widgets import box, heading, label
+from app.widgets import Button, box, heading, label
 from gaze_capture.errors import UserError
 from segmentation.images import resize
 from segmentation.records import StudyImage
@@ -441,6 +441,7 @@ class ImageList(QFrame):
         top.addWidget(self.filter)
         self._top = top
         layout.addLayout(top)
+        layout.addWidget(self._make_none())
         layout.addWidget(self.view, 1)
         self.search.textChanged.connect(lambda _: self._narrow())
         self.states.currentIndexChanged.connect(lambda _: self._narrow())
@@ -453,6 +454,18 @@ class ImageList(QFrame):
         self._repaint.timeout.connect(self.view.viewport().update)
         self.thumbnails.made.connect(lambda *_: self._repaint.start(), Qt.ConnectionType.QueuedConnection)
         self.view.clicked.connect(lambda index: self.chosen.emit(index.data(IdRole)))
+
+    def _make_none(self) -> QWidget:
+        """Return what stands in place of rows where none pass."""
+        self.none = QWidget()
+        layout = QVBoxLayout(self.none)
+        box(layout, margins=(theme.WIDE, theme.LARGE, theme.WIDE, theme.LARGE), spacing=theme.NORMAL)
+        layout.addWidget(label(self.tr("No image fits search, state and filter."), "muted", wrap=True))
+        self.show_all = Button(self.tr("Show all"), on_click=lambda: self.narrow_to(Criteria()))
+        self.show_all.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        layout.addWidget(self.show_all)
+        self.none.hide()
+        return self.none
 
     def add_bar(self, bar: QWidget) -> None:
         """Add a row of controls below the filter."""
@@ -499,6 +512,7 @@ class ImageList(QFrame):
             else self.tr("{shown:,} of {all:,}").format(shown=shown, all=all_rows)
         )
         self.count.setText(text if all_rows else "")
+        self.none.setVisible(bool(all_rows) and not shown)
 
     def visible_ids(self) -> list[str]:
         """Return the ids that pass search and filter, in order."""

@@ -173,6 +173,24 @@ class ReadingMode(QWidget):
         done = sum(key in self._done for key in self._work)
         return self.tr("{done} of {all} read").format(done=done, all=len(self._work))
 
+    def nothing_to_judge(self) -> str:
+        """Return why an image is neither accepted nor rejected, and what can be said of it."""
+        if self.purpose == "audit":
+            return self.tr(
+                "An audit shows no mask to accept or reject: E outlines, 0 says that nothing is here."
+            )
+        return self.tr("There is no mask to accept or reject yet: E draws one, 0 says that nothing is here.")
+
+    def last_words(self, rows: Iterable[Row]) -> str:
+        """Return what is told after a verdict on the last image listed; `rows` are all, whatever the filter."""
+        told = self.tr("That was the last image of the list.")
+        if self.blind:
+            left, words = len(self._work.keys() - self._done), self.tr("{n:,} are still to be read.")
+        else:
+            left = sum(row.state_name == "waiting" for row in rows)
+            words = self.tr("{n:,} still wait for a verdict.")
+        return f"{told} {words.format(n=left)}" if left else told
+
     def shown(self, scene: Scene) -> Scene:
         """Return what may be seen of a scene."""
         return blinded(scene, self.purpose)

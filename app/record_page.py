@@ -194,7 +194,7 @@ class RecordPage(Page):
         if study is None or empty:
             self.list.set_rows([])
             self.canvas.set_scene(None)
-            self._centre.show_empty()
+            self._centre.show_empty(study is not None)
             self.panel.start_button.setEnabled(False)
             return
         self._centre.show_frame()

@@ -28,6 +28,7 @@ from app.description_panel import DescriptionPanel, Revised
 from app.edit_mode import Editing
 from app.facts import NOTHING_KNOWN, Facts, gather
 from app.image_list import ImageList, Row
+from app.judged import JudgedNote
 from app.latest import NO_FLICKER_MS, Latest
 from app.layer_panel import LayerPanel
 from app.looked_at import LookedAt
@@ -200,6 +201,8 @@ class ReviewPage(Page):
         column.addWidget(self.facts)
         column.addWidget(self.why)
         column.addWidget(self._run_row)
+        self.judged = JudgedNote()
+        column.addWidget(self.judged.label)
         column.addWidget(self.training)
         column.addWidget(self.targets)
         column.addSpacing(theme.NORMAL)
@@ -263,7 +266,6 @@ class ReviewPage(Page):
         self.undo_button = IconButton(
             "arrow-u-up-left",
             self.tr("Undo the last verdict or change of a description (Z)"),
-            text=self.tr("Undo"),
             on_click=self.undo,
         )
         self._progress, self._left = label("", "muted"), label("", "muted")
@@ -294,7 +296,7 @@ class ReviewPage(Page):
         self._inspector.setVisible(not empty)
         if study is None or empty:
             self.list.set_rows([])
-            self._centre.show_empty()
+            self._centre.show_empty(study is not None)
             self.comparing.clear()
             self._show_details(None)
             return
@@ -533,6 +535,7 @@ class ReviewPage(Page):
 
     def _show_details(self, scene: Scene | None) -> None:
         self.layers.show_scene(scene)
+        self.judged.show_scene(scene, self.reading.purpose)
         self.pixels.follow(scene)
         self._hide_from_blind()
         study = self.session.study
@@ -647,6 +650,7 @@ class ReviewPage(Page):
             self.error.emit(str(error), "")
             return
         if given is None:
+            self.notice.emit(self.reading.nothing_to_judge())
             return
         self._given.append(given)
         # Found before the row changes: a filter on its state would make it vanish with its neighbours.
@@ -657,7 +661,7 @@ class ReviewPage(Page):
             self.session.set_image(following)
         else:
             self._show_image()
-            flag = f"{flag} {self.tr('That was the last image of the list.')}".lstrip()
+            flag = f"{flag} {self.reading.last_words(self.list.model.rows)}".lstrip()
         if flag:
             self.notice.emit(flag)
 

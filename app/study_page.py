@@ -91,7 +91,8 @@ class StudyPage(Page):
         layout.addStretch(2)
         layout.addWidget(IconLabel("eye", "accent", 48), 0, Qt.AlignmentFlag.AlignHCenter)
         layout.addWidget(title, 0, Qt.AlignmentFlag.AlignHCenter)
-        layout.addWidget(sentence, 0, Qt.AlignmentFlag.AlignHCenter)
+        # Without an alignment: a wrapped label that is placed by one is given a word's width.
+        layout.addWidget(sentence)
         layout.addLayout(buttons)
         layout.addSpacing(theme.LARGE)
         layout.addWidget(recent, 0, Qt.AlignmentFlag.AlignHCenter)

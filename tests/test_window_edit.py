@@ -252,6 +252,7 @@ def test_lasso_and_polygon_add_and_take_away(window: MainWindow, study: Study) -
     press(window, Qt.Key.Key_Backspace, Qt.Key.Key_Return)
     expected |= plain.polygon(shape, [at(window, *corner) for corner in corners[:3]])
     assert (mask_of(window) == expected).all(), "Backspace took the last corner back, Enter closed it"
+    assert page_of(window).editing.column.undo_button.toolTip() == "Undo polygon (Z)"
     # Closed by a click on the first corner, and one that takes away.
     page_of(window).editing.row.take.click()
     corners = [(42.0, 6.0), (58.0, 9.0), (54.0, 20.0)]

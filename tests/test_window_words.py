@@ -1,0 +1,127 @@
+"""What the window says where a newcomer would otherwise be left without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QLabel
+from pytestqt.qtbot import QtBot
+
+from app.main_window import MainWindow
+from segmentation.blind_reading import draw_audit
+from segmentation.study import Study
+from tests.test_window_review import page_of, predict, press
+from tests.window_support import fill, open_window
+
+pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
+
+
+@pytest.fixture
+def window(qtbot: QtBot, tmp_path: Path, study: Study, image_folder: Path) -> MainWindow:
+    fill(study, image_folder)
+    predict(study)
+    made = open_window(qtbot, tmp_path, study)
+    made.show_page("review")
+    return made
+
+
+def told(window: MainWindow) -> str:
+    return window.banner.text.text() if window.banner.isVisible() else ""
+
+
+def test_the_first_sentence_of_all_is_whole(qtbot: QtBot, tmp_path: Path) -> None:
+    window = open_window(qtbot, tmp_path)
+    sentence = next(one for one in window.findChildren(QLabel) if one.text().startswith("A study is"))
+    assert sentence.isVisible() and sentence.width() > 300
+    assert sentence.heightForWidth(sentence.width()) <= sentence.height()
+
+
+def test_a_study_without_images_is_not_asked_for_another_study(
+    qtbot: QtBot, tmp_path: Path, study: Study
+) -> None:
+    window = open_window(qtbot, tmp_path, study)
+    for name in ("review", "record"):
+        window.show_page(name)
+        words = [one.text() for one in window.page(name).findChildren(QLabel) if one.isVisible()]
+        assert "This study has no images yet." in words
+    window = open_window(qtbot, tmp_path / "other")
+    window.show_page("review")
+    words = [one.text() for one in window.page("review").findChildren(QLabel) if one.isVisible()]
+    assert "Masks are reviewed here. Open a study with images first." in words
+
+
+def test_it_is_said_which_mask_a_verdict_is_on(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    second = list(study.images)[1]
+    assert not page.judged.label.isVisible(), "the run chosen has a mask"
+    study.prediction_path("run-x", second, "target").unlink()
+    window.session.refresh("data")
+    press(window, Qt.Key.Key_N)
+    assert window.session.image_id == second and page.judged.label.isVisible()
+    assert "This run has no mask here" in page.judged.label.text()
+    assert page.judged.label.property("role") == "warning"
+    press(window, Qt.Key.Key_A)
+    assert study.reviews(second, "target")[-1].subject == "pseudomask"
+    page.runs.setCurrentIndex(page.runs.findData(None))
+    assert page.judged.label.text() == "Judged is the widest level."
+
+
+def test_an_audit_says_why_nothing_is_accepted(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    draw_audit(study, 3, 5)
+    page.reading.choice.setCurrentIndex(page.reading.choice.findData("audit"))
+    press(window, Qt.Key.Key_R)
+    assert "E outlines, 0 says that nothing is here" in told(window)
+    press(window, Qt.Key.Key_E)
+    tool = page.editing.layer.tool
+    assert tool is not None
+    press(window, Qt.Key.Key_T)
+    assert "nothing of the student" in told(window)
+    assert page.editing.layer.tool is tool and page.editing.column.tools[tool.name].isChecked()
+    press(window, Qt.Key.Key_Escape)
+    QTest.keyClick(page.canvas, Qt.Key.Key_C, Qt.KeyboardModifier.ShiftModifier)
+    assert told(window) == "Reading blind, there is nothing to compare with."
+
+
+def test_without_a_mask_accepting_says_what_can_be_done(
+    qtbot: QtBot, tmp_path: Path, study: Study, image_folder: Path
+) -> None:
+    fill(study, image_folder, gaze=False)
+    window = open_window(qtbot, tmp_path, study)
+    window.show_page("review")
+    press(window, Qt.Key.Key_A)
+    assert "E draws one, 0 says that nothing is here" in told(window)
+
+
+def test_after_the_last_image_it_is_said_how_many_wait(window: MainWindow, study: Study) -> None:
+    ids = list(study.images)
+    window.session.set_image(ids[-1])
+    press(window, Qt.Key.Key_A)
+    assert told(window) == "That was the last image of the list. 5 still wait for a verdict."
+    for image_id in ids[:5]:
+        window.session.set_image(image_id)
+        press(window, Qt.Key.Key_A)
+    window.session.set_image(ids[-1])
+    press(window, Qt.Key.Key_A)
+    assert told(window) == "That was the last image of the list."
+
+
+def test_a_list_without_a_fitting_image_says_so_and_is_widened_at_a_click(window: MainWindow) -> None:
+    listed = page_of(window).list
+    assert not listed.none.isVisible()
+    listed.search.setText("no such name")
+    listed.states.setCurrentIndex(listed.states.findData("Rejected"))
+    assert listed.none.isVisible() and listed.count.text() == "0 of 6"
+    QTest.mouseClick(listed.show_all, Qt.MouseButton.LeftButton)
+    assert not listed.none.isVisible() and len(listed.visible_ids()) == 6
+    assert listed.search.text() == "" and listed.states.currentData() is None
+
+
+def test_the_count_of_reviews_is_not_cut_off(window: MainWindow) -> None:
+    page = page_of(window)
+    page._progress.setText("1287 of 9999 reviewed")
+    QTest.qWait(1)
+    assert page._progress.width() >= page._progress.sizeHint().width()
