@@ -535,7 +535,7 @@ class ReviewPage(Page):
 
     def _show_details(self, scene: Scene | None) -> None:
         self.layers.show_scene(scene)
-        self.judged.show_scene(scene, self.reading.purpose)
+        self.judged.show_scene(None if self.editing.active else scene, self.reading.purpose)
         self.pixels.follow(scene)
         self._hide_from_blind()
         study = self.session.study

@@ -53,7 +53,7 @@ class RoundsCard(QFrame):
         self.against = narrow(QComboBox())
         self.against.setAccessibleName(self.tr("Measured against"))
         for name, text in (
-            ("auto", self.tr("what there is")),
+            ("auto", self.tr("true masks, else the audit")),
             ("masks", self.tr("true masks")),
             ("audit", self.tr("the blind audit")),
         ):

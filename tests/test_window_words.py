@@ -125,3 +125,15 @@ def test_the_count_of_reviews_is_not_cut_off(window: MainWindow) -> None:
     page._progress.setText("1287 of 9999 reviewed")
     QTest.qWait(1)
     assert page._progress.width() >= page._progress.sizeHint().width()
+
+
+def test_a_pixels_card_stays_in_view_when_the_canvas_gets_narrower(window: MainWindow) -> None:
+    page = page_of(window)
+    handle, canvas = window.windowHandle(), page.canvas
+    QTest.mouseMove(handle, canvas.mapTo(window, canvas.rect().center()))
+    card = page.frame.probes[0]
+    assert card.isVisible() and canvas.rect().contains(card.geometry())
+    wide = canvas.width()
+    press(window, Qt.Key.Key_E)
+    QTest.qWait(1)
+    assert canvas.width() < wide and card.isVisible() and canvas.rect().contains(card.geometry())
