@@ -1,9 +1,9 @@
-"""Which mask a verdict is on, where that may not be what the page's choice of a run suggests."""
+"""Which mask a verdict is on, where it is not that of the run chosen."""
 
 from __future__ import annotations
 
 from app.scene import Scene
-from app.widgets import label, set_role
+from app.widgets import label
 from segmentation.review_index import Purpose
 
 
@@ -11,27 +11,20 @@ class JudgedNote:
     """One sentence below the choice of masks; hidden where the mask judged is the one chosen."""
 
     def __init__(self) -> None:
-        self.label = label("", wrap=True)
+        self.label = label("", "warning", wrap=True)
         self.label.hide()
 
     def show_scene(self, scene: Scene | None, purpose: Purpose) -> None:
-        """Tell what is judged of a scene."""
-        shown = scene is not None and scene.student is None and bool(scene.levels) and purpose != "audit"
-        self.label.setVisible(shown)
-        if not shown or scene is None:
-            return
-        several = len(scene.levels) > 1
-        if scene.run_id is None:
-            text = self.label.tr("Judged is the widest level.") if several else ""
-            set_role(self.label, "muted")
-        else:
-            text = (
+        """Tell what is judged of a scene in place of its run's mask."""
+        levels = (
+            0 if scene is None or scene.run_id is None or scene.student is not None else len(scene.levels)
+        )
+        if levels:
+            self.label.setText(
                 self.label.tr(
                     "This run has no mask here: judged is the widest level of the gaze's pseudo-mask."
                 )
-                if several
+                if levels > 1
                 else self.label.tr("This run has no mask here: judged is the gaze's pseudo-mask.")
             )
-            set_role(self.label, "warning")
-        self.label.setText(text)
-        self.label.setVisible(bool(text))
+        self.label.setVisible(bool(levels) and purpose != "audit")

@@ -176,7 +176,7 @@ class ReviewPage(Page):
         self.runs = QComboBox()
         self.runs.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.runs.setMinimumContentsLength(12)
-        self.runs.setToolTip(self.tr("Whose masks are shown and judged"))
+        self.runs.setToolTip(self.tr("Whose masks are shown and judged; of gaze alone, the widest level"))
         self.runs.currentIndexChanged.connect(lambda _: self._change_run())
         self.runs.currentIndexChanged.connect(lambda _: self._offer_again())
         self._run_row = QWidget()
