@@ -171,7 +171,7 @@ class ReadingMode(QWidget):
     def progress(self) -> str:
         """Return how much is done, in words."""
         done = sum(key in self._done for key in self._work)
-        return self.tr("{done} of {all} read").format(done=done, all=len(self._work))
+        return self.tr("{done:,} of {all:,} read").format(done=done, all=len(self._work))
 
     def nothing_to_judge(self) -> str:
         """Return why an image is neither accepted nor rejected, and what can be said of it."""

@@ -461,7 +461,7 @@ class ReviewPage(Page):
     def _count(self, study: Study) -> None:
         target = self.session.target_id
         done = sum(name in study.images for name, of in self._known.reviews if of == target)
-        told = self.tr("{done} of {all} reviewed")
+        told = self.tr("{done:,} of {all:,} reviewed")
         told = told.format(done=done, all=len(study.images))
         self._progress.setText(self.reading.progress() if self.reading.blind else told)
         waiting = sum(
