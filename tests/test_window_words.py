@@ -61,9 +61,13 @@ def test_it_is_said_which_mask_a_verdict_is_on(window: MainWindow, study: Study)
     window.session.refresh("data")
     press(window, Qt.Key.Key_N)
     assert window.session.image_id == second and page.judged.label.isVisible()
-    assert "This run has no mask here" in page.judged.label.text()
+    assert page.judged.label.text() == (
+        "This run has no mask here: judged is the gaze's widest level. Predict masks, on Train, makes one."
+    )
     press(window, Qt.Key.Key_A)
     assert study.reviews(second, "target")[-1].subject == "pseudomask"
+    press(window, Qt.Key.Key_Backspace)
+    assert page.judged.label.text() == "This run has no mask here: judged is the gaze's widest level."
     page.runs.setCurrentIndex(page.runs.findData(None))
     assert not page.judged.label.isVisible() and "widest level" in page.runs.toolTip()
 
