@@ -10,6 +10,7 @@ from typing import Any
 from PySide6.QtCore import (
     QAbstractListModel,
     QCoreApplication,
+    QEvent,
     QModelIndex,
     QObject,
     QPersistentModelIndex,
@@ -23,7 +24,7 @@ from PySide6.QtCore import (
     QTimer,
     Signal,
 )
-from PySide6.QtGui import QColor, QFontMetrics, QImage, QPainter, QPainterPath, QPixmap
+from PySide6.QtGui import QColor, QFontMetrics, QImage, QKeyEvent, QPainter, QPainterPath, QPixmap
 from PySide6.QtWidgets import (
     QComboBox,
     QFrame,
@@ -391,6 +392,8 @@ class ImageList(QFrame):
     """The image the person chose."""
     narrowed = Signal()
     """Search, state or filter changed."""
+    left = Signal()
+    """The person is done with the search: the keys are the image's again."""
 
     def __init__(self, title: str, states: Iterable[str]) -> None:
         super().__init__()
@@ -409,7 +412,10 @@ class ImageList(QFrame):
             self.tr("Words of name, id, group or split; or a field, like split:test or group:patient-7")
         )
         self.search.setClearButtonEnabled(False)
+        self.search.installEventFilter(self)
         self.states = QComboBox()
+        # A click leaves the keys to the image: A would choose the state Accepted.
+        self.states.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.states.addItem(self.tr("All states"), None)
         for state in states:
             self.states.addItem(state, state)
@@ -475,6 +481,21 @@ class ImageList(QFrame):
         """Show other rows."""
         self.model.set_rows(rows)
         self._count()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Enter goes to what was searched for, Esc clears the search; both give the keys back to the image."""
+        if watched is self.search and event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent):
+            if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+                first = self.neighbour(None, 1)
+                if first is not None and self._passing.place_of(self._current) < 0:
+                    self.chosen.emit(first)
+                self.left.emit()
+                return True
+            if event.key() == Qt.Key.Key_Escape:
+                self.search.clear()
+                self.left.emit()
+                return True
+        return super().eventFilter(watched, event)
 
     @property
     def criteria(self) -> Criteria:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QComboBox, QFrame, QHBoxLayout, QInputDialog, QVBoxLayout, QWidget
 
 from app import theme
@@ -46,6 +46,7 @@ class ReadingMode(QWidget):
                 "Audit: outline images drawn at random with nothing but the image in view. Neither is learned from."
             )
         )
+        self.choice.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.choice.setAccessibleName(self.tr("Purpose of reading"))
         self.draw_button = IconButton(
             "plus", self.tr("Draw images at random for an audit"), on_click=self.draw

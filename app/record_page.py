@@ -163,6 +163,7 @@ class RecordPage(Page):
         layout.addLayout(middle, 1)
         layout.addWidget(self.panel)
         self.list.chosen.connect(self._pick)
+        self.list.left.connect(self.canvas.setFocus)
         self.setFocusProxy(self.canvas)
         self._show_tracker_choice()
 

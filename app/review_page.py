@@ -151,6 +151,7 @@ class ReviewPage(Page):
         layout.addWidget(self._inspector)
         self.list.chosen.connect(self._go_to)
         self.list.chosen.connect(lambda _: self.canvas.setFocus())
+        self.list.left.connect(self.canvas.setFocus)
         self.setFocusProxy(self.canvas)
 
     def _make_inspector(self) -> QFrame:
@@ -174,6 +175,7 @@ class ReviewPage(Page):
         self.looked.error.connect(self.error)
         self.looked.switch.toggled.connect(lambda _: self._judge_gaze())
         self.runs = QComboBox()
+        self.runs.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.runs.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.runs.setMinimumContentsLength(12)
         self.runs.setToolTip(self.tr("Whose masks are shown and judged; of gaze alone, the widest level"))

@@ -1,4 +1,4 @@
-"""What the window says where a newcomer would otherwise be left without a word."""
+"""What a newcomer stumbles over: where the window would be without a word, and whose the keys are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segmentation.study import Study
 from tests.test_window_review import page_of, predict, press
 from tests.window_support import fill, open_window
 
-pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
+pytestmark = pytest.mark.qt_log_ignore("This plugin does not support", extend=True)
 
 
 @pytest.fixture
@@ -140,3 +140,40 @@ def test_a_pixels_card_stays_in_view_when_the_canvas_gets_narrower(window: MainW
     press(window, Qt.Key.Key_E)
     QTest.qWait(1)
     assert canvas.width() < wide and card.isVisible() and canvas.rect().contains(card.geometry())
+
+
+def test_the_keys_are_the_images_again_after_a_search(window: MainWindow, study: Study) -> None:
+    page, handle = page_of(window), window.windowHandle()
+    ids = list(study.images)
+
+    def type_in_search(text: str) -> None:
+        search = page.list.search
+        QTest.mouseClick(handle, Qt.MouseButton.LeftButton, pos=search.mapTo(window, search.rect().center()))
+        assert window.focusWidget() is search
+        QTest.keyClicks(search, text)
+
+    type_in_search("case_3")
+    QTest.keyClick(window.focusWidget(), Qt.Key.Key_Return)
+    assert window.focusWidget() is page.canvas and window.session.image_id == ids[3], "Enter goes there"
+    QTest.keyClick(window.focusWidget(), Qt.Key.Key_A)
+    assert study.reviews(ids[3], "target")[-1].verdict == "accepted" and page.list.search.text() == "case_3"
+    type_in_search("x")
+    QTest.keyClick(window.focusWidget(), Qt.Key.Key_Escape)
+    assert window.focusWidget() is page.canvas and len(page.list.visible_ids()) == 6
+    # Enter stays where the image is among those found.
+    type_in_search("case")
+    QTest.keyClick(window.focusWidget(), Qt.Key.Key_Return)
+    assert window.session.image_id == ids[3]
+
+
+@pytest.mark.parametrize("name", ["states", "runs", "purpose"])
+def test_a_choice_by_mouse_leaves_the_keys_to_the_image(window: MainWindow, study: Study, name: str) -> None:
+    page, handle = page_of(window), window.windowHandle()
+    box = {"states": page.list.states, "runs": page.runs, "purpose": page.reading.choice}[name]
+    first = next(iter(study.images))
+    was = box.currentIndex()
+    QTest.mouseClick(handle, Qt.MouseButton.LeftButton, pos=box.mapTo(window, box.rect().center()))
+    QTest.keyClick(box.view(), Qt.Key.Key_Return)
+    assert box.currentIndex() == was and window.focusWidget() is page.canvas
+    QTest.keyClick(window.focusWidget(), Qt.Key.Key_A)
+    assert box.currentIndex() == was and study.reviews(first, "target")[-1].verdict == "accepted"
