@@ -177,3 +177,19 @@ def test_a_choice_by_mouse_leaves_the_keys_to_the_image(window: MainWindow, stud
     assert box.currentIndex() == was and window.focusWidget() is page.canvas
     QTest.keyClick(window.focusWidget(), Qt.Key.Key_A)
     assert box.currentIndex() == was and study.reviews(first, "target")[-1].verdict == "accepted"
+
+
+def test_editing_has_room_in_the_smallest_window(window: MainWindow) -> None:
+    page = page_of(window)
+    window.resize(window.minimumSize())
+    for key in (Qt.Key.Key_E, Qt.Key.Key_B, Qt.Key.Key_T, Qt.Key.Key_K):
+        press(window, key)
+        QTest.qWait(1)
+        row = page.editing.row
+        for widget in (row.started, row.store_button):
+            assert widget.isVisible() and widget.width() >= widget.minimumSizeHint().width()
+            assert row.rect().contains(widget.geometry())
+    assert "From: Student" in row.started.toolTip()
+    window.resize(1280, 800)
+    QTest.qWait(1)
+    assert row.store_button.text() == "Store" and "From: Student" in row.started.text()
