@@ -186,6 +186,7 @@ def test_editing_has_room_in_the_smallest_window(window: MainWindow) -> None:
         press(window, key)
         QTest.qWait(1)
         row = page.editing.row
+        assert page.frame.rect().contains(page.frame.bar.geometry()), "nothing of the bar below is cut off"
         for widget in (row.started, row.store_button):
             assert widget.isVisible() and widget.width() >= widget.minimumSizeHint().width()
             assert row.rect().contains(widget.geometry())
