@@ -30,6 +30,8 @@ COLUMN_WIDTH = 44
 ROW_HEIGHT = 44
 NARROW_PX = 500
 """A row narrower than this does without words that the column or a tooltip tell as well."""
+WIDE_PX = 660
+"""From here on a size is told in pixels, too, where it is known in mm."""
 LARGEST_RADIUS_SHARE = 0.5
 """The brush's largest radius, as a share of the image's longer side."""
 TOOLS: tuple[tuple[ToolName, str, str], ...] = (
@@ -306,7 +308,8 @@ class OptionsRow(QFrame):
         scene = self._layer.canvas.scene
         size = f"{2 * radius:.0f} px" if radius >= 5 else f"{2 * radius:.1f} px"
         if scene is not None and scene.spacing_mm is not None:
-            size += f" · {2 * radius * scene.spacing_mm[1]:.3g} mm"
+            physical = f"{2 * radius * scene.spacing_mm[1]:.3g} mm"
+            size = f"{size} · {physical}" if self.width() >= WIDE_PX else physical
         self.radius.show_value(round(1000 * share), f"Ø {size}")
         self.tolerance.show_value(options.tolerance, f"± {options.tolerance}")
         self.tolerance.setEnabled(not options.parts)

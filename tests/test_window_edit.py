@@ -559,6 +559,10 @@ def test_slices_are_edited_on_and_copied(qtbot: QtBot, tmp_path: Path) -> None:
     drawn = mask_of(window)
     grown = [action.text() for action in page.editing.column.grow.menu().actions()]
     assert grown[0] == "1 mm", "half a millimetre is less than a pixel"
+    told = page.editing.row.radius.value
+    assert told.text().endswith(" mm") and told.width() >= told.sizeHint().width(), (
+        "the size is told in mm, whole"
+    )
     page.editing.column.copy.click()
     assert window.session.image_id == "ct_003" and page.editing.active
     assert study.reviews("ct_002", "gland")[-1].edits == ("brush",)
