@@ -58,7 +58,6 @@ class CanvasFrame(QWidget):
         self.ruler.setCheckable(True)
         self.ruler.toggled.connect(self.canvas.measures.set_active)
         self.canvas.measures.changed.connect(lambda: self.ruler.setChecked(self.canvas.measures.active))
-        self.ruler.setVisible(reviewing)
         self.window_tool = WindowTool(self.canvas, ON_DARK)
         self._ones = IconButton(
             "number-square-one",
@@ -85,6 +84,7 @@ class CanvasFrame(QWidget):
         )
         for widget in widgets:
             layout.addWidget(widget)
+        self.ruler.setVisible(reviewing)
         self._position.setToolTip(self.tr("Column and row under the pointer"))
         self._value.setToolTip(self.tr("Value of the pixel under the pointer"))
         self._pointer: tuple[float, float] | None = None

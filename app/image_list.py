@@ -24,7 +24,17 @@ from PySide6.QtCore import (
     QTimer,
     Signal,
 )
-from PySide6.QtGui import QColor, QFontMetrics, QImage, QKeyEvent, QPainter, QPainterPath, QPixmap
+from PySide6.QtGui import (
+    QColor,
+    QFontMetrics,
+    QImage,
+    QKeyEvent,
+    QKeySequence,
+    QPainter,
+    QPainterPath,
+    QPixmap,
+    QShortcut,
+)
 from PySide6.QtWidgets import (
     QComboBox,
     QFrame,
@@ -407,12 +417,13 @@ class ImageList(QFrame):
         self._shown.setSourceModel(self._passing)
         self._current: str | None = None
         self.search = QLineEdit()
-        self.search.setPlaceholderText(self.tr("Name, id or group"))
+        self.search.setPlaceholderText(self.tr("Name, id or group (Ctrl+F)"))
         self.search.setToolTip(
             self.tr("Words of name, id, group or split; or a field, like split:test or group:patient-7")
         )
         self.search.setClearButtonEnabled(False)
         self.search.installEventFilter(self)
+        QShortcut(QKeySequence.StandardKey.Find, self.search, self._begin_search)
         self.states = QComboBox()
         # A click leaves the keys to the image: A would choose the state Accepted.
         self.states.setFocusPolicy(Qt.FocusPolicy.TabFocus)
@@ -481,6 +492,10 @@ class ImageList(QFrame):
         """Show other rows."""
         self.model.set_rows(rows)
         self._count()
+
+    def _begin_search(self) -> None:
+        self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.search.selectAll()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Enter goes to what was searched for, Esc clears the search; both give the keys back to the image."""

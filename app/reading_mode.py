@@ -183,7 +183,7 @@ class ReadingMode(QWidget):
         return self.tr("There is no mask to accept or reject yet: E draws one, 0 says that nothing is here.")
 
     def last_words(self, rows: Iterable[Row]) -> str:
-        """Return what is told after a verdict on the last image listed; `rows` are all, whatever the filter."""
+        """Return what is told where the list ends; `rows` are all, whatever the filter."""
         told = self.tr("That was the last image of the list.")
         if self.blind:
             left, words = len(self._work.keys() - self._done), self.tr("{n:,} are still to be read.")

@@ -618,6 +618,8 @@ class ReviewPage(Page):
         found = self.list.neighbour(self.session.image_id, step)
         if found is not None:
             self.session.set_image(found)
+        elif step > 0 and self.session.image_id is not None:
+            self.notice.emit(self.reading.last_words(self.list.model.rows))
 
     def give(self, word: Word) -> None:
         """Store a verdict and go on."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, QObject, Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QLabel
+from PySide6.QtWidgets import QApplication, QLabel, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.main_window import MainWindow
+from app.main_window import PAGES, MainWindow
 from segmentation.blind_reading import draw_audit
 from segmentation.study import Study
 from tests.test_window_review import page_of, predict, press
@@ -102,6 +102,8 @@ def test_without_a_mask_accepting_says_what_can_be_done(
 def test_after_the_last_image_it_is_said_how_many_wait(window: MainWindow, study: Study) -> None:
     ids = list(study.images)
     window.session.set_image(ids[-1])
+    press(window, Qt.Key.Key_N)
+    assert told(window) == "That was the last image of the list. 6 still wait for a verdict."
     press(window, Qt.Key.Key_A)
     assert told(window) == "That was the last image of the list. 5 still wait for a verdict."
     for image_id in ids[:5]:
@@ -194,3 +196,43 @@ def test_editing_has_room_in_the_smallest_window(window: MainWindow) -> None:
     window.resize(1280, 800)
     QTest.qWait(1)
     assert row.store_button.text() == "Store" and "From: Student" in row.started.text()
+
+
+class _Strays(QObject):
+    """Notes what is shown as a window of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.Show and isinstance(watched, QWidget) and watched.isWindow():
+            self.seen.append(f"{type(watched).__name__} {watched.accessibleName()}")
+        return False
+
+
+def test_no_page_opens_a_window_of_its_own_while_it_is_made(
+    qtbot: QtBot, tmp_path: Path, study: Study, image_folder: Path
+) -> None:
+    fill(study, image_folder)
+    window = open_window(qtbot, tmp_path, study)
+    qtbot.waitUntil(window.isActiveWindow)
+    strays, application = _Strays(), QApplication.instance()
+    assert application is not None
+    application.installEventFilter(strays)
+    try:
+        for name in PAGES:
+            window.show_page(name)
+            QTest.qWait(20)
+    finally:
+        application.removeEventFilter(strays)
+    assert strays.seen == [] and window.isActiveWindow(), "the keys stay with the window"
+
+
+def test_ctrl_f_searches_on_the_page_in_view(window: MainWindow) -> None:
+    for name in ("record", "review"):
+        window.show_page(name)
+        page = window.page(name)
+        page.setFocus()
+        QTest.keyClick(window.focusWidget(), Qt.Key.Key_F, Qt.KeyboardModifier.ControlModifier)
+        assert window.focusWidget() is page.list.search  # type: ignore[attr-defined]
