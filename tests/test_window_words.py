@@ -10,7 +10,9 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QLabel, QWidget
 from pytestqt.qtbot import QtBot
 
+from app.export_dialog import ExportDialog
 from app.main_window import PAGES, MainWindow
+from app.new_study_dialog import NewStudyDialog
 from segmentation.blind_reading import draw_audit
 from segmentation.study import Study
 from tests.test_window_review import page_of, predict, press
@@ -224,9 +226,13 @@ def test_no_page_opens_a_window_of_its_own_while_it_is_made(
         for name in PAGES:
             window.show_page(name)
             QTest.qWait(20)
+        assert strays.seen == [] and window.isActiveWindow(), "the keys stay with the window"
+        for dialog in (ExportDialog(window, study), NewStudyDialog(window)):
+            dialog.show()
+            dialog.close()
     finally:
         application.removeEventFilter(strays)
-    assert strays.seen == [] and window.isActiveWindow(), "the keys stay with the window"
+    assert [name.split()[0] for name in strays.seen] == ["ExportDialog", "NewStudyDialog"]
 
 
 def test_ctrl_f_searches_on_the_page_in_view(window: MainWindow) -> None:
