@@ -246,7 +246,10 @@ class Editing(QObject):
     def choose(self, name: str) -> None:
         """Take a tool; the flood, taken again, changes what it floods."""
         tool: ToolName = name  # type: ignore[assignment]
-        if tool == "flood" and self.layer.tool is not None and self.layer.tool.name == "flood":
+        if tool == "threshold" and self.draft.header.purpose == "audit":
+            self.notice.emit(self.tr("An audit shows nothing of the student, its threshold neither."))
+            self._show_state()
+        elif tool == "flood" and self.layer.tool is not None and self.layer.tool.name == "flood":
             self.row.set_parts(not self.layer.options.parts)
         elif self.layer.choose(tool):
             self._tool = tool
@@ -352,6 +355,8 @@ class Editing(QObject):
         elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_A):
             if not event.isAutoRepeat() and (key == Qt.Key.Key_A or not tool.finish()):
                 self._give()
+            else:
+                self._show_state()
         elif key == Qt.Key.Key_Escape:
             if tool.busy:
                 tool.cancel()

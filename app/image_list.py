@@ -11,6 +11,7 @@ from typing import Any
 from PySide6.QtCore import (
     QAbstractListModel,
     QCoreApplication,
+    QEvent,
     QModelIndex,
     QObject,
     QPersistentModelIndex,
@@ -24,7 +25,17 @@ from PySide6.QtCore import (
     QTimer,
     Signal,
 )
-from PySide6.QtGui import QColor, QFontMetrics, QImage, QPainter, QPainterPath, QPixmap
+from PySide6.QtGui import (
+    QColor,
+    QFontMetrics,
+    QImage,
+    QKeyEvent,
+    QKeySequence,
+    QPainter,
+    QPainterPath,
+    QPixmap,
+    QShortcut,
+)
 from PySide6.QtWidgets import (
     QComboBox,
     QFrame,
@@ -42,7 +53,7 @@ from app import theme
 from app.criteria import Criteria, counts_of, text_of
 from app.criteria import Row as Row
 from app.list_filter import ListFilter
-from app.widgets import box, heading, label
+from app.widgets import Button, box, heading, label
 from gaze_capture.errors import UserError
 from segmentation.images import resize
 from segmentation.records import StudyImage
@@ -417,6 +428,8 @@ class ImageList(QFrame):
     """The image the person chose."""
     narrowed = Signal()
     """Search, state or filter changed."""
+    left = Signal()
+    """The person is done with the search: the keys are the image's again."""
 
     def __init__(self, title: str, states: Iterable[str]) -> None:
         super().__init__()
@@ -430,12 +443,16 @@ class ImageList(QFrame):
         self._shown.setSourceModel(self._passing)
         self._current: str | None = None
         self.search = QLineEdit()
-        self.search.setPlaceholderText(self.tr("Name, id or group"))
+        self.search.setPlaceholderText(self.tr("Name, id or group (Ctrl+F)"))
         self.search.setToolTip(
             self.tr("Words of name, id, group or split; or a field, like split:test or group:patient-7")
         )
         self.search.setClearButtonEnabled(False)
+        self.search.installEventFilter(self)
+        QShortcut(QKeySequence.StandardKey.Find, self.search, self._begin_search)
         self.states = QComboBox()
+        # A click leaves the keys to the image: A would choose the state Accepted.
+        self.states.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.states.addItem(self.tr("All states"), None)
         for state in states:
             self.states.addItem(state, state)
@@ -467,6 +484,7 @@ class ImageList(QFrame):
         top.addWidget(self.filter)
         self._top = top
         layout.addLayout(top)
+        layout.addWidget(self._make_none())
         layout.addWidget(self.view, 1)
         self.search.textChanged.connect(lambda _: self._narrow())
         self.states.currentIndexChanged.connect(lambda _: self._narrow())
@@ -479,6 +497,18 @@ class ImageList(QFrame):
         self._repaint.timeout.connect(self.view.viewport().update)
         self.thumbnails.made.connect(lambda *_: self._repaint.start(), Qt.ConnectionType.QueuedConnection)
         self.view.clicked.connect(lambda index: self.chosen.emit(index.data(IdRole)))
+
+    def _make_none(self) -> QWidget:
+        """Return what stands in place of rows where none pass."""
+        self.none = QWidget()
+        layout = QVBoxLayout(self.none)
+        box(layout, margins=(theme.WIDE, theme.LARGE, theme.WIDE, theme.LARGE), spacing=theme.NORMAL)
+        layout.addWidget(label(self.tr("No image fits search, state and filter."), "muted", wrap=True))
+        self.show_all = Button(self.tr("Show all"), on_click=lambda: self.narrow_to(Criteria()))
+        self.show_all.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        layout.addWidget(self.show_all)
+        self.none.hide()
+        return self.none
 
     def add_bar(self, bar: QWidget) -> None:
         """Add a row of controls below the filter."""
@@ -493,6 +523,25 @@ class ImageList(QFrame):
         """Mark the rows of these images, and no others: an edit of them was left as a draft."""
         self.model.mark_unfinished(image_ids)
         self._count()
+
+    def _begin_search(self) -> None:
+        self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.search.selectAll()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Enter goes to what was searched for, Esc clears the search; both give the keys back to the image."""
+        if watched is self.search and event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent):
+            if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+                first = self.neighbour(None, 1)
+                if first is not None and self._passing.place_of(self._current) < 0:
+                    self.chosen.emit(first)
+                self.left.emit()
+                return True
+            if event.key() == Qt.Key.Key_Escape:
+                self.search.clear()
+                self.left.emit()
+                return True
+        return super().eventFilter(watched, event)
 
     @property
     def criteria(self) -> Criteria:
@@ -530,6 +579,7 @@ class ImageList(QFrame):
             else self.tr("{shown:,} of {all:,}").format(shown=shown, all=all_rows)
         )
         self.count.setText(text if all_rows else "")
+        self.none.setVisible(bool(all_rows) and not shown)
 
     def visible_ids(self) -> list[str]:
         """Return the ids that pass search and filter, in order."""

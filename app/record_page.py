@@ -142,6 +142,7 @@ class RecordPage(Page):
         middle.addWidget(self.replay_bar)
         layout.addLayout(middle, 1)
         layout.addWidget(self.panel)
+        self.list.left.connect(self.canvas.setFocus)
         self.setFocusProxy(self.canvas)
         self._show_tracker_choice()
 
@@ -183,7 +184,7 @@ class RecordPage(Page):
         if study is None or empty:
             self.list.set_rows([])
             self.canvas.set_scene(None)
-            self._centre.show_empty()
+            self._centre.show_empty(study is not None)
             self.panel.start_button.setEnabled(False)
             return
         self._centre.show_frame()

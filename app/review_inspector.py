@@ -10,6 +10,7 @@ from app import theme
 from app.again_button import AgainButton
 from app.canvas import Canvas
 from app.description_panel import DescriptionPanel
+from app.judged import JudgedNote
 from app.layer_panel import LayerPanel
 from app.looked_at import LookedAt
 from app.provenance import Provenance
@@ -42,6 +43,7 @@ class ReviewInspector(QFrame):
         self.why = label("", wrap=True)
         self.runs = RunChoice()
         self._run_row = QWidget()
+        self.judged = JudgedNote()
         self.training = AgainButton()
         self.targets = TargetsBar()
         self._layers_title = heading(self.tr("Layers"))
@@ -65,7 +67,7 @@ class ReviewInspector(QFrame):
         column = QVBoxLayout(body)
         box(column, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.LARGE), spacing=theme.NORMAL)
         column.addLayout(title)
-        for part in (self.facts, self.why, self._run_row, self.training, self.targets):
+        for part in (self.facts, self.why, self._run_row, self.judged.label, self.training, self.targets):
             column.addWidget(part)
         column.addSpacing(theme.NORMAL)
         column.addWidget(self._layers_title)

@@ -126,7 +126,7 @@ class ReviewList(QObject):
         if self.reading.blind or self._study is None:
             return self.reading.progress(), None
         progress = self.states.progress(self._study, self._session.target_id, self._session.annotator)
-        told = self.tr("{done} of {all} reviewed")
+        told = self.tr("{done:,} of {all:,} reviewed")
         return told.format(done=progress.done, all=len(self._study.images)), progress.seconds_left
 
     def following_slice(self, study: Study, image_id: str) -> str | None:

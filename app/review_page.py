@@ -110,6 +110,7 @@ class ReviewPage(Page):
         self._next_run: str | None = None
         self._follow_inspector()
         layout.addWidget(self.inspector)
+        self.list.left.connect(self.canvas.setFocus)
         self.setFocusProxy(self.canvas)
 
     def _follow_inspector(self) -> None:
@@ -142,7 +143,7 @@ class ReviewPage(Page):
         self.inspector.setVisible(not empty)
         if study is None or empty:
             self.list.set_rows([])
-            self._centre.show_empty()
+            self._centre.show_empty(study is not None)
             self.comparing.clear()
             self._show_details(None)
             return
@@ -288,6 +289,7 @@ class ReviewPage(Page):
 
     def _show_details(self, scene: Scene | None) -> None:
         study, inspector, blind = self.session.study, self.inspector, self.reading.blind
+        inspector.judged.show_scene(None if self.editing.active else scene, self.reading.purpose)
         self.pixels.follow(scene)
         inspector.set_purpose(self.reading.purpose)
         judged = scene is not None and (scene.student is not None or bool(scene.levels))
@@ -340,6 +342,8 @@ class ReviewPage(Page):
         found = self.list.neighbour(self.session.image_id, step)
         if found is not None:
             self.session.set_image(found)
+        elif step > 0 and self.session.image_id is not None:
+            self.notice.emit(self.reading.last_words(self.list.model.rows))
 
     def give(self, word: Word) -> None:
         """Store a verdict and go on."""
@@ -368,6 +372,7 @@ class ReviewPage(Page):
             if self.editing.active:
                 self.history.keep(study, self.editing.store(judged.seconds, judged.gaze_on_mask_ms))
             elif not self.history.give(study, judged, word):
+                self.notice.emit(self.reading.nothing_to_judge())
                 return
         except UserError as error:
             self.error.emit(str(error), "")
@@ -377,7 +382,7 @@ class ReviewPage(Page):
             self.session.set_image(following)
         else:
             self._show_image()
-            flag = f"{flag} {self.tr('That was the last image of the list.')}".lstrip()
+            flag = f"{flag} {self.reading.last_words(self.list.model.rows)}".lstrip()
         if flag:
             self.notice.emit(flag)
 

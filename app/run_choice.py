@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QComboBox
 
 from app.texts import short_name
@@ -16,9 +17,10 @@ class RunChoice(QComboBox):
 
     def __init__(self) -> None:
         super().__init__()
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(12)
-        self.setToolTip(self.tr("Whose masks are shown and judged"))
+        self.setToolTip(self.tr("Whose masks are shown and judged; of gaze alone, the widest level"))
 
     @property
     def run_id(self) -> str | None:

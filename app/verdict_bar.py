@@ -64,7 +64,6 @@ class VerdictBar(QWidget):
         self.undo_button = IconButton(
             "arrow-u-up-left",
             self.tr("Undo the last verdict or change of a description (Z)"),
-            text=self.tr("Undo"),
             on_click=self.undo_wanted.emit,
         )
         self.again_button = IconButton(

@@ -314,7 +314,9 @@ def test_reviews_are_told_with_time_edits_agreement_and_figures(
         verdict="accepted",
         subject=run,
     )
-    review(study, "case_2", "target", np.zeros_like(shown), subject=run, annotator="B")
+    review(study, "case_2", "target", np.zeros_like(shown), subject=run, annotator="B", edits=("eraser",))
+    # By the key of *nothing here*: nobody drew anything.
+    review(study, "case_4", "target", np.zeros_like(shown), subject=run, annotator="B")
     review(study, "case_3", "target", None, verdict="rejected", subject=run)
     review(study, "gone", "target", shown)
     write_report(study, tmp_path / "report.html", run)
@@ -328,9 +330,9 @@ def test_reviews_are_told_with_time_edits_agreement_and_figures(
     cells = re.findall(r"<tr>(.*?)</tr>", html)
     rows = [re.sub(r"<[^>]+>", "|", one).replace("||", "|").strip("|").split("|") for one in cells]
     assert ["A", "review", "3", "1", "1", "1", "0", "2.5 s", "0.1 min", "1"] in rows
-    assert ["B", "review", "1", "0", "1", "0", "1", "2.5 s", "0.0 min", "–"] in rows
+    assert ["B", "review", "2", "0", "0", "0", "2", "2.5 s", "0.1 min", "–"] in rows
     # Of what was edited: Dice .667 (300 of 600 pixels stay) and 0; 300 and 600 of 3072 pixels changed.
-    assert "eraser 1, smooth 1" in text and "14.65%" in text and "19.53%" in text
+    assert "eraser 2, smooth 1" in text and "14.65%" in text and "19.53%" in text
     assert "0.667" in text
     # In the legend and on one image: the other was emptied.
     assert html.count('class="overlay reviewed"') == 2

@@ -142,6 +142,8 @@ def test_empty_masks_are_a_word_when_asked(study: Study, image_folder: Path, tmp
     assert (report.reviews, report.left_empty) == (0, 3) and not study.reviewed()
     assert import_reviews(study, tmp_path / "in", "A", empty=True).reviews == 3
     assert study.reviewed()["case_0", "target"].presence == "absent"
+    back = import_reviews(study, tmp_path / "in", "B")
+    assert (back.reviews, back.unchanged, back.left_empty) == (0, 3, 0), "the word stands already"
 
 
 @pytest.mark.parametrize("shape", [(48, 63), (20, 20)])

@@ -255,6 +255,7 @@ def test_lasso_and_polygon_add_and_take_away(window: MainWindow, study: Study) -
     press(window, Qt.Key.Key_Backspace, Qt.Key.Key_Return)
     expected |= plain.polygon(shape, [at(window, *corner) for corner in corners[:3]])
     assert (mask_of(window) == expected).all(), "Backspace took the last corner back, Enter closed it"
+    assert page_of(window).editing.column.undo_button.toolTip() == "Undo polygon (Z)"
     # Closed by a click on the first corner, and one that takes away.
     page_of(window).editing.row.take.click()
     corners = [(42.0, 6.0), (58.0, 9.0), (54.0, 20.0)]
@@ -636,6 +637,10 @@ def test_slices_are_edited_on_and_copied(qtbot: QtBot, tmp_path: Path) -> None:
     drawn = mask_of(window)
     grown = [action.text() for action in page.editing.column.grow.menu().actions()]
     assert grown[0] == "1 mm", "half a millimetre is less than a pixel"
+    told = page.editing.row.radius.value
+    assert told.text().endswith(" mm") and told.width() >= told.sizeHint().width(), (
+        "the size is told in mm, whole"
+    )
     page.editing.column.copy.click()
     assert window.session.image_id == "ct_003" and page.editing.active
     assert study.reviews("ct_002", "gland")[-1].edits == ("brush",)
