@@ -139,8 +139,8 @@ class Manual:
 
     outlines: int
     seconds_each: float
-    images: int
-    """Images with gaze."""
+    masks: int
+    """That the gaze of the rounds was for: images looked at, in the splits that were learned from, for each target."""
 
     @property
     def words(self) -> str:
@@ -149,8 +149,8 @@ class Manual:
 
     @property
     def minutes(self) -> float:
-        """What outlining all images with gaze would take at this pace."""
-        return self.seconds_each * self.images / 60
+        """What outlining all of these would take at this pace."""
+        return self.seconds_each * self.masks / 60
 
     def to_json(self) -> dict[str, float | int]:
         """Return all of it."""
@@ -215,7 +215,7 @@ class Rounds:
         if self.manual is not None:
             lines.append(
                 f"Outlining by hand took {self.manual.seconds_each:.1f} s a mask ({self.manual.words}): "
-                f"{self.manual.minutes:.1f} min for the {self.manual.images} images with gaze."
+                f"{self.manual.minutes:.1f} min for the {self.manual.masks} masks whose gaze was learned from."
             )
         else:
             lines.append("How long outlining by hand takes was not measured: an audit would tell.")
@@ -265,7 +265,7 @@ def rounds(
     latest_run(study)
     reference = choose_reference(study, against, split)
     known = {} if known is None else known
-    found, left_out = [], []
+    found, specs, left_out = [], [], []
     for number, name in enumerate(names):
         progress(number, len(names), name)
         run = RunFolder(study.runs_folder / name)
@@ -289,12 +289,14 @@ def rounds(
             )
         else:
             found.append(one)
+            if one.spent is not None:
+                specs.append(spec)
     progress(len(names), len(names), "")
     found.sort(key=lambda one: (one.begun, one.run))
     return Rounds(
         reference,
         tuple(found),
-        manual_outlining(study),
+        manual_outlining(study, specs),
         study.simulated_from(),
         tuple(left_out),
         sum(len(reviews) for key, reviews in study.all_reviews().items() if key[0] not in study.images),
@@ -365,7 +367,7 @@ def _learned_splits(study: Study) -> set[str]:
 
 
 def _round(study: Study, run: RunFolder, spec: RunSpec, reference: Reference, known: Known) -> Round | None:
-    targets = spec.targets or tuple(target.id for target in study.targets)
+    targets = _targets_of(study, spec)
     keys = [key for key in reference.keys if key[1] in targets]
     measured: dict[Key, float] = {}
     for key in keys:
@@ -417,7 +419,7 @@ def _dice(study: Study, run_id: str, key: Key, reference: Reference, known: Know
 
 def _spent(study: Study, spec: RunSpec, until: float, reviewing_s: float | None) -> Spent | None:
     images = [image.id for image in study.images.values() if image.split == spec.split]
-    targets = spec.targets or tuple(target.id for target in study.targets)
+    targets = _targets_of(study, spec)
     if spec.method == "supervised" and study.mask_keys() & {
         (image, target) for image in images for target in targets
     }:
@@ -445,8 +447,11 @@ def recorded_before(until: float) -> Callable[[str], bool]:
     return counts
 
 
-def manual_outlining(study: Study) -> Manual | None:
-    """Return what the audits' outlines took, or None without any whose time was kept."""
+def manual_outlining(study: Study, specs: Sequence[RunSpec]) -> Manual | None:
+    """Return what the audits' outlines took, or None without any whose time was kept.
+
+    It is held against the minutes of runs by these specs, and so is of the masks that their gaze was for and no others.
+    """
     seconds = [
         review.seconds_spent
         for key, reviews in study.all_reviews().items()
@@ -456,8 +461,18 @@ def manual_outlining(study: Study) -> Manual | None:
     ]
     if not seconds:
         return None
-    gazed = {image for image, _ in study.looks if image in study.images}
-    return Manual(len(seconds), float(np.mean(seconds)), len(gazed))
+    learned = {
+        (image.id, target_id)
+        for spec in specs
+        for image in study.images.values()
+        if image.split == spec.split
+        for target_id in _targets_of(study, spec)
+    }
+    return Manual(len(seconds), float(np.mean(seconds)), len(learned & set(study.looks)))
+
+
+def _targets_of(study: Study, spec: RunSpec) -> tuple[str, ...]:
+    return spec.targets or tuple(target.id for target in study.targets)
 
 
 def _finite(value: float) -> float | None:

@@ -19,7 +19,7 @@ from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.annotation_time import TIMES_NAME
 from segmentation.learned_reviews import LEARNED_NAME
 from segmentation.metrics import dice
-from segmentation.records import SCHEMA
+from segmentation.records import SCHEMA, Target
 from segmentation.rounds import manual_outlining, recorded_before, rounds
 from segmentation.rounds_plot import links, rounds_figure, ticks
 from segmentation.runs import RunFolder, create_run
@@ -117,9 +117,9 @@ def test_a_blind_audit_is_the_reference_where_no_mask_is_unseen(filled: Study) -
         "against the audit, whatever a review said later"
     )
     assert (found.rounds[0].seen, found.rounds[0].reviewed) == (2, 0)
-    assert found.manual == manual_outlining(filled)
+    assert found.manual == manual_outlining(filled, [SPEC])
     assert found.manual is not None and (found.manual.outlines, found.manual.seconds_each) == (2, 60.0)
-    assert found.manual.minutes == pytest.approx(6.0), "six images have gaze"
+    assert found.manual.minutes == pytest.approx(4.0), "six images have gaze, two of them in the split test"
     again = trained(filled, tiny("partial", iterations=1, warm_start=run.id))
     spent = [one.spent.reviewing_s for one in rounds(filled).rounds if one.spent is not None]
     assert spent == [0.0, 30.0], "audits are no part of what a model costs"
@@ -218,3 +218,23 @@ def test_ticks_are_round_and_few() -> None:
     for high in (0.05, 0.7, 3.0, 47.0, 990.0):
         assert 2 <= len(ticks(0.0, high)) <= 9
     assert ticks(0.5, 0.5) == [0.5]
+
+
+def test_outlining_by_hand_is_of_the_very_masks_whose_gaze_was_paid_for(filled: Study) -> None:
+    ids = list(filled.images)
+    filled.set_targets([Target(), Target("other", "Other")])
+    filled.save_fixations(
+        "import-free", [dataclasses.replace(fixations_of(ids[0], source="import-free"), target_id="other")],
+        imported=True,
+    )  # fmt: skip
+    study = Study.open(filled.folder)
+    say(study, ids[0], purpose="audit", seconds_spent=60.0)
+    trained(study, tiny("partial", iterations=1, targets=("target",)))
+    manual = rounds(study).manual
+    assert manual is not None
+    assert (manual.masks, manual.minutes) == (4, 4.0), (
+        "two gazed images are of the split test, one target is not learned"
+    )
+    trained(study, tiny("partial", iterations=1, targets=("target", "other")))
+    manual = rounds(study).manual
+    assert manual is not None and manual.masks == 5
