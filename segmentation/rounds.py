@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -35,8 +36,8 @@ Against = Literal["auto", "masks", "audit"]
 THRESHOLD = 0.5
 _STAMPED = re.compile(r"rec-(\d{8}-\d{6})-")
 
-Known = dict[tuple[str, str, Key, tuple[int, int]], float]
-"""Dice by truth, run, key and the prediction's time and size: what was measured once is not measured again."""
+Known = dict[tuple[str, Key, object, object], float]
+"""Dice by run and key, and what tells the very prediction and truth: what was measured once is not measured again."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,19 @@ class Reference:
     def truth(self, study: Study, key: Key) -> Mask | None:
         """Return the mask that a prediction is held against."""
         return study.true_mask(*key) if self.kind == "masks" else study.audit_mask(*key)
+
+    def version(self, study: Study, key: Key) -> object:
+        """Return what tells that mask from any other that stands in its place before or after."""
+        if self.kind == "masks":
+            return _stamp(study.mask_path(*key))
+        return next(
+            (
+                name
+                for name, review in reversed(study.named_reviews(*key).items())
+                if review.purpose == "audit"
+            ),
+            None,
+        )
 
 
 @dataclass(frozen=True)
@@ -403,18 +417,25 @@ def _round(study: Study, run: RunFolder, spec: RunSpec, reference: Reference, kn
 
 
 def _dice(study: Study, run_id: str, key: Key, reference: Reference, known: Known) -> float | None:
-    path = study.prediction_path(run_id, *key)
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
+    predicted = _stamp(study.prediction_path(run_id, *key))
+    if predicted is None:
         return None
-    place = (reference.kind, run_id, key, (stat.st_mtime_ns, stat.st_size))
+    place = (run_id, key, predicted, reference.version(study, key))
     if place not in known:
         probability, truth = study.prediction(run_id, *key), reference.truth(study, key)
         if probability is None or truth is None:
             return None
         known[place] = dice(probability >= THRESHOLD, truth)
     return known[place]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return a file's time and size; None where there is none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
 
 
 def _spent(study: Study, spec: RunSpec, until: float, reviewing_s: float | None) -> Spent | None:

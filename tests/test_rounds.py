@@ -238,3 +238,21 @@ def test_outlining_by_hand_is_of_the_very_masks_whose_gaze_was_paid_for(filled: 
     trained(study, tiny("partial", iterations=1, targets=("target", "other")))
     manual = rounds(study).manual
     assert manual is not None and manual.masks == 5
+
+
+def test_another_truth_is_measured_anew(filled: Study) -> None:
+    ids = list(filled.images)
+    run = trained(filled, SPEC)
+    for image_id in ids:
+        left_half = mask_like(filled, image_id).astype(np.float32)
+        filled.save_prediction(run.id, image_id, "target", "student", left_half)
+    known: dict[object, float] = {}
+    before = rounds(filled, known=known).rounds[0].dice  # type: ignore[arg-type]
+    filled.save_true_mask(ids[4], "target", mask_like(filled, ids[4]))
+    after = rounds(filled, known=known).rounds[0].dice  # type: ignore[arg-type]
+    assert after == rounds(filled).rounds[0].dice != before
+    say(filled, ids[0], purpose="audit")
+    first = rounds(filled, against="audit", known=known).rounds[0].dice  # type: ignore[arg-type]
+    say(filled, ids[0], purpose="audit", mask=~mask_like(filled, ids[0]))
+    second = rounds(filled, against="audit", known=known).rounds[0].dice  # type: ignore[arg-type]
+    assert second == rounds(filled, against="audit").rounds[0].dice != first
