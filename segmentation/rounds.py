@@ -12,7 +12,7 @@ import contextlib
 import datetime
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,9 +126,10 @@ class Round:
     measured: int
     """Masks of the reference that it has a prediction for."""
     seen: int
-    """Those of them in images of the split that it learned from."""
+    """Those of them in images of a split that it, or a run that it went on from, learned from."""
     reviewed: int
-    """Those of them whose review it learned from: there it was told the answer, or one like it."""
+    """Those of them of which it, or a run that it went on from, learned a review that stands: there it was told the
+    answer, or one like it."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``rounds --json`` prints of it."""
@@ -279,6 +280,7 @@ def rounds(
     latest_run(study)
     reference = choose_reference(study, against, split)
     known = {} if known is None else known
+    marks = {mark_of(review): key for key, reviews in study.all_reviews().items() for review in reviews}
     found, specs, left_out = [], [], []
     for number, name in enumerate(names):
         progress(number, len(names), name)
@@ -292,7 +294,7 @@ def rounds(
         if state not in ("done", "stopped"):
             left_out.append((name, f"it is {state}"))
             continue
-        one = _round(study, run, spec, reference, known)
+        one = _round(study, run, spec, reference, known, marks)
         if one is None:
             where = f" --split {reference.split}" if reference.split else ""
             left_out.append(
@@ -380,7 +382,14 @@ def _learned_splits(study: Study) -> set[str]:
     return found
 
 
-def _round(study: Study, run: RunFolder, spec: RunSpec, reference: Reference, known: Known) -> Round | None:
+def _round(
+    study: Study,
+    run: RunFolder,
+    spec: RunSpec,
+    reference: Reference,
+    known: Known,
+    marks: Mapping[str, Key],
+) -> Round | None:
     targets = _targets_of(study, spec)
     keys = [key for key in reference.keys if key[1] in targets]
     measured: dict[Key, float] = {}
@@ -391,12 +400,10 @@ def _round(study: Study, run: RunFolder, spec: RunSpec, reference: Reference, kn
     if not measured:
         return None
     learned, begun = learned_by(run), begun_at(run)
-    taught = teaching(study, spec)
-    own = {
-        key
-        for key, review in taught.items()
-        if (mark_of(review) in learned.marks if learned is not None else given_at(review) <= begun)
-    }
+    own = _told(study, run, spec, marks)
+    earlier = [(one, one.spec) for one in _went_on_from(study, spec)]
+    splits = {spec.split, *(its.split for _, its in earlier)}
+    told = own.union(*(_told(study, one, its, marks) for one, its in earlier))
     images = [study.images[image] for image, _ in measured]
     return Round(
         run=run.id,
@@ -411,9 +418,31 @@ def _round(study: Study, run: RunFolder, spec: RunSpec, reference: Reference, kn
             np.array(list(measured.values())), [image.group or image.volume or image.id for image in images]
         ),
         measured=len(measured),
-        seen=sum(image.split == spec.split for image in images),
-        reviewed=sum(key in own for key in measured),
+        seen=sum(image.split in splits for image in images),
+        reviewed=sum(key in told for key in measured),
     )
+
+
+def _told(study: Study, run: RunFolder, spec: RunSpec, marks: Mapping[str, Key]) -> set[Key]:
+    """Return the images and targets of whose reviews a run learned, also where others have followed since."""
+    learned = learned_by(run)
+    if learned is not None:
+        return {marks[one] for one in learned.marks if one in marks}
+    begun = begun_at(run)
+    return {key for key, review in teaching(study, spec).items() if given_at(review) <= begun}
+
+
+def _went_on_from(study: Study, spec: RunSpec) -> Iterator[RunFolder]:
+    """Yield the runs whose networks a run's began as, the latest first, as far back as the study has them."""
+    seen = set()
+    while spec.warm_start and spec.warm_start not in seen:
+        seen.add(spec.warm_start)
+        run = RunFolder(study.runs_folder / spec.warm_start)
+        try:
+            spec = run.spec
+        except UserError:
+            return
+        yield run
 
 
 def _dice(study: Study, run_id: str, key: Key, reference: Reference, known: Known) -> float | None:

@@ -256,3 +256,18 @@ def test_another_truth_is_measured_anew(filled: Study) -> None:
     say(filled, ids[0], purpose="audit", mask=~mask_like(filled, ids[0]))
     second = rounds(filled, against="audit", known=known).rounds[0].dice  # type: ignore[arg-type]
     assert second == rounds(filled, against="audit").rounds[0].dice != first
+
+
+def test_a_review_that_was_replaced_was_learned_from_all_the_same(filled: Study) -> None:
+    ids = list(filled.images)
+    say(filled, ids[0], purpose="audit")
+    say(filled, ids[0])
+    first = trained(filled, SPEC)
+    say(filled, ids[0], reviewed_at="2999-01-01T00:00:00.000+00:00", mask=~mask_like(filled, ids[0]))
+    (one,) = rounds(filled, against="audit").rounds
+    assert one.reviewed == 1, "it learned from the earlier one"
+    trained(filled, tiny("partial", iterations=1, warm_start=first.id, learn_from_reviews=False))
+    assert [one.reviewed for one in rounds(filled, against="audit").rounds] == [1, 1], (
+        "by way of the first run"
+    )
+    assert all(one.seen for one in rounds(filled, against="audit").rounds)
