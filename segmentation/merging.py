@@ -16,7 +16,7 @@ import os
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,9 @@ class MergeReport:
 def merge(study: Study, other: Study, progress: Progress = no_progress) -> MergeReport:
     """Copy images, true masks, gaze, reviews and audit draws that a study lacks from another copy of it.
 
-    An image is the same where its id and its file's SHA-256 are. Each record is written whole or not at all, so that a
-    merge that was cut off is finished by the next one; done twice, it changes nothing.
+    An image is the same where its id and its file's SHA-256 are; one that is here under another id stays out. Each
+    record is written whole or not at all, so that a merge that was cut off is finished by the next one; done twice, it
+    changes nothing.
 
     Raises
     ------
@@ -177,7 +178,8 @@ class _Merger:
 
     def _match_images(self) -> None:
         mine, theirs = self.study.images, self.other.images
-        by_content = {image.sha256: image.id for image in mine.values()}
+        by_content = {one: image_id for image_id, told in _contents(mine).items() for one in told}
+        contents = _contents(theirs)
         for image in theirs.values():
             own = mine.get(image.id)
             if own is not None:
@@ -188,7 +190,7 @@ class _Merger:
                     continue
                 self._say_differences(own, image)
                 self.present += 1
-            elif (known := by_content.get(image.sha256)) is not None:
+            elif known := next((by_content[one] for one in contents[image.id] if one in by_content), None):
                 self._leave(f"images/{image.id}", f"is here as {known}; its records are left out, too")
                 continue
             elif self._image_fits(image):
@@ -449,6 +451,28 @@ class _Merger:
                 write_bytes_atomic(copy, file.read_bytes())
             aside.mkdir(exist_ok=True)
             os.rename(aside, target)
+
+
+def _contents(images: Mapping[str, StudyImage]) -> dict[str, tuple[str, str]]:
+    """Return what tells each image under whatever id: the hash of its source, and of its own content.
+
+    A slice's own content is that of its whole volume: black slices of two volumes are alike to the byte.
+    """
+    volumes: dict[str, list[str]] = {}
+    for image in images.values():
+        if image.volume:
+            volumes.setdefault(image.volume, []).append(f"{image.slice_index} {image.sha256}")
+    whole = {
+        name: hashlib.sha256("\n".join(sorted(slices)).encode()).hexdigest()
+        for name, slices in volumes.items()
+    }
+    return {
+        image.id: (
+            image.came_from_sha256,
+            f"{whole[image.volume]} {image.slice_index}" if image.volume else image.sha256,
+        )
+        for image in images.values()
+    }
 
 
 def _effective(manifests: dict[str, list[StudyImage]]) -> dict[str, StudyImage]:

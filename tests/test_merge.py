@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -340,3 +341,31 @@ def test_a_full_disk_is_told_and_the_rest_is_whole(
     values = command_json("merge", base.folder, other.folder)
     assert values["copied"] == {"reviews": 4} and values["conflicts"] == []
     assert files(base.folder) == files(other.folder)
+
+
+def test_black_slices_of_two_volumes_are_not_one_image(tmp_path: Path) -> None:
+    """Volumes are padded with slices of nothing, whose files are alike to the byte."""
+    studies = []
+    for name in ("one", "other"):
+        study = Study.create(tmp_path / name)
+        values = np.zeros((12, 10, 4), np.float32)
+        values[:, :, 1:3] = np.random.default_rng(len(name)).uniform(1, 900, (12, 10, 2))
+        raw = tmp_path / f"raw-{name}"
+        raw.mkdir()
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([1.0, 1.0, 3.0, 1.0])), raw / f"{name}.nii.gz")
+        import_images(study, [raw])
+        studies.append(study)
+    one, other = studies
+    assert {image.sha256 for image in one.images.values()} & {image.sha256 for image in other.images.values()}
+    report = merge(one, other)
+    assert not report.left_out and report.copied["images"] == 4 and report.copied["volumes"] == 1
+    assert set(one.volumes) == {"one", "other"} and verify(one).sound
+    # The same volume under another name still comes but once.
+    again = Study.create(tmp_path / "again")
+    (tmp_path / "raw-one" / "one.nii.gz").rename(tmp_path / "raw-one" / "renamed.nii.gz")
+    import_images(again, [tmp_path / "raw-one"])
+    again.add_images([dataclasses.replace(image, source_sha256="") for image in again.images.values()])
+    report = merge(one, Study.open(again.folder))
+    assert report.copied == {} and [reason for _, reason in report.left_out[:4]] == [
+        f"is here as one-{number:04d}; its records are left out, too" for number in range(1, 5)
+    ]
