@@ -34,6 +34,9 @@ from gaze_capture.storage import (
 from segmentation.blind_reading import read_draw
 from segmentation.grouping import leaks
 from segmentation.images import decode_mask
+from segmentation.look_again import FOLDER as ASKED_FOLDER
+from segmentation.look_again import read_asked
+from segmentation.own_words_store import WORDS_FOLDER, read_own_words_file
 from segmentation.progress import Progress, no_progress
 from segmentation.records import SCHEMA, StudyImage, image_record, read_manifest, safe_name
 from segmentation.review_index import read_review
@@ -68,7 +71,7 @@ class MergeReport:
 
 
 def merge(study: Study, other: Study, progress: Progress = no_progress) -> MergeReport:
-    """Copy images, true masks, gaze, reviews and audit draws that a study lacks from another copy of it.
+    """Copy images, true masks, gaze, and what people reviewed, drew and said that a study lacks from another copy.
 
     An image is the same where its id and its file's SHA-256 are; one that is here under another id stays out. Each
     record is written whole or not at all, so that a merge that was cut off is finished by the next one; done twice, it
@@ -117,6 +120,8 @@ class _Merger:
             ("fixations", functools.partial(self._sources, "fixations")),
             ("audit draws", self._draws),
             ("reviews", self._reviews),
+            ("own words", functools.partial(self._said, WORDS_FOLDER, "own words", read_own_words_file)),
+            ("wishes", functools.partial(self._said, ASKED_FOLDER, "wishes for another look", read_asked)),
         )
         try:
             for number, (name, part) in enumerate(parts):
@@ -386,6 +391,31 @@ class _Merger:
                 self._copy(withdrawn, "withdrawals")
         else:
             self._conflict(name, "is another review here")
+
+    # What else people said
+
+    def _said(self, parent: str, kind: str, read: Callable[[Path], object]) -> None:
+        for folder in _folders(self.source / parent):
+            image_id, _, target_id = folder.name.partition(".")
+            if not self._belongs(f"{parent}/{folder.name}", [image_id], [target_id]):
+                continue
+            for path in _listed(folder, ".json"):
+                name = path.relative_to(self.source).as_posix()
+                withdrawn = f"{name[:-5]}.withdrawn"
+                taken_back = (self.source / withdrawn).exists() and not (self.to / withdrawn).exists()
+                if self._is_here(name, "says something else here", read_json):
+                    if taken_back and self._same(name, read_json):
+                        self._copy(withdrawn, "withdrawals")
+                    continue
+                try:
+                    read(path)
+                except UserError as error:
+                    self._leave(name, str(error))
+                    continue
+                # The record comes last, as a review's does.
+                if taken_back:
+                    self._copy(withdrawn)
+                self._copy(name, kind)
 
     # What all of them need
 
