@@ -320,6 +320,24 @@ def test_nifti_keeps_an_oblique_anisotropic_affine(reviewed: Study, tmp_path: Pa
     assert [one["pixels"] == 0 for one in entries] == [False, True, False, False]
 
 
+def test_a_slice_that_the_study_lost_leaves_its_place_in_the_volume(reviewed: Study, tmp_path: Path) -> None:
+    study = Study.open(shutil.copytree(reviewed.folder, tmp_path / "study"))
+    ids = volume_of(study, "nifti")
+    for path in study.manifests():
+        values = json.loads(path.read_text())
+        values["images"] = [one for one in values["images"] if one["id"] != ids[1]]
+        path.write_text(json.dumps(values))
+    study = Study.open(study.folder)
+    whole, holed = tmp_path / "whole", tmp_path / "holed"
+    export_masks(reviewed, whole, "nifti", MaskChoice(targets=("polyp",)))
+    export_masks(study, holed, "nifti", MaskChoice(targets=("polyp",)))
+    expected = np.asarray(nibabel.load(whole / "polyp" / "case 7.nii.gz").dataobj).copy()
+    expected[:, :, 1] = 0
+    np.testing.assert_array_equal(np.asarray(nibabel.load(holed / "polyp" / "case 7.nii.gz").dataobj), expected)
+    planes = [one["plane"] for one in manifest(holed)["masks"] if one["image"] in ids]
+    assert planes and 1 not in planes
+
+
 def test_a_nifti_mask_lies_on_the_source_voxel_by_voxel(folder: Path, tmp_path: Path) -> None:
     """Mark the voxels above a value in the study; in millimetres they are those of the source file."""
     source = nibabel.load(folder / "raw" / "volume" / "case 7.nii.gz")

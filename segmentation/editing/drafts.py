@@ -309,6 +309,25 @@ def drafts_left(study: Study, annotator: str) -> list[tuple[str, str]]:
     return found
 
 
+def drafts_of(study: Study, annotator: str) -> list[Path]:
+    """Return the files of all an annotator's drafts; of one whose beginning is damaged its name tells whose it is.
+
+    Raises
+    ------
+    UserError
+        If the study cannot be reached.
+    """
+    found = []
+    for path in (path for folder in sorted(_listed(study.folder / DRAFTS)) for path in _drafts_in(folder)):
+        try:
+            own = read_header(path).annotator == annotator
+        except UserError:
+            own = _annotator_in(path) == safe_name(annotator)
+        if own:
+            found.append(path)
+    return found
+
+
 def _folder(study: Study, image_id: str, target_id: str) -> Path:
     return study.folder / DRAFTS / f"{image_id}.{target_id}"
 
