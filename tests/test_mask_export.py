@@ -20,6 +20,7 @@ import pydicom
 import pytest
 
 from gaze_capture.errors import UserError
+from gaze_capture.storage import read_json
 from segmentation.export import export_study
 from segmentation.mask_choice import MaskChoice, MaskSelection
 from segmentation.mask_export import MASK_WRITERS, export_masks
@@ -333,9 +334,23 @@ def test_a_slice_that_the_study_lost_leaves_its_place_in_the_volume(reviewed: St
     export_masks(study, holed, "nifti", MaskChoice(targets=("polyp",)))
     expected = np.asarray(nibabel.load(whole / "polyp" / "case 7.nii.gz").dataobj).copy()
     expected[:, :, 1] = 0
-    np.testing.assert_array_equal(np.asarray(nibabel.load(holed / "polyp" / "case 7.nii.gz").dataobj), expected)
+    np.testing.assert_array_equal(
+        np.asarray(nibabel.load(holed / "polyp" / "case 7.nii.gz").dataobj), expected
+    )
     planes = [one["plane"] for one in manifest(holed)["masks"] if one["image"] in ids]
     assert planes and 1 not in planes
+    bids = tmp_path / "bids"
+    export_masks(study, bids, "bids", MaskChoice(targets=("polyp",)))
+    (sidecar,) = (one for one in map(read_json, bids.rglob("*polyp_mask.json")) if one["Image"] == "case 7")
+    assert sidecar["SlicesWithMask"] == sorted(planes)
+    # What comes back lands on the slices that it went out from.
+    for path in (study.folder / "masks").glob("*"):
+        path.unlink()
+    import_masks(study, whole / "polyp", target="polyp")
+    for image_id in (*ids[:1], *ids[2:]):
+        mask = study.reviewed_mask(image_id, "polyp")
+        if mask is not None:
+            np.testing.assert_array_equal(study.true_mask(image_id, "polyp"), mask)
 
 
 def test_a_nifti_mask_lies_on_the_source_voxel_by_voxel(folder: Path, tmp_path: Path) -> None:
