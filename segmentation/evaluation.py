@@ -14,6 +14,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.annotation_time import AnnotationTime, annotation_time
 from segmentation.job import RunSpec
+from segmentation.label_gaze import gaze_words, simulated_behind
 from segmentation.metrics import ImageMetrics, VolumeMetrics, image_metrics, volume_metrics
 from segmentation.progress import Progress, no_progress
 from segmentation.records import StudyImage, utc_now
@@ -144,10 +145,7 @@ class Evaluation(Summary):
     @property
     def gaze(self) -> str:
         """Where the gaze came from that the run learned from, in words."""
-        if self.method == "supervised":
-            return "none, learned from true masks"
-        # A file that was imported may not say whether a person looked.
-        return f"simulated from {self.simulated_from}" if self.simulated_from else "recorded or imported"
+        return gaze_words(self.method, self.simulated_from)
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``evaluate --json`` prints."""
@@ -334,7 +332,7 @@ def evaluate(
         per_volume=per_volume,
         annotation_seconds_per_image=time.seconds_per_image if time is not None else math.nan,
         annotation_time=time,
-        simulated_from=study.simulated_from() if spec.method != "supervised" else None,
+        simulated_from=simulated_behind(study, run),
         per_image=per_image,
         missing=tuple(missing),
     )
