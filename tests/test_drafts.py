@@ -291,7 +291,7 @@ def test_starts_are_listed_and_read_or_refused(study: Study) -> None:
     assert study.prediction_path(run, "one", "target").read_bytes() == before
     assert starts(study, "one", "target", run)[0] == "reviewed", "an edit is gone on with"
     study.prediction_path(run, "one", "target", "teacher").unlink()
-    for start in ("teacher", "level 0.5", "slice two"):
+    for start in ("teacher", "level 0.5"):
         with pytest.raises(UserError):
             start_mask(study, "one", "target", run, start)
     study.save_prediction(run, "one", "target", "student", np.zeros((5, 9), np.float32))
