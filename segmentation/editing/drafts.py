@@ -70,6 +70,8 @@ class Draft:
         self.note = ""
         """What whoever edits should know, in a sentence: that others edit the image, too."""
         self._journal: Journal | None = None
+        self._spoilt: Path | None = None
+        """A damaged file that it was read from, as far as that went."""
         self._behind = False
         """Whether the file lacks a step that the mask has."""
 
@@ -81,6 +83,10 @@ class Draft:
     def take(self, journal: Journal) -> None:
         """Go on writing to the file that it was read from."""
         self._journal = journal
+
+    def leave(self, spoilt: Path) -> None:
+        """Do not write to the damaged file that it was read from; it stays until the mask is stored."""
+        self._spoilt = spoilt
 
     # Steps
 
@@ -158,16 +164,17 @@ class Draft:
 
     def finish(self) -> Kept | None:
         """Take it away, as its mask is stored; return it, so that it can be put back. None where it had no step."""
-        if self._journal is None:
+        paths = [path for path in (self.path, self._spoilt) if path is not None]
+        if not paths:
             return None
-        path = self._journal.path
         self.close()
         # One that cannot be taken away is offered again, which is better than a mask that seems not to be stored.
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+            for path in paths:
+                path.unlink(missing_ok=True)
             # Unless others' drafts are in it.
-            path.parent.rmdir()
-        return Kept(path, self._bytes())
+            paths[0].parent.rmdir()
+        return Kept(paths[0], self._bytes())
 
 
 def put_back(study: Study, kept: Kept) -> None:
@@ -266,8 +273,10 @@ def _gone_on_with(study: Study, journal: Journal, notes: list[str]) -> Draft:
     if read.damaged:
         journal.close()
         notes.append(
-            f"{journal.path} is damaged: the edit goes on with the steps that could be read, the file stays as it is."
+            f"{journal.path} is damaged: the edit goes on with the steps that could be read, the file stays as it is "
+            "until that is stored."
         )
+        draft.leave(journal.path)
     else:
         journal.cut(read.sound_bytes)
         draft.take(journal)
