@@ -18,6 +18,7 @@ from segmentation.label_gaze import gaze_words, simulated_behind
 from segmentation.metrics import ImageMetrics, VolumeMetrics, image_metrics, volume_metrics
 from segmentation.progress import Progress, no_progress
 from segmentation.records import StudyImage, utc_now
+from segmentation.review_index import Key
 from segmentation.runs import latest_run
 from segmentation.study import Mask, Study
 
@@ -291,6 +292,7 @@ def evaluate(
             missing.append(label)
             continue
         mask = probability >= threshold
+        check_size(study, run, (image.id, target.id), mask, truth)
         spacing = image.spacing_mm
         found.append(
             _Measured(
@@ -396,6 +398,15 @@ _NOUNS = {
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def check_size(study: Study, run_id: str, key: Key, mask: Mask, truth: Mask) -> None:
+    """Raise UserError where a run's mask is of another size than the one that it is to be measured against."""
+    if mask.shape != truth.shape:
+        raise UserError(
+            f"{study.prediction_path(run_id, *key)} is {mask.shape[1]} x {mask.shape[0]} pixels, the mask to measure "
+            f"it against {truth.shape[1]} x {truth.shape[0]}; delete it and predict again, or import the right mask."
+        )
 
 
 def _truth(study: Study, image: StudyImage, target_id: str, against: Against) -> Mask | None:

@@ -22,6 +22,7 @@ import numpy as np
 from gaze_capture.errors import UserError
 from segmentation.annotation_time import annotation_time
 from segmentation.bootstrap import Interval, clustered_interval
+from segmentation.evaluation import check_size
 from segmentation.job import RunSpec
 from segmentation.learned_reviews import begun_at, given_at, learned_by, mark_of, reviewing_seconds, teaching
 from segmentation.metrics import dice
@@ -454,7 +455,9 @@ def _dice(study: Study, run_id: str, key: Key, reference: Reference, known: Know
         probability, truth = study.prediction(run_id, *key), reference.truth(study, key)
         if probability is None or truth is None:
             return None
-        known[place] = dice(probability >= THRESHOLD, truth)
+        mask = probability >= THRESHOLD
+        check_size(study, run_id, key, mask, truth)
+        known[place] = dice(mask, truth)
     return known[place]
 
 

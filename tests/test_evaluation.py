@@ -111,6 +111,12 @@ def test_nothing_predicted_yet(predicted: Study) -> None:
         evaluate(predicted, "run-9")
 
 
+def test_a_prediction_of_another_size_is_named(predicted: Study) -> None:
+    predicted.save_prediction("run-1", "a", "target", "student", np.zeros((5, 9), dtype=np.float32))
+    with pytest.raises(UserError, match=r"a\.target\.png is 9 x 5 pixels, the mask to measure it against"):
+        evaluate(predicted, "run-1", split="test")
+
+
 def test_simulated_gaze_is_told_by_whatever_way_it_came_in(predicted: Study) -> None:
     """A supervised run learns from reviewed masks where there is no true one, and those may have begun with gaze."""
 

@@ -271,3 +271,11 @@ def test_a_review_that_was_replaced_was_learned_from_all_the_same(filled: Study)
         "by way of the first run"
     )
     assert all(one.seen for one in rounds(filled, against="audit").rounds)
+
+
+def test_a_prediction_of_another_size_is_named(filled: Study) -> None:
+    ids = list(filled.images)
+    run = trained(filled, SPEC)
+    filled.save_prediction(run.id, ids[4], "target", "student", np.zeros((5, 9), np.float32))
+    with pytest.raises(UserError, match=f"{ids[4]}.target.png is 9 x 5 pixels.*against 64 x 48"):
+        rounds(filled)
