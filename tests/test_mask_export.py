@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -379,7 +380,6 @@ def test_a_nifti_mask_lies_on_the_source_voxel_by_voxel(folder: Path, tmp_path: 
 
 
 def test_a_picture_carries_its_spacing_and_comes_back(folder: Path, reviewed: Study, tmp_path: Path) -> None:
-    import dataclasses
 
     study = Study.open(shutil.copytree(folder / "study", tmp_path / "study"))
     study.add_images([dataclasses.replace(study.image("a"), spacing_mm=(0.3, 0.2))])
@@ -403,7 +403,6 @@ def test_a_picture_carries_its_spacing_and_comes_back(folder: Path, reviewed: St
 
 
 def test_a_sheared_volume_has_no_quaternion(reviewed: Study, folder: Path, tmp_path: Path) -> None:
-    import dataclasses
 
     study = Study.open(shutil.copytree(folder / "study", tmp_path / "study"))
     ids = volume_of(study, "nifti")
@@ -566,6 +565,54 @@ def test_highdicom_reads_segments_that_lie_on_their_source(
     entries = manifest(tmp_path / "out")["masks"]
     assert {one["sop_instance_uid"] for one in entries} <= set(sources)
     assert {(one["target"], one["segment"]) for one in entries} == {("polyp", 1), ("gland", 2)}
+
+
+@pytest.mark.parametrize(
+    ("charset", "patient"),
+    [
+        (None, "Mueller^Joerg"),
+        ("ISO_IR 100", "Müller^Jörg"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+        ("ISO_IR 144", "Люкceмбypг"),
+        ("ISO_IR 192", "山田^太郎"),
+    ],
+)
+def test_names_of_every_script_go_into_a_segmentation(
+    folder: Path, reviewed: Study, tmp_path: Path, charset: str | list[str] | None, patient: str
+) -> None:
+    pytest.importorskip("highdicom", reason="highdicom is not installed")
+    shutil.copytree(folder / "raw" / "dicom", tmp_path / "raw")
+    for path in (tmp_path / "raw").iterdir():
+        header = pydicom.dcmread(path)
+        if charset is not None:
+            header.SpecificCharacterSet = charset
+        header.PatientName = patient
+        header.save_as(path)
+    study = Study.open(shutil.copytree(reviewed.folder, tmp_path / "study"))
+    named = [
+        dataclasses.replace(one, name="Drüse 前列腺") if one.id == "gland" else one for one in study.targets
+    ]
+    study.set_targets(named)
+    for image_id in volume_of(study, "dicom"):
+        review(
+            study,
+            image_id,
+            "gland",
+            random_mask(3, study.image(image_id).shape[:2]),
+            annotator="Ännä 山田",
+            subject="r" * 64,
+        )
+    export_masks(
+        study, tmp_path / "out", "dicom-seg", MaskChoice(targets=("gland",)), source=[tmp_path / "raw"]
+    )
+    (file,) = (tmp_path / "out").glob("*.dcm")
+    made = pydicom.dcmread(file)
+    (segment,) = made.SegmentSequence
+    assert (segment.SegmentLabel, str(made.PatientName)) == ("Drüse 前列腺", patient)
+    assert str(made.ContentCreatorName) == "Ännä 山田^"
+    # Longer than the standard lets it be, a run's name is cut, or reading it would warn, which fails here.
+    name = segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName
+    assert name.startswith("Gaze Insight rrr") and len(name) == 64
 
 
 def test_dicom_seg_comes_back_as_masks(folder: Path, reviewed: Study, tmp_path: Path) -> None:
