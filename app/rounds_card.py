@@ -145,14 +145,14 @@ class RoundsCard(QFrame):
             notes.append(
                 self.tr(
                     "Dashed: outlining by hand, {seconds:.0f} s a mask as {audits} took, {minutes:.0f} min for "
-                    "the {images} images with gaze."
+                    "the {masks} masks whose gaze was learned from."
                 ).format(
                     seconds=manual.seconds_each,
                     audits=self.tr("1 audit")
                     if manual.outlines == 1
                     else self.tr("{n} audits").format(n=manual.outlines),
                     minutes=manual.minutes,
-                    images=manual.images,
+                    masks=manual.masks,
                 )
             )
         else:

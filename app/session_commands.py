@@ -160,6 +160,8 @@ def erase_annotator(args: argparse.Namespace, progress: Progress) -> Outcome:
             counted(found.explanations, "explanation"),
             counted(found.words, "file") + " of own words",
             counted(found.reviews, "file") + " of reviews",
+            counted(found.drafts, "unfinished edit"),
+            counted(found.draws, "audit") + " drawn for them",
             counted(found.overrules, "overruled gate"),
         )
     )

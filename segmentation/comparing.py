@@ -25,6 +25,7 @@ from segmentation.comparison_plan import CELLS, Plan, seeded
 from segmentation.comparison_plot import plot_svg
 from segmentation.comparison_table import CellResult, ComparisonTable
 from segmentation.job import JobEvent, RunSpec
+from segmentation.label_gaze import simulated_behind
 from segmentation.machine import processors
 from segmentation.progress import Progress, no_progress
 from segmentation.records import SCHEMA, safe_name
@@ -268,7 +269,7 @@ class _Work:
                 # Nobody knows which of both this run has seen: it does not go on.
                 del about["run"]
                 raise UserError("The study changed while this cell was at work; compare again.")
-            measured["simulated_from"] = content.simulated_from(cell.spec)
+            measured["simulated_from"] = content.simulated_from(cell.spec) or simulated_behind(study, run.id)
             write_json_atomic(cell.path, {**about, "state": "done", "result": measured}, within=study.folder)
         except UserError as error:
             if self._stopping.is_set():

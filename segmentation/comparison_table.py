@@ -62,10 +62,10 @@ class CellResult:
         """Where the gaze or text came from that it learned from, in words."""
         if self.state != "done":
             return ""
-        if self.method == "supervised":
-            return "none, true masks"
+        if self.simulated_from:
+            return f"simulated from {self.simulated_from}"
         # A file that was imported may not say whether a person looked.
-        return f"simulated from {self.simulated_from}" if self.simulated_from else "recorded or imported"
+        return "none, true masks" if self.method == "supervised" else "recorded or imported"
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,9 @@ def make_consensus(
             study, target, split=split, purposes=INPUTS, annotators=annotators, least=least
         ):
             progress(0, 0, key[0])
-            subject = f"{method}: {', '.join(one.name for one in read.values())}"
+            subject = _subject(method, [one.name for one in read.values()])
             counted = study.counted_reviews(*key)
-            if counted and counted[-1].purpose == "consensus" and counted[-1].subject == subject:
+            if counted and _is_same(counted[-1], subject, threshold if method == "staple" else None):
                 as_before += 1
                 continue
             try:
@@ -138,6 +138,20 @@ def make_consensus(
         undecided,
         tuple(_performance(name, rows) for name, rows in sorted(rates.items())),
     )
+
+
+def _subject(method: Method, names: Sequence[str]) -> str:
+    return f"{method}: {', '.join(names)}"
+
+
+def reviews_in(subject: str) -> list[str]:
+    """Return the names of the reviews that a consensus was made of, as its subject tells them."""
+    return subject.partition(": ")[2].split(", ")
+
+
+def _is_same(last: Review, subject: str, threshold: float | None) -> bool:
+    """Whether the review that counts is the consensus of these reviews already, at this threshold if there is one."""
+    return (last.purpose, last.subject) == ("consensus", subject) and threshold in (None, last.threshold)
 
 
 class _UndecidedError(Exception):

@@ -20,6 +20,8 @@ from gaze_capture.errors import UserError
 from gaze_capture.fixation_table import read_fixation_table, read_looks
 from gaze_capture.recording_codec import FRAMES_NAME, SUMMARY_NAME, needs_recovery, read_recording
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
+from segmentation.consensus import reviews_in
+from segmentation.editing.drafts import drafts_of
 from segmentation.look_again import marks_of
 from segmentation.own_words_store import words_of_annotator
 from segmentation.records import SCHEMA, safe_name, utc_now
@@ -186,7 +188,11 @@ class Erasure:
     words: int
     """Files of what they said of images in their own words, and of explanations made of that."""
     reviews: int
-    """Files of reviews, and of wishes for another look."""
+    """Files of reviews, of consensuses that these have a part in, and of wishes for another look."""
+    drafts: int
+    """Edits that were left unfinished."""
+    draws: int
+    """Audits that were drawn for them alone."""
     overrules: int
     """Gates that they overruled, in anyone's recordings: those hold again."""
     consent: bool
@@ -204,6 +210,8 @@ class Erasure:
             or self.pseudomasks
             or self.words
             or self.reviews
+            or self.drafts
+            or self.draws
             or self.overrules
             or self.consent
         )
@@ -216,10 +224,10 @@ class Erasure:
 
 
 def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
-    """Erase an annotator's recordings, looks, own words, reviews, overrules, consent, and pseudo-masks of their gaze.
+    """Erase an annotator's recordings, looks, own words, reviews, drafts, overrules, consent, and what is made of them.
 
-    Pseudo-masks of several annotators go as a whole and can be made again from the others' gaze. Lines of the audit
-    log stay, and one says that this was done.
+    Pseudo-masks and consensuses of several annotators go as a whole and can be made again from the others'. Lines of
+    the audit log stay, and one says that this was done.
 
     Parameters
     ----------
@@ -249,6 +257,10 @@ def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
     ]
     words = words_of_annotator(study, annotator)
     reviews = [*_reviews_of(study, annotator), *marks_of(study, annotator)]
+    drafts = drafts_of(study, annotator)
+    draws = [
+        path for path in sorted((study.folder / "audits").glob("*.json")) if _annotator_in(path) == annotator
+    ]
     overrules = [
         path
         for path in sorted(study.recordings_folder.glob("*/overruled/*.json"))
@@ -264,6 +276,8 @@ def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
         explanations=len(explanations),
         words=len(words),
         reviews=len(reviews),
+        drafts=len(drafts),
+        draws=len(draws),
         overrules=len(overrules),
         consent=own_consent,
         runs=tuple(study.run_ids()),
@@ -282,7 +296,7 @@ def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
             study.remove_pseudomask(*key)
         for key in pseudomasks:
             shutil.rmtree(study.explanation_history(*key), ignore_errors=True)
-        for path in [*explanations, *words, *reviews, *overrules]:
+        for path in [*explanations, *words, *reviews, *drafts, *draws, *overrules]:
             path.unlink(missing_ok=True)
         if own_consent:
             consent.unlink()
@@ -322,11 +336,22 @@ def _annotator_in(path: Path) -> str | None:
 
 
 def _reviews_of(study: Study, annotator: str) -> list[Path]:
-    found: list[Path] = []
-    for path in sorted((study.folder / "reviews").glob("*/*.json")):
-        if _annotator_in(path) == annotator:
-            found += [
-                path,
-                *(other for ending in (".png", ".withdrawn") if (other := path.with_suffix(ending)).exists()),
-            ]
-    return found
+    """Return the files of an annotator's reviews, and of consensuses that these have a part in."""
+    own: set[str] = set()
+    consensuses: dict[Path, list[str]] = {}
+    paths = sorted((study.folder / "reviews").glob("*/*.json"))
+    for path in paths:
+        values = read_json(path)
+        if not isinstance(values, dict):
+            continue
+        if values.get("purpose") == "consensus":
+            consensuses[path] = reviews_in(str(values.get("subject")))
+        elif values.get("annotator") == annotator:
+            own.add(path.stem)
+    return [
+        file
+        for path in paths
+        if path.stem in own or own & set(consensuses.get(path, ()))
+        for file in (path, path.with_suffix(".png"), path.with_suffix(".withdrawn"))
+        if file.exists()
+    ]

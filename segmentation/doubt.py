@@ -230,7 +230,7 @@ def numbers_of(
     small = mask.astype(np.uint8)
     if scale < 1:
         sides = max(1, round(width * scale)), max(1, round(height * scale))
-        small = cv2.resize(small, sides, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
+        small = cv2.resize(small, sides, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
     mismatch = outside = unseen = levels = None
     if gaze is not None:
         if probability is not None:

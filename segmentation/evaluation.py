@@ -14,9 +14,11 @@ from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.annotation_time import AnnotationTime, annotation_time
 from segmentation.job import RunSpec
+from segmentation.label_gaze import gaze_words, simulated_behind
 from segmentation.metrics import ImageMetrics, VolumeMetrics, image_metrics, volume_metrics
 from segmentation.progress import Progress, no_progress
 from segmentation.records import StudyImage, utc_now
+from segmentation.review_index import Key
 from segmentation.runs import latest_run
 from segmentation.study import Mask, Study
 
@@ -144,10 +146,7 @@ class Evaluation(Summary):
     @property
     def gaze(self) -> str:
         """Where the gaze came from that the run learned from, in words."""
-        if self.method == "supervised":
-            return "none, learned from true masks"
-        # A file that was imported may not say whether a person looked.
-        return f"simulated from {self.simulated_from}" if self.simulated_from else "recorded or imported"
+        return gaze_words(self.method, self.simulated_from)
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``evaluate --json`` prints."""
@@ -296,6 +295,7 @@ def evaluate(
             missing.append(label)
             continue
         mask = probability >= threshold
+        check_size(study, run, (image.id, target.id), mask, truth)
         spacing = image.spacing_mm
         found.append(
             _Measured(
@@ -337,7 +337,7 @@ def evaluate(
         per_volume=per_volume,
         annotation_seconds_per_image=time.seconds_per_image if time is not None else math.nan,
         annotation_time=time,
-        simulated_from=study.simulated_from() if spec.method != "supervised" else None,
+        simulated_from=simulated_behind(study, run),
         per_image=per_image,
         missing=tuple(missing),
     )
@@ -401,6 +401,15 @@ _NOUNS = {
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def check_size(study: Study, run_id: str, key: Key, mask: Mask, truth: Mask) -> None:
+    """Raise UserError where a run's mask is of another size than the one that it is to be measured against."""
+    if mask.shape != truth.shape:
+        raise UserError(
+            f"{study.prediction_path(run_id, *key)} is {mask.shape[1]} x {mask.shape[0]} pixels, the mask to measure "
+            f"it against {truth.shape[1]} x {truth.shape[0]}; delete it and predict again, or import the right mask."
+        )
 
 
 def _truth(study: Study, image: StudyImage, target_id: str, against: Against) -> Mask | None:

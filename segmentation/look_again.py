@@ -85,7 +85,7 @@ def asked_again(study: Study) -> dict[Key, Asked]:
     """
     found = {}
     for path in _standing(study.folder / FOLDER):
-        asked = _read(path)
+        asked = read_asked(path)
         looks = study.looks.get((asked.image_id, asked.target_id), ())
         if {look.source for look in looks} <= asked.known:
             found[asked.image_id, asked.target_id] = asked
@@ -102,7 +102,7 @@ def marks_of(study: Study, annotator: str) -> list[Path]:
     """
     found = []
     for path in sorted((study.folder / FOLDER).glob("*/*.json")):
-        if _read(path).annotator == annotator:
+        if read_asked(path).annotator == annotator:
             found += [path, *path.parent.glob(f"{path.stem}.withdrawn")]
     return found
 
@@ -119,7 +119,14 @@ def _standing(folder: Path) -> Iterator[Path]:
                 yield folder / name / file
 
 
-def _read(path: Path) -> Asked:
+def read_asked(path: Path) -> Asked:
+    """Read one mark.
+
+    Raises
+    ------
+    UserError
+        If it is missing or damaged.
+    """
     values = read_json(path)
     try:
         return Asked(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentation.records import StudyImage, utc_now
-from segmentation.review_index import Review, Verdict
+from segmentation.review_index import Key, Review, Verdict
 from segmentation.study import Study
 
 Mask = npt.NDArray[np.bool_]
@@ -98,7 +98,7 @@ class Reviews:
             image_id=image.id,
             target_id=target_id,
             annotator=self.annotator,
-            subject=self.run or (latest.subject if latest is not None else PSEUDOMASK),
+            subject=self.run or self._judged(key),
             verdict=self.verdict,
             presence="present" if mask.any() else "absent",
             seconds_spent=round(self.seconds, 2),
@@ -109,3 +109,8 @@ class Reviews:
         self._latest[key] = review
         self.images.add(image.id)
         return True
+
+    def _judged(self, key: Key) -> str:
+        """Return what the latest review judged; a consensus judges nothing itself."""
+        own = [one for one in self.study.counted_reviews(*key) if one.purpose == "review"]
+        return own[-1].subject if own else PSEUDOMASK

@@ -271,13 +271,13 @@ class MaskFiles:
             pages = read_plain(found[0])
         except UserError as error:
             return 0, [f"its mask was left out: {error}"]
-        if pages.count != len(images) or pages.shape[:2] != stack.shape[:2]:
+        if pages.count != stack.count or pages.shape[:2] != stack.shape[:2]:
             return 0, [
-                f"its mask {found[0].name} was left out: it has {pages.count} pages, the images {len(images)}."
+                f"its mask {found[0].name} was left out: it has {pages.count} pages, the images {stack.count}."
             ]
         count = 0
         for number, image in enumerate(images):
-            mask: Mask = np.logical_or.reduce(pages.read(number).values > 0, axis=2)
+            mask: Mask = np.logical_or.reduce(pages.read(_plane(image, number)).values > 0, axis=2)
             count += self.sink.save(image, self.targets[0].id, mask)
         return count, []
 
@@ -317,12 +317,14 @@ class MaskFiles:
         read = self._reader(images, stack, labels, notes)
         count = 0
         for number, image in enumerate(images):
+            # A mask of a slice alone has one plane, wherever the slice lies.
+            plane = _plane(image, number) if stack is not None else number
             for target_id, numbers in chosen.items():
                 if self.sink.has(image.id, target_id):
                     continue
                 mask = np.zeros(image.shape[:2], dtype=np.bool_)
                 if numbers:
-                    mask = np.logical_or.reduce([read(number, label) for label in numbers])
+                    mask = np.logical_or.reduce([read(plane, label) for label in numbers])
                 fitting, note = self._fitted(mask, image.shape[:2])
                 if fitting is None:
                     raise UserError(f"{file.name}: {note}")
@@ -393,6 +395,11 @@ class MaskFiles:
             )
         used = {number for numbers in chosen.values() for number in numbers}
         return chosen, [text or str(number) for number, text in names.items() if number not in used]
+
+
+def _plane(image: StudyImage, number: int) -> int:
+    """Return an image's place in its volume, some of whose slices the study may not have; else its number."""
+    return number if image.slice_index is None else image.slice_index
 
 
 def _names_of(stack: Stack) -> list[str]:
@@ -539,7 +546,7 @@ def _units(study: Study) -> Iterator[tuple[list[StudyImage], Stack | None]]:
                 name=image.source_stem,
                 files=(study.image_path(image),),
                 shape=image.shape,
-                count=len(images),
+                count=len(volume.image_ids),
                 read=_not_read,
                 spacing_mm=image.spacing_mm,
                 slice_spacing_mm=volume.slice_spacing_mm,

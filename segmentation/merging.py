@@ -16,7 +16,7 @@ import os
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from gaze_capture.storage import (
 from segmentation.blind_reading import read_draw
 from segmentation.grouping import leaks
 from segmentation.images import decode_mask
+from segmentation.look_again import FOLDER as ASKED_FOLDER
+from segmentation.look_again import read_asked
+from segmentation.own_words_store import WORDS_FOLDER, read_own_words_file
 from segmentation.progress import Progress, no_progress
 from segmentation.records import SCHEMA, StudyImage, image_record, read_manifest, safe_name
 from segmentation.review_index import read_review
@@ -68,10 +71,11 @@ class MergeReport:
 
 
 def merge(study: Study, other: Study, progress: Progress = no_progress) -> MergeReport:
-    """Copy images, true masks, gaze, reviews and audit draws that a study lacks from another copy of it.
+    """Copy images, true masks, gaze, and what people reviewed, drew and said that a study lacks from another copy.
 
-    An image is the same where its id and its file's SHA-256 are. Each record is written whole or not at all, so that a
-    merge that was cut off is finished by the next one; done twice, it changes nothing.
+    An image is the same where its id and its file's SHA-256 are; one that is here under another id stays out. Each
+    record is written whole or not at all, so that a merge that was cut off is finished by the next one; done twice, it
+    changes nothing.
 
     Raises
     ------
@@ -116,6 +120,8 @@ class _Merger:
             ("fixations", functools.partial(self._sources, "fixations")),
             ("audit draws", self._draws),
             ("reviews", self._reviews),
+            ("own words", functools.partial(self._said, WORDS_FOLDER, "own words", read_own_words_file)),
+            ("wishes", functools.partial(self._said, ASKED_FOLDER, "wishes for another look", read_asked)),
         )
         try:
             for number, (name, part) in enumerate(parts):
@@ -177,7 +183,8 @@ class _Merger:
 
     def _match_images(self) -> None:
         mine, theirs = self.study.images, self.other.images
-        by_content = {image.sha256: image.id for image in mine.values()}
+        by_content = {one: image_id for image_id, told in _contents(mine).items() for one in told}
+        contents = _contents(theirs)
         for image in theirs.values():
             own = mine.get(image.id)
             if own is not None:
@@ -188,7 +195,7 @@ class _Merger:
                     continue
                 self._say_differences(own, image)
                 self.present += 1
-            elif (known := by_content.get(image.sha256)) is not None:
+            elif known := next((by_content[one] for one in contents[image.id] if one in by_content), None):
                 self._leave(f"images/{image.id}", f"is here as {known}; its records are left out, too")
                 continue
             elif self._image_fits(image):
@@ -385,6 +392,31 @@ class _Merger:
         else:
             self._conflict(name, "is another review here")
 
+    # What else people said
+
+    def _said(self, parent: str, kind: str, read: Callable[[Path], object]) -> None:
+        for folder in _folders(self.source / parent):
+            image_id, _, target_id = folder.name.partition(".")
+            if not self._belongs(f"{parent}/{folder.name}", [image_id], [target_id]):
+                continue
+            for path in _listed(folder, ".json"):
+                name = path.relative_to(self.source).as_posix()
+                withdrawn = f"{name[:-5]}.withdrawn"
+                taken_back = (self.source / withdrawn).exists() and not (self.to / withdrawn).exists()
+                if self._is_here(name, "says something else here", read_json):
+                    if taken_back and self._same(name, read_json):
+                        self._copy(withdrawn, "withdrawals")
+                    continue
+                try:
+                    read(path)
+                except UserError as error:
+                    self._leave(name, str(error))
+                    continue
+                # The record comes last, as a review's does.
+                if taken_back:
+                    self._copy(withdrawn)
+                self._copy(name, kind)
+
     # What all of them need
 
     def _conflict(self, name: str, reason: str) -> None:
@@ -449,6 +481,28 @@ class _Merger:
                 write_bytes_atomic(copy, file.read_bytes())
             aside.mkdir(exist_ok=True)
             os.rename(aside, target)
+
+
+def _contents(images: Mapping[str, StudyImage]) -> dict[str, tuple[str, str]]:
+    """Return what tells each image under whatever id: the hash of its source, and of its own content.
+
+    A slice's own content is that of its whole volume: black slices of two volumes are alike to the byte.
+    """
+    volumes: dict[str, list[str]] = {}
+    for image in images.values():
+        if image.volume:
+            volumes.setdefault(image.volume, []).append(f"{image.slice_index} {image.sha256}")
+    whole = {
+        name: hashlib.sha256("\n".join(sorted(slices)).encode()).hexdigest()
+        for name, slices in volumes.items()
+    }
+    return {
+        image.id: (
+            image.came_from_sha256,
+            f"{whole[image.volume]} {image.slice_index}" if image.volume else image.sha256,
+        )
+        for image in images.values()
+    }
 
 
 def _effective(manifests: dict[str, list[StudyImage]]) -> dict[str, StudyImage]:

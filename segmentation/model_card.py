@@ -13,6 +13,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json
 from segmentation.bootstrap import clustered_interval
 from segmentation.intensity import RULES, rules_for
+from segmentation.label_gaze import gaze_words, simulated_behind
 from segmentation.learned_reviews import learned_by, mark_of
 from segmentation.records import utc_now
 from segmentation.runs import RunFolder
@@ -23,7 +24,7 @@ METHODS = {
     "explanation, and a student that sees the image alone, learn from nested pseudo-masks of gaze",
     "gaze-multilevel": "GazeMedSeg (Zhong et al., MICCAI 2024): a network for each level of gaze, each consistent "
     "with the others",
-    "supervised": "one network learns from true masks; no gaze is in it",
+    "supervised": "one network learns from true masks and, where there is none, from reviewed ones",
 }
 LIMITS = (
     "Research use only. Not a medical device: nothing that it computes may guide the care of a patient.",
@@ -44,7 +45,7 @@ def model_card(study: Study, run: RunFolder, facts: dict[str, Any]) -> dict[str,
     spec, events = run.spec, run.events()
     started = next((event.values for event in events if event.kind == "started"), {})
     done = next((event for event in reversed(events) if event.kind == "done"), None)
-    simulated = None if spec.method == "supervised" else study.simulated_from()
+    simulated = simulated_behind(study, run.id)
     learned = [image for image in study.images.values() if image.split == spec.split]
     ids = {image.id for image in learned}
     noted = learned_by(run)
@@ -81,14 +82,16 @@ def model_card(study: Study, run: RunFolder, facts: dict[str, Any]) -> dict[str,
                 "split": spec.split,
                 "images_of_split": len(learned),
                 "images_learned": started.get("images"),
-                "groups": len({image.group for image in learned}),
+                "groups": len({image.group or image.id for image in learned}),
                 "pseudo_masks": sum(key[0] in ids for key in study.pseudomask_keys()),
-                "annotators": len({look.annotator for look in study.fixations.each_look()}),
+                "annotators": len(
+                    {look.annotator for look in study.fixations.each_look() if look.image_id in ids}
+                ),
                 "reviews": dict(Counter(one.verdict for one in reviews)),
                 "strong_labels": started.get("strong_labels"),
                 "explained": started.get("explained"),
             },
-            "gaze": _gaze_words(spec.method, simulated),
+            "gaze": gaze_words(spec.method, simulated),
             "simulated_from": simulated,
             "counted": f"as the study is at export; {', '.join(began[:-1])} and {began[-1]} as training began",
         },
@@ -125,12 +128,6 @@ def model_card(study: Study, run: RunFolder, facts: dict[str, Any]) -> dict[str,
             *LIMITS,
         ],
     }
-
-
-def _gaze_words(method: str, simulated: str | None) -> str:
-    if method == "supervised":
-        return "none, learned from true masks"
-    return f"simulated from {simulated}" if simulated else "recorded or imported"
 
 
 def _metrics(study: Study, run: RunFolder) -> list[dict[str, Any]]:

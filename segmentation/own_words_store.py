@@ -20,6 +20,7 @@ from segmentation.records import new_id, refuse_newer, utc_now
 from segmentation.study import Study
 
 FORMAT = 1
+WORDS_FOLDER = "explanations/words"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class OwnWords:
 
 def words_folder(study: Study, image_id: str, target_id: str) -> Path:
     """Return where everything that was said of a target in an image lies, one file each."""
-    return study.folder / "explanations" / "words" / f"{image_id}.{target_id}"
+    return study.folder / WORDS_FOLDER / f"{image_id}.{target_id}"
 
 
 def keep_words(

@@ -434,8 +434,9 @@ class _Teller:
             return Line("refiner", "No refiner: the heat is as the fixations give it", values)
         if before is None:
             return Line("refiner", f"Refined by {made.refiner}{setting}", values)
-        # What counts as in without a refiner are the levels that go with the kernel alone.
-        least = min(preset.thresholds if preset else made.thresholds)
+        # Without a refiner the levels that go with the kernel alone would count, unless the study names levels itself.
+        of_preset = preset is not None and made.thresholds == preset.levels(made.refiner)
+        least = min(preset.thresholds if preset is not None and of_preset else made.thresholds)
         was, holds = before >= least, int(self._at(made.level_map, "pseudo-mask")) > 0
         did = "kept it in" if was and holds else "kept it out" if not was and not holds else ""
         did = did or ("added it" if holds else "removed it")

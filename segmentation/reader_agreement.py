@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from segmentation.blind_reading import BLIND, check_readers
 from segmentation.bootstrap import Interval, clustered_interval, clustered_statistic
+from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
 from segmentation.readings import OWN, Reading, each_reading
 from segmentation.review_index import Purpose
@@ -148,12 +149,6 @@ def _pair(
         ),
         presence_agreed=float(np.mean([one == other for _, one, other in words])) if words else math.nan,
     )
-
-
-def dice(one: Mask, other: Mask) -> float:
-    """Return the Dice of two masks of one shape; NaN where both are empty."""
-    total = np.count_nonzero(one) + np.count_nonzero(other)
-    return 2 * np.count_nonzero(one & other) / total if total else math.nan
 
 
 def pixel_kappa(one: Mask, other: Mask) -> float:

@@ -113,22 +113,29 @@ def continued(run: RunFolder, **changes: Any) -> RunSpec:
 
 
 def to_predict(study: Study, run: RunFolder) -> list[str]:
-    """Return the ids of images in which a target of the run has no mask that a reviewer stands for, or an audit.
+    """Return the ids of images in which a target of the run has no mask that a reviewer stands for.
 
-    Where everything was reviewed there is nothing more to be had from a prediction; an audited image is predicted all
-    the same, since it is what the run is measured on.
+    Where everything was reviewed there is nothing more to be had from a prediction. What a run is measured on is
+    predicted all the same, lest later rounds be measured without the doubtful images that were reviewed: what was
+    audited, and what has a true mask in a split that the run does not learn from.
     """
-    settled, audited = set(), set()
+    spec = run.spec
+    settled, measured = set(), set()
     for key, reviews in study.all_reviews().items():
         own = [review for review in reviews if review.purpose in COUNTED]
         if own and own[-1].verdict != "rejected":
             settled.add(key)
         if any(review.purpose == "audit" for review in reviews):
-            audited.add(key[0])
+            measured.add(key[0])
+    measured |= {
+        image
+        for image, target in study.mask_keys()
+        if target in spec.targets and image in study.images and study.images[image].split != spec.split
+    }
     return [
         image
         for image in study.images
-        if image in audited or any((image, target) not in settled for target in run.spec.targets)
+        if image in measured or any((image, target) not in settled for target in spec.targets)
     ]
 
 

@@ -12,8 +12,9 @@ import contextlib
 import datetime
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 from gaze_capture.errors import UserError
 from segmentation.annotation_time import annotation_time
 from segmentation.bootstrap import Interval, clustered_interval
+from segmentation.evaluation import check_size
 from segmentation.job import RunSpec
 from segmentation.learned_reviews import begun_at, given_at, learned_by, mark_of, reviewing_seconds, teaching
 from segmentation.metrics import dice
@@ -35,8 +37,8 @@ Against = Literal["auto", "masks", "audit"]
 THRESHOLD = 0.5
 _STAMPED = re.compile(r"rec-(\d{8}-\d{6})-")
 
-Known = dict[tuple[str, str, Key, tuple[int, int]], float]
-"""Dice by truth, run, key and the prediction's time and size: what was measured once is not measured again."""
+Known = dict[tuple[str, Key, object, object], float]
+"""Dice by run and key, and what tells the very prediction and truth: what was measured once is not measured again."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,19 @@ class Reference:
         """Return the mask that a prediction is held against."""
         return study.true_mask(*key) if self.kind == "masks" else study.audit_mask(*key)
 
+    def version(self, study: Study, key: Key) -> object:
+        """Return what tells that mask from any other that stands in its place before or after."""
+        if self.kind == "masks":
+            return _stamp(study.mask_path(*key))
+        return next(
+            (
+                name
+                for name, review in reversed(study.named_reviews(*key).items())
+                if review.purpose == "audit"
+            ),
+            None,
+        )
+
 
 @dataclass(frozen=True)
 class Round:
@@ -112,9 +127,10 @@ class Round:
     measured: int
     """Masks of the reference that it has a prediction for."""
     seen: int
-    """Those of them in images of the split that it learned from."""
+    """Those of them in images of a split that it, or a run that it went on from, learned from."""
     reviewed: int
-    """Those of them whose review it learned from: there it was told the answer, or one like it."""
+    """Those of them of which it, or a run that it went on from, learned a review that stands: there it was told the
+    answer, or one like it."""
 
     def dice_text(self, digits: int = 3) -> str:
         """Return the Dice with its interval, where there is one."""
@@ -144,8 +160,8 @@ class Manual:
 
     outlines: int
     seconds_each: float
-    images: int
-    """Images with gaze."""
+    masks: int
+    """That the gaze of the rounds was for: images looked at, in the splits that were learned from, for each target."""
 
     @property
     def words(self) -> str:
@@ -154,8 +170,8 @@ class Manual:
 
     @property
     def minutes(self) -> float:
-        """What outlining all images with gaze would take at this pace."""
-        return self.seconds_each * self.images / 60
+        """What outlining all of these would take at this pace."""
+        return self.seconds_each * self.masks / 60
 
     def to_json(self) -> dict[str, float | int]:
         """Return all of it."""
@@ -221,7 +237,7 @@ class Rounds:
         if self.manual is not None:
             lines = [
                 f"Outlining by hand took {self.manual.seconds_each:.1f} s a mask ({self.manual.words}): "
-                f"{self.manual.minutes:.1f} min for the {self.manual.images} images with gaze."
+                f"{self.manual.minutes:.1f} min for the {self.manual.masks} masks whose gaze was learned from."
             ]
         else:
             lines = ["How long outlining by hand takes was not measured: an audit would tell."]
@@ -271,7 +287,8 @@ def rounds(
     latest_run(study)
     reference = choose_reference(study, against, split)
     known = {} if known is None else known
-    found, left_out = [], []
+    marks = {mark_of(study, review): key for key, reviews in study.all_reviews().items() for review in reviews}
+    found, specs, left_out = [], [], []
     for number, name in enumerate(names):
         progress(number, len(names), name)
         run = RunFolder(study.runs_folder / name)
@@ -284,7 +301,7 @@ def rounds(
         if state not in ("done", "stopped"):
             left_out.append((name, f"it is {state}"))
             continue
-        one = _round(study, run, spec, reference, known)
+        one = _round(study, run, spec, reference, known, marks)
         if one is None:
             where = f" --split {reference.split}" if reference.split else ""
             left_out.append(
@@ -295,12 +312,14 @@ def rounds(
             )
         else:
             found.append(one)
+            if one.spent is not None:
+                specs.append(spec)
     progress(len(names), len(names), "")
     found.sort(key=lambda one: (one.begun, one.run))
     return Rounds(
         reference,
         tuple(found),
-        manual_outlining(study),
+        manual_outlining(study, specs),
         study.simulated_from(),
         tuple(left_out),
         sum(len(reviews) for key, reviews in study.all_reviews().items() if key[0] not in study.images),
@@ -370,8 +389,15 @@ def _learned_splits(study: Study) -> set[str]:
     return found
 
 
-def _round(study: Study, run: RunFolder, spec: RunSpec, reference: Reference, known: Known) -> Round | None:
-    targets = spec.targets or tuple(target.id for target in study.targets)
+def _round(
+    study: Study,
+    run: RunFolder,
+    spec: RunSpec,
+    reference: Reference,
+    known: Known,
+    marks: Mapping[str, Key],
+) -> Round | None:
+    targets = _targets_of(study, spec)
     keys = [key for key in reference.keys if key[1] in targets]
     measured: dict[Key, float] = {}
     for key in keys:
@@ -381,12 +407,10 @@ def _round(study: Study, run: RunFolder, spec: RunSpec, reference: Reference, kn
     if not measured:
         return None
     learned, begun = learned_by(run), begun_at(run)
-    taught = teaching(study, spec)
-    own = {
-        key
-        for key, review in taught.items()
-        if (mark_of(study, review) in learned.marks if learned is not None else given_at(review) <= begun)
-    }
+    own = _told(study, run, spec, marks)
+    earlier = [(one, one.spec) for one in _went_on_from(study, spec)]
+    splits = {spec.split, *(its.split for _, its in earlier)}
+    told = own.union(*(_told(study, one, its, marks) for one, its in earlier))
     images = [study.images[image] for image, _ in measured]
     return Round(
         run=run.id,
@@ -401,29 +425,60 @@ def _round(study: Study, run: RunFolder, spec: RunSpec, reference: Reference, kn
             np.array(list(measured.values())), [image.group or image.volume or image.id for image in images]
         ),
         measured=len(measured),
-        seen=sum(image.split == spec.split for image in images),
-        reviewed=sum(key in own for key in measured),
+        seen=sum(image.split in splits for image in images),
+        reviewed=sum(key in told for key in measured),
     )
 
 
+def _told(study: Study, run: RunFolder, spec: RunSpec, marks: Mapping[str, Key]) -> set[Key]:
+    """Return the images and targets of whose reviews a run learned, also where others have followed since."""
+    learned = learned_by(run)
+    if learned is not None:
+        return {marks[one] for one in learned.marks if one in marks}
+    begun = begun_at(run)
+    return {key for key, review in teaching(study, spec).items() if given_at(review) <= begun}
+
+
+def _went_on_from(study: Study, spec: RunSpec) -> Iterator[RunFolder]:
+    """Yield the runs whose networks a run's began as, the latest first, as far back as the study has them."""
+    seen = set()
+    while spec.warm_start and spec.warm_start not in seen:
+        seen.add(spec.warm_start)
+        run = RunFolder(study.runs_folder / spec.warm_start)
+        try:
+            spec = run.spec
+        except UserError:
+            return
+        yield run
+
+
 def _dice(study: Study, run_id: str, key: Key, reference: Reference, known: Known) -> float | None:
-    path = study.prediction_path(run_id, *key)
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
+    predicted = _stamp(study.prediction_path(run_id, *key))
+    if predicted is None:
         return None
-    place = (reference.kind, run_id, key, (stat.st_mtime_ns, stat.st_size))
+    place = (run_id, key, predicted, reference.version(study, key))
     if place not in known:
         probability, truth = study.prediction(run_id, *key), reference.truth(study, key)
         if probability is None or truth is None:
             return None
-        known[place] = dice(probability >= THRESHOLD, truth)
+        mask = probability >= THRESHOLD
+        check_size(study, run_id, key, mask, truth)
+        known[place] = dice(mask, truth)
     return known[place]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return a file's time and size; None where there is none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
 
 
 def _spent(study: Study, spec: RunSpec, until: float, reviewing_s: float | None) -> Spent | None:
     images = [image.id for image in study.images.values() if image.split == spec.split]
-    targets = spec.targets or tuple(target.id for target in study.targets)
+    targets = _targets_of(study, spec)
     if spec.method == "supervised" and study.mask_keys() & {
         (image, target) for image in images for target in targets
     }:
@@ -451,8 +506,11 @@ def recorded_before(until: float) -> Callable[[str], bool]:
     return counts
 
 
-def manual_outlining(study: Study) -> Manual | None:
-    """Return what the audits' outlines took, or None without any whose time was kept."""
+def manual_outlining(study: Study, specs: Sequence[RunSpec]) -> Manual | None:
+    """Return what the audits' outlines took, or None without any whose time was kept.
+
+    It is held against the minutes of runs by these specs, and so is of the masks that their gaze was for and no others.
+    """
     seconds = [
         review.seconds_spent
         for key, reviews in study.all_reviews().items()
@@ -462,8 +520,18 @@ def manual_outlining(study: Study) -> Manual | None:
     ]
     if not seconds:
         return None
-    gazed = {image for image, _ in study.looks if image in study.images}
-    return Manual(len(seconds), float(np.mean(seconds)), len(gazed))
+    learned = {
+        (image.id, target_id)
+        for spec in specs
+        for image in study.images.values()
+        if image.split == spec.split
+        for target_id in _targets_of(study, spec)
+    }
+    return Manual(len(seconds), float(np.mean(seconds)), len(learned & set(study.looks)))
+
+
+def _targets_of(study: Study, spec: RunSpec) -> tuple[str, ...]:
+    return spec.targets or tuple(target.id for target in study.targets)
 
 
 def _finite(value: float) -> float | None:

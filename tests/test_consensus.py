@@ -156,6 +156,20 @@ def test_a_consensus_is_stored_as_a_review_that_counts(study: Study) -> None:
     )
 
 
+def test_another_threshold_makes_another_consensus(study: Study) -> None:
+    first = next(iter(study.images))
+    for name, x in (("A", 20), ("B", 24)):
+        review(study, first, name, disc(x))
+    make_consensus(study, "staple", threshold=0.3)
+    loose = study.reviewed_mask(first, "target")
+    assert make_consensus(study, "staple", threshold=0.7).written == {(first, "target"): "present"}
+    strict = study.reviewed_mask(first, "target")
+    assert loose is not None and strict is not None and strict.sum() < loose.sum()
+    assert make_consensus(study, "staple", threshold=0.7).as_before == 1
+    make_consensus(study, "majority")
+    assert make_consensus(study, "majority", threshold=0.9).as_before == 1, "a majority has none"
+
+
 def test_an_audit_never_enters_a_consensus(study: Study) -> None:
     first = next(iter(study.images))
     review(study, first, "A", disc(20))

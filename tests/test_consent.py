@@ -11,6 +11,8 @@ import pytest
 from app.cli import run_command
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations
+from segmentation.blind_reading import audit_draws, draw_audit
+from segmentation.consensus import make_consensus
 from segmentation.consent import (
     consent_of,
     consent_text,
@@ -20,6 +22,7 @@ from segmentation.consent import (
     suggested_id,
     withdraw_consent,
 )
+from segmentation.editing.drafts import drafts_left, open_draft
 from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import explain_in_own_words, explain_study
 from segmentation.explanation import load_history
@@ -141,6 +144,31 @@ def test_erasing_leaves_nothing_of_one_annotator_and_all_of_the_other(two: Study
     )
     with pytest.raises(UserError, match="Nothing is stored"):
         erase_annotator(again, "ann", really=True)
+
+
+def test_unfinished_edits_and_consensuses_are_erased_too(two: Study) -> None:
+    drafts = [open_draft(two, "a", "target", name, None) for name in ("ann", "ben")]
+    for draft in drafts:
+        draft.apply("brush", np.eye(480, 640, dtype=bool))
+        draft.close()
+    assert make_consensus(two, "majority").written == {("a", "target"): "present"}
+    two.add_review(
+        Review("b", "target", "ben", "pseudomask", "accepted", "present", 1.0, utc_now()), np.ones((480, 640), bool)
+    )  # fmt: skip
+    draw_audit(two, 1, 0, annotator="ann")
+    draw_audit(two, 1, 0, annotator="ben")
+    told = erase_annotator(two, "ann", really=False)
+    assert (told.drafts, told.draws, told.reviews) == (1, 1, 4), (
+        "two files each of a review and of the consensus"
+    )
+    erase_annotator(two, "ann", really=True)
+    assert files_that_name(two, '"ann"') == set() and files_that_name(two, "-ann") == set()
+    assert not list(two.folder.rglob("*-ann*"))
+    again = Study.open(two.folder)
+    assert list(drafts_left(again, "ben")) == [("a", "target")] and not drafts_left(again, "ann")
+    assert [review.annotator for review in again.reviews("a", "target")] == ["ben"]
+    assert [draw.annotator for draw in audit_draws(again)] == ["ben"]
+    assert verify(again).sound
 
 
 def test_own_words_are_erased_with_what_was_made_of_them(study: Study) -> None:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from app.cli import run_command
@@ -401,3 +402,21 @@ def test_an_empty_study_is_told_what_comes_first(study: Study, capsys: pytest.Ca
     add_images(study, ["a"])
     assert run_command(["review-queue", str(study.folder)]) == 0
     assert "gaze-insight pseudomask" in capsys.readouterr().out
+
+
+def test_a_large_image_says_the_same_upside_down() -> None:
+    """Distances are measured on a smaller copy, whose pixels have to lie in the middle of those they stand for."""
+    rng, side = np.random.default_rng(0), 2051
+    y, x = np.mgrid[:side, :side]
+    places = rng.normal((900, 1200), 330, (24, 2)).clip(0, side - 1)
+    mask: Mask = (x - 900) ** 2 + (y - 1200) ** 2 < 300**2
+
+    def found(mask: Mask, xy_px: npt.NDArray[np.float64]) -> MaskNumbers:
+        kernels = np.full((len(xy_px), 2), 90.0)
+        looks = LevelsAndGaze(mask.astype(np.uint8), 1, xy_px, np.full(len(xy_px), 200.0), kernels)
+        return numbers_of(mask, looks, mask.astype(np.float32))
+
+    one, other = found(mask, places), found(np.ascontiguousarray(mask[::-1, ::-1]), side - 1 - places)
+    assert one.outside and one.unseen
+    assert (one.outside, one.unseen) == pytest.approx((other.outside, other.unseen))
+    assert one.form["area_percent"] == pytest.approx(other.form["area_percent"])

@@ -111,6 +111,47 @@ def test_nothing_predicted_yet(predicted: Study) -> None:
         evaluate(predicted, "run-9")
 
 
+def test_a_prediction_of_another_size_is_named(predicted: Study) -> None:
+    predicted.save_prediction("run-1", "a", "target", "student", np.zeros((5, 9), dtype=np.float32))
+    with pytest.raises(UserError, match=r"a\.target\.png is 9 x 5 pixels, the mask to measure it against"):
+        evaluate(predicted, "run-1", split="test")
+
+
+def test_simulated_gaze_is_told_by_whatever_way_it_came_in(predicted: Study) -> None:
+    """A supervised run learns from reviewed masks where there is no true one, and those may have begun with gaze."""
+
+    def told(number: int, spec: RunSpec, *reviews: Review) -> tuple[str, str | None]:
+        run = f"run-{number}"
+        write_json_atomic(predicted.runs_folder / run / "spec.json", spec.to_json())
+        for review in reviews:
+            predicted.add_review(review, square(5, 10, 10))
+        predicted.save_prediction(run, "c", "target", "student", np.zeros(SHAPE, dtype=np.float32))
+        found = evaluate(predicted, run, split="test")
+        return found.gaze, found.simulated_from
+
+    supervised = RunSpec(method="supervised", split="val")
+    predicted.add_images(
+        [
+            StudyImage(name, f"images/{name}.png", f"{name}.png", name * 64, (*SHAPE, 3), split="val")
+            for name in "xyz"
+        ]
+    )
+    none = ("none, learned from true masks", None)
+    by_hand = Review(
+        "x", "target", "A", "pseudomask", "edited", "present", 3.0, utc_now(), started_from="empty"
+    )
+    assert told(3, supervised) == none and told(4, supervised, by_hand) == none
+    of_clean = Review("y", "target", "A", "run-4", "accepted", "present", 3.0, utc_now())
+    assert told(5, supervised, of_clean) == none
+    of_gaze = Review("z", "target", "A", "pseudomask", "accepted", "present", 3.0, utc_now())
+    assert told(6, supervised, of_gaze) == ("simulated from masks", "masks")
+    assert told(7, RunSpec(method="supervised", split="train")) == none
+    assert told(8, RunSpec(method="supervised", split="train", warm_start="run-6")) == (
+        "simulated from masks",
+        "masks",
+    )
+
+
 # Several targets, images without them, whole volumes
 
 

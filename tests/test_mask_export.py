@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -21,6 +22,7 @@ import pytest
 
 from app.cli import run_command
 from gaze_capture.errors import UserError
+from gaze_capture.storage import read_json
 from segmentation.export import export_study
 from segmentation.mask_choice import MaskChoice, MaskSelection
 from segmentation.mask_export import MASK_WRITERS, export_masks
@@ -369,6 +371,38 @@ def test_nifti_keeps_an_oblique_anisotropic_affine(reviewed: Study, tmp_path: Pa
     assert [one["pixels"] == 0 for one in entries] == [False, True, False, False]
 
 
+def test_a_slice_that_the_study_lost_leaves_its_place_in_the_volume(reviewed: Study, tmp_path: Path) -> None:
+    study = Study.open(shutil.copytree(reviewed.folder, tmp_path / "study"))
+    ids = volume_of(study, "nifti")
+    for path in study.manifests():
+        values = json.loads(path.read_text())
+        values["images"] = [one for one in values["images"] if one["id"] != ids[1]]
+        path.write_text(json.dumps(values))
+    study = Study.open(study.folder)
+    whole, holed = tmp_path / "whole", tmp_path / "holed"
+    export_masks(reviewed, whole, "nifti", MaskChoice(targets=("polyp",)))
+    export_masks(study, holed, "nifti", MaskChoice(targets=("polyp",)))
+    expected = np.asarray(nibabel.load(whole / "polyp" / "case 7.nii.gz").dataobj).copy()
+    expected[:, :, 1] = 0
+    np.testing.assert_array_equal(
+        np.asarray(nibabel.load(holed / "polyp" / "case 7.nii.gz").dataobj), expected
+    )
+    planes = [one["plane"] for one in manifest(holed)["masks"] if one["image"] in ids]
+    assert planes and 1 not in planes
+    bids = tmp_path / "bids"
+    export_masks(study, bids, "bids", MaskChoice(targets=("polyp",)))
+    (sidecar,) = (one for one in map(read_json, bids.rglob("*polyp_mask.json")) if one["Image"] == "case 7")
+    assert sidecar["SlicesWithMask"] == sorted(planes)
+    # What comes back lands on the slices that it went out from.
+    for path in (study.folder / "masks").glob("*"):
+        path.unlink()
+    import_masks(study, whole / "polyp", target="polyp")
+    for image_id in (*ids[:1], *ids[2:]):
+        mask = study.reviewed_mask(image_id, "polyp")
+        if mask is not None:
+            np.testing.assert_array_equal(study.true_mask(image_id, "polyp"), mask)
+
+
 def test_a_nifti_mask_lies_on_the_source_voxel_by_voxel(folder: Path, tmp_path: Path) -> None:
     """Mark the voxels above a value in the study; in millimetres they are those of the source file."""
     source = nibabel.load(folder / "raw" / "volume" / "case 7.nii.gz")
@@ -395,7 +429,6 @@ def test_a_nifti_mask_lies_on_the_source_voxel_by_voxel(folder: Path, tmp_path: 
 
 
 def test_a_picture_carries_its_spacing_and_comes_back(folder: Path, reviewed: Study, tmp_path: Path) -> None:
-    import dataclasses
 
     study = Study.open(shutil.copytree(folder / "study", tmp_path / "study"))
     study.add_images([dataclasses.replace(study.image("a"), spacing_mm=(0.3, 0.2))])
@@ -419,7 +452,6 @@ def test_a_picture_carries_its_spacing_and_comes_back(folder: Path, reviewed: St
 
 
 def test_a_sheared_volume_has_no_quaternion(reviewed: Study, folder: Path, tmp_path: Path) -> None:
-    import dataclasses
 
     study = Study.open(shutil.copytree(folder / "study", tmp_path / "study"))
     ids = volume_of(study, "nifti")
@@ -582,6 +614,54 @@ def test_highdicom_reads_segments_that_lie_on_their_source(
     entries = manifest(tmp_path / "out")["masks"]
     assert {one["sop_instance_uid"] for one in entries} <= set(sources)
     assert {(one["target"], one["segment"]) for one in entries} == {("polyp", 1), ("gland", 2)}
+
+
+@pytest.mark.parametrize(
+    ("charset", "patient"),
+    [
+        (None, "Mueller^Joerg"),
+        ("ISO_IR 100", "Müller^Jörg"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+        ("ISO_IR 144", "Люкceмбypг"),
+        ("ISO_IR 192", "山田^太郎"),
+    ],
+)
+def test_names_of_every_script_go_into_a_segmentation(
+    folder: Path, reviewed: Study, tmp_path: Path, charset: str | list[str] | None, patient: str
+) -> None:
+    pytest.importorskip("highdicom", reason="highdicom is not installed")
+    shutil.copytree(folder / "raw" / "dicom", tmp_path / "raw")
+    for path in (tmp_path / "raw").iterdir():
+        header = pydicom.dcmread(path)
+        if charset is not None:
+            header.SpecificCharacterSet = charset
+        header.PatientName = patient
+        header.save_as(path)
+    study = Study.open(shutil.copytree(reviewed.folder, tmp_path / "study"))
+    named = [
+        dataclasses.replace(one, name="Drüse 前列腺") if one.id == "gland" else one for one in study.targets
+    ]
+    study.set_targets(named)
+    for image_id in volume_of(study, "dicom"):
+        review(
+            study,
+            image_id,
+            "gland",
+            random_mask(3, study.image(image_id).shape[:2]),
+            annotator="Ännä 山田",
+            subject="r" * 64,
+        )
+    export_masks(
+        study, tmp_path / "out", "dicom-seg", MaskChoice(targets=("gland",)), source=[tmp_path / "raw"]
+    )
+    (file,) = (tmp_path / "out").glob("*.dcm")
+    made = pydicom.dcmread(file)
+    (segment,) = made.SegmentSequence
+    assert (segment.SegmentLabel, str(made.PatientName)) == ("Drüse 前列腺", patient)
+    assert str(made.ContentCreatorName) == "Ännä 山田^"
+    # Longer than the standard lets it be, a run's name is cut, or reading it would warn, which fails here.
+    name = segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName
+    assert name.startswith("Gaze Insight rrr") and len(name) == 64
 
 
 def test_dicom_seg_comes_back_as_masks(folder: Path, reviewed: Study, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -20,13 +21,17 @@ from gaze_capture.recording import Placement, ScreenGeometry
 from gaze_capture.recording_codec import RecordingHeader, RecordingWriter
 from segmentation.blind_reading import draw_audit
 from segmentation.importing import import_images
+from segmentation.look_again import ask_again, asked_again, take_back
 from segmentation.merging import merge
+from segmentation.own_words_store import keep_words, load_words
 from segmentation.records import Target
 from segmentation.study import Study
 from segmentation.verification import verify
 from tests.reader_support import command, command_json, disc, gaze_of, image_files, make, review
 
-RECORDS = ("images", "volumes", "masks", "recordings", "fixations", "audits", "reviews")
+RECORDS = (
+    "images", "volumes", "masks", "recordings", "fixations", "audits", "reviews", "explanations", "look_again",
+)  # fmt: skip
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -76,7 +81,7 @@ def work(study: Study, annotator: str, seed: int) -> None:
     ids = list(study.images)
     for step in range(drawn.randrange(1, 9)):
         image_id = drawn.choice(ids)
-        match drawn.randrange(7):
+        match drawn.randrange(9):
             case 0:
                 review(study, image_id, annotator, disc(drawn.randrange(10, 50)), "second-read")
             case 1:
@@ -96,6 +101,12 @@ def work(study: Study, annotator: str, seed: int) -> None:
             case 6:
                 for name in list(study.named_reviews(image_id, "target"))[:1]:
                     study.withdraw_review(image_id, "target", name)
+            case 7:
+                keep_words(study, image_id, "target", annotator, f"Round, says {annotator}.")
+            case 8:
+                asked = ask_again(study, image_id, "target", annotator)
+                if drawn.random() < 0.5:
+                    take_back(study, asked)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -340,3 +351,52 @@ def test_a_full_disk_is_told_and_the_rest_is_whole(
     values = command_json("merge", base.folder, other.folder)
     assert values["copied"] == {"reviews": 4} and values["conflicts"] == []
     assert files(base.folder) == files(other.folder)
+
+
+def test_black_slices_of_two_volumes_are_not_one_image(tmp_path: Path) -> None:
+    """Volumes are padded with slices of nothing, whose files are alike to the byte."""
+    studies = []
+    for name in ("one", "other"):
+        study = Study.create(tmp_path / name)
+        values = np.zeros((12, 10, 4), np.float32)
+        values[:, :, 1:3] = np.random.default_rng(len(name)).uniform(1, 900, (12, 10, 2))
+        raw = tmp_path / f"raw-{name}"
+        raw.mkdir()
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([1.0, 1.0, 3.0, 1.0])), raw / f"{name}.nii.gz")
+        import_images(study, [raw])
+        studies.append(study)
+    one, other = studies
+    assert {image.sha256 for image in one.images.values()} & {image.sha256 for image in other.images.values()}
+    report = merge(one, other)
+    assert not report.left_out and report.copied["images"] == 4 and report.copied["volumes"] == 1
+    assert set(one.volumes) == {"one", "other"} and verify(one).sound
+    # The same volume under another name still comes but once.
+    again = Study.create(tmp_path / "again")
+    (tmp_path / "raw-one" / "one.nii.gz").rename(tmp_path / "raw-one" / "renamed.nii.gz")
+    import_images(again, [tmp_path / "raw-one"])
+    again.add_images([dataclasses.replace(image, source_sha256="") for image in again.images.values()])
+    report = merge(one, Study.open(again.folder))
+    assert report.copied == {} and [reason for _, reason in report.left_out[:4]] == [
+        f"is here as one-{number:04d}; its records are left out, too" for number in range(1, 5)
+    ]
+
+
+def test_what_people_said_comes_over(base: Study, tmp_path: Path) -> None:
+    other = copy_of(base, tmp_path / "other")
+    first, second, *_ = other.images
+    keep_words(other, first, "target", "B", "Round and red.")
+    asked = ask_again(other, second, "target", "B")
+    report = merge(base, other)
+    assert report.copied == {"own words": 1, "wishes for another look": 1}
+    assert [own.words for own in load_words(base, first, "target")] == ["Round and red."]
+    assert list(asked_again(base)) == [(second, "target")]
+    take_back(other, asked)
+    assert merge(base, other).copied == {"withdrawals": 1} and not asked_again(base)
+    (path,) = (other.folder / "explanations" / "words" / f"{first}.target").iterdir()
+    path.write_text("{}")
+    assert [name for name, _ in merge(base, other).conflicts] == [path.relative_to(other.folder).as_posix()]
+    path.rename(path.with_name("another.json"))
+    assert (
+        "is damaged"
+        in dict(merge(base, other).left_out)["explanations/words/" + f"{first}.target/another.json"]
+    )

@@ -146,6 +146,8 @@ def test_the_refiner_tells_what_it_added_and_removed(study: Study) -> None:
     pixels[12:36, 8:22] = 220
     data = cv2.imencode(".png", pixels)[1].tobytes()
     study.image_path(image).write_bytes(data)
+    study.set_pseudomask_settings(PseudoMaskSettings(refine="none", thresholds=(0.5, 0.2)))
+    make_masks(study)
     plain = study.pseudomask(first, "target")
     study.set_pseudomask_settings(PseudoMaskSettings(refine="diffusion", thresholds=(0.5, 0.2)))
     make_masks(study)
@@ -161,6 +163,27 @@ def test_the_refiner_tells_what_it_added_and_removed(study: Study) -> None:
         (line,) = of(provenance(study, first, pixel=(x, y)), "refiner")
         assert line.values["did"] == name and line.values["refiner"] == "diffusion"
         assert line.values["heat_before"] == pytest.approx(plain.heatmap[y, x], abs=1e-4)
+
+
+def test_levels_that_the_study_names_hold_without_a_refiner_too(study: Study) -> None:
+    first = next(iter(study.images))
+    levels = (0.5, 0.1)
+    study.set_pseudomask_settings(PseudoMaskSettings(refine="none", thresholds=levels))
+    make_masks(study)
+    plain = study.pseudomask(first, "target")
+    study.set_pseudomask_settings(PseudoMaskSettings(refine="diffusion", thresholds=levels))
+    make_masks(study)
+    made = study.pseudomask(first, "target")
+    assert made is not None and plain is not None
+    # Between the study's lowest level and the preset's.
+    y, x = (int(axis[0]) for axis in np.nonzero((plain.heatmap > 0.12) & (plain.heatmap < 0.2)))
+    (line,) = of(provenance(study, first, pixel=(x, y)), "refiner")
+    assert line.values["level_before"] == 0.1
+    assert line.values["did"] == ("kept it in" if made.level_map[y, x] else "removed it")
+    study.set_pseudomask_settings(PseudoMaskSettings(refine="diffusion"))
+    make_masks(study)
+    (line,) = of(provenance(study, first, pixel=(x, y)), "refiner")
+    assert line.values["level_before"] == 0.25
 
 
 def test_run_probability_and_threshold(study: Study) -> None:

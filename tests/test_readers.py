@@ -16,8 +16,9 @@ from gaze_capture.errors import UserError
 from segmentation.advice import study_facts
 from segmentation.blind_reading import audit_draws, draw_audit, work_for
 from segmentation.evaluation import evaluate
+from segmentation.metrics import dice
 from segmentation.presets import preset
-from segmentation.reader_agreement import cohens_kappa, dice, pixel_kappa, reader_agreement
+from segmentation.reader_agreement import cohens_kappa, pixel_kappa, reader_agreement
 from segmentation.readings import annotator_disagreement
 from segmentation.study import Study
 from segmentation.verification import verify

@@ -155,6 +155,18 @@ def test_what_nobody_vouches_for_is_predicted(filled: Study) -> None:
     )
 
 
+def test_every_image_that_rounds_are_measured_on_is_predicted(filled: Study) -> None:
+    """Were reviewed ones left out, the doubtful ones among them, a later round would be measured on easier images."""
+    ids = list(filled.images)
+    filled.add_images([dataclasses.replace(filled.image(name), split="test") for name in ids[4:]])
+    for path in (filled.folder / "masks").glob(f"{ids[5]}.*"):
+        path.unlink()
+    study = Study.open(filled.folder)
+    for name in ids:
+        say(study, name)
+    assert to_predict(study, create_run(study, tiny("partial"))) == [ids[4]]
+
+
 def test_what_cannot_be_gone_on_from_is_said(filled: Study) -> None:
     with pytest.raises(UserError, match="no finished run yet; train first"):
         spec_again(filled)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from gaze_capture.errors import UserError
+from segmentation.consensus import make_consensus
 from segmentation.images import encode_mask
 from segmentation.importing import import_images
 from segmentation.mask_choice import MaskChoice
@@ -131,6 +132,19 @@ def test_a_second_annotator_may_accept_what_is_the_same(reviewed: Study, tmp_pat
     assert report.reviews == 2
     assert {one.annotator for one in reviewed.reviews("a", "zone")} == {"A", "C"}
     assert import_reviews(reviewed, tmp_path / "out", "C", verdict="accepted", empty=True).unchanged == 2
+
+
+def test_what_follows_a_consensus_judges_what_its_reviews_did(reviewed: Study, tmp_path: Path) -> None:
+    mask = reviewed.reviewed_mask("a", "polyp")
+    assert mask is not None
+    for annotator in "AB":
+        review(reviewed, "a", "polyp", mask, annotator=annotator, subject="run-1")
+    make_consensus(reviewed, "majority", target_id="polyp")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(encode_mask(~mask))
+    assert import_reviews(reviewed, tmp_path / "in", "C", target="polyp").reviews == 1
+    last = reviewed.reviewed()["a", "polyp"]
+    assert (last.annotator, last.subject) == ("C", "run-1")
 
 
 def test_empty_masks_are_a_word_when_asked(study: Study, image_folder: Path, tmp_path: Path) -> None:

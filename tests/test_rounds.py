@@ -21,7 +21,7 @@ from segmentation.annotation_time import TIMES_NAME
 from segmentation.learned_reviews import LEARNED_NAME
 from segmentation.metrics import dice
 from segmentation.prediction import predict
-from segmentation.records import SCHEMA
+from segmentation.records import SCHEMA, Target
 from segmentation.report_rounds import rounds_section
 from segmentation.retraining import new_reviews
 from segmentation.rounds import manual_outlining, recorded_before, rounds
@@ -122,9 +122,9 @@ def test_a_blind_audit_is_the_reference_where_no_mask_is_unseen(filled: Study) -
         "against the audit, whatever a review said later"
     )
     assert (found.rounds[0].seen, found.rounds[0].reviewed) == (2, 0)
-    assert found.manual == manual_outlining(filled)
+    assert found.manual == manual_outlining(filled, [SPEC])
     assert found.manual is not None and (found.manual.outlines, found.manual.seconds_each) == (2, 60.0)
-    assert found.manual.minutes == pytest.approx(6.0), "six images have gaze"
+    assert found.manual.minutes == pytest.approx(4.0), "six images have gaze, two of them in the split test"
     again = trained(filled, tiny("partial", iterations=1, warm_start=run.id))
     spent = [one.spent.reviewing_s for one in rounds(filled).rounds if one.spent is not None]
     assert spent == [0.0, 30.0], "audits are no part of what a model costs"
@@ -268,3 +268,64 @@ def test_ticks_are_round_and_few() -> None:
     for high in (0.05, 0.7, 3.0, 47.0, 990.0):
         assert 2 <= len(ticks(0.0, high)) <= 9
     assert ticks(0.5, 0.5) == [0.5]
+
+
+def test_outlining_by_hand_is_of_the_very_masks_whose_gaze_was_paid_for(filled: Study) -> None:
+    ids = list(filled.images)
+    filled.set_targets([Target(), Target("other", "Other")])
+    filled.save_fixations(
+        "import-free", [dataclasses.replace(fixations_of(ids[0], source="import-free"), target_id="other")],
+        imported=True,
+    )  # fmt: skip
+    study = Study.open(filled.folder)
+    say(study, ids[0], purpose="audit", seconds_spent=60.0)
+    trained(study, tiny("partial", iterations=1, targets=("target",)))
+    manual = rounds(study).manual
+    assert manual is not None
+    assert (manual.masks, manual.minutes) == (4, 4.0), (
+        "two gazed images are of the split test, one target is not learned"
+    )
+    trained(study, tiny("partial", iterations=1, targets=("target", "other")))
+    manual = rounds(study).manual
+    assert manual is not None and manual.masks == 5
+
+
+def test_another_truth_is_measured_anew(filled: Study) -> None:
+    ids = list(filled.images)
+    run = trained(filled, SPEC)
+    for image_id in ids:
+        left_half = mask_like(filled, image_id).astype(np.float32)
+        filled.save_prediction(run.id, image_id, "target", "student", left_half)
+    known: dict[object, float] = {}
+    before = rounds(filled, known=known).rounds[0].dice  # type: ignore[arg-type]
+    filled.save_true_mask(ids[4], "target", mask_like(filled, ids[4]))
+    after = rounds(filled, known=known).rounds[0].dice  # type: ignore[arg-type]
+    assert after == rounds(filled).rounds[0].dice != before
+    say(filled, ids[0], purpose="audit")
+    first = rounds(filled, against="audit", known=known).rounds[0].dice  # type: ignore[arg-type]
+    say(filled, ids[0], purpose="audit", mask=~mask_like(filled, ids[0]))
+    second = rounds(filled, against="audit", known=known).rounds[0].dice  # type: ignore[arg-type]
+    assert second == rounds(filled, against="audit").rounds[0].dice != first
+
+
+def test_a_review_that_was_replaced_was_learned_from_all_the_same(filled: Study) -> None:
+    ids = list(filled.images)
+    say(filled, ids[0], purpose="audit")
+    say(filled, ids[0])
+    first = trained(filled, SPEC)
+    say(filled, ids[0], reviewed_at="2999-01-01T00:00:00.000+00:00", mask=~mask_like(filled, ids[0]))
+    (one,) = rounds(filled, against="audit").rounds
+    assert one.reviewed == 1, "it learned from the earlier one"
+    trained(filled, tiny("partial", iterations=1, warm_start=first.id, learn_from_reviews=False))
+    assert [one.reviewed for one in rounds(filled, against="audit").rounds] == [1, 1], (
+        "by way of the first run"
+    )
+    assert all(one.seen for one in rounds(filled, against="audit").rounds)
+
+
+def test_a_prediction_of_another_size_is_named(filled: Study) -> None:
+    ids = list(filled.images)
+    run = trained(filled, SPEC)
+    filled.save_prediction(run.id, ids[4], "target", "student", np.zeros((5, 9), np.float32))
+    with pytest.raises(UserError, match=f"{ids[4]}.target.png is 9 x 5 pixels.*against 64 x 48"):
+        rounds(filled)

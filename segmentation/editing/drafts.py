@@ -69,6 +69,8 @@ class Draft:
         self.note = ""
         """What whoever edits should know, in a sentence: that others edit the image, too."""
         self._journal: Journal | None = None
+        self._spoilt: Path | None = None
+        """A damaged file that it was read from, as far as that went."""
         self._behind = False
         """Whether the file lacks a step that the mask has."""
 
@@ -80,6 +82,10 @@ class Draft:
     def take(self, journal: Journal) -> None:
         """Go on writing to the file that it was read from."""
         self._journal = journal
+
+    def leave(self, spoilt: Path) -> None:
+        """Do not write to the damaged file that it was read from; it stays until the mask is stored."""
+        self._spoilt = spoilt
 
     # Steps
 
@@ -157,16 +163,17 @@ class Draft:
 
     def finish(self) -> Kept | None:
         """Take it away, as its mask is stored; return it, so that it can be put back. None where it had no step."""
-        if self._journal is None:
+        paths = [path for path in (self.path, self._spoilt) if path is not None]
+        if not paths:
             return None
-        path = self._journal.path
         self.close()
         # One that cannot be taken away is offered again, which is better than a mask that seems not to be stored.
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+            for path in paths:
+                path.unlink(missing_ok=True)
             # Unless others' drafts are in it.
-            path.parent.rmdir()
-        return Kept(path, self._bytes())
+            paths[0].parent.rmdir()
+        return Kept(paths[0], self._bytes())
 
 
 def put_back(study: Study, kept: Kept) -> None:
@@ -265,8 +272,10 @@ def _gone_on_with(study: Study, journal: Journal, notes: list[str]) -> Draft:
     if read.damaged:
         journal.close()
         notes.append(
-            f"{journal.path} is damaged: the edit goes on with the steps that could be read, the file stays as it is."
+            f"{journal.path} is damaged: the edit goes on with the steps that could be read, the file stays as it is "
+            "until that is stored."
         )
+        draft.leave(journal.path)
     else:
         journal.cut(read.sound_bytes)
         draft.take(journal)
@@ -312,6 +321,25 @@ def drafts_left(study: Study, annotator: str) -> dict[Key, frozenset[Purpose]]:
                 if header.annotator == annotator:
                     key = header.image_id, header.target_id
                     found[key] = found.get(key, frozenset()) | {header.purpose}
+    return found
+
+
+def drafts_of(study: Study, annotator: str) -> list[Path]:
+    """Return the files of all an annotator's drafts; of one whose beginning is damaged its name tells whose it is.
+
+    Raises
+    ------
+    UserError
+        If the study cannot be reached.
+    """
+    found = []
+    for path in (path for folder in sorted(_listed(study.folder / DRAFTS)) for path in _drafts_in(folder)):
+        try:
+            own = read_header(path).annotator == annotator
+        except UserError:
+            own = _annotator_in(path) == safe_name(annotator)
+        if own:
+            found.append(path)
     return found
 
 

@@ -45,7 +45,7 @@ def starts(
 
 
 def start_mask(study: Study, image_id: str, target_id: str, run_id: str | None, start: str) -> Mask:
-    """Return the mask (H, W) that a start stands for; ``slice ID`` is the reviewed or drafted mask of another slice.
+    """Return the mask (H, W) that a start stands for.
 
     Raises
     ------
@@ -61,8 +61,6 @@ def start_mask(study: Study, image_id: str, target_id: str, run_id: str | None, 
         mask = found >= np.float32(SHOWN_AT)
     elif start == "reviewed":
         mask = study.reviewed_mask(image_id, target_id)
-    elif start.startswith("slice "):
-        mask = study.reviewed_mask(start.removeprefix("slice "), target_id)
     else:
         pseudomask = study.pseudomask(image_id, target_id)
         for threshold, level in zip(

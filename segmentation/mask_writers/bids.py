@@ -10,7 +10,7 @@ from gaze_capture.storage import write_bytes_atomic, write_json_atomic
 from segmentation.export_selection import simulated_words
 from segmentation.mask_choice import ChosenMask, Unit
 from segmentation.mask_writers.book import MaskBook
-from segmentation.mask_writers.nifti import stacked, write_volume
+from segmentation.mask_writers.nifti import planes_of, stacked, write_volume
 from segmentation.records import Target
 
 _TYPES = {"lesion": "Lesion", "organ": "ROI", "zone": "ROI"}
@@ -65,9 +65,7 @@ def _sidecar(unit: Unit, target: Target, found: list[ChosenMask]) -> dict[str, o
         "Runs": sorted({origin.run for origin in origins if origin.run}),
         "Thresholds": sorted({origin.threshold for origin in origins if origin.threshold is not None}),
         "SimulatedFrom": sorted(word for word in simulated if word) or None,
-        "SlicesWithMask": [
-            place for place, image in enumerate(unit.images) if any(one.image.id == image.id for one in found)
-        ],
+        "SlicesWithMask": sorted(planes_of(unit)[chosen.image.id] for chosen in found),
     }
 
 

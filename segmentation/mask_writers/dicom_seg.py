@@ -263,6 +263,10 @@ def _header(path: Path, unit: Unit) -> Any:
     try:
         with quiet_pydicom():
             dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+            # Names of targets and annotators are of any script, and highdicom knows no set that begins with the
+            # default one, as Japanese and Korean files have it.
+            dataset.decode()
+            dataset.SpecificCharacterSet = "ISO_IR 192"
             lacking = _lacking(dataset)
             shape = (int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
             for keyword in _MAY_BE_EMPTY:
@@ -384,9 +388,12 @@ def _description(
     made = algorithm_type(chosen)
     identification = None
     if made != "MANUAL":
-        runs = sorted({one.origin.run for one in chosen if one.origin.run})
+        # What a consensus names are reviews.
+        runs = sorted(
+            {one.origin.run for one in chosen if one.origin.run and one.origin.purpose != "consensus"}
+        )
         identification = highdicom.AlgorithmIdentificationSequence(
-            name="Gaze Insight" + (f" {runs[0]}" if len(runs) == 1 else ""),
+            name=f"Gaze Insight {runs[0]}"[:_LONGEST_TEXT] if len(runs) == 1 else "Gaze Insight",
             family=codes.cid7162.ArtificialIntelligence,
             version=version,
         )

@@ -35,28 +35,40 @@ def write_nifti(book: MaskBook) -> None:
     ]
 
 
+def planes_of(unit: Unit) -> dict[str, int]:
+    """Return the place of each image in its volume, by its id; the study may have lost slices in between."""
+    return {
+        image.id: number if image.slice_index is None else image.slice_index
+        for number, image in enumerate(unit.images)
+    }
+
+
+def _voxels(unit: Unit, kind: type[np.uint8] | type[np.float32]) -> npt.NDArray[Any]:
+    height, width = unit.shape
+    known = len(unit.volume.image_ids) if unit.volume is not None else 0
+    return np.zeros((width, height, max(known, 1 + max(planes_of(unit).values()))), kind)
+
+
 def stacked(book: MaskBook, unit: Unit, target_id: str, file: str) -> npt.NDArray[np.uint8]:
     """Return a unit's masks (columns, rows, slices), 0 where a slice has none, and note each as part of a file."""
-    height, width = unit.shape
-    voxels = np.zeros((width, height, len(unit.images)), np.uint8)
-    for number, image in enumerate(unit.images):
-        chosen = book.selection.masks.get((image.id, target_id))
+    voxels: npt.NDArray[np.uint8] = _voxels(unit, np.uint8)
+    for image_id, plane in planes_of(unit).items():
+        chosen = book.selection.masks.get((image_id, target_id))
         if chosen is not None:
             mask = book.read(chosen)
-            voxels[:, :, number] = mask.T
-            book.note(chosen, mask, file, plane=number)
+            voxels[:, :, plane] = mask.T
+            book.note(chosen, mask, file, plane=plane)
     return voxels
 
 
 def _write_probability(book: MaskBook, unit: Unit, target_id: str) -> None:
-    height, width = unit.shape
-    voxels = np.zeros((width, height, len(unit.images)), np.float32)
+    voxels: npt.NDArray[np.float32] = _voxels(unit, np.float32)
     found = False
-    for number, image in enumerate(unit.images):
-        chosen = book.selection.masks.get((image.id, target_id))
+    for image_id, plane in planes_of(unit).items():
+        chosen = book.selection.masks.get((image_id, target_id))
         probability = book.selection.probability(chosen) if chosen is not None else None
         if probability is not None:
-            voxels[:, :, number] = probability.T
+            voxels[:, :, plane] = probability.T
             found = True
     if found:
         write_volume(book.folder / f"{target_id}-probability" / f"{unit.name}.nii.gz", voxels, unit)
