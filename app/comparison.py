@@ -160,14 +160,16 @@ class Comparison(QObject):
     def set_manner(self, manner: Manner) -> None:
         """Show both sides another way; where no other is chosen, the first there is."""
         if manner != "held" and self.other is None:
-            if not self.sides:
+            sides = self.sides
+            # The one annotator there is would stand beside the review that counts, which is the same.
+            if not any(side.kind == "run" for side in sides) and len(sides) < 2:
                 self.told.emit(
                     self.tr("Reading blind, there is nothing to compare with.")
                     if self._blind
-                    else self.tr("There is no other run and no annotator's review to compare with.")
+                    else self.tr("There is no other run and no second annotator to compare with.")
                 )
                 return
-            self.compare_with(self.sides[0])
+            self.compare_with(sides[0])
         self.manner = manner
         self._apply()
 

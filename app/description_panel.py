@@ -89,6 +89,8 @@ class DescriptionPanel(QWidget):
         self.compare_button = IconButton("columns", self.tr("Compare descriptions"), on_click=self.compare)
         made.addWidget(self.origin)
         made.addWidget(self.model, 1)
+        # Without a description there is no model's name to keep the buttons at the right.
+        made.addStretch(0)
         made.addWidget(self.compare_button)
         self.with_button = IconButton(
             "sliders-horizontal", self.tr("Describe again with…"), on_click=self.wanted_with.emit

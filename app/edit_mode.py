@@ -82,7 +82,8 @@ class Editing(QObject):
         self._tried = QTimer(self, singleShot=True, interval=TRIED_OUT_MS)
         self._tried.timeout.connect(self.layer.settle)
         self.layer.changed.connect(self._show_state)
-        self.layer.failed.connect(self.error)
+        # A tool that cannot be had stops nobody: what is told of it goes by itself.
+        self.layer.failed.connect(self.notice)
         self.column.chosen.connect(self.choose)
         self.column.undo.connect(self.undo)
         self.column.redo.connect(self.redo)

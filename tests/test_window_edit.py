@@ -450,6 +450,7 @@ def test_without_a_prediction_it_begins_with_the_broad_level_and_without_that_em
     assert pseudomask is not None and (mask_of(window) == pseudomask.masks[-1]).all()
     press(window, Qt.Key.Key_T)
     assert "no prediction of the student" in said(window)
+    assert window.banner._fading.isActive(), "it goes by itself, and frees the bar below the image"
     layer = layer_of(window)
     assert layer.tool is not None and layer.tool.name == "brush", "the tool in hand stays"
     press(window, Qt.Key.Key_Escape, Qt.Key.Key_N, Qt.Key.Key_E)

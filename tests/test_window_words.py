@@ -202,6 +202,14 @@ def test_editing_has_room_in_the_smallest_window(window: MainWindow) -> None:
     assert row.store_button.text() == "Store" and "From: Student" in row.started.text()
 
 
+def test_one_annotator_is_not_compared_with_themselves(window: MainWindow) -> None:
+    page = page_of(window)
+    press(window, Qt.Key.Key_A)
+    QTest.keyClick(page.canvas, Qt.Key.Key_C, Qt.KeyboardModifier.ShiftModifier)
+    assert told(window) == "There is no other run and no second annotator to compare with."
+    assert page.comparing.manner == "held" and page.comparing.other is None
+
+
 class _Strays(QObject):
     """Notes what is shown as a window of its own."""
 
