@@ -117,6 +117,12 @@ class Draft:
             self._keep(lambda journal: journal.redo(self.seconds))
         return step
 
+    def keep(self) -> None:
+        """Write what could not be written when it was done; raises UserError where it still cannot be."""
+        if self._behind:
+            self._write_whole()
+            self._behind = False
+
     def _keep(self, write: Callable[[Journal], None]) -> None:
         journal, behind = self._journal, self._behind
         self._behind = True
