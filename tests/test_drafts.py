@@ -20,6 +20,7 @@ from gaze_capture.errors import UserError
 from segmentation.editing import operations
 from segmentation.editing.drafts import Draft, drafts_left, open_draft, put_back
 from segmentation.editing.starts import start_mask, starts
+from segmentation.importing import import_images
 from segmentation.records import Target
 from segmentation.study import Study
 from segmentation.verification import verify
@@ -114,6 +115,22 @@ def test_damage_in_the_middle_is_told_and_the_file_stays(study: Study) -> None:
     draft = opened(study)
     assert "Move it out of the study" in draft.note and len(draft.edit.steps) == 2
     draft.close()
+
+
+def test_a_draft_in_the_folder_of_another_image_is_found_and_not_gone_on_with(
+    study: Study, image_folder: Path
+) -> None:
+    import_images(study, [image_folder / "images"])
+    draft = opened(study)
+    dab(draft, 10, 10)
+    draft.close()
+    (path,) = files(study)
+    path.parent.rename(path.parent.with_name("case_0.target"))
+    draft = open_draft(study, "case_0", "target", draft.header.annotator, None)
+    assert not draft.recovered and draft.header.image_id == "case_0"
+    draft.close()
+    (problem,) = [one for one in verify(study).problems if "draft" in one.file]
+    assert "is an edit of one.target in the folder of another" in problem.problem
 
 
 def test_two_windows_of_one_annotator_keep_a_draft_each(study: Study) -> None:

@@ -218,7 +218,8 @@ def open_draft(
         except UserError as error:
             notes.append(str(error))
             continue
-        own = (header.annotator, header.purpose) == (annotator, purpose) and draft is None
+        misplaced = (header.image_id, header.target_id) != (image_id, target.id)
+        own = (header.annotator, header.purpose) == (annotator, purpose) and draft is None and not misplaced
         journal = _taken(path, needed=own)
         if journal is None:
             notes.append(_in_use(header, image_id))
@@ -272,7 +273,8 @@ def _gone_on_with(study: Study, journal: Journal, notes: list[str]) -> Draft:
     if read.damaged:
         journal.close()
         notes.append(
-            f"{journal.path} is damaged: the edit goes on with the steps that could be read, the file stays as it is."
+            f"{journal.path} is damaged: the edit goes on with the steps that could be read; the file stays as it is, "
+            "move it out of the study once the edit is stored."
         )
     else:
         journal.cut(read.sound_bytes)
