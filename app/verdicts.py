@@ -65,6 +65,7 @@ def give_verdict(
     image, and reject the mask along with it: nobody vouches for it. An audit judges the bare image: there is nothing
     to accept or reject.
     """
+    study.check_there()
     subject = None if purpose == "audit" else subject_of(study, image_id, target_id, run_id)
     if subject is None and word in ("accepted", "rejected"):
         return None

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app.verdicts import give_edited
+from app.verdicts import Word, give_edited, give_verdict
 from gaze_capture.errors import UserError
 from segmentation.editing import operations
 from segmentation.editing.drafts import Draft, drafts_left, open_draft, put_back
@@ -341,3 +341,11 @@ def test_no_thread_or_file_stays_open(study: Study) -> None:
     assert threading.active_count() == threads and len(os.listdir("/proc/self/fd")) == handles
     assert verify(study).checked["drafts"] == 1
     assert not [problem for problem in verify(study).problems if "draft" in problem.file]
+
+
+@pytest.mark.parametrize("word", ["accepted", "rejected", "nothing"])
+def test_a_verdict_on_a_study_that_is_gone_is_told(study: Study, tmp_path: Path, word: Word) -> None:
+    study.folder.rename(tmp_path / "away")
+    with pytest.raises(UserError, match="cannot be reached"):
+        give_verdict(study, "one", "target", None, "ann", word, 1.0)
+    assert not study.folder.exists()
