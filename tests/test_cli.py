@@ -204,3 +204,19 @@ def test_detecting_again_replaces_the_fixations_of_one_recording(tmp_path: Path,
     assert values("detect", study)["fixations"] == before.count(b"\n") - 1
     assert (recording / "fixations.csv").read_bytes() == before
     assert "has no recording 'x'" in refused("detect", study, "--recording", "x")
+
+
+def test_ctrl_c_while_modules_load_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from app.__main__ import main
+
+    class Pressed:
+        def find_spec(self, name: str, path: object, target: object = None) -> None:
+            if name == "app.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "app.cli", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Pressed(), *sys.meta_path])
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr() == ("", "Stopped before anything was done.\n")
