@@ -158,7 +158,7 @@ class Study:
             if schema < SCHEMA:
                 values = migrated(path, values)
             return cls(folder, values)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
 
     def is_packed(self) -> bool:

@@ -63,6 +63,14 @@ def test_a_damaged_study_is_named(study: Study, text: str) -> None:
         Study.open(study.folder)
 
 
+@pytest.mark.parametrize("settings", [None, [], "x", 1])
+def test_damaged_settings_of_pseudomasks_are_named(study: Study, settings: object) -> None:
+    path = study.folder / "study.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pseudomask": settings}))
+    with pytest.raises(UserError, match=r"study\.json is damaged"):
+        Study.open(study.folder)
+
+
 def test_two_windows_add_images_without_losing_any(study: Study) -> None:
     other = Study.open(study.folder)
     study.add_images([record("a")])
