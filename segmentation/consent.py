@@ -20,6 +20,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.fixation_table import read_fixation_table, read_looks
 from gaze_capture.recording_codec import FRAMES_NAME, SUMMARY_NAME, needs_recovery, read_recording
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
+from segmentation.editing.drafts import drafts_of
 from segmentation.look_again import marks_of
 from segmentation.own_words_store import words_of_annotator
 from segmentation.records import SCHEMA, safe_name, utc_now
@@ -186,14 +187,14 @@ class Erasure:
     words: int
     """Files of what they said of images in their own words, and of explanations made of that."""
     reviews: int
-    """Files of reviews, and of wishes for another look."""
+    """Files of reviews, of unfinished edits, and of wishes for another look."""
     overrules: int
     """Gates that they overruled, in anyone's recordings: those hold again."""
     consent: bool
     runs: tuple[str, ...]
     """Runs of the study: their models may have learned from this gaze, and stay."""
     unreadable: tuple[str, ...]
-    """Recordings that cannot be read, so that nobody knows whose they are; they stay."""
+    """Recordings and unfinished edits that cannot be read, so that nobody knows whose they are; they stay."""
 
     @property
     def anything(self) -> bool:
@@ -216,7 +217,7 @@ class Erasure:
 
 
 def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
-    """Erase an annotator's recordings, looks, own words, reviews, overrules, consent, and pseudo-masks of their gaze.
+    """Erase an annotator's recordings, looks, words, reviews, edits, overrules, consent, and pseudo-masks of their gaze.
 
     Pseudo-masks of several annotators go as a whole and can be made again from the others' gaze. Lines of the audit
     log stay, and one says that this was done.
@@ -248,7 +249,9 @@ def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
         study.explanation_path(*key) for key in pseudomasks if study.explanation_path(*key).exists()
     ]
     words = words_of_annotator(study, annotator)
-    reviews = [*_reviews_of(study, annotator), *marks_of(study, annotator)]
+    drafts, unreadable_drafts = drafts_of(study, annotator)
+    unreadable += [path.relative_to(study.folder).as_posix() for path in unreadable_drafts]
+    reviews = [*_reviews_of(study, annotator), *drafts, *marks_of(study, annotator)]
     overrules = [
         path
         for path in sorted(study.recordings_folder.glob("*/overruled/*.json"))

@@ -17,6 +17,7 @@ import pytest
 
 from app.verdicts import Word, give_edited, give_verdict
 from gaze_capture.errors import UserError
+from segmentation.consent import erase_annotator
 from segmentation.editing import operations
 from segmentation.editing.drafts import Draft, drafts_left, open_draft, put_back
 from segmentation.editing.starts import start_mask, starts
@@ -349,3 +350,21 @@ def test_a_verdict_on_a_study_that_is_gone_is_told(study: Study, tmp_path: Path,
     with pytest.raises(UserError, match="cannot be reached"):
         give_verdict(study, "one", "target", None, "ann", word, 1.0)
     assert not study.folder.exists()
+
+
+def test_drafts_go_with_their_annotator_and_no_others(study: Study) -> None:
+    for annotator in ("a/b", "a_b", "\N{GRINNING FACE}"):
+        draft = opened(study, annotator)
+        dab(draft, 10, 10)
+        draft.close()
+    assert drafts_left(study, "a/b") == drafts_left(study, "a_b") == [("one", "target")]
+    assert drafts_left(study, "\N{CAT FACE}") == [], "its files are named as those of the other face"
+    assert erase_annotator(study, "a/b", really=True).reviews == 1
+    assert drafts_left(study, "a/b") == [] and len(files(study)) == 2
+    assert len(drafts_left(study, "a_b")) == 1
+    (path,) = (path for path in files(study) if path.name.endswith("-a_b.edits"))
+    path.write_bytes(b"damaged")
+    found = erase_annotator(study, "\N{GRINNING FACE}", really=True)
+    assert found.reviews == 1 and files(study) == [path] and found.unreadable == ()
+    with pytest.raises(UserError, match="Nothing is stored"):
+        erase_annotator(study, "a_b", really=True)

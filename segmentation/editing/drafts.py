@@ -301,7 +301,19 @@ def _in_use(header: DraftHeader, image_id: str) -> str:
 
 
 def drafts_left(study: Study, annotator: str) -> list[tuple[str, str]]:
-    """Return (image id, target id) of all images an annotator has an unfinished edit of; names alone are read.
+    """Return (image id, target id) of all images an annotator has an unfinished edit of.
+
+    Raises
+    ------
+    UserError
+        If the study cannot be reached.
+    """
+    own, unreadable = drafts_of(study, annotator)
+    return list(dict.fromkeys(_key_of(path) for path in sorted([*own, *unreadable])))
+
+
+def drafts_of(study: Study, annotator: str) -> tuple[list[Path], list[Path]]:
+    """Return the files of an annotator's unfinished edits, and those that cannot be read but have such a name.
 
     Raises
     ------
@@ -309,12 +321,23 @@ def drafts_left(study: Study, annotator: str) -> list[tuple[str, str]]:
         If the study cannot be reached.
     """
     name = safe_name(annotator)
-    found = []
+    own: list[Path] = []
+    unreadable: list[Path] = []
     for folder in sorted(_listed(study.folder / DRAFTS)):
-        if any(_annotator_in(path) == name for path in _drafts_in(folder)):
-            image_id, _, target_id = folder.name.partition(".")
-            found.append((image_id, target_id))
-    return found
+        for path in sorted(_drafts_in(folder)):
+            # Two annotators may have one name among files.
+            if _annotator_in(path) == name:
+                try:
+                    if read_header(path).annotator == annotator:
+                        own.append(path)
+                except UserError:
+                    unreadable.append(path)
+    return own, unreadable
+
+
+def _key_of(path: Path) -> tuple[str, str]:
+    image_id, _, target_id = path.parent.name.partition(".")
+    return image_id, target_id
 
 
 def _folder(study: Study, image_id: str, target_id: str) -> Path:
