@@ -217,7 +217,7 @@ class Erasure:
 
 
 def erase_annotator(study: Study, annotator: str, *, really: bool) -> Erasure:
-    """Erase an annotator's recordings, looks, words, reviews, edits, overrules, consent, and pseudo-masks of their gaze.
+    """Erase an annotator's recordings, looks, words, reviews, edits, overrules, consent, and pseudo-masks of theirs.
 
     Pseudo-masks of several annotators go as a whole and can be made again from the others' gaze. Lines of the audit
     log stay, and one says that this was done.

@@ -180,7 +180,7 @@ def test_the_latest_review_counts_when_the_clock_goes_backwards(
 
     class Earlier(datetime.datetime):
         @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
             return datetime.datetime(2001, 1, 1, tzinfo=tz)
 
     monkeypatch.setattr("segmentation.review_index.datetime.datetime", Earlier)
