@@ -172,7 +172,6 @@ def test_a_review_changed_by_hand_is_named(study: Study, changes: dict[str, obje
         Study.open(study.folder).reviewed()
 
 
-# type: ignore[override]
 def test_the_latest_review_counts_when_the_clock_goes_backwards(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
