@@ -239,8 +239,8 @@ def test_commands_refuse_what_cannot_be(study: Study) -> None:
         status, out, error = command(words[0], study.folder, *words[1:])
         assert (status, out) == (1, "") and said in error and error.count("\n") == 1
     assert command("audit-draw", study.folder, "--count", "0", "--seed", "1")[0] == 2
-    for words in (("audit-draw", "--count", "1"), ("readers",)):
-        status, out, error = command(words[0], study.folder, *words[1:], "--seed", "-5")
+    for name, more in (("audit-draw", ["--count", "1"]), ("readers", [])):
+        status, out, error = command(name, study.folder, *more, "--seed", "-5")
         assert (status, out) == (2, "") and "-5 should be from 0 to" in error
     assert command("readers", study.folder)[1].startswith("No image was read by two annotators yet.")
 

@@ -71,6 +71,25 @@ def test_damaged_settings_of_pseudomasks_are_named(study: Study, settings: objec
         Study.open(study.folder)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"path": "../outside.png"}, {"path": "/etc/passwd"}, {"path": "images/../../outside.png"},
+        {"path": "study.json"}, {"path": "images"}, {"path": "images/..\\\\x.png"}, {"path": 3},
+        {"id": "../../x"}, {"id": "a.b"}, {"id": ""}, {"id": 5}, {"volume": "../v"},
+        {"group": ["a"]}, {"split": None}, {"shape": "x"}, {"shape": [4, 5]}, {"shape": [4, 5, "3"]},
+    ],
+)  # fmt: skip
+def test_a_record_that_leads_out_of_the_study_is_damaged(study: Study, changes: dict[str, object]) -> None:
+    study.add_images([record("a")])
+    (path,) = study.manifests()
+    values = json.loads(path.read_text())
+    values["images"][0].update(changes)
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=rf"{path.name} is damaged"):
+        _ = Study.open(study.folder).images
+
+
 def test_two_windows_add_images_without_losing_any(study: Study) -> None:
     other = Study.open(study.folder)
     study.add_images([record("a")])
