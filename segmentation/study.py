@@ -157,8 +157,11 @@ class Study:
         try:
             if schema < SCHEMA:
                 values = migrated(path, values)
-            return cls(folder, values)
-        except (KeyError, TypeError, AttributeError) as error:
+            study = cls(folder, values)
+            # Files are named after them: a stranger's study must not lead out of its folder.
+            check_targets(study.targets)
+            return study
+        except (KeyError, TypeError, AttributeError, UserError) as error:
             raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
 
     def is_packed(self) -> bool:

@@ -63,6 +63,17 @@ def test_a_damaged_study_is_named(study: Study, text: str) -> None:
         Study.open(study.folder)
 
 
+@pytest.mark.parametrize(
+    "target", [{"id": "../../x"}, {"id": "a/b"}, {"id": ""}, {"id": "a.b"}, {"id": 5}, {}]
+)
+def test_targets_that_lead_out_of_the_study_are_named(study: Study, target: dict[str, object]) -> None:
+    path = study.folder / "study.json"
+    targets = [target] if target else []
+    path.write_text(json.dumps({**json.loads(path.read_text()), "targets": targets}))
+    with pytest.raises(UserError, match=r"study\.json is damaged"):
+        Study.open(study.folder)
+
+
 @pytest.mark.parametrize("settings", [None, [], "x", 1])
 def test_damaged_settings_of_pseudomasks_are_named(study: Study, settings: object) -> None:
     path = study.folder / "study.json"
