@@ -24,9 +24,14 @@ def main(arguments: list[str] | None = None) -> int:
         from app.main_window import run_window
 
         return run_window(Path(arguments[0]) if arguments else None)
-    from app.cli import run_command
+    try:
+        from app.cli import run_command
 
-    return run_command(arguments)
+        return run_command(arguments)
+    except KeyboardInterrupt:
+        # Before the command began: its modules take a second to load.
+        sys.stderr.write("Stopped before anything was done.\n")
+        return 130
 
 
 if __name__ == "__main__":

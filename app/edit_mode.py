@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent
@@ -79,6 +81,8 @@ class Editing(QObject):
         self._study: Study | None = None
         self._run_id: str | None = None
         self._hidden: dict[LayerName, bool] = {}
+        self._unkept: dict[tuple[Path, str, str, str, Purpose], Draft] = {}
+        """Edits that could not be written when they were left, by study, image, target, annotator and purpose."""
         self._tried = QTimer(self, singleShot=True, interval=TRIED_OUT_MS)
         self._tried.timeout.connect(self.layer.settle)
         self.layer.changed.connect(self._show_state)
@@ -127,12 +131,19 @@ class Editing(QObject):
         if self.active or study is None or image_id is None or scene is None or scene.image_id != image_id:
             return self.active
         target, annotator = self._session.target_id, self._session.annotator
+        waiting = self._unkept.get((study.folder, image_id, target, annotator, purpose))
         try:
-            draft = open_draft(study, image_id, target, annotator, run_id, began_as=began_as, purpose=purpose)
+            if waiting is not None and waiting.edit.mask.shape == study.image(image_id).shape[:2]:
+                draft = waiting
+            else:
+                draft = open_draft(
+                    study, image_id, target, annotator, run_id, began_as=began_as, purpose=purpose
+                )
             found = starts(study, image_id, target, run_id, purpose)
         except UserError as error:
             self.error.emit(str(error))
             return False
+        self._unkept = {key: one for key, one in self._unkept.items() if one is not draft}
         if purpose == "audit":
             run_id = None  # Nor may its threshold be tried out.
         self._study, self._run_id = study, run_id
@@ -161,13 +172,27 @@ class Editing(QObject):
         return True
 
     def leave(self) -> None:
-        """Stop editing; the edit is kept as a draft, where anything was done."""
+        """Stop editing; the edit is kept as a draft, where anything was done.
+
+        One that cannot be written waits in this window to be gone on with.
+        """
         if not self.active:
             return
         self.layer.settle()
         draft = self.draft
         done = bool(draft.edit.steps or draft.edit.undone)
         self._end()
+        try:
+            draft.keep()
+        except UserError as error:
+            header, draft.recovered = draft.header, True
+            key = draft.study.folder, header.image_id, header.target_id, header.annotator, header.purpose
+            self._unkept[key] = draft
+            told = self.tr(
+                "The edit is not on the disk; E goes on with it as long as this window is open. {error}"
+            )
+            self.error.emit(told.format(error=error))
+            return
         draft.close()
         if done:
             self.notice.emit(self.tr("The edit is kept as a draft; E goes on with it."))
@@ -221,9 +246,14 @@ class Editing(QObject):
 
     def stop(self) -> None:
         """Leave what is edited as a draft: the window closes."""
+        left = list(self._unkept.values())
         if self.active:
             self.layer.settle()
-            self.draft.close()
+            left.append(self.draft)
+        for draft in left:
+            with contextlib.suppress(UserError):
+                draft.keep()
+            draft.close()
 
     # Steps
 

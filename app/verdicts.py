@@ -74,6 +74,7 @@ def give_verdict(study: Study, judged: Judged, word: Word) -> Given | None:
     UserError
         If the image is gone, or the verdict cannot be stored.
     """
+    study.check_there()
     image_id, target_id, audit = judged.image_id, judged.target_id, judged.purpose == "audit"
     subject = None if audit else subject_of(study, image_id, target_id, judged.run_id)
     if subject is None and word in ("accepted", "rejected"):

@@ -199,7 +199,7 @@ class Erasure:
     runs: tuple[str, ...]
     """Runs of the study: their models may have learned from this gaze, and stay."""
     unreadable: tuple[str, ...]
-    """Recordings that cannot be read, so that nobody knows whose they are; they stay."""
+    """Recordings and unfinished edits that cannot be read, so that nobody knows whose they are; they stay."""
 
     @property
     def anything(self) -> bool:

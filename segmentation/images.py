@@ -26,7 +26,7 @@ def _decode(path: Path) -> npt.NDArray[Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     if data.size == 0:
-        raise UserError(f"{path} is empty (0 bytes).")
+        raise UserError(f"{path} is empty (0 bytes); copy it again, or restore it from a backup.")
     pixels = None
     try:
         page = header_of(data).pages[0]
@@ -37,7 +37,8 @@ def _decode(path: Path) -> npt.NDArray[Any]:
         pixels = None
     if pixels is None:
         raise UserError(
-            f"{path} is not a readable image: damaged, cut short, or of another type than its name says."
+            f"{path} is not a readable image: damaged, cut short, or of another type than its name says; copy it "
+            "again, or restore it from a backup."
         )
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
         raise UserError(f"{path} is too large: {pixels.shape[1]} x {pixels.shape[0]} pixels.")

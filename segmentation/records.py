@@ -189,9 +189,11 @@ def read_manifest(path: Path) -> list[StudyImage]:
                 if intensity.get("window"):
                     intensity["window"] = tuple(intensity["window"])
                 values["intensity"] = Intensity(**intensity)
-            found.append(StudyImage(**values))
+            image = StudyImage(**values)
+            _check(image)
+            found.append(image)
         return found
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
 
 
@@ -217,6 +219,31 @@ def read_volume(path: Path) -> Volume:
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
+
+
+_LEADS_AWAY = re.compile(r"[\x00/\\:.]")
+
+
+def _check(image: StudyImage) -> None:
+    """Raise ValueError where a record, changed by hand or made by a stranger, is none, or leads out of the study.
+
+    Files are named after ids, and read and written where the path says.
+    """
+    for name in ("id", "path", "source_name", "sha256", "split", "group", "volume"):
+        if not isinstance(getattr(image, name), str):
+            raise ValueError(f"'{name}' cannot be {getattr(image, name)!r}")
+    if not image.id or _LEADS_AWAY.search(image.id) or _LEADS_AWAY.search(image.volume):
+        raise ValueError(f"{image.id!r} of {image.volume!r} cannot be an image's id and volume")
+    folder, *names = image.path.split("/")
+    if (
+        folder != "images"
+        or not names
+        or not {"", ".", ".."}.isdisjoint(names)
+        or re.search(r"[\\:]", image.path)
+    ):
+        raise ValueError(f"the image {image.id} cannot lie in {image.path!r}")
+    if len(image.shape) != 3 or not all(isinstance(side, int) for side in image.shape):
+        raise ValueError(f"the image {image.id} cannot have the shape {image.shape}")
 
 
 def check_targets(targets: Sequence[Target]) -> None:

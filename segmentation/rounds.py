@@ -287,7 +287,9 @@ def rounds(
     latest_run(study)
     reference = choose_reference(study, against, split)
     known = {} if known is None else known
-    marks = {mark_of(study, review): key for key, reviews in study.all_reviews().items() for review in reviews}
+    marks = {
+        mark_of(study, review): key for key, reviews in study.all_reviews().items() for review in reviews
+    }
     found, specs, left_out = [], [], []
     for number, name in enumerate(names):
         progress(number, len(names), name)

@@ -91,9 +91,12 @@ class Study:
         folder = Path(folder).absolute()
         values = read_study_file(folder)
         try:
-            return cls(folder, values)
-        except (KeyError, TypeError) as error:
+            study = cls(folder, values)
+            # Files are named after them: a stranger's study must not lead out of its folder.
+            check_targets(study.targets)
+        except (KeyError, TypeError, AttributeError, UserError) as error:
             raise damaged(folder, error) from None
+        return study
 
     def is_packed(self) -> bool:
         """Whether it is a packed training set, which has nothing but what one training reads."""

@@ -487,6 +487,13 @@ class _Verifier:
         except UserError:
             yield Problem(self._name(path), "is damaged: the edit in it cannot be read.", RESTORE)
             return
+        if (read.header.image_id, read.header.target_id) != (image_id, target_id):
+            yield Problem(
+                self._name(path),
+                f"is an edit of {read.header.image_id}.{read.header.target_id} in the folder of another.",
+                "Move it to the folder of its own image.",
+            )
+            return
         # A torn last step is what a crash leaves, and is dropped when the edit goes on.
         if read.damaged:
             yield Problem(self._name(path), "is damaged: some steps of the edit are lost.", RESTORE)

@@ -220,3 +220,19 @@ def test_an_option_is_called_alike_wherever_it_is() -> None:
     ]
     assert len(found) > 40
     assert [one for one in found if one[2] != names[one[1]]] == []
+
+
+def test_ctrl_c_while_modules_load_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from app.__main__ import main
+
+    class Pressed:
+        def find_spec(self, name: str, path: object, target: object = None) -> None:
+            if name == "app.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "app.cli", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Pressed(), *sys.meta_path])
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr() == ("", "Stopped before anything was done.\n")

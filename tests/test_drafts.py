@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app.verdicts import give_edited
+from app.verdicts import Judged, Word, give_edited, give_verdict
 from gaze_capture.errors import UserError
+from segmentation.consent import erase_annotator
 from segmentation.editing import operations
 from segmentation.editing.drafts import Draft, drafts_left, open_draft, put_back
 from segmentation.editing.starts import start_mask, starts
+from segmentation.importing import import_images
 from segmentation.records import Target
 from segmentation.review_index import Purpose
 from segmentation.study import Study
@@ -142,6 +144,22 @@ def test_a_damaged_draft_is_not_gone_on_with_once_its_mask_is_stored(study: Stud
     given.withdraw(study)
     assert list(drafts_left(study, "ann")) == [("one", "target")]
     assert (opened(study).edit.mask == mask).all()
+
+
+def test_a_draft_in_the_folder_of_another_image_is_found_and_not_gone_on_with(
+    study: Study, image_folder: Path
+) -> None:
+    import_images(study, [image_folder / "images"])
+    draft = opened(study)
+    dab(draft, 10, 10)
+    draft.close()
+    (path,) = files(study)
+    path.parent.rename(path.parent.with_name("case_0.target"))
+    draft = open_draft(study, "case_0", "target", draft.header.annotator, None)
+    assert not draft.recovered and draft.header.image_id == "case_0"
+    draft.close()
+    (problem,) = [one for one in verify(study).problems if "draft" in one.file]
+    assert "is an edit of one.target in the folder of another" in problem.problem
 
 
 def test_two_windows_of_one_annotator_keep_a_draft_each(study: Study) -> None:
@@ -377,3 +395,29 @@ def test_no_thread_or_file_stays_open(study: Study) -> None:
     assert threading.active_count() == threads and len(os.listdir("/proc/self/fd")) == handles
     assert verify(study).checked["drafts"] == 1
     assert not [problem for problem in verify(study).problems if "draft" in problem.file]
+
+
+@pytest.mark.parametrize("word", ["accepted", "rejected", "nothing"])
+def test_a_verdict_on_a_study_that_is_gone_is_told(study: Study, tmp_path: Path, word: Word) -> None:
+    study.folder.rename(tmp_path / "away")
+    with pytest.raises(UserError, match="cannot be reached"):
+        give_verdict(study, Judged("one", "target", None, "ann", 1.0), word)
+    assert not study.folder.exists()
+
+
+def test_drafts_go_with_their_annotator_and_no_others(study: Study) -> None:
+    for annotator in ("a/b", "a_b", "\N{GRINNING FACE}"):
+        draft = opened(study, annotator)
+        dab(draft, 10, 10)
+        draft.close()
+    assert list(drafts_left(study, "a/b")) == list(drafts_left(study, "a_b")) == [("one", "target")]
+    assert drafts_left(study, "\N{CAT FACE}") == {}, "its files are named as those of the other face"
+    assert erase_annotator(study, "a/b", really=True).drafts == 1
+    assert drafts_left(study, "a/b") == {} and len(files(study)) == 2
+    assert len(drafts_left(study, "a_b")) == 1
+    (path,) = (path for path in files(study) if path.name.endswith("-a_b.edits"))
+    path.write_bytes(b"damaged")
+    assert erase_annotator(study, "\N{GRINNING FACE}", really=True).drafts == 1 and files(study) == [path]
+    assert erase_annotator(study, "a_b", really=True).drafts == 1 and files(study) == [], (
+        "its name tells whose it is"
+    )

@@ -784,16 +784,20 @@ def test_sources_that_will_not_do_are_named(folder: Path, reviewed: Study, tmp_p
     with pytest.raises(UserError, match="came from DICOM"):
         only = MaskChoice(targets=("zone",))
         export_masks(reviewed, tmp_path / "out", "dicom-seg", only, source=[folder / "raw"])
-    for keyword in ("FrameOfReferenceUID", "ImagePositionPatient", "StudyInstanceUID", "SOPClassUID"):
+    for keyword in ("FrameOfReferenceUID", "ImagePositionPatient", "StudyInstanceUID", "SOPClassUID", ""):
         shutil.rmtree(tmp_path / "raw", ignore_errors=True)
         shutil.copytree(folder / "raw" / "dicom", tmp_path / "raw")
         broken = sorted((tmp_path / "raw").iterdir())
         for path in broken:
             dataset = pydicom.dcmread(path)
-            delattr(dataset, keyword)
+            if keyword:
+                delattr(dataset, keyword)
+            else:
+                dataset.PixelSpacing = [0, 0]
             dataset.save_as(path)
+        said = keyword or "a PixelSpacing above 0"
         with pytest.raises(
-            UserError, match=rf"\.dcm lacks {keyword}, which a DICOM segmentation needs"
+            UserError, match=rf"\.dcm lacks {said}, which a DICOM segmentation needs"
         ) as error:
             export_masks(reviewed, tmp_path / "out", "dicom-seg", source=[tmp_path / "raw"])
         assert str(tmp_path / "raw") in str(error.value) and "\n" not in str(error.value)

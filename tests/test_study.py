@@ -63,6 +63,44 @@ def test_a_damaged_study_is_named(study: Study, text: str) -> None:
         Study.open(study.folder)
 
 
+@pytest.mark.parametrize(
+    "target", [{"id": "../../x"}, {"id": "a/b"}, {"id": ""}, {"id": "a.b"}, {"id": 5}, {}]
+)
+def test_targets_that_lead_out_of_the_study_are_named(study: Study, target: dict[str, object]) -> None:
+    path = study.folder / "study.json"
+    targets = [target] if target else []
+    path.write_text(json.dumps({**json.loads(path.read_text()), "targets": targets}))
+    with pytest.raises(UserError, match=r"study\.json is damaged"):
+        Study.open(study.folder)
+
+
+@pytest.mark.parametrize("settings", [None, [], "x", 1])
+def test_damaged_settings_of_pseudomasks_are_named(study: Study, settings: object) -> None:
+    path = study.folder / "study.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pseudomask": settings}))
+    with pytest.raises(UserError, match=r"study\.json is damaged"):
+        Study.open(study.folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"path": "../outside.png"}, {"path": "/etc/passwd"}, {"path": "images/../../outside.png"},
+        {"path": "study.json"}, {"path": "images"}, {"path": "images/..\\\\x.png"}, {"path": 3},
+        {"id": "../../x"}, {"id": "a.b"}, {"id": ""}, {"id": 5}, {"volume": "../v"},
+        {"group": ["a"]}, {"split": None}, {"shape": "x"}, {"shape": [4, 5]}, {"shape": [4, 5, "3"]},
+    ],
+)  # fmt: skip
+def test_a_record_that_leads_out_of_the_study_is_damaged(study: Study, changes: dict[str, object]) -> None:
+    study.add_images([record("a")])
+    (path,) = study.manifests()
+    values = json.loads(path.read_text())
+    values["images"][0].update(changes)
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=rf"{path.name} is damaged"):
+        _ = Study.open(study.folder).images
+
+
 def test_two_windows_add_images_without_losing_any(study: Study) -> None:
     other = Study.open(study.folder)
     study.add_images([record("a")])

@@ -687,3 +687,31 @@ def test_a_prediction_of_another_size_is_refused_in_a_sentence(window: MainWindo
     assert f"The student's prediction for the image {image_id} is 12 x 10 pixels, the image 64 x 48" in said(
         window
     )
+
+
+def test_an_edit_that_cannot_be_written_waits_until_it_can(
+    window: MainWindow, study: Study, qtbot: QtBot, tmp_path: Path
+) -> None:
+    first, second, *_ = study.images
+    (study.folder / "drafts").write_text("a file where the folder of drafts should be")
+    for image_id, by_key in ((first, True), (second, False)):
+        window.session.set_image(image_id)
+        press(window, Qt.Key.Key_E)
+        drag(window, [(5.0, 5.0), (9.0, 9.0)])
+        assert "drafts" in said(window)
+        drawn = mask_of(window)
+        if by_key:
+            press(window, Qt.Key.Key_Escape)
+        window.session.set_image(first)
+        assert not page_of(window).editing.active
+        assert "not on the disk; E goes on with it" in said(window) and "drafts" in said(window)
+        window.session.set_image(image_id)
+        press(window, Qt.Key.Key_E)
+        assert (mask_of(window) == drawn).all() and words(window) == ["brush"]
+        press(window, Qt.Key.Key_Escape)
+    (study.folder / "drafts").unlink()
+    window.close()
+    assert len(drafts(study)) == 2
+    again = reviewing(qtbot, tmp_path, study)
+    press(again, Qt.Key.Key_E)
+    assert words(again) == ["brush"]

@@ -122,6 +122,12 @@ class Draft:
             self._keep(lambda journal: journal.redo(self.seconds))
         return step
 
+    def keep(self) -> None:
+        """Write what could not be written when it was done; raises UserError where it still cannot be."""
+        if self._behind:
+            self._write_whole()
+            self._behind = False
+
     def _keep(self, write: Callable[[Journal], None]) -> None:
         journal, behind = self._journal, self._behind
         self._behind = True
@@ -218,7 +224,8 @@ def open_draft(
         except UserError as error:
             notes.append(str(error))
             continue
-        own = (header.annotator, header.purpose) == (annotator, purpose) and draft is None
+        misplaced = (header.image_id, header.target_id) != (image_id, target.id)
+        own = (header.annotator, header.purpose) == (annotator, purpose) and draft is None and not misplaced
         journal = _taken(path, needed=own)
         if journal is None:
             notes.append(_in_use(header, image_id))

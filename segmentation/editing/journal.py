@@ -124,7 +124,8 @@ def _read(path: Path, *, steps: bool) -> ReadDraft:
         began_as = unpacked(bits, header.shape)
     except (StopIteration, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is damaged: the edit it keeps cannot be read ({error or 'no header'}). Move it out of the study."
+            f"{path} is damaged: the edit it keeps cannot be read ({str(error) or 'no header'}). Move it out of the "
+            "study."
         ) from None
     read = ReadDraft(header, EditableMask(began_as, header.started_from), 0.0, end, False)
     if not steps:

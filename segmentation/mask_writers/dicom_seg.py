@@ -8,6 +8,7 @@ the ids that the study keeps, which takes the study's secret key where ids were 
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +83,8 @@ def write_dicom_seg(book: MaskBook) -> None:
     others = len(book.selection.units) - len(from_dicom)
     if not from_dicom:
         raise UserError(
-            "None of these images came from DICOM files, so no DICOM segmentation can refer to them; export png, "
-            "nifti or coco."
+            "None of these images came from DICOM files with a SOPInstanceUID, by which a DICOM segmentation could "
+            "refer to them; export png, nifti or coco."
         )
     if others:
         book.notes.append(f"{others} images or volumes did not come from DICOM files and were left out.")
@@ -313,6 +314,9 @@ def _complete_thickness(dataset: Any, unit: Unit) -> None:
 def _lacking(dataset: Any) -> list[str]:
     """Return the keywords that a source lacks."""
     lacking = [keyword for keyword in _ALWAYS if dataset.get(keyword) in (None, "")]
+    spacing = dataset.get("PixelSpacing")
+    if spacing and not all(0 < float(value) < math.inf for value in spacing):
+        lacking.append("a PixelSpacing above 0")
     if "NumberOfFrames" in dataset and "SharedFunctionalGroupsSequence" in dataset:
         # The place of each frame lies deeper; what is missing there is named when the segmentation is made.
         return lacking
