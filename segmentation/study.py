@@ -48,6 +48,7 @@ from segmentation.records import (
     image_record,
     new_id,
     read_manifest,
+    run_made_at,
     safe_name,
     utc_now,
 )
@@ -605,7 +606,8 @@ class Study:
         folder = self.runs_folder
         # One that begins with a dot is still being copied.
         names = [name for name in _names_in(folder) if not name.startswith(".")]
-        return sorted(name for name in names if _exists(folder / name / "spec.json"))
+        found = sorted(name for name in names if _exists(folder / name / "spec.json"))
+        return sorted(found, key=lambda name: run_made_at(folder / name))
 
     def prediction_path(self, run_id: str, image_id: str, target_id: str, network: str = "student") -> Path:
         """Return where a network's probability for an image lies, or would lie."""
