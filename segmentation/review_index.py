@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Presence
 from gaze_capture.storage import explained_os_errors, read_json
+from segmentation.records import refuse_newer
 
 Verdict = Literal["accepted", "edited", "rejected"]
 Purpose = Literal["review", "second-read", "audit", "consensus"]
@@ -170,13 +172,34 @@ def read_review(path: Path) -> Review:
     Raises
     ------
     UserError
-        If it is missing or damaged.
+        If it is missing or damaged, or a newer version of the program wrote it.
     """
     values = read_json(path)
+    refuse_newer(path, values)
     try:
         fields = {**values}
         del fields["schema"]
-        fields["edits"] = tuple(fields.get("edits", ()))
-        return Review(**fields)
-    except (KeyError, TypeError) as error:
+        fields["edits"] = tuple(map(str, fields.get("edits", ())))
+        review = Review(**fields)
+        _check(review)
+        return review
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}). Move it out of the study.") from None
+
+
+def _check(review: Review) -> None:
+    """Raise ValueError where a value is none: it would be told of when minutes are added up, or never."""
+    texts = (
+        review.image_id, review.target_id, review.annotator, review.subject, review.reviewed_at, review.started_from
+    )  # fmt: skip
+    numbers = [review.seconds_spent, review.threshold]
+    if review.gaze_on_mask_ms is not None:
+        numbers.append(review.gaze_on_mask_ms)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a name in it is no text")
+    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
+        raise ValueError("a number in it is none")
+    if review.verdict not in get_args(Verdict) or review.purpose not in get_args(Purpose):
+        raise ValueError(f"{review.verdict!r} for {review.purpose!r} is no verdict")
+    if review.presence not in (None, *get_args(Presence)):
+        raise ValueError(f"{review.presence!r} says nothing of presence")
