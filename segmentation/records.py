@@ -76,6 +76,11 @@ class StudyImage:
         return self.source_sha256 or self.sha256
 
 
+def group_of(image: StudyImage) -> str:
+    """Return what an image is no independent evidence of: its group, else its volume, else itself."""
+    return image.group or image.volume or image.id
+
+
 @dataclass(frozen=True)
 class Volume:
     """Slices that belong together, and what is known of their space."""
