@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from PySide6.QtCore import QObject, Signal
 
 from segmentation.look_again import Asked, ask_again, asked_again, take_back
 from segmentation.study import Study
-
-
-@dataclass(frozen=True)
-class Wished:
-    """A mark that was stored, so that it can be taken back."""
-
-    asked: Asked
-
-    @property
-    def image_id(self) -> str:
-        """Of which image."""
-        return self.asked.image_id
-
-    @property
-    def target_id(self) -> str:
-        """For which target."""
-        return self.asked.target_id
 
 
 class AnotherLook(QObject):
@@ -37,7 +19,7 @@ class AnotherLook(QObject):
         super().__init__(parent)
         self.record: Callable[[str, str], bool] = lambda image_id, target_id: False
 
-    def ask(self, study: Study, image_id: str, target_id: str, annotator: str) -> Wished | None:
+    def ask(self, study: Study, image_id: str, target_id: str, annotator: str) -> Asked | None:
         """Ask for another look; return the mark, or None where new gaze is being recorded, or one stands.
 
         Raises
@@ -57,9 +39,9 @@ class AnotherLook(QObject):
                 "on Record, G records at once."
             )
         )
-        return Wished(asked)
+        return asked
 
-    def take_back(self, study: Study, wished: Wished) -> None:
+    def take_back(self, study: Study, asked: Asked) -> None:
         """Withdraw a mark.
 
         Raises
@@ -67,5 +49,5 @@ class AnotherLook(QObject):
         UserError
             If the study cannot be written.
         """
-        take_back(study, wished.asked)
+        take_back(study, asked)
         self.notice.emit(self.tr("No longer marked to be looked at again."))

@@ -97,6 +97,14 @@ def count(text: str) -> int:
     return value
 
 
+def seed(text: str) -> int:
+    """Read what random numbers begin with."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} should be from 0 to {2**32 - 1}")
+    return value
+
+
 def margin(text: str) -> float | Literal["none"]:
     """Read a margin, or ``none``."""
     try:

@@ -1,38 +1,26 @@
 """What an annotator may see while reading for a purpose. Nothing of Qt.
 
-What is allowed is listed, not what is hidden: a layer that is new stays hidden from blind readers until it is put here.
+What is allowed is listed, not what is hidden: a field of the scene that is new stays hidden from blind readers until it
+is put here. Which layers there are to see follows from it (`app.scene.Scene.available`).
 """
 
 from __future__ import annotations
 
-from app.scene import LAYERS, LayerName, Scene, bare, with_changes
+from app.scene import Scene, bare, with_changes
 from segmentation.review_index import Purpose
-
-_SEEN_BY_SECOND_READERS: frozenset[LayerName] = frozenset(
-    {"heatmap", "fixations", "scanpath", "levels", "student", "teacher", "disagreement", "words", "doubt"}
-)
-"""The mask that is judged and what made it, but nothing that people said of it."""
 
 _FIELDS_FOR_SECOND_READERS = (
     "heatmap", "gaze", "levels", "thresholds", "level_map", "student", "teacher", "student_probability",
     "teacher_probability", "disagreement", "words", "doubt", "run_id", "simulated_from",
 )  # fmt: skip
-
-
-def allowed_layers(purpose: Purpose) -> frozenset[LayerName]:
-    """Return the layers that may be shown while reading for a purpose.
-
-    A second reader sees no review's mask and no true mask; who outlines for an audit sees the bare image.
-    """
-    if purpose == "audit":
-        return frozenset()
-    return _SEEN_BY_SECOND_READERS if purpose == "second-read" else frozenset(LAYERS)
+"""The mask that is judged and what made it, but nothing that people said of it: no review's mask and no true mask."""
 
 
 def blinded(scene: Scene, purpose: Purpose) -> Scene:
     """Return a scene that holds no more than may be known while reading for a purpose.
 
-    What is hidden is not in it at all, so that no key, probe or comparison can bring it up.
+    Who outlines for an audit sees the bare image. What is hidden is not in the scene at all, so that no key, probe or
+    comparison can bring it up.
     """
     if purpose in ("review", "consensus"):
         return scene

@@ -58,8 +58,13 @@ class CanvasFrame(QWidget):
         self.ruler.setCheckable(True)
         self.ruler.toggled.connect(self.canvas.measures.set_active)
         self.canvas.measures.changed.connect(lambda: self.ruler.setChecked(self.canvas.measures.active))
-        self.ruler.setVisible(reviewing)
         self.window_tool = WindowTool(self.canvas, ON_DARK)
+        self._ones = IconButton(
+            "number-square-one",
+            self.tr("One image pixel per pixel of the screen (Shift+F)"),
+            colour=ON_DARK,
+            on_click=self.canvas.show_pixels,
+        )
         self._position, self._value = self._number(80), self._number(84)
         widgets = (
             IconButton(
@@ -70,12 +75,7 @@ class CanvasFrame(QWidget):
                 "plus", self.tr("Zoom in (+)"), colour=ON_DARK, on_click=lambda: self.canvas.zoom_by(1.25)
             ),
             IconButton("frame-corners", self.tr("Fit (F)"), colour=ON_DARK, on_click=self.canvas.fit),
-            IconButton(
-                "number-square-one",
-                self.tr("One image pixel per pixel of the screen (Shift+F)"),
-                colour=ON_DARK,
-                on_click=self.canvas.show_pixels,
-            ),
+            self._ones,
             self.ruler,
             self._bare,
             self.window_tool,
@@ -84,6 +84,7 @@ class CanvasFrame(QWidget):
         )
         for widget in widgets:
             layout.addWidget(widget)
+        self.ruler.setVisible(reviewing)
         self._position.setToolTip(self.tr("Column and row under the pointer"))
         self._value.setToolTip(self.tr("Value of the pixel under the pointer"))
         self._pointer: tuple[float, float] | None = None
@@ -217,11 +218,15 @@ class CanvasFrame(QWidget):
         told = self.canvas.probing
         self._position.setVisible(not told)
         self._value.setVisible(not told)
+        self._zoom.show()
+        self._ones.show()
         self.window_tool.set_compact(False)
         for leave_out in (
             self._position.hide,
             self._value.hide,
             lambda: self.window_tool.set_compact(True),
+            self._zoom.hide,
+            self._ones.hide,
         ):
             if self._bar_size().width() <= room:
                 break

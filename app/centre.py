@@ -17,14 +17,16 @@ class Centre(QStackedWidget):
     def __init__(self, frame: CanvasFrame, icon: str, sentence: str) -> None:
         super().__init__()
         self._frame = frame
+        self._sentence = sentence
         self._view: QWidget | None = None
         self.empty = EmptyState(icon, sentence, self.tr("Go to the study"))
         self.empty.acted.connect(self.study_wanted)
         self.addWidget(frame)
         self.addWidget(self.empty)
 
-    def show_empty(self) -> None:
-        """Say why there is no image."""
+    def show_empty(self, opened: bool = False) -> None:
+        """Say why there is no image; `opened` where a study is, without any."""
+        self.empty.sentence.setText(self.tr("This study has no images yet.") if opened else self._sentence)
         self.setCurrentWidget(self.empty)
 
     def show_view(self, view: QWidget | None) -> None:

@@ -27,7 +27,11 @@ def explanations(args: argparse.Namespace, progress: Progress) -> Outcome:
         study, split=args.split, image_ids=args.image, against=args.against, progress=progress
     )
     told, claims = _claims_of(study, args.image, args.against) if args.image else ([], [])
-    lines = [*told, *_table(rows, args.against)]
+    if not (rows or told):
+        raise UserError(
+            "Nothing that could be checked was said of any image yet; make explanations with: gaze-insight explain"
+        )
+    lines = [*told, *(_table(rows, args.against) if rows else ())]
     if args.contradictions:
         for row in rows:
             found = [f"{image}: {check.sentence}" for image, _, check in row.contradictions]
@@ -41,10 +45,6 @@ def _who(row: AgreementRow) -> str:
 
 
 def _table(rows: Sequence[AgreementRow], against: str) -> list[str]:
-    if not rows:
-        return [
-            "Nothing that could be checked was said of any image yet; make explanations with: gaze-insight explain"
-        ]
     outline = "the true masks" if against == "masks" else "the gazed regions"
     lines = [f"Claims that agree with what is measured of {outline}:"]
     for row in rows:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app import commands, gaze_commands, network_commands, session_commands
-from app.argument_types import annotator, count, pair, positive, rate, rectangle
+from app.argument_types import annotator, count, pair, positive, rate, rectangle, seed
 from app.commands import Command, Outcome
 from app.compare_commands import add_compare_commands
 from app.explanation_parser import add_explanation_commands
@@ -24,6 +24,7 @@ from app.provenance_command import add_provenance_command
 from app.reader_commands import add_reader_commands
 from app.review_commands import add_review_commands
 from app.run_commands import add_run_commands
+from app.slicer_command import add_slicer_command
 from app.suggest_commands import add_suggest_command
 from app.train_commands import add_train_commands
 from gaze_capture.detectors import PRESETS
@@ -41,7 +42,11 @@ def version() -> str:
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run one command; return 0 on success, 1 when nothing could be done, 2 on wrong usage."""
+    """Run one command; return 0 on success, 1 when nothing could be done, 2 on wrong usage.
+
+    Where there is nothing to measure, to bring together or to write, nothing could be done. A list of what there is
+    (runs, what waits for review) may well be empty.
+    """
     parser = _parser()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may hold bytes that are no text; what is told of it should not fail for that.
@@ -263,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     split = add("split", commands.split, "move whole groups from train into another split")
     split.add_argument("--name", required=True, metavar="NAME", help="such as val")
     split.add_argument("--share", type=float, required=True, metavar="S", help="of the images, such as 0.1")
-    split.add_argument("--seed", type=int, default=0, metavar="N")
+    split.add_argument("--seed", type=seed, default=0, metavar="N")
 
     gaze = add("import-gaze", gaze_commands.import_gaze, "import another program's gaze")
     _gaze_file_options(gaze, ("auto", "gazemedseg", *FORMATS))
@@ -383,7 +388,7 @@ def _parser() -> argparse.ArgumentParser:
             )
 
     simulate = add("simulate", commands.simulate, "let a synthetic clinician look at images without gaze")
-    simulate.add_argument("--seed", type=int, default=0, metavar="N")
+    simulate.add_argument("--seed", type=seed, default=0, metavar="N")
     simulate.add_argument("--split", metavar="NAME")
     simulate.add_argument("--source", choices=("auto", "masks", "saliency"), default="auto")
     simulate.add_argument("--target", dest="targets", nargs="+", metavar="ID", help="default: every target")
@@ -481,6 +486,7 @@ def _parser() -> argparse.ArgumentParser:
     add_provenance_command(add)
     add_run_commands(add)
     add_review_commands(add)
+    add_slicer_command(add)
 
     add_export_commands(add)
 

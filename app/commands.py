@@ -571,6 +571,8 @@ def quality(args: argparse.Namespace, progress: Progress) -> Outcome:
 
     study = Study.open(args.study)
     found = study_quality(study, progress)
+    if not (found.sources or found.unreadable):
+        raise UserError("No image has been looked at yet; record, simulate or import gaze first.")
     values = found.to_json()
     if args.to is not None:
         if args.to.suffix.lower() == ".json":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.argument_types import count
+from app.argument_types import count, seed
 from app.commands import AddCommand, Outcome, counted, named
 from gaze_capture.errors import UserError
 from segmentation.comparison_plan import ABLATIONS
@@ -29,7 +29,7 @@ def names(text: str) -> list[str]:
 def seeds(text: str) -> list[int]:
     """Read ``0,1,2``."""
     try:
-        return [int(part) for part in names(text)]
+        return [seed(part) for part in names(text)]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text} should be whole numbers such as 0,1,2") from None
 

@@ -161,7 +161,11 @@ class Comparison(QObject):
         """Show both sides another way; where no other is chosen, the first there is."""
         if manner != "held" and self.other is None:
             if not self.sides:
-                self.told.emit(self.tr("There is no other run and no annotator's review to compare with."))
+                self.told.emit(
+                    self.tr("Reading blind, there is nothing to compare with.")
+                    if self._blind
+                    else self.tr("There is no other run and no annotator's review to compare with.")
+                )
                 return
             self.compare_with(self.sides[0])
         self.manner = manner

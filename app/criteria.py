@@ -16,7 +16,10 @@ from segmentation.records import StudyImage
 
 WHY = "why"
 """The field of what speaks against a mask: the names of the parts of its doubt that are reasons."""
-FIELDS = ("split", "presence", "quality", WHY)
+EDIT = "edit"
+"""The field of edits that were left as drafts."""
+UNFINISHED = "unfinished"
+FIELDS = ("split", "presence", "quality", WHY, EDIT)
 """What values can be chosen of, in this order."""
 NONE_SAID = ""
 """The value of images nothing is known of."""
@@ -95,6 +98,8 @@ class Row:
     """Why, in words."""
     why: frozenset[str] = frozenset()
     """Names of the parts of that doubt that are reasons."""
+    unfinished: bool = False
+    """Whether an edit of it was left as a draft; of a volume, of any of its slices."""
 
     @property
     def text(self) -> str:
@@ -122,6 +127,8 @@ def value_of(row: Row, field: str) -> str:
         return row.image.split
     if field == "presence":
         return row.presence or NONE_SAID
+    if field == EDIT:
+        return UNFINISHED if row.unfinished else NONE_SAID
     return row.quality or NONE_SAID
 
 

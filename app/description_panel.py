@@ -277,18 +277,20 @@ class DescriptionPanel(QWidget):
         if self.explanation is not None and not is_approved(self.explanation):
             self._revise(lambda study, explanation, who: approve(study, explanation, who))
 
-    def undo(self, revised: Revised) -> bool:
-        """Take a change back; False where something else is stored by now, which is shown."""
-        study = self._study
-        if study is None:
-            return False
+    def undo(self, study: Study, revised: Revised) -> None:
+        """Take a change back; where something else is stored by now, that is told and shown, and nothing changed.
+
+        Raises
+        ------
+        UserError
+            If it cannot be stored.
+        """
         try:
             found = take_back(study, revised.after, revised.before, self._session.annotator)
-        except UserError as error:
+        except ChangedElsewhere as error:
             self._tell(error)
-            return isinstance(error, ChangedElsewhere)
-        self._show_stored(found)
-        return True
+        else:
+            self._show_stored(found)
 
     def _revise(self, act: Callable[[Study, Explanation, str], Explanation]) -> None:
         study, before = self._study, self.explanation

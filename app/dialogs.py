@@ -58,8 +58,8 @@ class Dialog(QDialog):
         self.body = QVBoxLayout(inside)
         box(self.body, margins=(theme.HUGE, 20, theme.HUGE, 20), spacing=theme.WIDE)
         self.sentence = label(sentence, "muted", wrap=True)
-        self.sentence.setVisible(bool(sentence))
         self.body.addWidget(self.sentence)
+        self.sentence.setVisible(bool(sentence))
         whole.addWidget(scrolled(inside) if scrolls else inside, 1)
         whole.addWidget(line())
         foot = QHBoxLayout()
@@ -152,10 +152,11 @@ class Row(QWidget):
         box(column, spacing=2)
         column.addWidget(field)
         self.hint = label(hint, "muted", wrap=True)
-        self.hint.setVisible(bool(hint))
         column.addWidget(self.hint)
         layout.addWidget(self.name, 0, Qt.AlignmentFlag.AlignTop)
         layout.addLayout(column, 1)
+        # Once it has a parent: before, it would be shown as a window.
+        self.hint.setVisible(bool(hint))
 
     def set_hint(self, text: str, role: str = "muted") -> None:
         """Explain anew."""

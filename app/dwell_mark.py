@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QWidget
 
 from app import theme
 from app.canvas import Canvas
+from app.stage import Stage
 
 SIZE = 56
 EDGE = 18
@@ -82,3 +83,33 @@ class DwellMark(QWidget):
         x, y = SIZE / 2, SIZE / 2
         painter.drawPolyline([QPointF(x - 4, y - 8), QPointF(x + 4, y), QPointF(x - 4, y + 8)])
         painter.end()
+
+
+class DwellGuide:
+    """Leads on by gaze where a sitting is held so: it keeps the mark on the display that the participant looks at."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self.mark: DwellMark | None = None
+        # The mark goes before its canvas, which goes with the display.
+        stage.closing.connect(self.take_away)
+
+    def begin_look(self, dwell_s: float | None) -> None:
+        """Have the mark begin anew; None: a sitting without one."""
+        if dwell_s is not None and self.mark is None:
+            self.mark = DwellMark(self._stage.seen, dwell_s)
+        if self.mark is not None:
+            self.mark.restart()
+
+    def rested(self, gaze: tuple[float, float] | None) -> bool:
+        """Take where gaze lies, in pixels of the image shown; return whether it has rested on the mark."""
+        if self.mark is None:
+            return False
+        return self.mark.follow(None if gaze is None else self._stage.seen.widget_from_image(*gaze))
+
+    def take_away(self) -> None:
+        """Remove the mark."""
+        mark, self.mark = self.mark, None
+        if mark is not None:
+            mark.hide()
+            mark.deleteLater()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 
 from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QButtonGroup,
     QFrame,
@@ -27,6 +28,10 @@ from app.widgets import Button, IconButton, box, label
 
 COLUMN_WIDTH = 44
 ROW_HEIGHT = 44
+NARROW_PX = 500
+"""A row narrower than this does without words that the column or a tooltip tell as well."""
+WIDE_PX = 660
+"""From here on a size is told in pixels, too, where it is known in mm."""
 LARGEST_RADIUS_SHARE = 0.5
 """The brush's largest radius, as a share of the image's longer side."""
 TOOLS: tuple[tuple[ToolName, str, str], ...] = (
@@ -223,7 +228,6 @@ class OptionsRow(QFrame):
         ):
             self.settings.addWidget(_row(*widgets))
         self.started = QToolButton()
-        self.started.setToolTip(self.tr("What the mask began as; click to begin anew from another"))
         self.started.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.started.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.started.setCursor(Qt.CursorShape.PointingHandCursor)
@@ -231,6 +235,7 @@ class OptionsRow(QFrame):
         self.menu = QMenu(self.started)
         self.started.setMenu(self.menu)
         self.store_button = Button(self.tr("Store"), "check", on_click=self.store.emit)
+        self.store_button.setAccessibleName(self.tr("Store"))
         self.store_button.setToolTip(self.tr("Store the mask as reviewed, and go on (Enter or A)"))
         leave = IconButton("x", self.tr("Leave; the edit is kept as a draft (Esc)"), on_click=self.leave.emit)
         for widget in (self.store_button, leave):
@@ -303,7 +308,8 @@ class OptionsRow(QFrame):
         scene = self._layer.canvas.scene
         size = f"{2 * radius:.0f} px" if radius >= 5 else f"{2 * radius:.1f} px"
         if scene is not None and scene.spacing_mm is not None:
-            size += f" · {2 * radius * scene.spacing_mm[1]:.3g} mm"
+            physical = f"{2 * radius * scene.spacing_mm[1]:.3g} mm"
+            size = f"{size} · {physical}" if self.width() >= WIDE_PX else physical
         self.radius.show_value(round(1000 * share), f"Ø {size}")
         self.tolerance.show_value(options.tolerance, f"± {options.tolerance}")
         self.tolerance.setEnabled(not options.parts)
@@ -313,7 +319,19 @@ class OptionsRow(QFrame):
         self.everywhere.setChecked(False)
         (self.take if options.erase else self.add).setChecked(True)
         (self.parts if options.parts else self.shades).setChecked(True)
-        self.started.setText(self.tr("From: {start}  ▾").format(start=start_title(draft.edit.started_from)))
+        begun = self.tr("From: {start}").format(start=start_title(draft.edit.started_from))
+        narrow = self.width() < NARROW_PX
+        self.title.setVisible(not narrow)
+        self.store_button.setText("" if narrow else self.tr("Store"))
+        self.started.setText("▾" if narrow else f"{begun}  ▾")
+        self.started.setToolTip(
+            f"{begun}\n{self.tr('What the mask began as; click to begin anew from another')}"
+        )
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Leave words out where there is no room."""
+        super().resizeEvent(event)
+        self.show_state()
 
 
 class _Slider(QWidget):

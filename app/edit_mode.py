@@ -20,7 +20,7 @@ from app.verdicts import Given, give_edited
 from app.widgets import box
 from gaze_capture.errors import UserError
 from segmentation.editing import operations
-from segmentation.editing.drafts import Draft, drafts_left, open_draft
+from segmentation.editing.drafts import Draft, open_draft
 from segmentation.editing.history import Step
 from segmentation.editing.regions import Mask
 from segmentation.editing.starts import start_mask, starts
@@ -79,7 +79,6 @@ class Editing(QObject):
         self._study: Study | None = None
         self._run_id: str | None = None
         self._hidden: dict[LayerName, bool] = {}
-        self._told: Study | None = None
         self._tried = QTimer(self, singleShot=True, interval=TRIED_OUT_MS)
         self._tried.timeout.connect(self.layer.settle)
         self.layer.changed.connect(self._show_state)
@@ -219,27 +218,6 @@ class Editing(QObject):
         if beside and scene is not None and scene.volume == volume != "" and header.purpose == "review":
             self.enter(self._run_id)
 
-    def tell_left(self) -> None:
-        """Tell once of the edits that were left in a study."""
-        study = self._session.study
-        if study is None or study is self._told:
-            return
-        self._told = study
-        try:
-            left = drafts_left(study, self._session.annotator)
-        except UserError as error:
-            self.error.emit(str(error))
-            return
-        names = [study.images[image_id].source_name for image_id, _ in left if image_id in study.images]
-        if len(names) == 1:
-            self.notice.emit(
-                self.tr("An edit of {name} was left; E goes on with it there.").format(name=names[0])
-            )
-        elif names:
-            shown = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-            told = self.tr("{count} edits were left: {names}; E goes on with them there.")
-            self.notice.emit(told.format(count=len(names), names=shown))
-
     def stop(self) -> None:
         """Leave what is edited as a draft: the window closes."""
         if self.active:
@@ -268,7 +246,10 @@ class Editing(QObject):
     def choose(self, name: str) -> None:
         """Take a tool; the flood, taken again, changes what it floods."""
         tool: ToolName = name  # type: ignore[assignment]
-        if tool == "flood" and self.layer.tool is not None and self.layer.tool.name == "flood":
+        if tool == "threshold" and self.draft.header.purpose == "audit":
+            self.notice.emit(self.tr("An audit shows nothing of the student, its threshold neither."))
+            self._show_state()
+        elif tool == "flood" and self.layer.tool is not None and self.layer.tool.name == "flood":
             self.row.set_parts(not self.layer.options.parts)
         elif self.layer.choose(tool):
             self._tool = tool
@@ -320,6 +301,8 @@ class Editing(QObject):
 
     def _next_slice(self) -> str | None:
         study, header = self._study, self.draft.header
+        if header.purpose != "review":
+            return None  # Blind, each slice is read for itself.
         slices = () if study is None else study.slices_beside(header.image_id)
         later = slices[slices.index(header.image_id) + 1 :]
         return later[0] if later else None
@@ -372,6 +355,8 @@ class Editing(QObject):
         elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_A):
             if not event.isAutoRepeat() and (key == Qt.Key.Key_A or not tool.finish()):
                 self._give()
+            else:
+                self._show_state()
         elif key == Qt.Key.Key_Escape:
             if tool.busy:
                 tool.cancel()

@@ -261,64 +261,8 @@ def _draw_outline(
     return path
 
 
-class Lasso(Tool):
-    """Takes what the pointer goes around while the button is down."""
-
-    name: ToolName = "lasso"
-
-    def __init__(self, board: Board) -> None:
-        super().__init__(board)
-        self._points: list[Point] = []
-        self._erase = False
-
-    @property
-    def busy(self) -> bool:
-        """Whether a way is being drawn."""
-        return bool(self._points)
-
-    def press(self, at: Point, shift: bool) -> None:
-        """Begin."""
-        self._points = [at]
-        self._erase = self.board.options.erase != shift
-        self.board.marked()
-
-    def move(self, at: Point, pressed: bool) -> None:
-        """Go on."""
-        if pressed and self._points and math.dist(at, self._points[-1]) >= LASSO_STEP_PX:
-            self._points.append(at)
-            self.board.marked()
-
-    def release(self, at: Point) -> None:
-        """Take what was gone around."""
-        points, self._points = self._points, []
-        self.board.marked()
-        if points:
-            self._take(points)
-
-    def _take(self, points: list[Point]) -> None:
-        found = regions.enclosed(np.array(points), self.board.draft.edit.shape)
-        self.board.add("lasso", found, self._erase)
-
-    def cancel(self) -> None:
-        """Give it up."""
-        if self._points:
-            self._points = []
-            self.board.marked()
-
-    def reach(self, pointer: Point | None) -> QRectF:
-        """Return where the way is."""
-        return _around(self.board, self._points)
-
-    def paint(self, painter: QPainter, pointer: Point | None) -> None:
-        """Draw the way so far."""
-        if self._points:
-            _draw_outline(painter, self.board, self._points, self._erase)
-
-
-class Polygon(Tool):
-    """Takes what lies between corners; Enter, a double click, or a click on the first one closes it."""
-
-    name: ToolName = "polygon"
+class _Corners(Tool):
+    """Takes what lies between the corners of a way."""
 
     def __init__(self, board: Board) -> None:
         super().__init__(board)
@@ -330,37 +274,89 @@ class Polygon(Tool):
         """Whether there is a corner."""
         return bool(self._points)
 
+    def _begin(self, at: Point, shift: bool) -> None:
+        self._points = [at]
+        self._erase = self.board.options.erase != shift
+        self.board.marked()
+
+    def _add(self, at: Point) -> None:
+        self._points.append(at)
+        self.board.marked()
+
+    def _take(self) -> bool:
+        """Add what lies between the corners to the mask, or take it away; return whether there was a corner."""
+        if not self._points:
+            return False
+        points, self._points = self._points, []
+        self.board.marked()
+        found = regions.enclosed(np.array(points), self.board.draft.edit.shape)
+        self.board.add(self.name, found, self._erase)
+        return True
+
+    def cancel(self) -> None:
+        """Give it up."""
+        if self._points:
+            self._points = []
+            self.board.marked()
+
+    def reach(self, pointer: Point | None) -> QRectF:
+        """Return where the way is."""
+        return _around(self.board, self._points)
+
+
+class Lasso(_Corners):
+    """Takes what the pointer goes around while the button is down."""
+
+    name: ToolName = "lasso"
+
+    def press(self, at: Point, shift: bool) -> None:
+        """Begin."""
+        self._begin(at, shift)
+
+    def move(self, at: Point, pressed: bool) -> None:
+        """Go on."""
+        if pressed and self._points and math.dist(at, self._points[-1]) >= LASSO_STEP_PX:
+            self._add(at)
+
+    def release(self, at: Point) -> None:
+        """Take what was gone around."""
+        self._take()
+
+    def paint(self, painter: QPainter, pointer: Point | None) -> None:
+        """Draw the way so far."""
+        if self._points:
+            _draw_outline(painter, self.board, self._points, self._erase)
+
+
+class Polygon(_Corners):
+    """Takes what lies between corners; Enter, a double click, or a click on the first one closes it."""
+
+    name: ToolName = "polygon"
+
     def _closes(self, at: Point) -> bool:
         return len(self._points) > 2 and (math.dist(at, self._points[0]) * self.board.zoom() <= CLOSING_PX)
 
     def press(self, at: Point, shift: bool) -> None:
         """Add a corner, or close."""
         if not self._points:
-            self._erase = self.board.options.erase != shift
-        if self._closes(at):
+            self._begin(at, shift)
+        elif self._closes(at):
             self.finish()
-            return
-        self._points.append(at)
-        self.board.marked()
+        else:
+            self._add(at)
 
     def double(self, at: Point, shift: bool) -> None:
         """Close: the first click of the two was the last corner."""
         self.finish()
 
+    def finish(self) -> bool:
+        """Take what lies between the corners."""
+        return self._take()
+
     def move(self, at: Point, pressed: bool) -> None:
         """Draw the line to the pointer."""
         if self._points:
             self.board.marked()
-
-    def finish(self) -> bool:
-        """Take what lies between the corners."""
-        if not self._points:
-            return False
-        points, self._points = self._points, []
-        self.board.marked()
-        found = regions.enclosed(np.array(points), self.board.draft.edit.shape)
-        self.board.add("polygon", found, self._erase)
-        return True
 
     def back(self) -> bool:
         """Take the last corner back."""
@@ -369,12 +365,6 @@ class Polygon(Tool):
         self._points.pop()
         self.board.marked()
         return True
-
-    def cancel(self) -> None:
-        """Give it up."""
-        if self._points:
-            self._points = []
-            self.board.marked()
 
     def reach(self, pointer: Point | None) -> QRectF:
         """Return where the corners and the pointer are."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.argument_types import annotator, positive
 from app.commands import AddCommand, Outcome, counted, labels, named
+from app.shared_options import add_annotators_option, add_run_option, add_split_option, add_target_option
 from gaze_capture.errors import UserError
 from segmentation.export import EXPORTERS
 from segmentation.mask_choice import THRESHOLD, WHICH
@@ -27,27 +28,24 @@ def add_export_commands(add: AddCommand) -> None:
     )
     command.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")
     command.add_argument("--format", required=True, choices=FORMATS)
-    command.add_argument("--split", metavar="NAME", help="only its images, or what was seen of them")
-    command.add_argument(
-        "--annotator", nargs="+", metavar="A", help="whose gaze, or whose reviewed masks; default: all"
-    )
+    add_split_option(command, help="only its images, or what was seen of them")
+    add_annotators_option(command, help="whose gaze, reviewed masks or audits; default: all")
     masks = command.add_argument_group("masks")
     masks.add_argument(
         "--masks",
         choices=WHICH,
-        help="default for png, nifti, dicom-seg and coco: reviewed, those accepted or edited",
+        help="default for png, nifti, dicom-seg and coco: reviewed, those accepted or edited; audit: the outlines of "
+        "blind audits alone",
     )
-    masks.add_argument(
-        "--run",
-        dest="run_id",
-        metavar="RUN",
+    add_run_option(
+        masks,
         help="student: whose, default the latest finished; reviewed: its masks stand in where nobody has judged",
     )
     masks.add_argument(
         "--threshold", type=float, metavar="P", help=f"on the student's probability; default: {THRESHOLD:g}"
     )
     masks.add_argument("--level", type=float, metavar="L", help="pseudomask: default the widest")
-    masks.add_argument("--target", nargs="+", metavar="ID", help="default: all")
+    add_target_option(masks, several=True)
     masks.add_argument(
         "--probability", action="store_true", help="png, nifti: the student's probabilities go along"
     )
@@ -73,7 +71,7 @@ def add_export_commands(add: AddCommand) -> None:
         "write a run's student for other programs: safetensors, ONNX, a model card and a script that uses it",
     )
     model.add_argument("--to", type=Path, required=True, metavar="DIR", help="missing or empty")
-    model.add_argument("--run", dest="run_id", metavar="RUN", help="default: the latest finished")
+    add_run_option(model)
     model.add_argument(
         "--without-onnx", action="store_true", help="the script then needs this program to be installed"
     )
@@ -89,7 +87,7 @@ def add_review_import(add: AddCommand) -> argparse.ArgumentParser:
     )
     reviews.add_argument("--annotator", type=annotator, required=True, metavar="A", help="a pseudonym")
     reviews.add_argument("--verdict", choices=("edited", "accepted"), default="edited")
-    reviews.add_argument("--run", dest="run_id", metavar="RUN", help="whose prediction the masks began as")
+    add_run_option(reviews, help="whose prediction the masks began as")
     reviews.add_argument(
         "--empty",
         action="store_true",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QComboBox, QFileDialog, QHBoxLayout, QLineEdit, QWidget
 
 from app import theme
@@ -21,8 +21,11 @@ from app.export_choice import (
     problem_with,
     proposed,
 )
+from app.texts import short_name
 from app.widgets import Button, ElidedLabel, box
 from segmentation.mask_choice import WHICH, Which
+from segmentation.run_list import read_name
+from segmentation.runs import RunFolder
 from segmentation.study import Study
 
 FILL = "reviewed+student"
@@ -49,6 +52,7 @@ class ExportDialog(Dialog):
                 "student": self.tr("The student's"),
                 "pseudomask": self.tr("Pseudo-masks, the widest level"),
                 "truth": self.tr("True masks"),
+                "audit": self.tr("Blind audits alone: outlined with no mask in view"),
             }
         )
         self.run = narrow(QComboBox())
@@ -175,7 +179,8 @@ class ExportDialog(Dialog):
     def _take_runs(self, runs: list[str]) -> None:
         self.run.blockSignals(True)
         for run in runs:
-            self.run.addItem(run, run)
+            self.run.addItem(read_name(RunFolder(self._study.runs_folder / run)) or short_name(run), run)
+            self.run.setItemData(self.run.count() - 1, run, Qt.ItemDataRole.ToolTipRole)
         self.run.blockSignals(False)
         self._show()
 

@@ -28,9 +28,6 @@ class Facts:
     """Those with a pseudo-mask, or a prediction of the run asked for."""
 
 
-NOTHING_KNOWN = Facts()
-
-
 def gather(study: Study, run_id: str | None = None) -> Facts:
     """Read what the lists show of a study; `run_id` names whose predictions count."""
     # The images too, so that the window's thread finds them read.

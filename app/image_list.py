@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from PySide6.QtCore import (
     QAbstractListModel,
     QCoreApplication,
+    QEvent,
     QModelIndex,
     QObject,
     QPersistentModelIndex,
@@ -23,7 +25,17 @@ from PySide6.QtCore import (
     QTimer,
     Signal,
 )
-from PySide6.QtGui import QColor, QFontMetrics, QImage, QPainter, QPainterPath, QPixmap
+from PySide6.QtGui import (
+    QColor,
+    QFontMetrics,
+    QImage,
+    QKeyEvent,
+    QKeySequence,
+    QPainter,
+    QPainterPath,
+    QPixmap,
+    QShortcut,
+)
 from PySide6.QtWidgets import (
     QComboBox,
     QFrame,
@@ -41,7 +53,7 @@ from app import theme
 from app.criteria import Criteria, counts_of, text_of
 from app.criteria import Row as Row
 from app.list_filter import ListFilter
-from app.widgets import box, heading, label
+from app.widgets import Button, box, heading, label
 from gaze_capture.errors import UserError
 from segmentation.images import resize
 from segmentation.records import StudyImage
@@ -53,6 +65,8 @@ KEPT_THUMBNAILS = 600
 DOUBT_WIDTH = 52
 """Of the number and the bar at a row's right."""
 VERY_DOUBTFUL = 0.5
+PENCIL_PX = 15
+"""The sign of an unfinished edit, at the end of a row's name."""
 
 IdRole = Qt.ItemDataRole.UserRole
 StateRole = Qt.ItemDataRole.UserRole + 1
@@ -153,6 +167,12 @@ def doubt_lines(row: Row) -> list[str]:
     return [told, *row.reasons]
 
 
+def notes_of(row: Row) -> list[str]:
+    """Return what a row's tooltip says besides its state: an unfinished edit, its doubt and why."""
+    left = [QCoreApplication.translate("ImageList", "An edit was left unfinished; E goes on with it")]
+    return [*(left if row.unfinished else ()), *doubt_lines(row)]
+
+
 class ImageModel(QAbstractListModel):
     """The rows, in the order given."""
 
@@ -164,6 +184,7 @@ class ImageModel(QAbstractListModel):
         self._index: dict[str, int] = {}
         self._entered: dict[str, str] = {}
         """The slice last shown of each volume, by its row's image."""
+        self._unfinished: Set[str] = frozenset()
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -177,6 +198,7 @@ class ImageModel(QAbstractListModel):
 
     def set_rows(self, rows: list[Row]) -> None:
         """Show other rows; where only states differ, the list stays where it is."""
+        rows = [self._marked(row) for row in rows]
         ids = [row.image_id for row in rows]
         if ids == self._ids:
             changed = [
@@ -185,12 +207,12 @@ class ImageModel(QAbstractListModel):
                 if old is not new and old != new
             ]
             if changed:
-                self._rows = list(rows)
+                self._rows = rows
                 self._texts = [text_of(row) for row in rows]
                 self.dataChanged.emit(self.index(changed[0]), self.index(changed[-1]))
             return
         self.beginResetModel()
-        self._rows = list(rows)
+        self._rows = rows
         self._ids = ids
         self._texts = [text_of(row) for row in rows]
         self._index = {
@@ -201,9 +223,19 @@ class ImageModel(QAbstractListModel):
     def set_row(self, row: Row) -> None:
         """Replace the row of an image."""
         number = self._index[row.image_id]
-        self._rows[number] = row
+        self._rows[number] = self._marked(row)
         self._texts[number] = text_of(row)
         self.dataChanged.emit(self.index(number), self.index(number))
+
+    def mark_unfinished(self, image_ids: Set[str]) -> None:
+        """Mark the rows of these images, and no others: an edit of them was left as a draft."""
+        if image_ids != self._unfinished:
+            self._unfinished = image_ids
+            self.set_rows(self._rows)
+
+    def _marked(self, row: Row) -> Row:
+        left = not self._unfinished.isdisjoint(row.slices or (row.image_id,))
+        return row if row.unfinished == left else dataclasses.replace(row, unfinished=left)
 
     def row_of(self, image_id: str) -> int:
         """Return the row of an image or slice, or -1."""
@@ -225,9 +257,9 @@ class ImageModel(QAbstractListModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return row.name
         if role == Qt.ItemDataRole.ToolTipRole:
-            return "\n".join((f"{row.name}\n{row.text}", *doubt_lines(row)))
+            return "\n".join((f"{row.name}\n{row.text}", *notes_of(row)))
         if role == Qt.ItemDataRole.AccessibleTextRole:
-            return ", ".join((f"{row.name}, {row.state} {row.count}".rstrip(), *doubt_lines(row)))
+            return ", ".join((f"{row.name}, {row.state} {row.count}".rstrip(), *notes_of(row)))
         if role == IdRole:
             return self._entered.get(row.image_id, row.image_id)
         if role == StateRole:
@@ -350,8 +382,13 @@ class _Delegate(QStyledItemDelegate):
         width = area.right() - left - 10
         metrics = QFontMetrics(painter.font())
         painter.setPen(QColor(tokens.text))
+        if row.unfinished:
+            width -= PENCIL_PX + 4
+            sign = QRect(left + width + 4, area.top() + 12, PENCIL_PX, PENCIL_PX)
+            theme.icon("pencil-simple", tokens.accent).paint(painter, sign)
         name = metrics.elidedText(row.name, Qt.TextElideMode.ElideMiddle, width)
         painter.drawText(QRect(left, area.top() + 10, width, 20), Qt.AlignmentFlag.AlignVCenter, name)
+        width = area.right() - left - 10
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(getattr(tokens, row.token)))
         painter.drawEllipse(QRectF(left + 1, area.top() + 37, 6, 6))
@@ -391,6 +428,8 @@ class ImageList(QFrame):
     """The image the person chose."""
     narrowed = Signal()
     """Search, state or filter changed."""
+    left = Signal()
+    """The person is done with the search: the keys are the image's again."""
 
     def __init__(self, title: str, states: Iterable[str]) -> None:
         super().__init__()
@@ -404,12 +443,16 @@ class ImageList(QFrame):
         self._shown.setSourceModel(self._passing)
         self._current: str | None = None
         self.search = QLineEdit()
-        self.search.setPlaceholderText(self.tr("Name, id or group"))
+        self.search.setPlaceholderText(self.tr("Name, id or group (Ctrl+F)"))
         self.search.setToolTip(
             self.tr("Words of name, id, group or split; or a field, like split:test or group:patient-7")
         )
         self.search.setClearButtonEnabled(False)
+        self.search.installEventFilter(self)
+        QShortcut(QKeySequence.StandardKey.Find, self.search, self._begin_search)
         self.states = QComboBox()
+        # A click leaves the keys to the image: A would choose the state Accepted.
+        self.states.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.states.addItem(self.tr("All states"), None)
         for state in states:
             self.states.addItem(state, state)
@@ -441,6 +484,7 @@ class ImageList(QFrame):
         top.addWidget(self.filter)
         self._top = top
         layout.addLayout(top)
+        layout.addWidget(self._make_none())
         layout.addWidget(self.view, 1)
         self.search.textChanged.connect(lambda _: self._narrow())
         self.states.currentIndexChanged.connect(lambda _: self._narrow())
@@ -454,6 +498,18 @@ class ImageList(QFrame):
         self.thumbnails.made.connect(lambda *_: self._repaint.start(), Qt.ConnectionType.QueuedConnection)
         self.view.clicked.connect(lambda index: self.chosen.emit(index.data(IdRole)))
 
+    def _make_none(self) -> QWidget:
+        """Return what stands in place of rows where none pass."""
+        self.none = QWidget()
+        layout = QVBoxLayout(self.none)
+        box(layout, margins=(theme.WIDE, theme.LARGE, theme.WIDE, theme.LARGE), spacing=theme.NORMAL)
+        layout.addWidget(label(self.tr("No image fits search, state and filter."), "muted", wrap=True))
+        self.show_all = Button(self.tr("Show all"), on_click=lambda: self.narrow_to(Criteria()))
+        self.show_all.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        layout.addWidget(self.show_all)
+        self.none.hide()
+        return self.none
+
     def add_bar(self, bar: QWidget) -> None:
         """Add a row of controls below the filter."""
         self._top.addWidget(bar)
@@ -462,6 +518,30 @@ class ImageList(QFrame):
         """Show other rows."""
         self.model.set_rows(rows)
         self._count()
+
+    def mark_unfinished(self, image_ids: Set[str]) -> None:
+        """Mark the rows of these images, and no others: an edit of them was left as a draft."""
+        self.model.mark_unfinished(image_ids)
+        self._count()
+
+    def _begin_search(self) -> None:
+        self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.search.selectAll()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Enter goes to what was searched for, Esc clears the search; both give the keys back to the image."""
+        if watched is self.search and event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent):
+            if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+                first = self.neighbour(None, 1)
+                if first is not None and self._passing.place_of(self._current) < 0:
+                    self.chosen.emit(first)
+                self.left.emit()
+                return True
+            if event.key() == Qt.Key.Key_Escape:
+                self.search.clear()
+                self.left.emit()
+                return True
+        return super().eventFilter(watched, event)
 
     @property
     def criteria(self) -> Criteria:
@@ -499,6 +579,7 @@ class ImageList(QFrame):
             else self.tr("{shown:,} of {all:,}").format(shown=shown, all=all_rows)
         )
         self.count.setText(text if all_rows else "")
+        self.none.setVisible(bool(all_rows) and not shown)
 
     def visible_ids(self) -> list[str]:
         """Return the ids that pass search and filter, in order."""

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QObject, QRunnable, Qt, QThreadPool, QTimer, Signal
+from PySide6.QtCore import QObject, QRunnable, Qt, QThreadPool, QTimer, Signal, SignalInstance
+from shiboken6 import isValid
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained
@@ -70,7 +71,7 @@ class Task(QObject):
         self._cancelled.set()
 
     def _report(self, done: int, total: int, label: str) -> None:
-        if self._cancelled.is_set():
+        if self._cancelled.is_set() or not isValid(self):
             raise Cancelled
         now = time.monotonic()
         if done >= total or now - self._last_report >= PROGRESS_EVERY_SECONDS:
@@ -81,9 +82,14 @@ class Task(QObject):
         try:
             result = self._function(self._report)
         except BaseException as error:
-            self._raised.emit(error, traceback.format_exc())
+            self._tell(self._raised, error, traceback.format_exc())
         else:
-            self._returned.emit(result)
+            self._tell(self._returned, result)
+
+    def _tell(self, signal: SignalInstance, *values: object) -> None:
+        """Emit a signal, unless the window was closed, and this deleted, while the function went on."""
+        if isValid(self):
+            signal.emit(*values)
 
     def _finish(self, result: object) -> None:
         self.running = False

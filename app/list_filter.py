@@ -9,7 +9,7 @@ from PySide6.QtCore import QPoint, Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QFrame, QHBoxLayout, QVBoxLayout, QWidget
 
 from app import theme
-from app.criteria import DESCRIPTION, FIELDS, NONE_SAID, SAID, WHY
+from app.criteria import DESCRIPTION, EDIT, FIELDS, NONE_SAID, SAID, UNFINISHED, WHY
 from app.description_rows import readable
 from app.widgets import Button, ElidedLabel, Fold, IconButton, box, clear, label, scrolled
 
@@ -35,6 +35,7 @@ class FilterPopup(QFrame):
             "presence": self.tr("Target"),
             "quality": self.tr("Gaze"),
             WHY: self.tr("Doubt, because"),
+            EDIT: self.tr("Edit"),
             DESCRIPTION: self.tr("Description"),
         }
         self._words = {
@@ -54,6 +55,8 @@ class FilterPopup(QFrame):
             (WHY, "contradiction"): self.tr("Description differs"),
             (WHY, "word"): self.tr("Annotator disagrees"),
             (WHY, NONE_SAID): self.tr("No reason"),
+            (EDIT, UNFINISHED): self.tr("Unfinished"),
+            (EDIT, NONE_SAID): self.tr("None left unfinished"),
             (DESCRIPTION, "measured"): self.tr("Measured"),
             (DESCRIPTION, "openai"): self.tr("VLM on a server"),
             (DESCRIPTION, "transformers"): self.tr("Local VLM"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PySide6.QtCore import QCoreApplication, QPoint, QRect, Qt
+from PySide6.QtCore import QCoreApplication, QEvent, QObject, QPoint, QRect, Qt
 from PySide6.QtWidgets import QFrame, QGridLayout, QLabel
 
 from app import theme, windowing
@@ -96,6 +96,7 @@ class ProbeCard(QFrame):
         canvas.cursor_moved.connect(self._point)
         canvas.probing_changed.connect(lambda: self._point(self._position))
         canvas.scene_changed.connect(lambda: self._point(self._position))
+        canvas.installEventFilter(self)
         self.hide()
 
     @property
@@ -113,6 +114,12 @@ class ProbeCard(QFrame):
         self._place(self._canvas.widget_from_image(*position).toPoint())
         self.show()
         self.raise_()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Stay in the corner of a canvas that gets another size under a resting pointer."""
+        if watched is self._canvas and event.type() == QEvent.Type.Resize:
+            self._point(self._position)
+        return super().eventFilter(watched, event)
 
     def _fill(self, rows: list[tuple[str, str]]) -> None:
         while len(self.rows) < len(rows):

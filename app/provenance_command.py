@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from app.commands import AddCommand, Outcome
+from app.shared_options import add_run_option, add_target_option
 from segmentation.progress import Progress
 from segmentation.study import Study
 
@@ -13,13 +14,11 @@ def add_provenance_command(add: AddCommand) -> None:
     """Add ``provenance``."""
     command = add("provenance", provenance, "tell what made a pixel, or an image's masks, what they are")
     command.add_argument("image", metavar="IMAGE", help="the image's id")
-    command.add_argument("--target", metavar="ID", help="default: the first")
+    add_target_option(command, help="default: the first")
     command.add_argument(
         "--at", type=_pixel, metavar="X,Y", help="column and row, from 0; default: the whole image"
     )
-    command.add_argument(
-        "--run", dest="run_id", metavar="RUN", help="default: the latest that predicted the image"
-    )
+    add_run_option(command, help="default: the latest that predicted the image")
 
 
 def _pixel(text: str) -> tuple[int, int]:

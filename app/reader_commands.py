@@ -7,8 +7,9 @@ import dataclasses
 import math
 from pathlib import Path
 
-from app.argument_types import annotator, count
+from app.argument_types import annotator, count, seed
 from app.commands import AddCommand, Outcome, counted, named
+from app.shared_options import add_annotators_option, add_split_option, add_target_option
 from gaze_capture.errors import UserError
 from segmentation.bootstrap import Interval
 from segmentation.progress import Progress
@@ -19,9 +20,7 @@ def add_reader_commands(add: AddCommand) -> None:
     """Add ``audit-draw``, ``readers``, ``consensus`` and ``merge``."""
     draw = add("audit-draw", audit_draw, "draw images at random that are outlined blind, to measure against")
     draw.add_argument("--count", type=count, required=True, metavar="N")
-    draw.add_argument("--seed", type=int, required=True, metavar="S", help="one seed draws the same again")
-    draw.add_argument("--split", metavar="NAME", help="default: all images")
-    draw.add_argument("--target", metavar="ID", help="default: every target")
+    draw.add_argument("--seed", type=seed, required=True, metavar="S", help="one seed draws the same again")
     draw.add_argument("--annotator", type=annotator, metavar="A", help="who outlines them; default: everyone")
 
     readers = add("readers", readers_agree, "measure how far annotators agree")
@@ -31,17 +30,16 @@ def add_reader_commands(add: AddCommand) -> None:
     consensus.add_argument(
         "--least", type=count, default=2, metavar="N", help="annotators an image needs; default: 2"
     )
-    for command in (readers, consensus):
-        command.add_argument("--target", metavar="ID", help="default: every target")
-        command.add_argument("--split", metavar="NAME", help="default: all images")
-        command.add_argument("--annotator", nargs="+", metavar="A", help="default: all")
+    add_target_option(draw, readers, consensus)
+    add_split_option(draw, readers, consensus)
+    add_annotators_option(readers, consensus)
     readers.add_argument(
         "--purpose",
         nargs="+",
         choices=("review", "second-read", "audit"),
         help="why the reviews were made that count; default: any",
     )
-    readers.add_argument("--seed", type=int, default=0, metavar="S", help="of the intervals; default: 0")
+    readers.add_argument("--seed", type=seed, default=0, metavar="S", help="of the intervals; default: 0")
 
     merge = add("merge", merge_studies, "copy what another copy of a study has and this one lacks")
     merge.add_argument("other", type=Path, metavar="OTHER", help="the other copy's folder; it stays as it is")
@@ -83,6 +81,11 @@ def readers_agree(args: argparse.Namespace, progress: Progress) -> Outcome:
         seed=args.seed,
         progress=progress,
     )
+    if not pairs:
+        raise UserError(
+            "No image was read by two annotators yet; let one review, or read blind (second reads, audit), what "
+            "another one has."
+        )
     lines = []
     for one in pairs:
         lines += [
@@ -95,10 +98,7 @@ def readers_agree(args: argparse.Namespace, progress: Progress) -> Outcome:
             if one.presence_images
             else "  presence: no word by both",
         ]
-    if not pairs:
-        lines.append("No image was read by two annotators yet.")
-    else:
-        lines.append("Intervals are 95 %, by resampling groups (patients).")
+    lines.append("Intervals are 95 %, by resampling groups (patients).")
     return Outcome(
         {"annotators": readers_of(study), "pairs": [one.to_json() for one in pairs]}, "\n".join(lines)
     )

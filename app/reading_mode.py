@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QComboBox, QFrame, QHBoxLayout, QInputDialog, QVBoxLayout, QWidget
 
 from app import theme
@@ -46,6 +46,7 @@ class ReadingMode(QWidget):
                 "Audit: outline images drawn at random with nothing but the image in view. Neither is learned from."
             )
         )
+        self.choice.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.choice.setAccessibleName(self.tr("Purpose of reading"))
         self.draw_button = IconButton(
             "plus", self.tr("Draw images at random for an audit"), on_click=self.draw
@@ -171,7 +172,25 @@ class ReadingMode(QWidget):
     def progress(self) -> str:
         """Return how much is done, in words."""
         done = sum(key in self._done for key in self._work)
-        return self.tr("{done} of {all} read").format(done=done, all=len(self._work))
+        return self.tr("{done:,} of {all:,} read").format(done=done, all=len(self._work))
+
+    def nothing_to_judge(self) -> str:
+        """Return why an image is neither accepted nor rejected, and what can be said of it."""
+        if self.purpose == "audit":
+            return self.tr(
+                "An audit shows no mask to accept or reject: E outlines, 0 says that nothing is here."
+            )
+        return self.tr("There is no mask to accept or reject yet: E draws one, 0 says that nothing is here.")
+
+    def last_words(self, rows: Iterable[Row]) -> str:
+        """Return what is told where the list ends; `rows` are all, whatever the filter."""
+        told = self.tr("That was the last image of the list.")
+        if self.blind:
+            left, words = len(self._work.keys() - self._done), self.tr("{n:,} are still to be read.")
+        else:
+            left = sum(row.state_name == "waiting" for row in rows)
+            words = self.tr("{n:,} still wait for a verdict.")
+        return f"{told} {words.format(n=left)}" if left else told
 
     def shown(self, scene: Scene) -> Scene:
         """Return what may be seen of a scene."""

@@ -6,6 +6,7 @@ import argparse
 
 from app.argument_types import count
 from app.commands import AddCommand, Outcome, counted
+from app.shared_options import add_run_option, add_split_option, add_target_option
 from gaze_capture.errors import UserError
 from segmentation.progress import Progress
 from segmentation.review_queue import STATES, QueueItem, review_queue, reviewed_run
@@ -17,12 +18,12 @@ REASONS_SHOWN = 3
 def add_review_commands(add: AddCommand) -> None:
     """Add the command."""
     queue = add("review-queue", show_queue, "list the masks to review, the most doubtful first, with reasons")
-    queue.add_argument("--run", dest="run_id", metavar="RUN", help="default: the latest that has predicted")
+    add_run_option(queue, help="default: the latest that has predicted")
     queue.add_argument(
         "--pseudomasks", action="store_true", help="review the masks of gaze alone, not a run's"
     )
-    queue.add_argument("--target", metavar="T", help="default: all")
-    queue.add_argument("--split", metavar="NAME", help="default: all images")
+    add_target_option(queue)
+    add_split_option(queue)
     queue.add_argument("--state", choices=(*STATES, "all"), default="waiting", help="default: waiting")
     queue.add_argument("--limit", type=count, metavar="N", help="only the first N")
 

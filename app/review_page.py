@@ -3,66 +3,43 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QHideEvent, QKeyEvent, QShowEvent
-from PySide6.QtWidgets import (
-    QComboBox,
-    QFrame,
-    QGridLayout,
-    QHBoxLayout,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtWidgets import QHBoxLayout
 
-from app import theme
-from app.again_button import AgainButton
-from app.another_look import AnotherLook, Wished
+from app.another_look import AnotherLook
 from app.canvas_frame import CanvasFrame
 from app.centre import Centre
 from app.comparison import Comparison
 from app.describe_again import task_of
-from app.described import DescribedImages
-from app.description_panel import DescriptionPanel, Revised
+from app.description_panel import Revised
 from app.edit_mode import Editing
-from app.facts import NOTHING_KNOWN, Facts, gather
-from app.image_list import ImageList, Row
-from app.latest import NO_FLICKER_MS, Latest
-from app.layer_panel import LayerPanel
-from app.looked_at import LookedAt
+from app.left_edits import LeftEdits
 from app.page import Page
 from app.pixel_story import PixelStories
 from app.prefetch import Prefetcher
-from app.provenance import Provenance
-from app.reading_mode import ReadingMode
-from app.review_clock import ReviewClock, seconds_left
-from app.review_order import ReviewOrder
-from app.scene import Scene, SceneCache, word_weights
+from app.review_clock import ReviewClock
+from app.review_inspector import ReviewInspector
+from app.review_list import ReviewList
+from app.scene import Scene, SceneCache
 from app.session import Session
-from app.targets_bar import TargetsBar, beside
-from app.texts import duration_text, short_name
-from app.verdicts import Given, Word, give_verdict
-from app.volumes import Entry, SliceMarks, common_state, entries, entry_of, first_image, marks_of
-from app.widgets import (
-    Button,
-    ElidedLabel,
-    IconButton,
-    Pill,
-    box,
-    heading,
-    label,
-    line,
-    scrolled,
-)
+from app.targets_bar import beside
+from app.verdict_history import VerdictHistory
+from app.verdicts import Judged, Word
+from app.volumes import SliceMarks, entries, first_image
+from app.widgets import box
 from gaze_capture.errors import UserError
-from segmentation.gaze_index import look_quality
-from segmentation.review_queue import State, predicted_runs, state_of
-from segmentation.run_list import read_name
-from segmentation.runs import RunFolder
 from segmentation.study import Study
 
 SLICES_PREFETCHED = 4
+VERDICTS: dict[int, Word] = {
+    Qt.Key.Key_A: "accepted",
+    Qt.Key.Key_R: "rejected",
+    Qt.Key.Key_0: "nothing",
+    Qt.Key.Key_Q: "unsure",
+    Qt.Key.Key_U: "ungradable",
+}
 
 
 class ReviewPage(Page):
@@ -76,13 +53,7 @@ class ReviewPage(Page):
         super().__init__(session)
         self._cache: SceneCache | None = None
         self._cached_study: Study | None = None
-        self._known = NOTHING_KNOWN
-        self._facts = Latest(self)
-        self._facts.answered.connect(self._learn)
-        self._facts.failed.connect(self.error)
-        self.described = DescribedImages(self)
-        self.described.changed.connect(self._follow_described)
-        self._given: list[Given | Revised | Wished] = []
+        self.history = VerdictHistory(self._after_verdict)
         self.clock = ReviewClock()
         self.again = AnotherLook(self)
         self.again.notice.connect(self.notice)
@@ -92,32 +63,15 @@ class ReviewPage(Page):
         self._heading = 1
         """Which way the reader goes through the list: what comes next there is built ahead."""
         self._ahead = Prefetcher(self)
-        self._words: dict[State, str] = {
-            "waiting": self.tr("To review"),
-            "empty": self.tr("No mask yet"),
-            "accepted": self.tr("Accepted"),
-            "edited": self.tr("Edited"),
-            "rejected": self.tr("Rejected"),
-            "nothing": self.tr("Nothing here"),
-            "unsure": self.tr("Unsure"),
-            "ungradable": self.tr("Ungradable"),
-        }
-        self.list = ImageList(self.tr("Queue"), self._words.values())
-        self.list.search.setToolTip(
-            self.tr(
-                "Words of name, id, group, split or description; or a field, like split:test or group:patient-7; "
-                "doubt>0.5, state:waiting or reason:outside; "
-                "of descriptions boundary:blurred, area>20, by:measured, has:contradiction, edited, approved"
-            )
-        )
-        self.order = ReviewOrder(
-            session.settings, self.list, {str(name): word for name, word in self._words.items()}, self
-        )
-        self.order.changed.connect(self._follow_order)
-        self.reading = ReadingMode(session)
-        self.reading.place_above(self.list)
+        self.queue = ReviewList(session, self)
+        self.queue.failed.connect(self.error)
+        self.queue.learned.connect(self._follow_facts)
+        self.queue.ordered.connect(self._follow_order)
+        self.queue.counted.connect(self._show_progress)
+        self.list = self.queue.panel
+        self.list.chosen.connect(self._go_to)
+        self.reading = self.queue.reading
         self.reading.changed.connect(self._begin_reading)
-        self.reading.error.connect(self.error)
         self.frame = CanvasFrame(reviewing=True)
         self.canvas = self.frame.canvas
         self.canvas.set_probing(True)
@@ -129,9 +83,12 @@ class ReviewPage(Page):
         self.canvas.layers_changed.connect(self._follow_others)
         self.frame.slices.chosen.connect(self.session.set_image)
         self.editing = Editing(session, self.canvas, lambda: self.give("accepted"))
-        self.editing.changed.connect(self._follow_editing)
+        self.editing.changed.connect(lambda: self._show_details(self.canvas.scene))
         self.editing.error.connect(lambda sentence: self.error.emit(sentence, ""))
         self.editing.notice.connect(self.notice)
+        self.left = LeftEdits(session, self.list, self.reading, self.editing)
+        self.left.error.connect(lambda sentence: self.error.emit(sentence, ""))
+        self.left.notice.connect(self.notice)
         self._centre = Centre(
             self.frame,
             "check-square-offset",
@@ -143,146 +100,38 @@ class ReviewPage(Page):
         layout.addWidget(self.list)
         layout.addWidget(self.editing.column)
         layout.addWidget(self.editing.around(self._centre), 1)
-        self._inspector = self._make_inspector()
-        self.pixels = PixelStories(self.canvas, self.provenance, self)
-        self.pixels.failed.connect(self.error)
-        self.canvas.asked.connect(self._tell_pixel)
-        layout.addWidget(self._inspector)
-        self.list.chosen.connect(self._go_to)
-        self.list.chosen.connect(lambda _: self.canvas.setFocus())
+        self.inspector = ReviewInspector(session, self.canvas)
+        self.runs = self.inspector.runs
+        self.training = self.inspector.training
+        self.description = self.inspector.description
+        self.looked = self.inspector.looked
+        self.verdict_bar = self.inspector.verdict_bar
+        self.pixels = PixelStories(self.canvas, self.inspector.provenance, self)
+        self._next_run: str | None = None
+        self._follow_inspector()
+        layout.addWidget(self.inspector)
+        self.list.left.connect(self.canvas.setFocus)
         self.setFocusProxy(self.canvas)
 
-    def _make_inspector(self) -> QFrame:
-        inspector = QFrame()
-        inspector.setObjectName("panelRight")
-        inspector.setFixedWidth(324)
-        outer = QVBoxLayout(inspector)
-        box(outer, spacing=0)
-        body = QWidget()
-        column = QVBoxLayout(body)
-        box(column, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.LARGE), spacing=theme.NORMAL)
-        title = QHBoxLayout()
-        self.title = ElidedLabel()
-        self.title.setFont(theme.heading_font(16))
-        self.pill = Pill()
-        title.addWidget(self.title, 1)
-        title.addWidget(self.pill)
-        self.facts = label("", "muted", wrap=True)
-        self.why = label("", wrap=True)
-        self.looked = LookedAt(self.canvas, self)
-        self.looked.error.connect(self.error)
-        self.looked.switch.toggled.connect(lambda _: self._judge_gaze())
-        self.runs = QComboBox()
-        self.runs.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.runs.setMinimumContentsLength(12)
-        self.runs.setToolTip(self.tr("Whose masks are shown and judged"))
+    def _follow_inspector(self) -> None:
+        """Do what is asked for at the right side of the page."""
         self.runs.currentIndexChanged.connect(lambda _: self._change_run())
-        self.runs.currentIndexChanged.connect(lambda _: self._offer_again())
-        self._run_row = QWidget()
-        run_row = QHBoxLayout(self._run_row)
-        box(run_row)
-        run_row.addWidget(label(self.tr("Masks of"), "muted"))
-        run_row.addWidget(self.runs, 1)
-        self.training = AgainButton()
         self.training.failed.connect(self.error)
-        self._next_run: str | None = None
-        self.layers = LayerPanel(self.canvas)
-        self.targets = TargetsBar()
-        self.targets.chosen.connect(self._choose_target)
-        self.description = DescriptionPanel(self.session, self.canvas)
+        self.inspector.targets.chosen.connect(self._choose_target)
         self.description.revised.connect(self._note_revised)
         self.description.wanted.connect(self._describe)
         self.description.wanted_with.connect(self._describe_with)
         self.description.error.connect(self.error)
-        self.description.left.connect(self.canvas.setFocus)
-        self.provenance = Provenance()
-        column.addLayout(title)
-        column.addWidget(self.facts)
-        column.addWidget(self.why)
-        column.addWidget(self._run_row)
-        column.addWidget(self.training)
-        column.addWidget(self.targets)
-        column.addSpacing(theme.NORMAL)
-        self._layers_title = heading(self.tr("Layers"))
-        column.addWidget(self._layers_title)
-        column.addWidget(self.layers)
-        column.addSpacing(theme.NORMAL)
-        column.addWidget(self.description)
-        column.addSpacing(theme.NORMAL)
-        column.addWidget(self.provenance)
-        column.addSpacing(theme.NORMAL)
-        column.addWidget(self.looked)
-        column.addStretch(1)
-        outer.addWidget(scrolled(body), 1)
-        outer.addWidget(line())
-        outer.addWidget(self._make_verdict())
-        return inspector
-
-    def _make_verdict(self) -> QWidget:
-        verdict = QWidget()
-        grid = QGridLayout(verdict)
-        box(grid, margins=(theme.LARGE, theme.WIDE, theme.LARGE, theme.LARGE), spacing=theme.NORMAL)
-
-        def button(text: str, icon: str, tip: str, word: Word, role: str = "verdict") -> Button:
-            made = Button(text, icon, role, on_click=lambda: self.give(word))
-            made.setToolTip(tip)
-            made.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-            return made
-
-        self.accept_button = button(
-            self.tr("Accept"), "check", self.tr("Accept this mask (A)"), "accepted", "primary"
-        )
-        self.edit_button = Button(self.tr("Edit"), "pencil-simple", "verdict", on_click=self.edit)
-        self.edit_button.setToolTip(self.tr("Correct this mask by hand (E)"))
-        self.edit_button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        self.reject_button = button(self.tr("Reject"), "x", self.tr("Reject this mask (R)"), "rejected")
-        self.nothing_button = button(
-            self.tr("Nothing here"), "", self.tr("The target is not in this image (0)"), "nothing", "word"
-        )
-        self.unsure_button = button(
-            self.tr("Unsure"), "", self.tr("Whether the target is here cannot be said (Q)"), "unsure", "word"
-        )
-        self.ungradable_button = button(
-            self.tr("Ungradable"), "", self.tr("The image cannot be judged (U)"), "ungradable", "word"
-        )
-        self.again_button = IconButton(
-            "eye",
-            self.tr("Look again: record new gaze, now or in the next session (G)"),
-            on_click=self.look_again,
-        )
-        for column in range(6):
-            grid.setColumnStretch(column, 1)
-        grid.addWidget(self.accept_button, 0, 0, 1, 2)
-        grid.addWidget(self.edit_button, 0, 2, 1, 2)
-        grid.addWidget(self.reject_button, 0, 4, 1, 2)
-        grid.addWidget(self.nothing_button, 1, 0, 1, 2)
-        grid.addWidget(self.unsure_button, 1, 2, 1, 2)
-        grid.addWidget(self.ungradable_button, 1, 4, 1, 2)
-        moves = QHBoxLayout()
-        box(moves, spacing=theme.SMALL)
-        self.undo_button = IconButton(
-            "arrow-u-up-left",
-            self.tr("Undo the last verdict or change of a description (Z)"),
-            text=self.tr("Undo"),
-            on_click=self.undo,
-        )
-        self._progress, self._left = label("", "muted"), label("", "muted")
-        for text in (self._progress, self._left):
-            text.setFont(theme.number_font(12))
-            text.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        progress = QVBoxLayout()
-        box(progress, spacing=0)
-        progress.addWidget(self._progress)
-        progress.addWidget(self._left)
-        back = IconButton("arrow-left", self.tr("Previous image (Backspace)"), on_click=lambda: self.go(-1))
-        forth = IconButton("arrow-right", self.tr("Next image (Space or N)"), on_click=lambda: self.go(1))
-        moves.addWidget(self.undo_button)
-        moves.addWidget(self.again_button)
-        moves.addLayout(progress, 1)
-        moves.addWidget(back)
-        moves.addWidget(forth)
-        grid.addLayout(moves, 2, 0, 1, 6)
-        return verdict
+        self.looked.error.connect(self.error)
+        self.looked.switch.toggled.connect(lambda _: self._judge_gaze())
+        self.pixels.failed.connect(self.error)
+        self.canvas.asked.connect(self._tell_pixel)
+        bar = self.verdict_bar
+        bar.given.connect(self.give)
+        bar.edit_wanted.connect(self.edit)
+        bar.undo_wanted.connect(self.undo)
+        bar.again_wanted.connect(self.look_again)
+        bar.move_wanted.connect(self.go)
 
     # Following the session
 
@@ -291,74 +140,53 @@ class ReviewPage(Page):
         study = self.session.study
         empty = study is None or not study.images
         self.list.setVisible(not empty)
-        self._inspector.setVisible(not empty)
+        self.inspector.setVisible(not empty)
         if study is None or empty:
             self.list.set_rows([])
-            self._centre.show_empty()
+            self._centre.show_empty(study is not None)
             self.comparing.clear()
             self._show_details(None)
             return
         self._centre.show_frame()
         if what == "descriptions":
-            self.described.ask(study)
+            self.queue.described.ask(study)
             self.description.show_scene(study, self.canvas.scene)
             return
         fresh = study is not self._cached_study
         if fresh:
             self._cache = SceneCache(study)
             self._cached_study = study
-            self.list.thumbnails.set_study(study)
-            self._given.clear()
+            self.history.clear()
             self._untouched = self.session.image_id == first_image(study)
+        run_id = None
         if what == "image" and self._next_run:
             # Never under the eyes of somebody who judges an image.
             what = "runs"
-            self._list_runs(study, self._next_run)
-            self._next_run = None
+            run_id, self._next_run = self._next_run, None
         if what in ("study", "data", "runs"):
             assert self._cache is not None
             self._cache.forget()
-            self._list_runs(study)
+            self.runs.list_runs(study, run_id)
+            self.comparing.offer(study, self.runs.runs)
         if what in ("study", "data", "runs", "reviews"):
             self._ask(study)
-            if fresh and self._facts.pending:
-                self._known = NOTHING_KNOWN
         self.session.settle()
         if what in ("study", "data", "runs", "reviews", "target"):
-            self._list_images(study)
+            self.queue.show()
         if what == "study":
             self.clock.show(None)
         self._show_image()
         if what == "study":
             self.canvas.setFocus()
-            self.editing.tell_left()
-
-    def _offer_again(self) -> None:
-        self.training.ask(self.session.study, self.runs.currentData())
 
     def show_run_next(self, run_id: str) -> None:
         """Show the masks of a run from the next image on."""
         self._next_run = run_id
 
-    def _list_runs(self, study: Study, run_id: str | None = None) -> None:
-        chosen = run_id or self.runs.currentData()
-        self.runs.blockSignals(True)
-        self.runs.clear()
-        for run_id in predicted_runs(study):
-            name = read_name(RunFolder(study.runs_folder / run_id)) or short_name(run_id)
-            self.runs.addItem(self.tr("Student, run {run}").format(run=name), run_id)
-        self.runs.addItem(self.tr("Gaze alone (pseudo-masks)"), None)
-        self.runs.setCurrentIndex(max(0, self.runs.findData(chosen) if chosen else 0))
-        self.runs.blockSignals(False)
-        named = ((self.runs.itemData(at), self.runs.itemText(at)) for at in range(self.runs.count()))
-        self.comparing.offer(study, [(run_id, name) for run_id, name in named if run_id])
-
     def _ask(self, study: Study) -> None:
-        run_id = self.runs.currentData()
-        self._facts.ask(lambda: gather(study, run_id), NO_FLICKER_MS)
-        self.described.ask(study)
-        self.order.ask(study, run_id)
-        self._offer_again()
+        self.queue.ask(study, self.runs.run_id)
+        self.left.ask(study)
+        self.training.ask(study, self.runs.run_id)
 
     def _change_run(self) -> None:
         if self.session.study is not None:
@@ -366,34 +194,17 @@ class ReviewPage(Page):
         self._show_image()
 
     def _follow_order(self) -> None:
-        """List in the order there is now; a study that was just opened is begun where it begins."""
-        study = self.session.study
-        if study is None or study is not self._cached_study:
-            return
-        self._list_images(study)
+        """Begin a study that was just opened where its queue begins."""
         first = self.list.neighbour(None, 1)
         if self._untouched and self.list.model.rowCount() and first is not None and self.isVisible():
             self._untouched = False
             self.session.set_image(first)
         self._show_why()
 
-    def _learn(self, facts: Facts) -> None:
-        self._known = facts
-        if self.session.study is not None:
-            self._list_images(self.session.study)
-            if self.canvas.scene is not None:
-                # The slice bar's marks are of the facts, too.
-                self._show_image()
-
-    def _follow_described(self) -> None:
-        if self.session.study is not None:
-            self._list_images(self.session.study)
-
-    def _list_images(self, study: Study) -> None:
-        self.reading.look(study)
-        listed = self.order.arranged(entries(study), self.session.target_id, self._state_name)
-        self.list.set_rows([self._row(entry) for entry in self.reading.entries(study, listed)])
-        self._count(study)
+    def _follow_facts(self) -> None:
+        if self.canvas.scene is not None:
+            # The slice bar's marks are of the facts, too.
+            self._show_image()
 
     def _begin_reading(self) -> None:
         """List what is read for another purpose, and go to the first of it that is left."""
@@ -403,86 +214,30 @@ class ReviewPage(Page):
         self.editing.leave()
         self.clock.show(None)
         self.comparing.set_blind(self.reading.blind)
-        self.order.bar.setVisible(not self.reading.blind)
+        self.queue.order.bar.setVisible(not self.reading.blind)
         self.pixels.forget()
-        self.list.search.clear()
-        self.list.states.setCurrentIndex(0)
-        self._list_images(study)
+        self.queue.show_all()
+        self.queue.show()
         if (left := self.reading.first_left()) is not None:
             self.session.set_target(left[1])
             self.session.set_image(left[0])
         self._show_image()
         self.canvas.setFocus()
 
-    def _row(self, entry: Entry) -> Row:
-        if self.reading.blind:
-            return self.reading.row(entry, self.session.target_id)
-        target, image = self.session.target_id, entry.image
-        key = (image.id, target)
-        names = [self._state_name((name, target)) for name in entry.slices]
-        states = [self._state(name) for name in names]
-        doubt = self.order.worst(entry, target, lambda key: self._state_name(key) == "waiting")
-        score, reasons, why = (
-            (doubt.score, doubt.reasons, doubt.why) if doubt else (None, (), frozenset[str]())
-        )
-        said = (self.described.of(name, target) for name in entry.slices)
-        described = tuple(one for one in said if one is not None)
-        if not entry.is_volume:
-            detail = "" if image.split == "train" else image.split
-            return Row(
-                image.id, entry.name, image, *states[0], detail,
-                presence=self._known.said.get(key), quality=look_quality(self._known.looks.get(key, ())),
-                described=described, state_name=names[0], doubt=score, reasons=reasons, why=why,
-            )  # fmt: skip
-        # What is left to do stands for the volume; after that, what was said most.
-        waiting, empty = self._words["waiting"], self._words["empty"]
-        given = [word for word, _ in states if word not in (waiting, empty)]
-        usual = [word for word, _ in Counter(given).most_common(1)]
-        state, number = common_state((word for word, _ in states), [waiting, *usual, empty])
-        number = len(given) if given and state != waiting else number
-        count = "" if state == empty else f"{number}/{len(states)}"
-        return Row(
-            image.id, entry.name, image, state, dict(states)[state], slices=entry.slices, count=count,
-            described=described, state_name=names[[word for word, _ in states].index(state)],
-            doubt=score, reasons=reasons, why=why,
-        )  # fmt: skip
+    def _show_progress(self) -> None:
+        self.verdict_bar.show_progress(*self.queue.progress())
+        self._offer_undo()
 
-    def _state_name(self, key: tuple[str, str], has_mask: bool | None = None) -> State:
-        masked = key in self._known.masked if has_mask is None else has_mask
-        return state_of(self._known.reviews.get(key), has_mask=masked)
-
-    def _state(self, name: State) -> tuple[str, str]:
-        """Return a state's word and the token of its colour."""
-        tokens = {"waiting": "warning", "rejected": "danger", "accepted": "accent", "edited": "accent"}
-        return self._words[name], "accent" if name == "nothing" else tokens.get(name, "muted")
-
-    def _count(self, study: Study) -> None:
-        target = self.session.target_id
-        done = sum(name in study.images for name, of in self._known.reviews if of == target)
-        told = self.tr("{done} of {all} reviewed")
-        told = told.format(done=done, all=len(study.images))
-        self._progress.setText(self.reading.progress() if self.reading.blind else told)
-        waiting = sum(
-            name in study.images and self._state_name((name, of)) == "waiting"
-            for name, of in self._known.masked
-            if of == target
-        )
-        left = seconds_left(self._known.reviews.values(), self.session.annotator, waiting)
-        self._left.setVisible(left is not None and waiting > 0 and not self.reading.blind)
-        if left is not None:
-            self._left.setText(self.tr("about {time} left").format(time=duration_text(max(left, 1))))
-        self.undo_button.setEnabled(bool(self._given))
+    def _offer_undo(self) -> None:
+        self.verdict_bar.undo_button.setEnabled(not self.history.empty)
 
     def _show_image(self) -> None:
         study, image_id = self.session.study, self.session.image_id
-        if study is None or image_id is None or self._cache is None:
+        if study is None or image_id is None or self._cache is None or study is not self._cached_study:
             return
-        run_id, target = self.runs.currentData(), self.session.target_id
+        run_id, target = self.runs.run_id, self.session.target_id
         slices = study.slices_beside(image_id)
-        marks = marks_of(
-            slices, target, study.fixations.keys(), self._known.masked, self._known.reviews.keys()
-        )
-        marks = SliceMarks() if self.reading.blind else marks
+        marks = SliceMarks() if self.reading.blind else self.queue.states.marks(study, slices, target)
         self.frame.show_slices(slices, image_id, marks)
         self.list.select(image_id)
         self._show_targets(study, image_id)
@@ -516,11 +271,12 @@ class ReviewPage(Page):
 
     def _show_targets(self, study: Study, image_id: str) -> None:
         self.canvas.takes_tab = len(study.targets) > 1
-        self.layers.show_targets(study.targets)
-        self.targets.show_targets(study.targets, self.session.target_id)
+        self.inspector.layers.show_targets(study.targets)
+        self.inspector.targets.show_targets(study.targets, self.session.target_id)
         keys = {target.id: (image_id, target.id) for target in study.targets}
-        states = {name: self._state(self._state_name(key)) for name, key in keys.items()}
-        self.targets.set_states({} if self.reading.blind else states)
+        known = self.queue.states
+        words = {name: known.shown(known.state(key)) for name, key in keys.items()}
+        self.inspector.targets.set_states({} if self.reading.blind else words)
 
     def _choose_target(self, target_id: str) -> None:
         self.session.set_target(target_id)
@@ -532,79 +288,52 @@ class ReviewPage(Page):
             self.session.set_target(beside(self.session.study.targets, self.session.target_id, step))
 
     def _show_details(self, scene: Scene | None) -> None:
-        self.layers.show_scene(scene)
+        study, inspector, blind = self.session.study, self.inspector, self.reading.blind
+        inspector.judged.show_scene(None if self.editing.active else scene, self.reading.purpose)
         self.pixels.follow(scene)
-        self._hide_from_blind()
-        study = self.session.study
+        inspector.set_purpose(self.reading.purpose)
         judged = scene is not None and (scene.student is not None or bool(scene.levels))
-        editing = self.editing.active
-        self.accept_button.setEnabled(judged or editing)
-        self.reject_button.setEnabled(judged and not editing)
-        words = (self.nothing_button, self.unsure_button, self.ungradable_button)
-        for button in (self.edit_button, *words):
-            button.setEnabled(scene is not None and not editing)
-        self.again_button.setEnabled(scene is not None and not editing and not self.reading.blind)
-        self.description.show_scene(study, scene)
-        if scene is not None and scene.words is not None:
-            self.description.show_weights(word_weights(scene.words, scene.image.shape[:2]))
-        self.pill.setVisible(scene is not None)
+        self.verdict_bar.allow(image=scene is not None, mask=judged, editing=self.editing.active, blind=blind)
         if scene is None or study is None:
-            self.title.setText("")
-            self.facts.setText("")
-            self.why.hide()
-            self.provenance.empty()
+            inspector.show_nothing(study)
             return
-        image = study.image(scene.image_id)
-        height, width, _ = image.shape
-        facts = [self.tr("{width} × {height} px").format(width=width, height=height)]
-        if image.spacing_mm is not None:
-            facts.append(self.tr("{spacing:.3g} mm a pixel").format(spacing=image.spacing_mm[1]))
-        if self.frame.slices.is_volume:
-            facts.append(self.tr("slice {place}").format(place=self.frame.slices.text))
-        facts.append(self.tr("split {split}").format(split=image.split))
-        self.title.setText(entry_of(study, image.id).name)
-        self.facts.setText("\n".join([" · ".join(facts), *self.reading.sentences()]))
-        self.pill.set(*self._state(self._state_name((scene.image_id, scene.target_id), judged)))
-        self.pill.setVisible(not self.reading.blind)
+        key, known = (scene.image_id, scene.target_id), self.queue.states
+        inspector.show_image(
+            study,
+            scene,
+            known.shown(known.state(key, has_mask=judged)),
+            known.facts.reviews.get(key),
+            place=self.frame.slices.text if self.frame.slices.is_volume else "",
+            remarks=self.reading.sentences(),
+        )
         self._show_why()
-        review = self._known.reviews.get((scene.image_id, scene.target_id))
-        self.provenance.tell_origins(study, scene, None if self.reading.blind else review)
-
-    def _hide_from_blind(self) -> None:
-        """Show the parts of the inspector that tell what others said, or found, only where that may be known."""
-        self.description.setVisible(not self.reading.blind)
-        for part in (self.provenance, self._run_row, self.layers, self._layers_title):
-            part.setVisible(self.reading.purpose != "audit")
 
     def _tell_pixel(self, pixel: tuple[float, float] | None) -> None:
         """Tell where a pixel comes from, or with None that under the pointer."""
         if self.session.study is not None and self.reading.purpose != "audit":
             hides = ("review", "truth") if self.reading.blind else ()
-            self.pixels.ask(self.session.study, pixel, self.runs.currentData(), hides)
+            self.pixels.ask(self.session.study, pixel, self.runs.run_id, hides)
 
     def _show_why(self) -> None:
         """Say how far the mask shown is to be doubted, and why."""
         key = (self.session.image_id or "", self.session.target_id)
-        doubt = self.order.doubt_of(key)
-        waits = self._state_name(key) == "waiting"
-        self.why.setVisible(waits and not self.reading.blind and (doubt is not None or self.order.pending))
-        if doubt is None:
-            self.why.setText(self.tr("How far masks are to be doubted is being worked out…"))
+        if self.queue.tells_doubt(key):
+            self.inspector.show_doubt(self.queue.order.doubt_of(key))
         else:
-            reasons = "; ".join(doubt.reasons) or self.tr("nothing speaks against this mask")
-            self.why.setText(self.tr("Doubt {doubt:.2f}: {why}.").format(doubt=doubt.score, why=reasons))
+            self.inspector.why.hide()
 
     def _judge_gaze(self) -> None:
         """Count anew how long the eyes are on the mask, where another is judged now."""
         study, image_id = self.session.study, self.session.image_id
         if study is not None and image_id is not None:
-            self.looked.show_mask(study, image_id, self.session.target_id, self.runs.currentData())
+            self.looked.show_mask(study, image_id, self.session.target_id, self.runs.run_id)
 
     # Acting
 
     def _go_to(self, image_id: str) -> None:
         self._untouched = False
         self.session.set_image(image_id)
+        self.canvas.setFocus()
 
     def go(self, step: int) -> None:
         """Go to the next (1) or previous (-1) image of those listed."""
@@ -613,6 +342,8 @@ class ReviewPage(Page):
         found = self.list.neighbour(self.session.image_id, step)
         if found is not None:
             self.session.set_image(found)
+        elif step > 0 and self.session.image_id is not None:
+            self.notice.emit(self.reading.last_words(self.list.model.rows))
 
     def give(self, word: Word) -> None:
         """Store a verdict and go on."""
@@ -626,38 +357,32 @@ class ReviewPage(Page):
         if self.editing.active and word != "accepted":
             return
         self._untouched = False
-        looked_ms, purpose = self.looked.on_mask_ms(), self.reading.purpose
+        judged = Judged(
+            image_id,
+            target,
+            self.runs.run_id,
+            self.session.annotator,
+            self.clock.seconds,
+            self.reading.purpose,
+            self.looked.on_mask_ms(),
+        )
+        # Found before the row changes: a filter on its state would make it vanish with its neighbours.
+        following = self.queue.following_slice(study, image_id) or self.list.neighbour(image_id, 1)
         try:
-            given = (
-                self.editing.store(self.clock.seconds, looked_ms)
-                if self.editing.active
-                else give_verdict(
-                    study,
-                    image_id,
-                    target,
-                    self.runs.currentData(),
-                    self.session.annotator,
-                    word,
-                    self.clock.seconds,
-                    purpose,
-                    looked_ms,
-                )
-            )
+            if self.editing.active:
+                self.history.keep(study, self.editing.store(judged.seconds, judged.gaze_on_mask_ms))
+            elif not self.history.give(study, judged, word):
+                self.notice.emit(self.reading.nothing_to_judge())
+                return
         except UserError as error:
             self.error.emit(str(error), "")
             return
-        if given is None:
-            return
-        self._given.append(given)
-        # Found before the row changes: a filter on its state would make it vanish with its neighbours.
-        following = self._next_slice(study, image_id) or self.list.neighbour(image_id, 1)
-        self._after_verdict(study, image_id)
-        flag = self.looked.flag(word, looked_ms)
+        flag = self.looked.flag(word, judged.gaze_on_mask_ms)
         if following is not None:
             self.session.set_image(following)
         else:
             self._show_image()
-            flag = f"{flag} {self.tr('That was the last image of the list.')}".lstrip()
+            flag = f"{flag} {self.reading.last_words(self.list.model.rows)}".lstrip()
         if flag:
             self.notice.emit(flag)
 
@@ -669,82 +394,47 @@ class ReviewPage(Page):
         self._untouched = False
         following = self.list.neighbour(image_id, 1)
         try:
-            wished = self.again.ask(study, image_id, self.session.target_id, self.session.annotator)
+            asked = self.again.ask(study, image_id, self.session.target_id, self.session.annotator)
         except UserError as error:
             self.error.emit(str(error), "")
             return
-        if wished is not None:
-            self._given.append(wished)
-            self.undo_button.setEnabled(True)
+        if asked is not None:
+            self.history.add((asked.image_id, asked.target_id), lambda: self.again.take_back(study, asked))
+            self._offer_undo()
             if following is not None:
                 self.session.set_image(following)
 
     def edit(self) -> None:
         """Correct the mask by hand."""
-        self.editing.enter(self.runs.currentData(), purpose=self.reading.purpose)
+        self.editing.enter(self.runs.run_id, purpose=self.reading.purpose)
         self.canvas.setFocus()
 
-    def _follow_editing(self) -> None:
-        self._show_details(self.canvas.scene)
-
-    def _next_slice(self, study: Study, image_id: str) -> str | None:
-        """Return the next slice of the same volume that waits for a verdict."""
-        if self.reading.blind:
-            return None
-        slices, target = study.slices_beside(image_id), self.session.target_id
-        later = [(name, target) for name in slices[slices.index(image_id) + 1 :]]
-        waiting = (key[0] for key in later if key in self._known.masked and key not in self._known.reviews)
-        return next(waiting, None)
-
     def undo(self) -> None:
-        """Take back the last verdict, or change of a description, made here, and return to its image."""
-        study = self.session.study
-        if study is None or not self._given:
-            return
-        given = self._given[-1]
-        if isinstance(given, Revised):
-            self._undo_revised(given)
-            return
-        if isinstance(given, Wished):
-            self._undo_wished(study, given)
-            return
+        """Take back the last verdict, wish or change of a description made here, and return to its image."""
         try:
-            given.withdraw(study)
+            key = self.history.undo()
         except UserError as error:
             self.error.emit(str(error), "")
             return
-        self._given.pop()
-        self.session.set_target(given.target_id)
-        self._after_verdict(study, given.image_id)
-        if self.session.image_id == given.image_id:
+        if key is None:
+            return
+        image_id, target_id = key
+        self._offer_undo()
+        self.session.set_target(target_id)
+        if self.session.image_id == image_id:
             self._show_image()
-        self.session.set_image(given.image_id)
-
-    def _undo_wished(self, study: Study, wished: Wished) -> None:
-        try:
-            self.again.take_back(study, wished)
-        except UserError as error:
-            self.error.emit(str(error), "")
-            return
-        self._given.pop()
-        self.undo_button.setEnabled(bool(self._given))
-        self.session.set_target(wished.target_id)
-        self.session.set_image(wished.image_id)
+        self.session.set_image(image_id)
 
     def _note_revised(self, revised: Revised) -> None:
-        self._given.append(revised)
-        self.undo_button.setEnabled(True)
-        if self.session.study is not None:
-            self.described.ask(self.session.study)
-
-    def _undo_revised(self, revised: Revised) -> None:
-        if self.description.undo(revised):
-            self._given.pop()
-            self.undo_button.setEnabled(bool(self._given))
-            if self.session.study is not None:
-                self.described.ask(self.session.study)
-            self.session.set_target(revised.before.target_id)
-            self.session.set_image(revised.before.image_id)
+        study = self.session.study
+        if study is not None:
+            self.history.add(
+                (revised.before.image_id, revised.before.target_id),
+                lambda: self.description.undo(study, revised),
+                lambda: self.queue.described.ask(study),
+            )
+            self._offer_undo()
+            self.queue.described.ask(study)
 
     def _describe(self, image_ids: list[str]) -> None:
         if self.session.study is not None:
@@ -758,47 +448,25 @@ class ReviewPage(Page):
             filtered = len(listed) < len(entries(study))
             self.explain_wanted.emit(listed if filtered else [self.session.image_id])
 
-    def _after_verdict(self, study: Study, image_id: str) -> None:
+    def _after_verdict(self, study: Study, image_id: str, target_id: str) -> None:
         assert self._cache is not None
         self._cache.forget(image_id)
-        target = self.session.target_id
         self.clock.show(None)
-        standing = study.counted_reviews(image_id, target)
-        self._known.reviews.pop((image_id, target), None)
-        self._known.said.pop((image_id, target), None)
-        if standing:
-            self._known.reviews[image_id, target] = standing[-1]
-        presence = study.presence(image_id, target)
-        if presence is not None:
-            self._known.said[image_id, target] = presence
-        if self.reading.blind:
-            self._list_images(study)
-        else:
-            self.list.model.set_row(self._row(entry_of(study, image_id)))
-            self._count(study)
-        self._offer_again()
-        if self._facts.pending:
-            # What is being read may not know of this verdict.
-            self._ask(study)
+        self.queue.note(study, image_id, target_id)
+        self.left.ask(study)
+        self.training.ask(study, self.runs.run_id)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Verdicts and moves, then the canvas's keys."""
-        words: dict[int, Word] = {
-            Qt.Key.Key_A: "accepted",
-            Qt.Key.Key_R: "rejected",
-            Qt.Key.Key_0: "nothing",
-            Qt.Key.Key_Q: "unsure",
-            Qt.Key.Key_U: "ungradable",
-        }
         plain = not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
         key = event.key()
         if self.editing.handle_key(event):
             return
         if plain and key == Qt.Key.Key_E:
             self.edit()
-        elif plain and key in words:
+        elif plain and key in VERDICTS:
             if not event.isAutoRepeat():
-                self.give(words[key])
+                self.give(VERDICTS[key])
         elif plain and key == Qt.Key.Key_Z:
             self.undo()
         elif plain and key == Qt.Key.Key_H:
@@ -843,11 +511,9 @@ class ReviewPage(Page):
     def stop(self) -> None:
         """End the threads."""
         self.looked.close_all()
-        self.order.stop()
+        self.queue.stop()
         self.editing.stop()
-        self._facts.stop()
+        self.left.stop()
         self.training.stop()
-        self.described.stop()
         self.pixels.stop()
-        self.list.thumbnails.stop()
         self._ahead.stop()

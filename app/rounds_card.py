@@ -52,8 +52,11 @@ class RoundsCard(QFrame):
         head.addWidget(heading(title), 1)
         self.against = narrow(QComboBox())
         self.against.setAccessibleName(self.tr("Measured against"))
+        self.against.setToolTip(
+            self.tr("Automatic: the true masks of images kept from training; without them, the blind audit")
+        )
         for name, text in (
-            ("auto", self.tr("what there is")),
+            ("auto", self.tr("automatic")),
             ("masks", self.tr("true masks")),
             ("audit", self.tr("the blind audit")),
         ):

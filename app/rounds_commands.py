@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from app.commands import AddCommand, Outcome, counted, named
+from app.shared_options import add_run_option, add_split_option
 from gaze_capture.errors import UserError
 from segmentation.progress import Progress
 from segmentation.study import PACKED, Study
@@ -26,9 +27,7 @@ def add_again_options(command: argparse.ArgumentParser) -> None:
         help="go on from an earlier run with the reviews since (half as long, at half the learning rate), then "
         "predict what nobody has reviewed; --iterations, --max-minutes, --seed and --device may change it",
     )
-    command.add_argument(
-        "--run", dest="run_id", metavar="RUN", help="with --again: from which; default: the latest finished"
-    )
+    add_run_option(command, help="with --again: from which; default: the latest finished")
     command.set_defaults(usage_error=command.error)
 
 
@@ -43,7 +42,7 @@ def add_rounds_command(add: AddCommand) -> None:
         default="auto",
         help="true masks outside the splits learned from, or the blind audit; auto: whichever there is",
     )
-    command.add_argument("--split", metavar="NAME", help="whose true masks; default: test, else the largest")
+    add_split_option(command, help="whose true masks; default: test, else the largest")
     command.add_argument("--to", type=Path, metavar="FILE.svg", help="draw the chart into a file")
 
 
@@ -86,13 +85,18 @@ def train_again(args: argparse.Namespace, progress: Progress) -> Outcome:
 def rounds(args: argparse.Namespace, progress: Progress) -> Outcome:
     """``gaze-insight rounds``."""
     from gaze_capture.storage import write_bytes_atomic
+    from segmentation.leaving import outside
     from segmentation.rounds import rounds
     from segmentation.rounds_plot import rounds_figure
 
     study = Study.open(args.study)
     found = rounds(study, against=args.against, split=args.split, progress=progress)
+    if not found.rounds:
+        run, reason = found.left_out[-1]
+        more = f" ({len(found.left_out) - 1} more are left out)" if len(found.left_out) > 1 else ""
+        raise UserError(f"No run can be charted yet; {run}: {reason}{more}")
     text = found.to_text()
     if args.to is not None:
-        write_bytes_atomic(args.to, rounds_figure(found).encode())
+        write_bytes_atomic(outside(study, args.to), rounds_figure(found).encode())
         text += f"\nDrew {args.to}."
     return Outcome(found.to_json(), text)

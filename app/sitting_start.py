@@ -87,12 +87,7 @@ class SittingStart(QObject):
         shown_on = screen or self._over.screen()
         calibrate = self._panel.calibrate.isChecked() and known is None
         beginning = Beginning(
-            self._trackers.maker(
-                study,
-                target_id,
-                known_geometry(self._session.settings, shown_on),
-                float(self._panel.rate.value()),
-            ),
+            self._trackers.maker(study, target_id, known_geometry(self._session.settings, shown_on)),
             study,
             annotator,
             target_id,
@@ -122,6 +117,16 @@ class SittingStart(QObject):
         dialog.given.connect(self._session.set_annotator)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()
+
+    def show_options(self) -> None:
+        """Ask how this study's sessions are held."""
+        from app.session_options_dialog import SessionOptionsDialog
+
+        study = self._session.study
+        if study is not None:
+            dialog = SessionOptionsDialog(self._over, study, self._session.settings)
+            dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+            dialog.open()
 
     def _ask_consent(self, study: Study, annotator: str) -> None:
         from app.consent_dialog import ConsentDialog

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.argument_types import count, not_negative, positive, rule
+from app.argument_types import count, not_negative, positive, rule, seed
 from segmentation.job import RunSpec
 from segmentation.presets import METHODS, preset_names
 from segmentation.study import Study
@@ -28,7 +28,7 @@ def add_spec_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", metavar="D", help="auto, cpu, cuda or cuda:N")
     command.add_argument("--iterations", type=count, metavar="N")
     command.add_argument("--max-minutes", type=positive, metavar="T")
-    command.add_argument("--seed", type=int, metavar="N")
+    command.add_argument("--seed", type=seed, metavar="N")
     command.add_argument(
         "--warm-start", metavar="RUN", help="begin with the networks of an earlier run of the same method"
     )

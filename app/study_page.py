@@ -91,7 +91,8 @@ class StudyPage(Page):
         layout.addStretch(2)
         layout.addWidget(IconLabel("eye", "accent", 48), 0, Qt.AlignmentFlag.AlignHCenter)
         layout.addWidget(title, 0, Qt.AlignmentFlag.AlignHCenter)
-        layout.addWidget(sentence, 0, Qt.AlignmentFlag.AlignHCenter)
+        # Without an alignment: a wrapped label that is placed by one is given a word's width.
+        layout.addWidget(sentence)
         layout.addLayout(buttons)
         layout.addSpacing(theme.LARGE)
         layout.addWidget(recent, 0, Qt.AlignmentFlag.AlignHCenter)
@@ -250,7 +251,12 @@ class StudyPage(Page):
         simulated = self.tr("simulated from {what}").format(what=o.simulated_from) if o.simulated_from else ""
         complete = self.tr("complete") if o.pseudomasks else ""
         without_gaze = o.images - o.gaze
-        gaze = [self.tr("{n} without").format(n=without_gaze)] if without_gaze else []
+        gaze = [self.tr("{n:,} without").format(n=without_gaze)] if without_gaze else []
+        made = (
+            self.tr("complete; nothing there in {n:,}").format(n=o.absent)
+            if complete and o.absent
+            else complete
+        )
         waiting = max(0, o.gaze - o.absent - o.pseudomasks)
         self.cards["images"].show_count(o.images, None, images_words(self, o))
         self.text_warning.warn(text_warning(self, o.burned_in))
@@ -265,13 +271,13 @@ class StudyPage(Page):
         self.cards["pseudomasks"].show_count(
             o.pseudomasks,
             max(o.gaze - o.absent, 0),
-            self.tr("{n} to make").format(n=waiting) if waiting else complete,
+            self.tr("{n:,} to make").format(n=waiting) if waiting else made,
         )
         missing = o.pseudomasks - o.explanations
         self.cards["explanations"].show_count(
             o.explanations,
             o.pseudomasks,
-            self.tr("{n} to make").format(n=missing) if missing > 0 else complete,
+            self.tr("{n:,} to make").format(n=missing) if missing > 0 else complete,
         )
         runs = (
             self.tr("one is running")
@@ -282,7 +288,7 @@ class StudyPage(Page):
         )
         self.cards["runs"].show_count(o.runs, None, runs if o.runs else self.tr("none yet"))
         self.cards["reviews"].show_count(
-            o.reviews, o.images, self.tr("{n} to go").format(n=o.images - o.reviews)
+            o.reviews, o.images, self.tr("{n:,} to go").format(n=o.images - o.reviews)
         )
         self.next.show_step(o)
 

@@ -14,12 +14,17 @@ def duration_text(seconds: float) -> str:
 
 
 def short_name(name: str) -> str:
-    """Return the day and time of a run's or recording's id, as in `11-21 10:15`; any other id as it is."""
-    parts = name.removeprefix("run-").removeprefix("rec-").split("-")
-    if len(parts) == 3 and len(parts[0]) == 8 and len(parts[1]) >= 4 and (parts[0] + parts[1]).isdigit():
-        day, clock = parts[0], parts[1]
-        return f"{day[4:6]}-{day[6:8]} {clock[:2]}:{clock[2:4]}"
-    return name
+    """Return the day and time of a run's or recording's id, as in `21 Nov 10:15`; any other id as it is.
+
+    Ids are stamped in UTC; told is the time in this computer's zone, as `when_text` tells it.
+    """
+    stamp, _, tail = name.removeprefix("run-").removeprefix("rec-").rpartition("-")
+    try:
+        then = datetime.datetime.strptime(stamp, "%Y%m%d-%H%M%S")
+    except ValueError:
+        return name
+    there = then.replace(tzinfo=datetime.timezone.utc).astimezone()
+    return f"{there.day} {there:%b %H:%M}" if tail else name
 
 
 def when_text(seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
-from PySide6.QtCore import QTimer, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
 
 from app import theme
@@ -28,8 +28,9 @@ from segmentation.job import JobEvent, RunSpec
 from segmentation.known_folders import folders_job
 from segmentation.machine import Machine, this_machine
 from segmentation.retraining import is_again, networks_of, spec_again, to_predict
-from segmentation.runs import RunFolder, create_run, start_worker
+from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
+from segmentation.workers import start_worker
 
 
 class TrainPage(Page):
@@ -78,7 +79,10 @@ class TrainPage(Page):
         self.rounds.followed.connect(self.follow)
         column.addWidget(self.rounds)
         # Unfolded settings and a run do not fit a small screen together.
-        layout.addWidget(scrolled(left), 1)
+        middle = scrolled(left)
+        # The three charts need more than the smallest window has.
+        middle.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
+        layout.addWidget(middle, 1)
         layout.addWidget(self._make_runs())
 
     # Parts

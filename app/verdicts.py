@@ -9,16 +9,30 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Presence
-from segmentation.blind_reading import BARE_IMAGE
 from segmentation.editing.drafts import Draft, Kept, put_back
 from segmentation.records import utc_now
-from segmentation.review_index import Purpose
+from segmentation.review_index import BARE_IMAGE, Purpose
 from segmentation.study import Mask, Review, Study, Verdict
 
 Word = Literal["accepted", "rejected", "nothing", "unsure", "ungradable"]
 """What the keys A, R, 0, Q and U say."""
 
 THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a verdict is given on, by whom, and how long it was looked at."""
+
+    image_id: str
+    target_id: str
+    run_id: str | None
+    """Whose student's mask is shown; None for the pseudo-mask."""
+    annotator: str
+    seconds: float
+    purpose: Purpose = "review"
+    gaze_on_mask_ms: float | None = None
+    """None where no tracker ran."""
 
 
 @dataclass(frozen=True)
@@ -48,28 +62,24 @@ def subject_of(study: Study, image_id: str, target_id: str, run_id: str | None) 
     return None if pseudomask is None else ("pseudomask", pseudomask.masks[-1])
 
 
-def give_verdict(
-    study: Study,
-    image_id: str,
-    target_id: str,
-    run_id: str | None,
-    annotator: str,
-    word: Word,
-    seconds: float,
-    purpose: Purpose = "review",
-    gaze_on_mask_ms: float | None = None,
-) -> Given | None:
+def give_verdict(study: Study, judged: Judged, word: Word) -> Given | None:
     """Store a verdict on an image's prediction or pseudo-mask; None where there is nothing to accept or reject.
 
     *Nothing here* needs no subject: it is itself a label, an empty mask. *Unsure* and *ungradable* are words on the
     image, and reject the mask along with it: nobody vouches for it. An audit judges the bare image: there is nothing
     to accept or reject.
+
+    Raises
+    ------
+    UserError
+        If the image is gone, or the verdict cannot be stored.
     """
-    subject = None if purpose == "audit" else subject_of(study, image_id, target_id, run_id)
+    image_id, target_id, audit = judged.image_id, judged.target_id, judged.purpose == "audit"
+    subject = None if audit else subject_of(study, image_id, target_id, judged.run_id)
     if subject is None and word in ("accepted", "rejected"):
         return None
     height, width, _ = study.image(image_id).shape
-    nothing = BARE_IMAGE if purpose == "audit" else "pseudomask"
+    nothing = BARE_IMAGE if audit else "pseudomask"
     name, mask = subject if subject is not None else (nothing, np.zeros((height, width), dtype=bool))
     verdict: Verdict
     presence: Presence | None
@@ -83,15 +93,15 @@ def give_verdict(
     review = Review(
         image_id=image_id,
         target_id=target_id,
-        annotator=annotator,
+        annotator=judged.annotator,
         subject=name,
         verdict=verdict,
         presence=presence,
-        seconds_spent=round(seconds, 2),
+        seconds_spent=round(judged.seconds, 2),
         reviewed_at=utc_now(),
         threshold=THRESHOLD,
-        purpose=purpose,
-        gaze_on_mask_ms=None if gaze_on_mask_ms is None else round(gaze_on_mask_ms, 1),
+        purpose=judged.purpose,
+        gaze_on_mask_ms=_rounded(judged.gaze_on_mask_ms),
     )
     return Given(image_id, target_id, study.add_review(review, stored))
 
@@ -104,8 +114,8 @@ def give_edited(study: Study, draft: Draft, seconds: float, gaze_on_mask_ms: flo
     Raises
     ------
     UserError
-        If the image or the target is gone, the mask is not of the image's size any more, or it cannot be written; the
-        draft is kept then.
+        If the image or the target is gone, the mask is not of the image's size any more, that of an audit did not begin
+        empty, or it cannot be written; the draft is kept then.
     """
     header, mask = draft.header, draft.edit.mask
     study.check_there()
@@ -134,7 +144,11 @@ def give_edited(study: Study, draft: Draft, seconds: float, gaze_on_mask_ms: flo
         purpose=header.purpose,
         started_from=draft.edit.started_from,
         edits=draft.edit.edits,
-        gaze_on_mask_ms=None if gaze_on_mask_ms is None else round(gaze_on_mask_ms, 1),
+        gaze_on_mask_ms=_rounded(gaze_on_mask_ms),
     )
     name = study.add_review(review, mask)
     return Given(image.id, target.id, name, draft.finish())
+
+
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 1)

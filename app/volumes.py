@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from segmentation.records import StudyImage
 from segmentation.study import Study
@@ -76,7 +77,10 @@ def first_image(study: Study) -> str | None:
     return None if first is None else entry_of(study, first).image.id
 
 
-def common_state(states: Iterable[str], order: Iterable[str]) -> tuple[str, int]:
+State = TypeVar("State", bound=str)
+
+
+def common_state(states: Iterable[State], order: Iterable[State]) -> tuple[State, int]:
     """Return the state that stands for a volume, and how many slices are in it: the first of `order` that occurs."""
     counts = Counter(states)
     for state in order:

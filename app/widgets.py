@@ -329,10 +329,11 @@ class EmptyState(QWidget):
         self.sentence = label(sentence)
         self.sentence.setAlignment(Qt.AlignmentFlag.AlignHCenter)
         self.button = Button(button, role="primary", on_click=self.acted.emit)
-        self.button.setVisible(bool(button))
         layout.addStretch(2)
         for widget in (self.icon, self.sentence, self.button):
             layout.addWidget(widget, 0, Qt.AlignmentFlag.AlignHCenter)
+        # Only now: shown without a parent it would be a window of its own for a moment, and take the keys.
+        self.button.setVisible(bool(button))
         layout.addStretch(3)
 
     def set(self, icon: str, sentence: str, button: str = "") -> None:

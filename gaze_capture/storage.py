@@ -32,7 +32,10 @@ LOCK_STALE_SECONDS = 10.0
 
 def explained(error: OSError, path: Path) -> str:
     """Put the operating system's refusal into a sentence that names the place and the remedy."""
-    place = error.filename or path
+    place = error.filename2 or error.filename or path
+    if str(place).endswith(".part"):
+        # Of what is written aside first nobody knows the name.
+        place = path
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"The disk is full: {place} could not be written. Free some space and try again; "
@@ -48,6 +51,12 @@ def explained(error: OSError, path: Path) -> str:
             f"{place} cannot be reached: its folder was moved or removed, or its drive or network share is "
             "gone. Bring it back and try again; everything written before is intact."
         )
+    if error.errno == errno.EEXIST:
+        return f"{place} is a file, where a folder is needed; choose another place, or another name."
+    if error.errno == errno.EISDIR:
+        return f"{place} is a folder, where a file is needed; choose another name."
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{place} has a name that is too long; choose a shorter one."
     return f"{place}: {error.strerror or error}."
 
 
@@ -155,8 +164,14 @@ def locked(path: Path, *, wait_seconds: float = 30.0) -> Iterator[None]:
                 if not lock.exists():
                     raise
             else:
-                with os.fdopen(descriptor, "w") as stream:
-                    stream.write(token)
+                try:
+                    with os.fdopen(descriptor, "w") as stream:
+                        stream.write(token)
+                except OSError:
+                    # On a full disk it would be left empty, and nobody's.
+                    with contextlib.suppress(OSError):
+                        lock.unlink()
+                    raise
                 break
             now, holder = time.monotonic(), _holder(lock)
             if holder != seen:
@@ -216,9 +231,13 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
-        raise UserError(f"{path} is damaged: it is not valid JSON ({error}).") from error
+        raise UserError(
+            f"{path} is damaged: it is not valid JSON ({error}). Restore it from a backup, or move it away."
+        ) from error
     except RecursionError:
-        raise UserError(f"{path} is damaged: its JSON is nested too deeply.") from None
+        raise UserError(
+            f"{path} is damaged: its JSON is nested too deeply. Restore it from a backup, or move it away."
+        ) from None
 
 
 def sha256_of(path: Path) -> str:

@@ -13,21 +13,17 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from gaze_capture.errors import UserError
-from gaze_capture.recording import Presence
 from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.gaze_index import Key
 from segmentation.records import SCHEMA, new_id, refuse_newer, utc_now
-from segmentation.review_index import Purpose, Review, Verdict
+from segmentation.review_index import Purpose
 from segmentation.study import Study
 
 BlindPurpose = Literal["second-read", "audit"]
 BLIND: tuple[BlindPurpose, ...] = get_args(BlindPurpose)
 
-BARE_IMAGE = "image"
-"""The subject of an outline that was drawn with nothing but the image in view."""
 _OWN_WORDS: tuple[Purpose, ...] = ("review", "second-read", "audit")
 
 
@@ -75,6 +71,8 @@ def draw_audit(
     """
     ids = sorted(image.id for image in study.images_of(split))
     if not 0 < count <= len(ids):
+        if not ids:
+            raise UserError(f"{study.folder} has no images to draw from yet; import some first.")
         where = f"the split {split!r}" if split else "the study"
         raise UserError(f"{count} images cannot be drawn: {where} has {len(ids)}; draw 1 to {len(ids)}.")
     targets = (study.target(target_id).id,) if target_id else tuple(target.id for target in study.targets)
@@ -146,12 +144,6 @@ def done_by(study: Study, annotator: str, purpose: BlindPurpose) -> set[Key]:
     }
 
 
-def left_for(study: Study, annotator: str, purpose: BlindPurpose) -> list[Key]:
-    """Return what is left of :func:`work_for`."""
-    done = done_by(study, annotator, purpose)
-    return [key for key in work_for(study, annotator, purpose) if key not in done]
-
-
 def readers_of(study: Study) -> list[str]:
     """Return the names of all who gave a review of their own, sorted."""
     return sorted(
@@ -173,70 +165,3 @@ def check_readers(study: Study, annotators: Sequence[str]) -> None:
                 f"The study has no review by the annotator {name!r}; it has reviews by: "
                 f"{', '.join(known) or 'nobody yet'}."
             )
-
-
-def store_outline(
-    study: Study,
-    image_id: str,
-    target_id: str,
-    annotator: str,
-    mask: npt.NDArray[np.bool_],
-    purpose: Purpose,
-    seconds: float,
-    edits: Sequence[str] = (),
-    *,
-    subject: str = BARE_IMAGE,
-    started_from: str = "empty",
-) -> str:
-    """Store what an annotator outlined, as a review of its purpose; return the review's name.
-
-    An empty mask says that the target is absent.
-
-    Parameters
-    ----------
-    mask : (H, W) bool, on the image's own grid
-    seconds : that it took
-    edits : the tools used, in order
-    subject : the run, or ``"pseudomask"``, whose mask was in view; by default the bare image
-
-    Raises
-    ------
-    UserError
-        If the study has no such image or target (any more), the mask is of another size or type, nobody is named,
-        the mask of an audit did not begin empty, or the study cannot be written.
-    """
-    height, width, _ = study.image(image_id).shape
-    target = study.target(target_id)
-    if not annotator.strip():
-        raise UserError("Say who outlined it: a review needs the annotator's name.")
-    if mask.dtype != np.bool_ or mask.ndim != 2:
-        raise UserError(
-            f"The mask of {image_id} is not one: it should be True and False, {height} x {width}, and is "
-            f"{mask.dtype} of {' x '.join(map(str, mask.shape))}."
-        )
-    if mask.shape != (height, width):
-        raise UserError(
-            f"The mask of {image_id} has {mask.shape[1]} x {mask.shape[0]} pixels, the image {width} x {height}; "
-            "nothing was stored."
-        )
-    if purpose == "audit" and (subject, started_from) != (BARE_IMAGE, "empty"):
-        raise UserError(
-            f"An audit is outlined on the bare image; this mask of {image_id} began as {started_from} and was not "
-            "stored."
-        )
-    verdict: Verdict = "edited"
-    presence: Presence = "present" if mask.any() else "absent"
-    review = Review(
-        image_id=image_id,
-        target_id=target.id,
-        annotator=annotator,
-        subject=subject,
-        verdict=verdict,
-        presence=presence,
-        seconds_spent=round(seconds, 2),
-        reviewed_at=utc_now(),
-        purpose=purpose,
-        started_from=started_from,
-        edits=tuple(edits),
-    )
-    return study.add_review(review, mask)

@@ -26,12 +26,14 @@ from segmentation.comparison_plot import plot_svg
 from segmentation.comparison_table import CellResult, ComparisonTable
 from segmentation.job import JobEvent, RunSpec
 from segmentation.label_gaze import simulated_behind
+from segmentation.machine import processors
 from segmentation.progress import Progress, no_progress
 from segmentation.records import SCHEMA, safe_name
-from segmentation.runs import RunFolder, create_run, follow, processors
+from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from segmentation.study_content import StudyContent, digest_of, groups_of, reads_explanations
 from segmentation.text.choice import with_text
+from segmentation.workers import follow
 
 STORED_MEASURES = ("dice", "iou", "miou", "hd95", "asd", "assd")
 

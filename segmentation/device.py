@@ -18,10 +18,10 @@ from segmentation.machine import (
     TorchBuild,
     look_at_graphics,
     peak_memory_bytes,
+    processors,
     total_memory_bytes,
     why_no_gpu,
 )
-from segmentation.runs import processors
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD = -1

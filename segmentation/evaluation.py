@@ -208,9 +208,12 @@ def _lines(summary: Summary) -> list[str]:
         digits = 4 if name in ("dice", "iou", "miou") else 2
         lines.append(f"  {name:<8} {spread.mean:.{digits}f} +- {spread.sd:.{digits}f}{unit}")
     if without := summary.images_without_target:
+        held = summary.images - without
         lines += [
-            f"  dice of the {summary.images - without} images with the target {summary.with_target.mean:.4f}, "
-            f"of the {without} without {summary.without_target.mean:.4f}",
+            f"  dice of the {held} images with the target {summary.with_target.mean:.4f}, "
+            f"of the {without} without {summary.without_target.mean:.4f}"
+            if held
+            else "  the target is in none of these images",
             f"  false-positive area {summary.false_positive_area.mean:.2f} % of an image without the target; "
             f"any in {summary.false_positive_share:.0%} of them",
         ]

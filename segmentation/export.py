@@ -10,6 +10,7 @@ from pathlib import Path
 from gaze_capture.errors import UserError
 from gaze_capture.storage import folder_in_place
 from segmentation.export_selection import Selection, Tally
+from segmentation.leaving import outside
 from segmentation.progress import Progress, no_progress
 from segmentation.study import Study
 
@@ -107,7 +108,7 @@ def export_study(
     )
     selection.check()
     tally = Tally()
-    with folder_in_place(Path(to)) as folder:
+    with folder_in_place(outside(study, to)) as folder:
         EXPORTERS[format](selection, folder, tally, progress)
         files = sum(path.is_file() for path in folder.rglob("*"))
     # A study on a read-only disk can be exported, too.

@@ -22,6 +22,7 @@ from gaze_capture.recording_codec import SUMMARY_NAME
 from gaze_capture.storage import folder_in_place, read_json, write_bytes_atomic
 from segmentation.export_selection import Selection, simulated_words
 from segmentation.images import encode_display, resize
+from segmentation.leaving import outside
 from segmentation.picture_drawing import Pixels, Plan, Words, draw_pixels, draw_svg, plan
 from segmentation.progress import Progress, no_progress
 from segmentation.pseudomask import PseudoMaskSettings, make_pseudomask
@@ -99,7 +100,7 @@ def draw_pictures(
     names = _names(study, subjects)
     failed: list[tuple[str, str]] = []
     drawn = 0
-    with folder_in_place(Path(to)) as folder:
+    with folder_in_place(outside(study, to)) as folder:
 
         def draw(number: int) -> UserError | None:
             subject = subjects[number]

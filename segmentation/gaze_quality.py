@@ -128,7 +128,7 @@ class StudyQuality:
             f"look again at {look.image_id} ({look.annotator}): {'; '.join(look.held_back)}" for look in held
         ]
         lines += [f"left out: {reason}" for _, reason in self.unreadable]
-        return "\n".join(lines) or "No image has been looked at yet."
+        return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; what is unknown is null."""

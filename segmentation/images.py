@@ -142,14 +142,23 @@ def encode_mask(mask: npt.NDArray[np.bool_]) -> bytes:
 
 
 def decode_mask(path: Path) -> npt.NDArray[np.bool_]:
-    """Read a mask (H, W): everything above half of the file's range is foreground, in any channel."""
+    """Read a mask (H, W).
+
+    Of a file with one value, or colour, beside black, that is foreground, however dark: 1, 2 and 255 are all in use. Of
+    one with more, and of a JPEG, whose edges are soft, everything above half of the range is, in any channel.
+    """
     pixels = _decode(path)
     if pixels.dtype == np.bool_:
         return _any_channel(pixels)
     top = pixels.max(initial=0)
-    # Some sets store masks as 0/1 instead of 0/255.
-    cut = 0 if top <= 1 else np.iinfo(pixels.dtype).max // 2 if pixels.dtype.kind == "u" else 0.5
-    return _any_channel(pixels > cut)
+    # Programs store eight bits in sixteen.
+    half = 0.5 if pixels.dtype.kind != "u" else 127 if top <= 255 else np.iinfo(pixels.dtype).max // 2
+    if top > half:
+        return _any_channel(pixels > half)
+    drawn = _any_channel(pixels > 0)
+    values = pixels[drawn]
+    soft = path.suffix.lower() in (".jpg", ".jpeg") and top > 1
+    return drawn if not soft and (values == values[:1]).all() else np.zeros_like(drawn)
 
 
 def _any_channel(pixels: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -48,6 +48,8 @@ class ImportReport:
     """True masks stored, one a target and image."""
     duplicates: tuple[str, ...] = ()
     """Files whose content the study holds already."""
+    held: tuple[str, ...] = ()
+    """Ids of the images that these are; of a volume, its first slice."""
     skipped: tuple[tuple[str, str], ...] = ()
     """(file, reason)"""
     notes: tuple[tuple[str, str], ...] = ()
@@ -64,6 +66,7 @@ class _Tally:
     volumes: int = 0
     masks: int = 0
     duplicates: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
     burned_in: list[str] = field(default_factory=list)
@@ -74,6 +77,7 @@ class _Tally:
             volumes=self.volumes,
             masks=self.masks,
             duplicates=tuple(self.duplicates),
+            held=tuple(self.held),
             skipped=tuple(self.skipped),
             notes=tuple(self.notes),
             burned_in=tuple(self.burned_in),
@@ -220,6 +224,7 @@ class _Import:
         image = self._by_source.get(picture.source_sha256)
         if image is not None:
             self.tally.duplicates.append(str(path))
+            self.tally.held.append(image.id)
         else:
             image = self._store_picture(path, picture)
         if self.masks is not None:
@@ -296,6 +301,7 @@ class _Import:
         known = self._by_source.get(_plane_digest(digest, 0))
         if known is not None:
             self.tally.duplicates.append(str(first))
+            self.tally.held.append(known.id)
             self._flush()
             images = [self.study.image(name) for name in self.study.slices_beside(known.id)]
         else:

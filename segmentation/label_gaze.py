@@ -51,7 +51,7 @@ def _learned(study: Study, run: RunFolder, spec: RunSpec) -> list[Review]:
         review
         for reviews in study.all_reviews().values()
         for review in reviews
-        if mark_of(review) in learned.marks
+        if mark_of(study, review) in learned.marks
     ]
 
 

@@ -2,27 +2,28 @@
 
 A run notes in ``reviews.json`` which reviews it learned from when it read its images, and what reviewing had taken by
 then, so that rounds of training and reviewing can be told apart (`segmentation.rounds`) and a later run knows what is
-new (`segmentation.retraining`). Never imports torch.
+new (`segmentation.retraining`). The note travels with a run's archive and with a packed training set: it holds no name,
+and which reviews they are can be told in the study alone. Never imports torch.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
-import os
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gaze_capture.errors import UserError
 from gaze_capture.recording import UNDECIDED
-from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
+from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.job import RunSpec
 from segmentation.records import SCHEMA, utc_now
 from segmentation.review_index import COUNTED, Key, Review, read_review
 from segmentation.runs import RunFolder
 from segmentation.study import Study
+from segmentation.study_folder import names_in
 
 LEARNED_NAME = "reviews.json"
 
@@ -63,9 +64,13 @@ class Learned:
         }
 
 
-def mark_of(review: Review) -> str:
-    """Return what a review is told from all others by: a hash of who said what of which mask, and when."""
+def mark_of(study: Study, review: Review) -> str:
+    """Return what a review is told from all others by: a hash of who said what of which mask, and when.
+
+    The study's uid is hashed along, so that where it is not known nobody can try names against the marks of a run.
+    """
     told = (
+        study.uid,
         review.image_id,
         review.target_id,
         review.annotator,
@@ -121,23 +126,14 @@ def reviewing_seconds(study: Study, until: float | None = None) -> float:
 
 def _withdrawn(study: Study) -> Iterator[Review]:
     """Read the verdicts that were taken back; one that is damaged is passed over."""
-    for folder in _folders(study.folder / "reviews"):
-        with explained_os_errors(folder):
-            names = sorted(os.listdir(folder))
-        for name in names:
+    reviews = study.folder / "reviews"
+    for folder in sorted(names_in(reviews)):
+        for name in sorted(names_in(reviews / folder)):
             if name.endswith(".withdrawn"):
                 try:
-                    yield read_review(folder / f"{name.removesuffix('.withdrawn')}.json")
+                    yield read_review(reviews / folder / f"{name.removesuffix('.withdrawn')}.json")
                 except UserError:
                     continue
-
-
-def _folders(folder: Path) -> list[Path]:
-    with explained_os_errors(folder):
-        try:
-            return [one for one in sorted(folder.iterdir()) if one.is_dir()]
-        except FileNotFoundError:
-            return []
 
 
 def given_at(review: Review) -> float:
@@ -153,23 +149,32 @@ def epoch(text: str) -> float:
         return 0.0
 
 
-def note_learned(study: Study, run: RunFolder) -> Learned:
-    """Note in a run which reviews it is about to learn from; what is given afterwards is new to it.
+def learned_now(study: Study, spec: RunSpec) -> Learned:
+    """Return what a run by this spec that reads its labels now learns from; what is given afterwards is new to it.
 
     Raises
     ------
     UserError
-        If a review is damaged or the run's folder cannot be written.
+        If a review is damaged.
     """
-    reviews = teaching(study, run.spec)
-    learned = Learned(
+    reviews = teaching(study, spec)
+    return Learned(
         utc_now(),
-        frozenset(map(mark_of, reviews.values())),
+        frozenset(mark_of(study, review) for review in reviews.values()),
         sum(review.seconds_spent for review in reviews.values()),
         reviewing_seconds(study),
     )
-    write_json_atomic(run.path / LEARNED_NAME, learned.to_json(), within=study.folder)
-    return learned
+
+
+def note(run: RunFolder, learned: Learned) -> None:
+    """Note in a run which reviews it learns from.
+
+    Raises
+    ------
+    UserError
+        If the run's folder cannot be written.
+    """
+    write_json_atomic(run.path / LEARNED_NAME, learned.to_json(), within=run.study_folder)
 
 
 def learned_by(run: RunFolder) -> Learned | None:
@@ -185,12 +190,11 @@ def learned_by(run: RunFolder) -> Learned | None:
         return None
     values = read_json(path)
     try:
-        return Learned(
-            str(values["read_at"]),
-            frozenset(map(str, values["reviews"])),
-            float(values["seconds"]),
-            float(values["spent_s"]),
-        )
+        read_at, marks = str(values["read_at"]), values["reviews"]
+        seconds, spent_s = float(values["seconds"]), float(values["spent_s"])
+        if not isinstance(marks, list) or not epoch(read_at) or not math.isfinite(seconds + spent_s):
+            raise ValueError("it lists no reviews, or says no time")
+        return Learned(read_at, frozenset(map(str, marks)), seconds, spent_s)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error}). Delete it; reviews then count by their time."

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gaze_capture.errors import UserError
-from gaze_capture.storage import explained_os_errors, read_json, write_bytes_atomic, write_json_atomic
+from gaze_capture.storage import read_json, write_bytes_atomic, write_json_atomic
 from segmentation.records import SCHEMA, safe_name, utc_now
 from segmentation.study import Study
+from segmentation.study_folder import names_in
 
 Key = tuple[str, str]
 """Image id and target id."""
@@ -112,17 +112,8 @@ def _folder(study: Study, image_id: str, target_id: str) -> Path:
 
 
 def _standing(folder: Path) -> Iterator[Path]:
-    with explained_os_errors(folder):
-        try:
-            names = sorted(os.listdir(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-    for name in names:
-        with explained_os_errors(folder / name):
-            try:
-                files = set(os.listdir(folder / name))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+    for name in sorted(names_in(folder)):
+        files = set(names_in(folder / name))
         for file in sorted(files):
             if file.endswith(".json") and file[0] != "." and f"{file[:-5]}.withdrawn" not in files:
                 yield folder / name / file

@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segmentation.runs import processors
-
 SMI_SECONDS = 15.0
 MIB = 2**20
 GIB = 2**30
@@ -31,6 +29,15 @@ OLDEST_DRIVERS = {11: "450", 12: "525", 13: "580"}
 """Oldest NVIDIA driver branch by the major version of CUDA that it can run (NVIDIA, CUDA Compatibility): within a major
 version any driver of this branch or newer will do."""
 _PCI_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD"}
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        # Neither Windows nor macOS ties a process to processors.
+        return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which masks of a study go out (reviewed, a run's, levels of pseudo-masks, true ones), and who vouches for each."""
+"""Which masks of a study go out (reviewed, a run's, levels of pseudo-masks, true ones, audits), and who vouches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from segmentation.review_index import Purpose, Review, Verdict
 from segmentation.runs import RunFolder, latest_run
 from segmentation.study import Mask, Study
 
-Which = Literal["reviewed", "student", "pseudomask", "truth"]
+Which = Literal["reviewed", "student", "pseudomask", "truth", "audit"]
 WHICH: tuple[Which, ...] = get_args(Which)
 
 THRESHOLD = 0.5
@@ -34,7 +34,10 @@ _KEPT_NAME = re.compile(r"[^\x00-\x1f\\/:*?\"<>|]{1,150}")
 
 @dataclass(frozen=True)
 class MaskChoice:
-    """Which masks of a study an export takes."""
+    """Which masks of a study an export takes.
+
+    ``audit``: the outlines of blind audits alone, drawn with no mask in view; of several annotators' the latest.
+    """
 
     which: Which = "reviewed"
     run: str | None = None
@@ -47,7 +50,7 @@ class MaskChoice:
     split: str | None = None
     targets: tuple[str, ...] | None = None
     annotators: tuple[str, ...] | None = None
-    """Reviewed masks of these alone."""
+    """Reviewed masks, or audits, of these alone."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,7 @@ class MaskSelection:
             "student": self._students,
             "pseudomask": self._pseudomasks,
             "truth": self._true,
+            "audit": self._audits,
         }[self.choice.which]
         found = find()
         ordered = {
@@ -221,11 +225,7 @@ class MaskSelection:
 
     def _reviewed(self) -> dict[tuple[str, str], ChosenMask]:
         reviews = self.study.reviewed()
-        gone = {image_id for image_id, _ in reviews if image_id not in self.study.images}
-        if gone:
-            self.notes.append(
-                f"{len(gone)} reviews are of images that the study does not have any more; they were left out."
-            )
+        self._note_gone(reviews)
         found: dict[tuple[str, str], ChosenMask] = {}
         rejected = 0
         for key in self._keys(reviews):
@@ -245,6 +245,39 @@ class MaskSelection:
                     found[key] = chosen
         return found
 
+    def _note_gone(self, reviews: Iterable[tuple[str, str]]) -> None:
+        gone = {image_id for image_id, _ in reviews if image_id not in self.study.images}
+        if gone:
+            self.notes.append(
+                f"{len(gone)} reviews are of images that the study does not have any more; they were left out."
+            )
+
+    def _audits(self) -> dict[tuple[str, str], ChosenMask]:
+        wanted = self.choice.annotators
+        latest: dict[tuple[str, str], tuple[str, Review]] = {}
+        for key, reviews in self.study.all_reviews().items():
+            audited = any(review.purpose == "audit" for review in reviews)
+            for name, review in self.study.named_reviews(*key).items() if audited else ():
+                if review.purpose == "audit" and (wanted is None or review.annotator in wanted):
+                    latest[key] = name, review
+        self._note_gone(latest)
+        found: dict[tuple[str, str], ChosenMask] = {}
+        rejected = 0
+        for key in self._keys(latest):
+            name, review = latest[key]
+            if review.verdict == "rejected":
+                rejected += 1
+                continue
+            origin = dataclasses.replace(
+                self._origin_of(review), kind="audit", run=None, threshold=None, simulated_from=None
+            )
+            found[key] = self._chosen(key, origin, partial(self.study.review_mask, *key, name))
+        if rejected:
+            self.notes.append(
+                f"Audits without an outline (unsure, ungradable) that were left out: {rejected}."
+            )
+        return found
+
     def _origin_of(self, review: Review) -> Origin:
         key = review.image_id, review.target_id
         by_hand = review.verdict == "edited" and review.started_from == "empty"
@@ -257,7 +290,8 @@ class MaskSelection:
             reviewed_at=review.reviewed_at,
             started_from=review.started_from or None,
             edits=review.edits,
-            run=None if review.subject == "pseudomask" else review.subject,
+            # A consensus names what it was made of in place of a run.
+            run=None if review.purpose == "consensus" or review.subject == "pseudomask" else review.subject,
             threshold=None if review.subject == "pseudomask" else review.threshold,
             simulated_from=None
             if by_hand
@@ -351,9 +385,7 @@ class MaskSelection:
             unit_id = image.volume or image.id
             if unit_id in units:
                 continue
-            volume = self.study.volume(unit_id) if unit_id in with_header else None
-            slices = tuple(self.study.image(one) for one in self.study.slices_beside(image_id))
-            units[unit_id] = Unit(unit_id, names[unit_id], slices, volume)
+            units[unit_id] = unit_of(self.study, image, names[unit_id], with_header)
         return list(units.values())
 
     def of(self, unit: Unit, target: Target) -> list[ChosenMask | None]:
@@ -371,7 +403,21 @@ _NOTHING: dict[Which, str] = {
     "student": "The run has no predictions for these images yet; make them with: gaze-insight predict STUDY",
     "pseudomask": "These images have no pseudo-masks yet; make them with: gaze-insight pseudomask STUDY",
     "truth": "These images have no true masks.",
+    "audit": "None of these images was outlined in a blind audit yet; draw one: gaze-insight audit-draw STUDY",
 }
+
+
+def unit_of(study: Study, image: StudyImage, name: str, with_header: Container[str]) -> Unit:
+    """Return the image, or the volume that it is a slice of.
+
+    Parameters
+    ----------
+    name : what its files are called, see `unit_names`
+    with_header : `Study.volume_ids`, which are looked up on disk
+    """
+    unit_id = image.volume or image.id
+    slices = tuple(study.image(one) for one in study.slices_beside(image.id))
+    return Unit(unit_id, name, slices, study.volume(unit_id) if unit_id in with_header else None)
 
 
 def image_names(images: Sequence[StudyImage]) -> dict[str, str]:

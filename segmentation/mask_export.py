@@ -11,6 +11,7 @@ from gaze_capture.archive import program
 from gaze_capture.errors import UserError
 from gaze_capture.storage import folder_in_place, sha256_of, write_bytes_atomic, write_json_atomic
 from segmentation.export_selection import simulated_words
+from segmentation.leaving import outside
 from segmentation.mask_choice import WHICH, MaskChoice, MaskSelection
 from segmentation.mask_writers.book import MaskBook
 from segmentation.progress import Progress, no_progress
@@ -136,7 +137,7 @@ def export_masks(
         )
     selection = MaskSelection(study, choice)
     masks = selection.masks
-    with folder_in_place(Path(to)) as folder:
+    with folder_in_place(outside(study, to)) as folder:
         book = MaskBook(selection, folder, progress, probability, tuple(map(Path, source)), key)
         MASK_WRITERS[format](book)
         notes = [*selection.notes, *book.notes]
@@ -192,12 +193,19 @@ def _manifest(book: MaskBook, format: str, notes: Sequence[str]) -> dict[str, ob
     }
 
 
+_ABOUT_AUDITS = (
+    "Outlined blind, with no mask in view, on images drawn at random: a reference to measure against. The study's own "
+    "networks never learn from them.",
+)
+
+
 def _readme(book: MaskBook, format: str) -> str:
     selection = book.selection
     words = simulated_words(selection.simulated_from)
     lines = [
         f"Masks ({selection.choice.which}) of the study {selection.study.name} as {format}, exported by {program()}.",
         "Research use only; not a medical device.",
+        *(_ABOUT_AUDITS if selection.choice.which == "audit" else ()),
         *([f"Gaze behind masks here is {words}; {MANIFEST} says of which."] if words else []),
         "",
         *book.about,

@@ -84,7 +84,10 @@ class Reviews:
         latest = self._latest.get(key)
         before = self.study.reviewed_mask(*key) if latest is not None else None
         if not mask.any() and not self.empty and (before is None or not before.any()):
-            self.left_empty += 1
+            if before is None:
+                self.left_empty += 1
+            else:
+                self.unchanged += 1
             return False
         # A second annotator may agree to the pixel, and accept; what they did not change, they did not edit.
         same = before is not None and np.array_equal(before, mask)

@@ -182,7 +182,13 @@ class MaskFiles:
             and _are_labels(labelled)
         ):
             return self._take_maps([image], None, [labelled], image.id)
-        mask, note = self._fitted(decode_mask(file), image.shape[:2])
+        drawn = decode_mask(file)
+        if labelled.labels and not drawn.any():
+            raise UserError(
+                f"{file} is darker than half of its range everywhere, so that none of its values counts as foreground; "
+                f"save it in black and white, or name them: --labels {self.targets[0].id}={max(labelled.labels)}"
+            )
+        mask, note = self._fitted(drawn, image.shape[:2])
         if mask is None:
             return 0, [f"its mask {file.name} was left out: {note}"]
         stored = self.sink.save(image, target_id or self.targets[0].id, mask)

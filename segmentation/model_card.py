@@ -14,6 +14,7 @@ from gaze_capture.storage import read_json
 from segmentation.bootstrap import clustered_interval
 from segmentation.intensity import RULES, rules_for
 from segmentation.label_gaze import gaze_words, simulated_behind
+from segmentation.learned_reviews import learned_by, mark_of
 from segmentation.records import group_of, utc_now
 from segmentation.runs import RunFolder
 from segmentation.study import TEST_SPLIT, Study
@@ -47,7 +48,18 @@ def model_card(study: Study, run: RunFolder, facts: dict[str, Any]) -> dict[str,
     simulated = simulated_behind(study, run.id)
     learned = [image for image in study.images.values() if image.split == spec.split]
     ids = {image.id for image in learned}
-    reviews = {key: one for key, one in study.reviewed().items() if key[0] in ids}
+    noted = learned_by(run)
+    reviews = (
+        [one for key, one in study.reviewed().items() if key[0] in ids]
+        if noted is None
+        else [
+            one
+            for given in study.all_reviews().values()
+            for one in given
+            if mark_of(study, one) in noted.marks
+        ]
+    )
+    began = ("images_learned", "strong_labels", "explained", *(() if noted is None else ("reviews",)))
     modalities = sorted({image.modality for image in study.images.values()})
     return {
         "format": "gaze-insight-model",
@@ -75,13 +87,13 @@ def model_card(study: Study, run: RunFolder, facts: dict[str, Any]) -> dict[str,
                 "annotators": len(
                     {look.annotator for look in study.fixations.each_look() if look.image_id in ids}
                 ),
-                "reviews": dict(Counter(one.verdict for one in reviews.values())),
+                "reviews": dict(Counter(one.verdict for one in reviews)),
                 "strong_labels": started.get("strong_labels"),
                 "explained": started.get("explained"),
             },
             "gaze": gaze_words(spec.method, simulated),
             "simulated_from": simulated,
-            "counted": "as the study is at export; images_learned, strong_labels and explained as training began",
+            "counted": f"as the study is at export; {', '.join(began[:-1])} and {began[-1]} as training began",
         },
         "method": {
             "name": spec.method,

@@ -13,9 +13,11 @@ from gaze_capture.errors import UserError
 from gaze_capture.storage import folder_in_place, write_bytes_atomic, write_json_atomic
 from segmentation.intensity import rules_for
 from segmentation.job import JobEvent
+from segmentation.leaving import outside
 from segmentation.model_card import card_text, model_card
-from segmentation.runs import RunFolder, await_worker, latest_run
+from segmentation.runs import RunFolder, latest_run
 from segmentation.study import Study
+from segmentation.workers import await_worker
 
 THRESHOLD = 0.5
 
@@ -121,7 +123,7 @@ def export_model(
             "the model without: --without-onnx"
         )
     spec = run.spec
-    with folder_in_place(Path(to)) as folder:
+    with folder_in_place(outside(study, to)) as folder:
         job: dict[str, Any] = {"task": "export-model", "folder": str(folder), "onnx": onnx}
         facts = await_worker(run, job, on_event)
         card = model_card(study, run, facts)

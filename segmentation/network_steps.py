@@ -10,9 +10,9 @@ from segmentation.explainers.opening import HUB
 from segmentation.job import RunSpec
 from segmentation.known_folders import remember_folder
 from segmentation.presets import checked
-from segmentation.runs import await_worker
 from segmentation.sending import permission_for_download
 from segmentation.study import Study
+from segmentation.workers import await_worker
 
 
 def with_encoder(study: Study, spec: RunSpec, encoder: str | Path) -> RunSpec:

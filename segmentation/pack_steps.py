@@ -13,11 +13,13 @@ from typing import Any
 
 from gaze_capture.errors import UserError
 from segmentation.job import JobEvent, RunSpec
+from segmentation.leaving import outside
 from segmentation.packed import check_spec, packed_run, unpack
 from segmentation.presets import checked
 from segmentation.run_archive import write_run_archive
-from segmentation.runs import RunFolder, await_worker, completed, create_run, train_to_end
+from segmentation.runs import RunFolder, completed, create_run
 from segmentation.study import Study
+from segmentation.workers import await_worker, train_to_end
 
 OnEvent = Callable[[JobEvent], object]
 
@@ -54,6 +56,7 @@ def pack(
     from segmentation.known_folders import folders_job
 
     spec = completed(study, spec)
+    outside(study, path)
     job = {"task": "pack", "spec": spec.to_json(), "file": str(Path(path).absolute()), **folders_job(spec)}
     return await_worker(study.folder, job, on_event)
 

@@ -2,14 +2,16 @@
 
 ``gaze-insight pack`` writes a zip that unpacks to a minimal study: ``study.json``, ``training_set.json`` and
 ``training_set.safetensors`` (what `segmentation.dataset.load_training_set` makes of the whole study),
-``runs/<id>/spec.json``, and where the run begins with them ``image_encoder/`` and the run of its warm start. Training
-reads these alone, so that it needs nothing of what read images, gaze and explanations. See docs/adr/0018.
+``runs/<id>/spec.json`` with ``reviews.json`` (`segmentation.learned_reviews`), and where the run begins with them
+``image_encoder/`` and the run of its warm start. Training reads these alone, so that it needs nothing of what read
+images, gaze and explanations. See docs/adr/0018.
 
 Never imports torch.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.storage import folder_in_place, read_json
 from segmentation.archives import Kind, check_space, opened
 from segmentation.job import RunSpec
+from segmentation.learned_reviews import LEARNED_NAME
 from segmentation.runs import RUN_ID, RunFolder
 from segmentation.study import PACKED, Study
 
@@ -37,6 +40,7 @@ PACK = Kind(
         rf"{ENCODER}/[A-Za-z0-9][\w.-]*\.safetensors": 1 << 36,
         rf"{ENCODER}/[A-Za-z0-9][\w.-]*\.json": 1 << 26,
         rf"{_RUN}/spec\.json": 1 << 20,
+        rf"{_RUN}/{re.escape(LEARNED_NAME)}": 1 << 26,
         rf"{_RUN}/checkpoints/\d{{1,12}}/state\.json": 1 << 26,
         rf"{_RUN}/checkpoints/\d{{1,12}}/\w+\.safetensors": 1 << 36,
     },

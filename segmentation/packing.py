@@ -22,6 +22,7 @@ from gaze_capture.storage import explained_os_errors, write_json_atomic
 from segmentation.archives import write_archive
 from segmentation.dataset import TrainingSet, load_training_set
 from segmentation.job import RunSpec
+from segmentation.learned_reviews import learned_now, note
 from segmentation.methods import reads_text
 from segmentation.packed import ABOUT, ARRAYS, ENCODER, PACK, about_pack, check_spec
 from segmentation.presets import checked
@@ -42,6 +43,7 @@ HOLDS = (
     "the vectors of what is said of each image, with the names of target and attribute",
     "each image's id, shape, modality and a hash of its group",
     "the run's spec, and the networks or the pretrained encoder that it begins with",
+    "which reviews the labels are of, as hashes that the study alone can tell, and what giving them took",
 )
 HOLDS_NOT = (
     "names of files, patients, annotators and machines",
@@ -92,6 +94,8 @@ def pack(
         raise UserError(f"{study.folder} is a packed training set already; copy its file instead.")
     spec = checked(completed(study, spec))
     text = text_of(study, spec, encoder, encoder_folder) if reads_text(spec) else None
+    # Before anything is read, as in training.
+    learned = learned_now(study, spec)
     data = load_training_set(study, spec, text, progress)
     run_id, salt = new_id("run-"), secrets.token_hex(16)
     with explained_os_errors(path):
@@ -118,6 +122,7 @@ def pack(
             }
             write_json_atomic(folder / ABOUT, about)
             write_json_atomic(folder / "runs" / run_id / "spec.json", spec.to_json())
+            note(RunFolder(folder / "runs" / run_id), learned)
             if spec.warm_start:
                 _copy_run(study, spec.warm_start, folder)
             if spec.encoder:

@@ -224,6 +224,30 @@ def read_manifest(path: Path) -> list[StudyImage]:
         raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
 
 
+def read_volume(path: Path) -> Volume:
+    """Read what is known of a volume.
+
+    Raises
+    ------
+    UserError
+        If it is missing or damaged.
+    """
+    values = read_json(path)
+    try:
+        return Volume(
+            id=values["id"],
+            image_ids=tuple(values["image_ids"]),
+            slice_spacing_mm=values["slice_spacing_mm"],
+            affine=values["affine"] and tuple(tuple(row) for row in values["affine"]),
+            series=values["series"],
+            source_ids=tuple(values["source_ids"]),
+            header=values["header"],
+            notes=tuple(values["notes"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}). Restore it from a backup.") from None
+
+
 def check_targets(targets: Sequence[Target]) -> None:
     """Raise UserError unless targets can stand in one study; see :meth:`Study.set_targets`."""
     ids = [target.id for target in targets]

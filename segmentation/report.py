@@ -17,6 +17,7 @@ from segmentation.explanation import load_explanation
 from segmentation.gaze_quality import gaze_quality
 from segmentation.intensity import rules_for
 from segmentation.job import RunSpec
+from segmentation.leaving import outside
 from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
 from segmentation.records import StudyImage, Target
@@ -24,6 +25,7 @@ from segmentation.report_explanations import agreement_section, described
 from segmentation.report_figures import Overlay, curve, histogram, legend, overlay_figure
 from segmentation.report_parts import graded, row, table, whole_page
 from segmentation.report_reviews import review_section
+from segmentation.report_rounds import rounds_section
 from segmentation.runs import RunFolder, latest_run
 from segmentation.study import Study
 
@@ -52,8 +54,9 @@ def write_report(
     Raises
     ------
     UserError
-        If the run is unknown, the split empty, or the file cannot be written.
+        If the run is unknown, the split empty, or the file cannot be written or would lie among the study's own.
     """
+    outside(study, file)
     run = _run(study, run_id)
     metrics = _stored_metrics(run) if run else {}
     if run and not metrics and (measured := _measure(study, run.id, split)):
@@ -61,7 +64,7 @@ def write_report(
     chosen = _for_gallery(metrics, split)
     sections = [_tiles(study, chosen), _gaze_section(study, progress), _pseudomask_section(study)]
     sections.append(agreement_section(study, progress))
-    sections.append(review_section(study, progress))
+    sections += [review_section(study, progress), rounds_section(study, progress)]
     if run:
         sections += [_metrics_section(metrics), _targets_section(study, metrics), _run_section(study, run)]
     sections.append(_gallery_section(study, run, chosen, split, progress))

@@ -63,7 +63,7 @@ def _verdicts(reviews: Sequence[Review]) -> str:
         groups.setdefault((review.annotator, review.purpose), []).append(review)
     body = []
     for (annotator, purpose), found in sorted(groups.items()):
-        verdicts = Counter(review.verdict for review in found)
+        verdicts = Counter("nothing" if review.presence == "absent" else review.verdict for review in found)
         # What came in from another program has no time.
         seconds = [review.seconds_spent for review in found if review.seconds_spent > 0]
         unseen = sum(review.gaze_on_mask_ms == 0 for review in found if review.verdict == "accepted")
@@ -76,7 +76,7 @@ def _verdicts(reviews: Sequence[Review]) -> str:
                 str(verdicts["accepted"]),
                 str(verdicts["edited"]),
                 str(verdicts["rejected"]),
-                str(sum(review.presence == "absent" for review in found)),
+                str(verdicts["nothing"]),
                 f"{np.median(seconds):.1f} s" if seconds else "–",
                 f"{sum(seconds) / 60:.1f} min" if seconds else "–",
                 str(unseen) if watched else "–",
@@ -90,7 +90,8 @@ def _verdicts(reviews: Sequence[Review]) -> str:
     return (
         '<p class="note">Every verdict that stands counts, earlier ones of the same image included. An audit is an '
         "outline drawn blind to every mask; a second read is blind to what others said. Not looked at: accepted "
-        "without the eyes having been on the mask, where a tracker ran.</p>" + table(head, body, text=(1,))
+        "without the eyes having been on the mask, where a tracker ran. Unsure and ungradable are among those "
+        "rejected.</p>" + table(head, body, text=(1,))
     )
 
 
@@ -111,7 +112,9 @@ def _edits(study: Study, reviews: dict[Key, list[Review]], progress: Progress) -
 
 
 def _is_edit(review: Review) -> bool:
-    return review.verdict == "edited" and review.purpose in ("review", "consensus")
+    # To say that nothing is there takes one key; nobody drew anything.
+    drawn = bool(review.edits) or review.presence != "absent"
+    return drawn and review.verdict == "edited" and review.purpose in ("review", "consensus")
 
 
 def _shown_before(study: Study, review: Review) -> Mask | None:

@@ -53,7 +53,7 @@ def new_reviews(study: Study, run_id: str) -> News:
     new = [
         review
         for review in teaching(study, dataclasses.replace(spec, learn_from_reviews=True)).values()
-        if (mark_of(review) not in learned.marks if learned is not None else given_at(review) > since)
+        if (mark_of(study, review) not in learned.marks if learned is not None else given_at(review) > since)
     ]
     return News(run_id, len(new), sum(review.seconds_spent for review in new))
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import math
 import os
+import secrets
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Presence
 from gaze_capture.storage import explained_os_errors, read_json
-from segmentation.records import refuse_newer
+from segmentation.records import refuse_newer, safe_name
 
 Verdict = Literal["accepted", "edited", "rejected"]
 Purpose = Literal["review", "second-read", "audit", "consensus"]
@@ -24,10 +28,16 @@ COUNTED: tuple[Purpose, ...] = ("review", "consensus")
 """Reviews of these purposes decide what a mask is and what is learned; of others the study keeps the word alone."""
 Key = tuple[str, str]
 
+BARE_IMAGE = "image"
+"""The subject of an outline that was drawn with nothing but the image in view."""
+
 UNSETTLED_NS = 2_500_000_000
 """File systems tell times in steps of up to two seconds: a folder that changed just now is listed once more."""
 
 READERS = 8
+
+_STAMP = "%Y%m%d-%H%M%S%f"
+"""When a review was added, UTC: its name begins with it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Review:
     target_id: str
     annotator: str
     subject: str
-    """The run whose prediction was judged, or ``"pseudomask"``."""
+    """The run whose prediction was judged, ``"pseudomask"``, or of an audit `BARE_IMAGE`."""
     verdict: Verdict
     presence: Presence | None
     seconds_spent: float
@@ -53,6 +63,24 @@ class Review:
     """The tools used on an edited mask, in order, a word for each step that stands."""
     gaze_on_mask_ms: float | None = None
     """How long the eyes were on the mask while it was judged; None where no tracker ran."""
+
+
+def check_review(review: Review) -> None:
+    """Refuse an audit that was not outlined on the bare image, beginning with nothing: it would be no reference.
+
+    Raises
+    ------
+    UserError
+        If it is one.
+    """
+    if review.purpose != "audit":
+        return
+    begun = review.started_from if review.verdict == "edited" else "empty"
+    if review.subject != BARE_IMAGE or begun != "empty":
+        raise UserError(
+            f"An audit is outlined on the bare image, from nothing; this mask of {review.image_id} is of "
+            f"{review.subject!r}, began as {begun or 'nobody says what'}, and was not stored. Outline the image again."
+        )
 
 
 @dataclass(frozen=True)
@@ -120,6 +148,18 @@ class ReviewIndex:
         """Know of a review that was added or withdrawn here: it is no news."""
         self._list(name, review)
 
+    def next_name(self, name: str, annotator: str) -> str:
+        """Return what a folder's next review is called: what is said last is last, whatever the clocks say."""
+        stamp = datetime.datetime.now(datetime.timezone.utc).strftime(_STAMP)
+        for other in self._list(name).standing[-1:]:
+            latest = "-".join(other.split("-", 2)[:2])
+            # To the microsecond: verdicts given by key follow each other within one second.
+            if latest >= stamp:
+                with contextlib.suppress(ValueError, OverflowError):
+                    after = datetime.datetime.strptime(latest, _STAMP) + datetime.timedelta(microseconds=1)
+                    stamp = after.strftime(_STAMP)
+        return f"{stamp}-{secrets.token_hex(3)}-{safe_name(annotator)}"
+
     def reviews(self, name: str) -> list[Review]:
         """Return a folder's reviews that stand, oldest first."""
         return list(self.named(name).values())
@@ -172,34 +212,55 @@ def read_review(path: Path) -> Review:
     Raises
     ------
     UserError
-        If it is missing or damaged, or a newer version of the program wrote it.
+        If it is missing, damaged, or of a newer version.
     """
     values = read_json(path)
     refuse_newer(path, values)
     try:
         fields = {**values}
         del fields["schema"]
-        fields["edits"] = tuple(map(str, fields.get("edits", ())))
+        unknown = sorted(fields.keys() - _KINDS.keys())
+        if unknown:
+            raise TypeError(f"this version knows no {unknown[0]!r}")
+        if not isinstance(fields.get("edits", []), list):
+            raise TypeError("'edits' is no list")
+        fields["edits"] = tuple(fields.get("edits", ()))
         review = Review(**fields)
-        _check(review)
-        return review
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}). Move it out of the study.") from None
+    except KeyError as error:
+        raise _damaged(path, f"it has no {error}") from None
+    except TypeError as error:
+        raise _damaged(path, str(error)) from None
+    wrong = [name for name, is_sound in _KINDS.items() if not is_sound(getattr(review, name))]
+    if wrong:
+        raise _damaged(path, f"{wrong[0]!r} cannot be {getattr(review, wrong[0])!r}")
+    return review
 
 
-def _check(review: Review) -> None:
-    """Raise ValueError where a value is none: it would be told of when minutes are added up, or never."""
-    texts = (
-        review.image_id, review.target_id, review.annotator, review.subject, review.reviewed_at, review.started_from
-    )  # fmt: skip
-    numbers = [review.seconds_spent, review.threshold]
-    if review.gaze_on_mask_ms is not None:
-        numbers.append(review.gaze_on_mask_ms)
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("a name in it is no text")
-    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
-        raise ValueError("a number in it is none")
-    if review.verdict not in get_args(Verdict) or review.purpose not in get_args(Purpose):
-        raise ValueError(f"{review.verdict!r} for {review.purpose!r} is no verdict")
-    if review.presence not in (None, *get_args(Presence)):
-        raise ValueError(f"{review.presence!r} says nothing of presence")
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is damaged ({why}). Move it out of the study.")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_amount(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "image_id": _is_text,
+    "target_id": _is_text,
+    "annotator": _is_text,
+    "subject": _is_text,
+    "verdict": lambda value: value in get_args(Verdict),
+    "presence": lambda value: value is None or value in get_args(Presence),
+    "seconds_spent": _is_amount,
+    "reviewed_at": _is_text,
+    "threshold": lambda value: _is_amount(value) and value <= 1,
+    "purpose": lambda value: value in get_args(Purpose),
+    "started_from": _is_text,
+    "edits": lambda value: all(map(_is_text, value)),
+    "gaze_on_mask_ms": lambda value: value is None or _is_amount(value),
+}
+"""What each field of a review may be: files that were changed by hand come here, too."""

@@ -133,6 +133,11 @@ class Round:
     """Those of them of which it, or a run that it went on from, learned a review that stands: there it was told the
     answer, or one like it."""
 
+    def dice_text(self, digits: int = 3) -> str:
+        """Return the Dice with its interval, where there is one."""
+        mean, low, high = (f"{value:.{digits}f}" for value in (self.dice.mean, self.dice.low, self.dice.high))
+        return f"{mean} [{low}, {high}]" if math.isfinite(self.dice.low) else mean
+
     def to_json(self) -> dict[str, Any]:
         """Return what ``rounds --json`` prints of it."""
         begun = datetime.datetime.fromtimestamp(self.begun, datetime.timezone.utc)
@@ -220,31 +225,32 @@ class Rounds:
                 else ()
             )
             minutes = " ".join(f"{value:7.1f}" for value in parts) if parts else f"{'true masks':>39}"
-            dice_text = (
-                f"{one.dice.mean:.4f} [{one.dice.low:.4f}, {one.dice.high:.4f}]"
-                if math.isfinite(one.dice.low)
-                else f"{one.dice.mean:.4f}"
-            )
+            notes = ", ".join(self.notes(one))
             lines.append(
-                f"{one.name or one.run:<34} {minutes} {one.reviews:8d}  {dice_text}{self._notes(one)}"
+                f"{one.name or one.run:<34} {minutes} {one.reviews:8d}  {one.dice_text(4)}"
+                + (f"  ({notes})" if notes else "")
             )
-        lines.append("")
+        left_out = (f"Left out: {run}: {reason}" for run, reason in self.left_out)
+        return "\n".join([*lines, "", *self.remarks(), *left_out])
+
+    def remarks(self) -> list[str]:
+        """Return what must be known beside the numbers: outlining by hand, and reviews of deleted images."""
         if self.manual is not None:
-            lines.append(
+            lines = [
                 f"Outlining by hand took {self.manual.seconds_each:.1f} s a mask ({self.manual.words}): "
                 f"{self.manual.minutes:.1f} min for the {self.manual.masks} masks whose gaze was learned from."
-            )
+            ]
         else:
-            lines.append("How long outlining by hand takes was not measured: an audit would tell.")
+            lines = ["How long outlining by hand takes was not measured: an audit would tell."]
         if self.orphans:
             noun = "review is of an image" if self.orphans == 1 else "reviews are of images"
             lines.append(
                 f"{self.orphans} {noun} the study no longer has: the time counts, nothing is learned from them."
             )
-        lines += [f"Left out: {run}: {reason}" for run, reason in self.left_out]
-        return "\n".join(lines)
+        return lines
 
-    def _notes(self, one: Round) -> str:
+    def notes(self, one: Round) -> list[str]:
+        """Return what must be known of the Dice of one of the rounds: what it is not measured on, and what it saw."""
         notes = []
         if one.measured < len(self.reference.keys):
             notes.append(f"{one.measured} of {len(self.reference.keys)} predicted")
@@ -252,7 +258,7 @@ class Rounds:
             notes.append(f"{one.reviewed} learned from in review")
         elif one.seen:
             notes.append(f"{one.seen} learned from by gaze")
-        return f"  ({', '.join(notes)})" if notes else ""
+        return notes
 
 
 def rounds(
@@ -282,7 +288,9 @@ def rounds(
     latest_run(study)
     reference = choose_reference(study, against, split)
     known = {} if known is None else known
-    marks = {mark_of(review): key for key, reviews in study.all_reviews().items() for review in reviews}
+    marks = {
+        mark_of(study, review): key for key, reviews in study.all_reviews().items() for review in reviews
+    }
     found, specs, left_out = [], [], []
     for number, name in enumerate(names):
         progress(number, len(names), name)

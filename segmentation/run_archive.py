@@ -1,9 +1,9 @@
 """A run as one file: everything that was learned and told of it, to be kept, handed on, or brought into a study.
 
-A zip whose single folder is the run's id. It holds ``spec.json``, the name somebody gave it (``name.json``),
-``events.jsonl``, ``worker.log``, the latest checkpoint (``checkpoints/<step>/``: safetensors and ``state.json``),
-``metrics/`` (JSON), ``samples/`` (PNG), and ``manifest.json``, which names the size and SHA-256 of every other file.
-Predictions stay behind: they are made again.
+A zip whose single folder is the run's id. It holds ``spec.json``, the name somebody gave it (``name.json``), which
+reviews it learned from (``reviews.json``), ``events.jsonl``, ``worker.log``, the latest checkpoint
+(``checkpoints/<step>/``: safetensors and ``state.json``), ``metrics/`` (JSON), ``samples/`` (PNG), and
+``manifest.json``, which names the size and SHA-256 of every other file. Predictions stay behind: they are made again.
 
 A run that comes in appears in the study whole or not at all; `segmentation.archives` says what is refused. Never
 imports torch.
@@ -20,6 +20,7 @@ from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, folder_in_place, read_json
 from segmentation.archives import Kind, check_names, check_space, copy, opened, write_archive
 from segmentation.job import JobEvent
+from segmentation.learned_reviews import LEARNED_NAME, learned_by
 from segmentation.run_list import NAME_FILE
 from segmentation.runs import RUN_ID, RunFolder
 from segmentation.safetensors_files import read_header
@@ -34,6 +35,7 @@ RUN_ARCHIVE = Kind(
     {
         r"spec\.json": 1 << 20,
         re.escape(NAME_FILE): 1 << 16,
+        re.escape(LEARNED_NAME): 1 << 26,
         r"events\.jsonl": 1 << 30,
         r"worker\.log": 1 << 28,
         rf"{_CHECKPOINT}/state\.json": 1 << 26,
@@ -100,9 +102,8 @@ def read_run_archive(path: Path, study: Study, run_id: str | None = None) -> Run
 
 def files_of_run(folder: Path, *, optimiser: bool = True) -> list[str]:
     """Return what of a run's folder belongs into an archive; of its checkpoints the latest whole one."""
-    names = [
-        name for name in ("spec.json", NAME_FILE, "events.jsonl", "worker.log") if (folder / name).is_file()
-    ]
+    told = ("spec.json", NAME_FILE, LEARNED_NAME, "events.jsonl", "worker.log")
+    names = [name for name in told if (folder / name).is_file()]
     steps = sorted(
         one.parent
         for one in (folder / "checkpoints").glob("*/state.json")
@@ -155,6 +156,7 @@ def _new_run(run: RunFolder, study: Study, source: Path, sizes: dict[str, int]) 
 def _check_run(folder: Path, files: list[str]) -> None:
     """Raise UserError unless the files of a folder are those of a run that has learned something."""
     _ = RunFolder(folder).spec
+    learned_by(RunFolder(folder))
     steps = {name.split("/")[1] for name in files if name.startswith("checkpoints/")}
     if len(steps) != 1:
         found = "several checkpoints" if steps else "no whole checkpoint"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, make_folder, write_json_atomic
+from segmentation.leaving import outside
 from segmentation.run_archive import write_run_archive
 from segmentation.run_list import NAME_FILE, read_name, summary_of
 from segmentation.runs import RunFolder
@@ -150,7 +151,7 @@ def export_run(study: Study, run_id: str, path: Path, *, replace: bool = False) 
         disk is full.
     """
     run = RunFolder(study.runs_folder / summary_of(study, run_id).id)
-    path = Path(path)
+    path = outside(study, path)
     with explained_os_errors(path):
         if replace and path.is_file():
             part = path.with_name(f".{secrets.token_hex(6)}.part")

@@ -45,10 +45,11 @@ from segmentation.pseudomask import PseudoMaskSettings
 from segmentation.pseudomask_making import PseudoMaskReport
 from segmentation.pseudomask_making import make_pseudomasks as make_here
 from segmentation.records import StudyImage, Target, new_id
-from segmentation.runs import RunFolder, await_worker, create_run, latest_run, train_to_end
+from segmentation.runs import RunFolder, create_run, latest_run
 from segmentation.study import Study
 from segmentation.targets import add_target, remove_target, rename_target
 from segmentation.vlm_folder import check_model_folder, model_name
+from segmentation.workers import await_worker, train_to_end
 
 __all__ = [
     "DetectReport",

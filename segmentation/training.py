@@ -43,7 +43,7 @@ from segmentation.device_batches import DeviceBatches, make_batches
 from segmentation.images import encode_gray16
 from segmentation.intensity import rules_for
 from segmentation.job import Kind, RunSpec
-from segmentation.learned_reviews import note_learned
+from segmentation.learned_reviews import learned_by, learned_now, note
 from segmentation.learning import Learner
 from segmentation.losses import IGNORE, hard_dice
 from segmentation.methods import make_method, reads_text
@@ -51,7 +51,7 @@ from segmentation.methods.base import Method
 from segmentation.networks import count_parameters
 from segmentation.norms import synchronised
 from segmentation.optimising import Average, Clock, LossSums, Pace, learning_rate, make_optimiser
-from segmentation.packed import packed_encoder
+from segmentation.packed import packed_encoder, packed_run
 from segmentation.packing import load_packed
 from segmentation.presets import checked
 from segmentation.processes import ALONE, Processes
@@ -313,10 +313,14 @@ def _training_set(
 ) -> TrainingSet:
     """Read what is learned from: of a packed training set as it is, of a study with its text made into vectors."""
     if study.is_packed():
+        # Another run on it learns from what it was packed for.
+        learned = learned_by(packed_run(study))
+        if processes.leads and learned is not None:
+            note(run, learned)
         return load_packed(study, spec)
     if processes.leads:
         # Before anything is read: what is said meanwhile may not be learned from, and counts as new.
-        note_learned(study, run)
+        note(run, learned_now(study, spec))
     if reads_text(spec) and not processes.leads:
         # The leader stores the vectors of phrases that have none yet.
         processes.gathered("read")

@@ -422,7 +422,8 @@ class _Verifier:
     def _reviews(self, folder: Path) -> Iterator[Problem]:
         image_id, _, target_id = folder.name.partition(".")
         yield from self._belongs(folder, image_id, target_id, "the review")
-        for name in sorted(_files(folder)):
+        names = set(_files(folder))
+        for name in sorted(names):
             path = folder / name
             if name[0] == ".":
                 continue
@@ -437,6 +438,16 @@ class _Verifier:
                         self._name(path),
                         f"is a review of {review.image_id}.{review.target_id} in the folder of another.",
                         "Move it to the folder of its own image.",
+                    )
+                elif (
+                    review.presence == "present"
+                    and review.verdict != "rejected"
+                    and names.isdisjoint((f"{name[:-5]}.png", f"{name[:-5]}.withdrawn"))
+                ):
+                    yield Problem(
+                        self._name(path.with_suffix(".png")),
+                        "is missing, the mask of a review.",
+                        "Restore it from a backup, or review the image again.",
                     )
             elif name.endswith(".png"):
                 try:

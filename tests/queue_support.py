@@ -90,4 +90,4 @@ def listed(page: ReviewPage) -> list[str]:
 
 def settled(qtbot: QtBot, page: ReviewPage) -> None:
     """Wait until everything the list shows has been read."""
-    qtbot.waitUntil(lambda: not page.order.pending and not page._facts.pending, timeout=20000)
+    qtbot.waitUntil(lambda: not page.queue.pending, timeout=20000)

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from app.cli import run_command
 from gaze_capture.fixations import Fixations
+from segmentation.blind_reading import BlindPurpose, done_by, work_for
 from segmentation.importing import import_images
-from segmentation.review_index import Purpose
+from segmentation.review_index import BARE_IMAGE, Key, Purpose
 from segmentation.study import Mask, Review, Study
 
 SHAPE = (48, 64)
@@ -57,14 +58,21 @@ def review(
         "image_id": image_id,
         "target_id": "target",
         "annotator": annotator,
-        "subject": "pseudomask",
+        "subject": BARE_IMAGE if purpose == "audit" else "pseudomask",
         "verdict": "rejected" if mask is None else "edited",
         "presence": None if mask is None else "present" if mask.any() else "absent",
         "seconds_spent": 3.0,
         "reviewed_at": "2026-01-01T00:00:00.000+00:00",
         "purpose": purpose,
+        "started_from": "empty" if purpose == "audit" else "",
     }
     return study.add_review(Review(**{**values, **changes}), mask)
+
+
+def left_for(study: Study, annotator: str, purpose: BlindPurpose) -> list[Key]:
+    """Return what an annotator is asked to read blind and has not read, in order."""
+    done = done_by(study, annotator, purpose)
+    return [key for key in work_for(study, annotator, purpose) if key not in done]
 
 
 def gaze_of(image_id: str, annotator: str, source: str, seed: int = 0) -> Fixations:

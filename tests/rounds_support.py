@@ -12,6 +12,7 @@ from gaze_capture.storage import write_json_atomic
 from segmentation.job import JobEvent, RunSpec
 from segmentation.prediction import predict
 from segmentation.records import utc_now
+from segmentation.review_index import BARE_IMAGE
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Mask, Review, Study
 from segmentation.training import train
@@ -53,6 +54,8 @@ def say(study: Study, image_id: str, *, mask: Mask | None = None, **changes: Any
         "seconds_spent": 30.0,
         "reviewed_at": utc_now(),
     }
+    if changes.get("purpose") == "audit":
+        values.update(subject=BARE_IMAGE, started_from="empty")
     values.update(changes)
     kept = mask if mask is not None or values["verdict"] == "rejected" else mask_like(study, image_id)
     return study.add_review(Review(**values), kept)

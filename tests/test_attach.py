@@ -13,8 +13,9 @@ import pytest
 
 import segmentation.runs as runs
 from segmentation.job import JobEvent, RunSpec
-from segmentation.runs import EventTail, RunFolder, create_run, follow
+from segmentation.runs import EventTail, RunFolder, create_run
 from segmentation.study import Study
+from segmentation.workers import follow
 
 FAR_WORKER = """
 import json, os, sys, time

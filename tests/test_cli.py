@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.cli import _parser
 from segmentation.job import RunSpec
 
 
@@ -204,3 +206,17 @@ def test_detecting_again_replaces_the_fixations_of_one_recording(tmp_path: Path,
     assert values("detect", study)["fixations"] == before.count(b"\n") - 1
     assert (recording / "fixations.csv").read_bytes() == before
     assert "has no recording 'x'" in refused("detect", study, "--recording", "x")
+
+
+def test_an_option_is_called_alike_wherever_it_is() -> None:
+    """Whoever knows one command's options can guess another's."""
+    [commands] = [one for one in _parser()._actions if isinstance(one, argparse._SubParsersAction)]
+    names = {"--split": "NAME", "--target": "ID", "--run": "RUN", "--annotator": "A"}
+    found = [
+        (command, option.option_strings[0], option.metavar)
+        for command, parser in commands.choices.items()
+        for option in parser._actions
+        if option.option_strings and option.option_strings[0] in names
+    ]
+    assert len(found) > 40
+    assert [one for one in found if one[2] != names[one[1]]] == []

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from segmentation.consensus import make_consensus
+from segmentation.mask_choice import MaskChoice, MaskSelection
 from segmentation.staple import majority, staple
 from segmentation.study import Mask, Study
 from tests.reader_support import SHAPE, command, command_json, disc, make, review
@@ -145,6 +146,8 @@ def test_a_consensus_is_stored_as_a_review_that_counts(study: Study) -> None:
     mask = study.reviewed_mask(first, "target")
     assert mask is not None and (mask == majority([disc(20), disc(22), disc(24)])).all()
     assert study.presence(second, "target") == "absent"
+    origin = MaskSelection(study, MaskChoice()).masks[first, "target"].origin
+    assert (origin.purpose, origin.run) == ("consensus", None), "what it was made of is no run"
     again = make_consensus(study, "majority")
     assert again.as_before == 2 and not again.written
     review(study, first, "B", disc(23), "second-read")

@@ -21,6 +21,7 @@ from segmentation.editing import operations
 from segmentation.editing.drafts import Draft, drafts_left, open_draft, put_back
 from segmentation.editing.starts import start_mask, starts
 from segmentation.records import Target
+from segmentation.review_index import Purpose
 from segmentation.study import Study
 from segmentation.verification import verify
 from tests.benchmarks.kill_edits import kill_one
@@ -35,8 +36,8 @@ def study(tmp_path: Path) -> Study:
     return one_image(tmp_path, SHAPE)
 
 
-def opened(study: Study, annotator: str = "ann") -> Draft:
-    return open_draft(study, "one", "target", annotator, None)
+def opened(study: Study, annotator: str = "ann", purpose: Purpose = "review") -> Draft:
+    return open_draft(study, "one", "target", annotator, None, purpose=purpose)
 
 
 def dab(draft: Draft, x: float, y: float, radius: float = 4.0) -> Mask:
@@ -134,12 +135,12 @@ def test_a_damaged_draft_is_not_gone_on_with_once_its_mask_is_stored(study: Stud
         dab(draft, 50, 40)
     mask = draft.edit.mask.copy()
     given = give_edited(study, draft, 2.0)
-    assert drafts_left(study, "ann") == []
+    assert not drafts_left(study, "ann")
     again = opened(study)
     assert not again.note and again.header.started_from == "reviewed" and (again.edit.mask == mask).all()
     again.close()
     given.withdraw(study)
-    assert drafts_left(study, "ann") == [("one", "target")]
+    assert set(drafts_left(study, "ann")) == {("one", "target")}
     assert (opened(study).edit.mask == mask).all()
 
 
@@ -173,12 +174,20 @@ def test_two_annotators_are_told_of_each_other_while_both_edit(study: Study) -> 
     first.close()
     second.close()
     assert opened(study, "Cem").note == "", "what was left is nobody's concern but its annotator's"
-    assert drafts_left(study, "Ann") == drafts_left(study, "Ben") == [("one", "target")]
+    assert drafts_left(study, "Ann") == drafts_left(study, "Ben") == {("one", "target"): {"review"}}
     third = opened(study, "Mary-Ann")
     dab(third, 30, 30)
     third.close()
-    assert drafts_left(study, "Cem") == drafts_left(study, "Mary") == []
-    assert drafts_left(study, "Mary-Ann") == [("one", "target")]
+    assert drafts_left(study, "Cem") == drafts_left(study, "Mary") == {}
+    assert drafts_left(study, "Mary-Ann") == {("one", "target"): {"review"}}
+    audit = opened(study, "Mary-Ann", purpose="audit")
+    dab(audit, 10, 10)
+    audit.close()
+    assert drafts_left(study, "Mary-Ann") == {("one", "target"): {"review", "audit"}}
+    assert audit.path is None and len(files(study)) == 4
+    for path in files(study):
+        path.write_bytes(b"spoilt")
+    assert drafts_left(study, "Mary-Ann") == {}
 
 
 def test_whoever_writes_to_anothers_file_spoils_nothing(study: Study) -> None:
@@ -211,6 +220,23 @@ def test_an_audit_does_not_go_on_with_a_review(study: Study) -> None:
     assert (review.purpose, review.verdict, review.seconds_spent) == ("audit", "edited", 3.0)
     assert (study.folder / "reviews" / "one.target" / f"{given.name}.png").exists() and drawn.any()
     assert len(files(study)) == 1
+
+
+def test_an_audit_that_did_not_begin_empty_is_not_stored_and_its_draft_stays(study: Study) -> None:
+    shown = np.zeros(SHAPE, dtype=bool)
+    shown[5:20, 5:20] = True
+    audit = open_draft(study, "one", "target", "ann", None, began_as=("student", shown), purpose="audit")
+    dab(audit, 40, 20)
+    with pytest.raises(UserError, match="began as student"):
+        give_edited(study, audit, 3.0)
+    assert study.reviews("one", "target") == [] and len(files(study)) == 1
+    audit.apply("start", np.zeros(SHAPE, dtype=bool), start="empty")
+    dab(audit, 40, 20)
+    give_edited(study, audit, 4.0)
+    (review,) = study.reviews("one", "target")
+    assert (review.purpose, review.started_from, review.edits) == ("audit", "empty", ("brush",))
+    audit_mask = study.audit_mask("one", "target")
+    assert audit_mask is not None and audit_mask[20, 40] and not audit_mask[6, 6] and files(study) == []
 
 
 def test_a_full_disk_is_told_and_the_step_is_written_with_the_next_one(study: Study) -> None:

@@ -178,6 +178,18 @@ def test_what_is_drawn_where_nothing_is_is_told_in_percent(predicted: Study) -> 
     assert "volumes" not in values["targets"]["target"]
 
 
+def test_where_the_target_is_nowhere_no_mean_of_nothing_is_told(predicted: Study) -> None:
+    blank = np.zeros(SHAPE, dtype=bool)
+    for name in ("d", "e"):
+        predicted.add_images(
+            [StudyImage(name, f"images/{name}.png", f"{name}.png", name * 64, (*SHAPE, 3), split="bare")]
+        )
+        predicted.save_true_mask(name, "target", blank)
+        predicted.save_prediction("run-1", name, "target", "student", blank.astype(np.float32))
+    told = evaluate(predicted, "run-1", split="bare").to_text()
+    assert "the target is in none of these images" in told and "dice of the" not in told
+
+
 def test_without_empty_images_there_is_no_area(predicted: Study) -> None:
     predicted.mask_path("c", "target").unlink()
     values = evaluate(predicted, "run-1", split="test").to_json()

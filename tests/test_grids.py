@@ -131,6 +131,18 @@ def test_partial_cover_is_told_and_another_place_refused(tmp_path: Path) -> None
         planes_on(image, read_nifti_labels(saved(tmp_path / "mask.nii", truth(), moved), 2))
 
 
+def test_masks_no_larger_than_what_is_marked_are_found_in_a_large_image(tmp_path: Path) -> None:
+    # 3D Slicer saves segmentations so.
+    image = read_nifti(saved(tmp_path / "scan.nii", np.zeros((300, 300, 4), np.int16)), 2)
+    small = AFFINE.copy()
+    small[:3, 3] = (AFFINE @ [103, 107, 2, 1])[:3]
+    fitted = planes_on(
+        image, read_nifti_labels(saved(tmp_path / "mask.nii", np.ones((3, 2, 1), np.int16), small), 2)
+    )
+    assert fitted.exact
+    assert [int(fitted(number, 1).sum()) for number in range(4)] == [0, 0, 6, 0]
+
+
 def image_of(count: int = 2, size: tuple[int, int] = (4, 5), ids: tuple[str, ...] = ()) -> Stack:
     plane = Plane(np.zeros((*size, 1), np.uint8))
     return Stack("scan", (), (*size, 1), count, lambda number: plane, source_ids=ids)

@@ -75,6 +75,19 @@ def test_chosen_values_and_a_state_narrow_further() -> None:
     assert passing(presence="", quality="") == list(range(11, 1000, 12))
 
 
+def test_an_unfinished_edit_of_any_slice_marks_its_volume_and_stays_when_rows_change(qtbot: QtBot) -> None:
+    made = made_list(qtbot, [row(0), row(1, slices=("id-00001", "id-00001-b")), row(2)])
+    made.mark_unfinished({"id-00001-b", "id-00002"})
+    assert [one.unfinished for one in made.model.rows] == [False, True, True]
+    made.model.set_row(row(2, state="Gaze"))
+    made.set_rows([row(2), row(0)])
+    assert [one.unfinished for one in made.model.rows] == [True, False]
+    made.narrow_to(Criteria(chosen=(("edit", frozenset(["unfinished"])),)))
+    assert made.visible_ids() == ["id-00002"]
+    made.mark_unfinished(set())
+    assert made.visible_ids() == []
+
+
 def test_gaze_is_judged_by_the_headers() -> None:
     def look(viewing_ms: float, count: int, inside: int) -> Look:
         return Look("a", "t", "anna", "s", None, None, viewing_ms, count, inside)

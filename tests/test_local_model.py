@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from gaze_capture.errors import UserError
-from segmentation import runs
 from segmentation.explainers import by_local_model
 from segmentation.explainers.opening import BackendOptions, open_backend
 from segmentation.explaining import GIVE_UP_AFTER, ExplainResult, explain_study
@@ -21,6 +20,7 @@ from segmentation.explanation import load_explanation
 from segmentation.sending import give_download_permission
 from segmentation.study import Study
 from segmentation.vlm_folder import check_model_folder, model_name
+from segmentation.workers import start_worker
 from tests.tiny_vlm import BLUNT_PROMPT, CHANCE, PRESET, PROMPT, Ellipse, make_ellipse_study
 
 Workers = list[subprocess.Popen[bytes]]
@@ -32,7 +32,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Workers:
     started: Workers = []
 
     def start(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
-        started.append(runs.start_worker(*args, **kwargs))
+        started.append(start_worker(*args, **kwargs))
         return started[-1]
 
     monkeypatch.setattr(by_local_model, "start_worker", start)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pydicom
 import pytest
 
+from app.cli import run_command
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json
 from segmentation.export import export_study
@@ -28,7 +29,9 @@ from segmentation.mask_export import MASK_WRITERS, export_masks
 from segmentation.mask_writers.coco import outlines_of, run_lengths
 from segmentation.masks import import_masks
 from segmentation.readers.coco import read_coco
+from segmentation.report import write_report
 from segmentation.study import Mask, Study
+from segmentation.verification import verify
 from tests.dicom_support import NAME
 from tests.mask_export_support import SLICES, make_reviewed, oblique, random_mask, review, write_series
 from tests.test_export import the_validator
@@ -259,10 +262,56 @@ def test_masks_of_simulated_gaze_are_called_so(study: Study, image_folder: Path,
     assert MaskSelection(study, MaskChoice("truth")).simulated_from is None
 
 
+def test_audits_go_out_alone(study: Study, image_folder: Path, tmp_path: Path) -> None:
+    from segmentation.steps import import_images, simulate
+
+    import_images(study, [image_folder / "images"], masks=image_folder / "masks")
+    simulate(study)
+    one, other, third = (np.zeros((48, 64), bool) for _ in range(3))
+    one[3:9, 4:20], other[20:30, 8:30], third[1:4, 1:4] = True, True, True
+    blind: dict[str, Any] = {"purpose": "audit", "subject": "image", "started_from": "empty"}
+    review(study, "case_0", "target", one, annotator="B", **blind)
+    review(study, "case_0", "target", other, annotator="A", **blind)
+    review(study, "case_0", "target", third)
+    review(study, "case_0", "target", third, purpose="second-read", annotator="C")
+    review(study, "case_1", "target", np.zeros((48, 64), bool), annotator="A", **blind)
+    review(study, "case_2", "target", None, verdict="rejected", annotator="A", **blind)
+    review(study, "case_3", "target", third)
+    review(study, "gone", "target", third, annotator="A", **blind)
+    command = [
+        "export",
+        str(study.folder),
+        "--to",
+        str(tmp_path / "out"),
+        "--format",
+        "png",
+        "--masks",
+        "audit",
+    ]
+    assert run_command(command) == 0
+    told = {item["image"]: item for item in manifest(tmp_path / "out")["masks"]}
+    assert told.keys() == {"case_0", "case_1"}, (
+        "no review, no second read, nothing that was left without an outline"
+    )
+    assert {(item["kind"], item["purpose"], item["annotator"]) for item in told.values()} == {
+        ("audit", "audit", "A")
+    }
+    # Nobody's gaze is in what was outlined on the bare image, and no run.
+    assert {(item["run"], item["simulated_from"]) for item in told.values()} == {(None, None)}
+    pixels = pixels_of(str(tmp_path / "out" / "target" / "case_0.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(pixels > 0, other)
+    assert "Outlined blind" in (tmp_path / "out" / "README.txt").read_text()
+    report = export_masks(study, tmp_path / "b", "png", MaskChoice("audit", annotators=("B",)))
+    assert report.masks == 1 and pixels_of(str(tmp_path / "b" / "target" / "case_0.png"), 0)[4, 5]
+    notes = " ".join(manifest(tmp_path / "out")["left_out"])
+    assert "(unsure, ungradable) that were left out: 1." in notes and "1 reviews are of images" in notes
+
+
 @pytest.mark.parametrize(
     ("choice", "sentence"),
     [
         (MaskChoice(), "accepted or edited yet"),
+        (MaskChoice("audit"), "audit-draw"),
         (MaskChoice("student"), "no finished run"),
         (MaskChoice("pseudomask"), "no pseudo-masks yet"),
         (MaskChoice("truth"), "no true masks"),
@@ -847,3 +896,36 @@ def test_gaze_alone_is_as_before(reviewed: Study, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no gaze yet"):
         export_study(reviewed, tmp_path / "out", "bids")
     assert oblique()[3, 3] == 1
+
+
+def test_nothing_is_exported_among_the_studys_own_files(folder: Path, tmp_path: Path) -> None:
+    study = Study.open(shutil.copytree(folder / "study", tmp_path / "study"))
+    before = contents(study.folder)
+    for place in ("", "reviews/mine", "masks/mine", "mine", "exports/../reviews/mine"):
+        with pytest.raises(
+            UserError, match=r"among the study's own files; choose a place outside of the study"
+        ):
+            export_masks(study, study.folder / place, "png")
+        with pytest.raises(UserError, match="among the study's own files"):
+            write_report(study, study.folder / place)
+    with pytest.raises(UserError, match="among the study's own files"):
+        write_report(study, study.folder / "study.json")
+    assert contents(study.folder) == before
+    export_masks(study, study.folder / "exports" / "mine", "png")
+    assert verify(study).sound
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(reviewed: Study, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(UserError, match="notes is a file, where a folder is needed"):
+        export_masks(reviewed, tmp_path / "notes" / "out", "png")
+    with pytest.raises(UserError, match="has a name that is too long"):
+        export_masks(reviewed, tmp_path / ("n" * 300), "png")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="/folder is a folder, where a file is needed"):
+        write_report(reviewed, tmp_path / "folder")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file by name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

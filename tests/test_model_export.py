@@ -30,6 +30,7 @@ from segmentation.prediction import predict
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from segmentation.training import train
+from tests.reader_support import review
 from tests.run_helpers import at_work
 from tests.training_helpers import Events, HashEncoder, fixations_of, make_study, tiny
 
@@ -209,3 +210,24 @@ def test_the_command_line_exports_a_model(trained: tuple[Study, RunFolder], tmp_
     values = json.loads(finished.stdout)
     assert values["run"] == run.id and "model_card.md" in values["files"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == values["files"]
+
+
+def test_the_card_counts_the_reviews_that_taught_and_no_later_ones(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    made = make_study(tmp_path / "day", image_folder)
+    mask = np.ones(made.image("case_0").shape[:2], dtype=bool)
+    review(made, "case_0", "anna", mask)
+    run = create_run(made, tiny(iterations=2), "learned")
+    assert train(made, run, Events(), threads=1, encoder=HashEncoder())
+    review(made, "case_1", "anna", mask)
+    report = export_model(made, tmp_path / "out", run.id, onnx=False)
+    card = json.loads((tmp_path / "out" / "model_card.json").read_text())
+    assert card["data"]["learned_from"]["reviews"] == {"edited": 1}, report
+    assert "explained and reviews as training began" in card["data"]["counted"]
+    # A run of an earlier version notes none: those of today are counted, and the card says so.
+    (run.path / "reviews.json").unlink()
+    export_model(made, tmp_path / "old", run.id, onnx=False)
+    card = json.loads((tmp_path / "old" / "model_card.json").read_text())
+    assert card["data"]["learned_from"]["reviews"] == {"edited": 2}
+    assert "strong_labels and explained as training began" in card["data"]["counted"]

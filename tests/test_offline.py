@@ -21,9 +21,9 @@ DAY = """
 import json, socket, sys
 from tests import socket_trap
 socket_trap.set_trap()
-from segmentation import runs
-plain = runs.worker_command
-runs.worker_command = lambda *arguments: socket_trap.worker_command(plain(*arguments))
+from segmentation import workers
+plain = workers.worker_command
+workers.worker_command = lambda *arguments: socket_trap.worker_command(plain(*arguments))
 from app.__main__ import main
 for arguments in json.loads(sys.argv[1]):
     status = main(arguments)

@@ -23,12 +23,15 @@ from segmentation import pack_steps
 from segmentation.archives import MANIFEST
 from segmentation.dataset import TrainingSet, load_training_set
 from segmentation.job import JobEvent, RunSpec
+from segmentation.learned_reviews import LEARNED_NAME, learned_by
 from segmentation.pack_steps import train_packed
 from segmentation.packed import ARRAYS, packed_run, unpack
 from segmentation.packing import HOLDS, load_packed, pack
+from segmentation.records import utc_now
+from segmentation.retraining import News, new_reviews
 from segmentation.run_archive import read_run_archive, write_run_archive
 from segmentation.runs import RunFolder, completed, create_run
-from segmentation.study import PACKED, Review, Study, utc_now
+from segmentation.study import PACKED, Review, Study
 from segmentation.text.embedding import embed_study, text_of
 from segmentation.training import train
 from segmentation.worker import Reporter
@@ -159,7 +162,7 @@ def test_nothing_of_a_person_is_packed(filled: Study, tmp_path: Path) -> None:
     for secret in [*secrets, *phrases]:
         assert secret.encode() not in inside, secret
     assert {name.partition("/")[2] for name in names} == {
-        "study.json", PACKED, ARRAYS, MANIFEST, f"runs/{report.run}/spec.json",
+        "study.json", PACKED, ARRAYS, MANIFEST, f"runs/{report.run}/spec.json", f"runs/{report.run}/{LEARNED_NAME}",
     }  # fmt: skip
     assert tuple(about["holds"]) == HOLDS and manifest["run"] == report.run == about["run"]
     groups = [one["group"] for one in about["images"]]
@@ -213,6 +216,26 @@ def test_other_runs_are_trained_on_the_same_pack(
     with pytest.raises(UserError, match="packed for image_size_px"):
         train_packed(place, spec=dataclasses.replace(done_spec(place, first), image_size_px=64))
     assert len(Study.open(place).run_ids()) == 3
+
+
+def test_a_packed_run_comes_home_knowing_what_was_reviewed_when_it_was_packed(
+    filled: Study, tmp_path: Path
+) -> None:
+    spec = tiny("partial", iterations=1)
+    there = packed(filled, spec, tmp_path)
+    # After packing, before training: the run cannot know of it.
+    third = list(filled.images)[2]
+    late = Review(third, "target", "Dr Jones", "pseudomask", "edited", None, 7.0, utc_now())
+    filled.add_review(late, filled.true_mask(third, "target"))
+    for run in (packed_run(there), create_run(there, dataclasses.replace(spec, seed=5), "second")):
+        assert train(there, run, Reporter(run.id, run.events_path, None), threads=1)
+        write_run_archive(run, tmp_path / f"{run.id}.zip")
+        home = read_run_archive(tmp_path / f"{run.id}.zip", filled)
+        learned = learned_by(home)
+        assert learned is not None and (learned.count, learned.spent_s) == (2, 4.0)
+        assert new_reviews(filled, home.id) == News(home.id, 1, 7.0), (
+            "the two others are known by their marks"
+        )
 
 
 def done_spec(place: Path, run_id: str) -> RunSpec:

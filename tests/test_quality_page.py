@@ -98,6 +98,11 @@ def test_the_report_is_saved_as_a_page_and_as_json(
     stored = json.loads(json_file.read_text())
     assert printed["looks"] == stored["looks"] and len(stored["looks"]) == 2
     assert stored["recordings"][0]["validation"] is None
+    empty = Study.create(tmp_path / "empty")
+    assert run_command(["quality", str(empty.folder), "--to", str(tmp_path / "none.html")]) == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1) and "looked at yet" in told.err
+    assert not (tmp_path / "none.html").exists()
     torn = study.recordings_folder / "rec-torn"
     torn.mkdir()
     (torn / "gaze.frames").write_bytes(b"GAZE")

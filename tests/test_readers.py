@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from scipy.stats import contingency
 
+from app.verdicts import Judged, give_verdict
 from gaze_capture.errors import UserError
 from segmentation.advice import study_facts
-from segmentation.blind_reading import audit_draws, draw_audit, left_for, store_outline, work_for
+from segmentation.blind_reading import audit_draws, draw_audit, work_for
 from segmentation.evaluation import evaluate
 from segmentation.metrics import dice
 from segmentation.presets import preset
@@ -21,7 +22,7 @@ from segmentation.reader_agreement import cohens_kappa, pixel_kappa, reader_agre
 from segmentation.readings import annotator_disagreement
 from segmentation.study import Study
 from segmentation.verification import verify
-from tests.reader_support import SHAPE, command, command_json, disc, make, review
+from tests.reader_support import SHAPE, command, command_json, disc, left_for, make, review
 
 EMPTY = np.zeros(SHAPE, dtype=np.bool_)
 
@@ -69,7 +70,7 @@ def test_training_never_reads_an_audit(study: Study) -> None:
 
 def test_runs_are_measured_against_audits(study: Study) -> None:
     first, second, *_ = study.images
-    store_outline(study, first, "target", "A", disc(20), "audit", 31.2, ["polygon"])
+    review(study, first, "A", disc(20), "audit")
     review(study, first, "B", disc(40))
     review(study, second, "B", disc(40))
     for image_id in study.images:
@@ -106,7 +107,7 @@ def test_what_is_left_for_whom(study: Study) -> None:
     draw = draw_audit(study, 3, 1, annotator="A")
     assert left_for(study, "A", "audit") == draw.keys
     assert left_for(study, "B", "audit") == []
-    store_outline(study, draw.image_ids[1], "target", "A", EMPTY, "audit", 5.0)
+    review(study, draw.image_ids[1], "A", EMPTY, "audit")
     assert left_for(study, "A", "audit") == [draw.keys[0], draw.keys[2]]
     first, second, third, _ = study.images
     review(study, first, "A", disc(20))
@@ -115,38 +116,35 @@ def test_what_is_left_for_whom(study: Study) -> None:
     review(study, third, "consensus", disc(20), "consensus")
     assert left_for(study, "A", "second-read") == [], "nobody reads blind what they have reviewed"
     assert left_for(study, "B", "second-read") == [(first, "target")]
-    store_outline(
-        study, first, "target", "B", disc(22), "second-read", 5.0, subject="run-x", started_from="student"
-    )
+    review(study, first, "B", disc(22), "second-read", subject="run-x", started_from="student")
     assert left_for(study, "B", "second-read") == []
     assert work_for(study, "B", "second-read") == [(first, "target")]
 
 
 @pytest.mark.parametrize(
-    ("mask", "words"),
+    "changes",
     [
-        (np.zeros((10, 12), dtype=np.bool_), "12 x 10 pixels, the image 64 x 48"),
-        (np.zeros(SHAPE, dtype=np.uint8), "uint8"),
-        (np.zeros((*SHAPE, 3), dtype=np.bool_), "48 x 64 x 3"),
+        {"started_from": "student"},
+        {"started_from": "slice 7"},
+        {"started_from": ""},
+        {"subject": "run-x"},
+        {"subject": "pseudomask"},
+        {"subject": "run-x", "verdict": "accepted"},
     ],
 )
-def test_an_outline_that_is_no_mask_is_refused(study: Study, mask: np.ndarray, words: str) -> None:
+def test_an_audit_that_was_not_blind_is_refused(study: Study, changes: dict[str, Any]) -> None:
     first = next(iter(study.images))
-    with pytest.raises(UserError, match=words):
-        store_outline(study, first, "target", "A", mask, "second-read", 1.0)
-    assert study.reviews(first, "target") == []
+    with pytest.raises(UserError, match="outlined on the bare image"):
+        review(study, first, "A", disc(20), "audit", **changes)
+    assert study.reviews(first, "target") == [] and not (study.folder / "reviews").exists()
 
 
-def test_an_outline_of_nothing_known_is_refused(study: Study) -> None:
-    first = next(iter(study.images))
-    with pytest.raises(UserError, match="no image 'gone'"):
-        store_outline(study, "gone", "target", "A", EMPTY, "audit", 1.0)
-    with pytest.raises(UserError, match="no target 'liver'"):
-        store_outline(study, first, "liver", "A", EMPTY, "audit", 1.0)
-    with pytest.raises(UserError, match="annotator's name"):
-        store_outline(study, first, "target", " ", EMPTY, "audit", 1.0)
-    with pytest.raises(UserError, match="bare image"):
-        store_outline(study, first, "target", "A", EMPTY, "audit", 1.0, started_from="student")
+def test_an_audit_may_say_in_a_word_that_nothing_is_there(study: Study) -> None:
+    first, second, *_ = study.images
+    for image_id, word in ((first, "nothing"), (second, "ungradable")):
+        judged = Judged(image_id, "target", "run-x", "A", 1.0, "audit")
+        assert give_verdict(study, judged, word)  # type: ignore[arg-type]
+    assert [one.presence for one in study.reviews(first, "target")] == ["absent"]
 
 
 def test_a_mask_of_another_size_is_named(study: Study) -> None:
@@ -241,7 +239,11 @@ def test_commands_refuse_what_cannot_be(study: Study) -> None:
         status, out, error = command(words[0], study.folder, *words[1:])
         assert (status, out) == (1, "") and said in error and error.count("\n") == 1
     assert command("audit-draw", study.folder, "--count", "0", "--seed", "1")[0] == 2
-    assert command("readers", study.folder)[1].startswith("No image was read by two annotators yet.")
+    for name, *options in (("audit-draw", "--count", "1"), ("readers",)):
+        status, out, error = command(name, study.folder, *options, "--seed", "-5")
+        assert (status, out) == (2, "") and "-5 should be from 0 to" in error
+    status, out, error = command("readers", study.folder)
+    assert (status, out) == (1, "") and error.startswith("No image was read by two annotators yet;")
 
 
 def test_a_review_of_a_deleted_image_is_passed_over_and_found(study: Study) -> None:

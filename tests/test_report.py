@@ -314,7 +314,9 @@ def test_reviews_are_told_with_time_edits_agreement_and_figures(
         verdict="accepted",
         subject=run,
     )
-    review(study, "case_2", "target", np.zeros_like(shown), subject=run, annotator="B")
+    review(study, "case_2", "target", np.zeros_like(shown), subject=run, annotator="B", edits=("eraser",))
+    # By the key of *nothing here*: nobody drew anything.
+    review(study, "case_4", "target", np.zeros_like(shown), subject=run, annotator="B")
     review(study, "case_3", "target", None, verdict="rejected", subject=run)
     review(study, "gone", "target", shown)
     write_report(study, tmp_path / "report.html", run)
@@ -328,13 +330,53 @@ def test_reviews_are_told_with_time_edits_agreement_and_figures(
     cells = re.findall(r"<tr>(.*?)</tr>", html)
     rows = [re.sub(r"<[^>]+>", "|", one).replace("||", "|").strip("|").split("|") for one in cells]
     assert ["A", "review", "3", "1", "1", "1", "0", "2.5 s", "0.1 min", "1"] in rows
-    assert ["B", "review", "1", "0", "1", "0", "1", "2.5 s", "0.0 min", "–"] in rows
+    assert ["B", "review", "2", "0", "0", "0", "2", "2.5 s", "0.1 min", "–"] in rows
     # Of what was edited: Dice .667 (300 of 600 pixels stay) and 0; 300 and 600 of 3072 pixels changed.
-    assert "eraser 1, smooth 1" in text and "14.65%" in text and "19.53%" in text
+    assert "eraser 2, smooth 1" in text and "14.65%" in text and "19.53%" in text
     assert "0.667" in text
     # In the legend and on one image: the other was emptied.
     assert html.count('class="overlay reviewed"') == 2
     assert text.index("Dice 0.000") < text.index("Dice 0.667")
+
+
+def test_rounds_are_charted_with_what_they_are_worth(gazed: Study, finished_run: str, tmp_path: Path) -> None:
+    from segmentation.rounds import rounds
+    from segmentation.run_care import rename_run
+
+    rename_run(gazed, finished_run, HOSTILE)
+    try:
+        page = _page(gazed, tmp_path, finished_run)
+        html = (tmp_path / "report.html").read_text(encoding="utf-8")
+        [one] = rounds(gazed).rounds
+    finally:
+        rename_run(gazed, finished_run, "")
+    assert (
+        "Dice against minutes of annotation" in page.words and HOSTILE in page.words and HOSTILE not in html
+    )
+    [chart] = re.findall(r'<div class="panel figure"><svg.*?</svg>', html, re.DOTALL)
+    assert chart.count("<circle") == 1 and "Gaze: simulated from masks" in chart
+    beneath = page.text[page.text.index("Simulated from masks : no person looked") :]
+    assert one.spent is not None and one.spent.minutes > 0
+    assert (
+        f"reached {one.dice.mean:.3f} after {one.spent.minutes:.1f} minutes (gaze: simulated from masks)"
+        in beneath
+    )
+    assert "12 images of the split 'test', true masks" in beneath and "The reference: true masks" in beneath
+    assert "How long outlining by hand takes was not measured" in beneath
+    cells = [re.sub(r"<[^>]+>", "|", row) for row in re.findall(r"<tr>.*?</tr>", html)]
+    assert any("simulated from masks" in row and one.dice_text() in row for row in cells)
+
+
+def test_a_report_without_anything_to_measure_on_has_no_rounds(
+    study: Study, image_folder: Path, tmp_path: Path
+) -> None:
+    from segmentation.importing import import_images
+    from tests.run_helpers import finished
+
+    import_images(study, [image_folder / "images"])
+    finished(study, "learned")
+    write_report(study, tmp_path / "report.html")
+    assert "minutes of annotation" not in (tmp_path / "report.html").read_text()
 
 
 def test_a_report_without_reviews_has_no_section_of_them(

@@ -18,8 +18,8 @@ from segmentation.dataset import load_training_set
 from segmentation.learned_reviews import (
     LEARNED_NAME,
     learned_by,
+    learned_now,
     mark_of,
-    note_learned,
     reviewing_seconds,
     teaching,
 )
@@ -87,7 +87,7 @@ def test_a_run_notes_what_it_learned_from(filled: Study) -> None:
     learned = learned_by(run)
     assert learned is not None
     assert (learned.count, learned.seconds, learned.spent_s) == (1, 12.5, 19.5)
-    assert learned.marks == {mark_of(filled.reviews(ids[0], "target")[0])}
+    assert learned.marks == {mark_of(filled, filled.reviews(ids[0], "target")[0])}
     stored = read_json(run.path / LEARNED_NAME)
     assert (stored["count"], stored["sha256"]) == (1, learned.sha256)
     assert new_reviews(filled, run.id).count == 0
@@ -96,7 +96,7 @@ def test_a_run_notes_what_it_learned_from(filled: Study) -> None:
     news = new_reviews(filled, run.id)
     assert (news.count, news.seconds) == (2, 11.0), "a newer word on the same image is new, too"
     again = create_run(filled, spec_again(filled, run.id))
-    assert note_learned(filled, again).sha256 != learned.sha256
+    assert learned_now(filled, again.spec).sha256 != learned.sha256
 
 
 def test_runs_from_before_the_note_go_by_time(filled: Study) -> None:

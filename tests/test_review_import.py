@@ -156,6 +156,8 @@ def test_empty_masks_are_a_word_when_asked(study: Study, image_folder: Path, tmp
     assert (report.reviews, report.left_empty) == (0, 3) and not study.reviewed()
     assert import_reviews(study, tmp_path / "in", "A", empty=True).reviews == 3
     assert study.reviewed()["case_0", "target"].presence == "absent"
+    back = import_reviews(study, tmp_path / "in", "B")
+    assert (back.reviews, back.unchanged, back.left_empty) == (0, 3, 0), "the word stands already"
 
 
 @pytest.mark.parametrize("shape", [(48, 63), (20, 20)])
@@ -229,3 +231,26 @@ def test_the_command_line_imports_reviews(study: Study, image_folder: Path, tmp_
         [*command, str(tmp_path / "none"), *options], capture_output=True, text=True, timeout=120, check=False
     )
     assert missing.returncode == 1 and "does not exist" in missing.stderr and missing.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(2, np.uint8), (127, np.uint8), (2, np.uint16), (255, np.uint16), (1000, np.uint16)]
+)
+def test_one_value_is_a_mask_however_dark(reviewed: Study, tmp_path: Path, value: int, kind: Any) -> None:
+    mask = np.zeros((30, 40), bool)
+    mask[5:9, 6:20] = True
+    (tmp_path / "in" / "polyp").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "in" / "polyp" / "a.png"), (mask * value).astype(kind))
+    assert import_reviews(reviewed, tmp_path / "in", "C", empty=True).reviews == 1
+    np.testing.assert_array_equal(reviewed.reviewed_mask("a", "polyp"), mask)
+
+
+def test_dark_values_are_not_taken_for_an_empty_mask(reviewed: Study, tmp_path: Path) -> None:
+    mask = np.zeros((30, 40), np.uint8)
+    mask[5:9, 6:20], mask[12:16, 6:20] = 80, 100
+    (tmp_path / "in" / "polyp").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "in" / "polyp" / "a.png"), mask)
+    before = reviewed.all_reviews()
+    with pytest.raises(UserError, match=r"a\.png is darker than half of its range .* --labels"):
+        import_reviews(reviewed, tmp_path / "in", "C", empty=True)
+    assert reviewed.all_reviews() == before

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 import re
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,13 +20,17 @@ from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.annotation_time import TIMES_NAME
 from segmentation.learned_reviews import LEARNED_NAME
 from segmentation.metrics import dice
+from segmentation.prediction import predict
 from segmentation.records import SCHEMA, Target
+from segmentation.report_rounds import rounds_section
+from segmentation.retraining import new_reviews
 from segmentation.rounds import manual_outlining, recorded_before, rounds
 from segmentation.rounds_plot import links, rounds_figure, ticks
+from segmentation.run_archive import read_run_archive, write_run_archive
 from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from tests.rounds_support import mask_like, say, trained
-from tests.training_helpers import fixations_of, make_study, tiny
+from tests.training_helpers import Events, fixations_of, make_study, tiny
 
 SPEC = tiny("partial", iterations=1)
 
@@ -124,6 +129,23 @@ def test_a_blind_audit_is_the_reference_where_no_mask_is_unseen(filled: Study) -
     spent = [one.spent.reviewing_s for one in rounds(filled).rounds if one.spent is not None]
     assert spent == [0.0, 30.0], "audits are no part of what a model costs"
     assert next(one for one in rounds(filled).rounds if one.run == again.id).reviewed == 1
+    html = rounds_section(filled)
+    assert html.count("<circle") == 2 and html.count("<tr>") == 3
+    assert (
+        "The reference: a blind audit" in html and "Outlining by hand took 60.0 s a mask (2 audits)" in html
+    )
+    assert "1 learned from in review" in html and "2 learned from by gaze" in html
+
+
+def test_what_was_learned_from_true_masks_is_not_called_simulated(filled: Study) -> None:
+    trained(filled, tiny("supervised", iterations=1))
+    html = rounds_section(filled)
+    assert "none: true masks" in html and "<circle" not in html
+    trained(filled, SPEC)
+    html = rounds_section(filled)
+    assert html.count("<circle") == 1
+    cells = [row.count("simulated from masks") for row in re.findall(r"<tr>.*?</tr>", html)[1:]]
+    assert cells == [0, 1]
 
 
 def test_runs_that_cannot_be_charted_are_named(filled: Study) -> None:
@@ -174,6 +196,29 @@ def test_what_was_measured_is_not_measured_again(filled: Study, monkeypatch: pyt
     assert after.rounds[0].dice.mean > before.rounds[0].dice.mean
 
 
+def test_a_run_that_travelled_is_the_same_round(filled: Study, tmp_path: Path) -> None:
+    ids = list(filled.images)
+    sitting(filled, "rec-20260101-100000-aaaaaa", {ids[0]: 30.0})
+    study = Study.open(filled.folder)
+    say(study, ids[0], seconds_spent=45.0)
+    say(study, ids[1], verdict="rejected", presence=None, seconds_spent=15.0)
+    run = trained(study, SPEC)
+    say(study, ids[1], seconds_spent=20.0)
+    before, new = rounds(study, against="masks", split="train"), new_reviews(study, run.id)
+    write_run_archive(run, tmp_path / "run.zip")
+    shutil.rmtree(run.path)
+    home = Study.open(study.folder)
+    again = read_run_archive(tmp_path / "run.zip", home)
+    [(left_out, why)] = rounds(home, against="masks", split="train").left_out
+    assert left_out == run.id and "has predicted none" in why, "predictions do not travel"
+    predict(home, again, Events(), image_ids=ids, threads=1)
+    after = rounds(home, against="masks", split="train")
+    assert after == before and new_reviews(home, run.id) == new
+    [one] = after.rounds
+    assert one.spent is not None and one.spent.reviewing_s == 60.0
+    assert (one.reviews, one.reviewed, new.count) == (1, 1, 1)
+
+
 def test_gaze_counts_from_its_recording_on() -> None:
     then = datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc).timestamp()
     counts = recorded_before(then)
@@ -186,12 +231,17 @@ def test_the_command_prints_and_draws(
 ) -> None:
     assert run_command(["rounds", str(filled.folder)]) == 1
     assert "train first" in capsys.readouterr().err
-    run = trained(filled, SPEC)
+    run = trained(filled, SPEC, images=[])
+    waiting, file = create_run(filled, SPEC), tmp_path / "chart.svg"
+    assert run_command(["rounds", str(filled.folder), "--to", str(file)]) == 1
+    told = capsys.readouterr()
+    assert told.out == "" and f"{waiting.id}: it is waiting (1 more" in told.err and not file.exists()
+    shutil.rmtree(waiting.path)
+    predict(filled, run, Events(), image_ids=list(filled.images), threads=1)
     ids = list(filled.images)
     say(filled, ids[0], seconds_spent=30.0)
     say(filled, ids[4], purpose="audit", seconds_spent=90.0)
     trained(filled, tiny("partial", iterations=1, warm_start=run.id))
-    file = tmp_path / "chart.svg"
     assert run_command(["rounds", str(filled.folder), "--json", "--to", str(file)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["gaze"] == "simulated from masks" and told["reference"] == {

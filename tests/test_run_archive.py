@@ -168,7 +168,9 @@ def test_a_folder_that_was_copied_comes_in(trained: Study, home: Study, tmp_path
     (folder / "predictions").mkdir()
     run = read_run_archive(folder, home, "mine")
     assert run.id == "mine" and run.state() == "done"
-    assert {one.name for one in run.path.iterdir()} == {"spec.json", "events.jsonl", "checkpoints", "samples"}
+    assert {one.name for one in run.path.iterdir()} == {
+        "spec.json", "reviews.json", "events.jsonl", "checkpoints", "samples",
+    }  # fmt: skip
 
 
 def test_a_run_that_is_there_is_never_replaced(archive: Path, home: Study) -> None:
@@ -211,6 +213,10 @@ def put(name: str, data: bytes) -> Callable[[dict[str, bytes]], None]:
     return lambda files: files.update({name: data})
 
 
+LISTS_NONE = b'{"read_at": "2026-11-26T20:00:00Z", "reviews": "ab", "seconds": 1, "spent_s": 1}'
+UNTIMED = b'{"read_at": "yesterday", "reviews": [], "seconds": 1, "spent_s": 1}'
+
+
 def spec(**changes: Any) -> Callable[[dict[str, bytes]], None]:
     def change(files: dict[str, bytes]) -> None:
         files["done/spec.json"] = json.dumps({**json.loads(files["done/spec.json"]), **changes}).encode()
@@ -234,6 +240,9 @@ def spec(**changes: Any) -> Callable[[dict[str, bytes]], None]:
         (put("done/checkpoints/0000009/state.json", b"{}"), "several checkpoints"),
         (put("done/metrics/test-masks.json", b"{"), "not valid JSON"),
         (put("done/events.jsonl", b"nonsense\n"), "holds no events"),
+        (put("done/reviews.json", b"{}"), r"reviews\.json is damaged"),
+        (put("done/reviews.json", LISTS_NONE), r"reviews\.json is damaged"),
+        (put("done/reviews.json", UNTIMED), r"reviews\.json is damaged"),
         (without("student.safetensors"), r"lacks student\.safetensors"),
         (without("state.json"), r"lacks state\.json"),
         (without("student_ema.safetensors"), r"lacks student_ema\.safetensors"),

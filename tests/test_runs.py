@@ -11,17 +11,9 @@ import pytest
 
 from gaze_capture.errors import UserError
 from segmentation.job import JobEvent, Kind, RunSpec
-from segmentation.runs import (
-    STALE_SECONDS,
-    EventTail,
-    RunFolder,
-    create_run,
-    follow,
-    latest_run,
-    process_exists,
-    worker_command,
-)
+from segmentation.runs import STALE_SECONDS, EventTail, RunFolder, create_run, latest_run, process_exists
 from segmentation.study import Study
+from segmentation.workers import follow, worker_command
 
 
 def event(kind: Kind, step: int = 0, **values: object) -> JobEvent:

@@ -25,9 +25,10 @@ from segmentation.methods.gaze_to_insight import without_some_text
 from segmentation.norms import grouped, synchronised
 from segmentation.presets import preset
 from segmentation.processes import Processes, launched, per_process, share_out
-from segmentation.runs import RunFolder, create_run, worker_command
+from segmentation.runs import RunFolder, create_run
 from segmentation.study import Study
 from segmentation.text.encoder import PhraseCache
+from segmentation.workers import worker_command
 from tests.training_helpers import HashEncoder, make_study, save_image_encoder, tiny
 
 CPU = torch.device("cpu")

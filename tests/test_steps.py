@@ -10,8 +10,9 @@ from gaze_capture.detectors import IDT
 from gaze_capture.errors import UserError
 from segmentation import steps
 from segmentation.job import RunSpec
-from segmentation.runs import create_run, follow, start_worker
+from segmentation.runs import create_run
 from segmentation.study import Study
+from segmentation.workers import follow, start_worker
 
 TINY = RunSpec(
     method="supervised",

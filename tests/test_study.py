@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -133,3 +134,48 @@ def test_the_audit_log_grows_by_lines(study: Study) -> None:
 )
 def test_safe_names(text: str, name: str) -> None:
     assert safe_name(text) == name
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"schema": 99}, "written by a newer Gaze Insight"),
+        ({"colour": "red"}, r"damaged \(this version knows no 'colour'\)"),
+        ({"image_id": ["a"]}, "'image_id' cannot be"),
+        ({"annotator": None}, "'annotator' cannot be None"),
+        ({"verdict": "fine"}, "'verdict' cannot be 'fine'"),
+        ({"presence": 3}, "'presence' cannot be 3"),
+        ({"seconds_spent": "abc"}, "'seconds_spent' cannot be 'abc'"),
+        ({"seconds_spent": float("nan")}, "'seconds_spent' cannot be nan"),
+        ({"seconds_spent": -5.0}, "'seconds_spent' cannot be -5.0"),
+        ({"threshold": 7}, "'threshold' cannot be 7"),
+        ({"reviewed_at": None}, "'reviewed_at' cannot be None"),
+        ({"purpose": "fun"}, "'purpose' cannot be 'fun'"),
+        ({"edits": "brush"}, "'edits' is no list"),
+        ({"edits": [{}]}, "'edits' cannot be"),
+        ({"gaze_on_mask_ms": "x"}, "'gaze_on_mask_ms' cannot be 'x'"),
+    ],
+)
+def test_a_review_changed_by_hand_is_named(study: Study, changes: dict[str, object], said: str) -> None:
+    name = study.add_review(review("accepted"))
+    path = study.folder / "reviews" / "a.target" / f"{name}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(UserError, match=rf"{name}\.json .*{said}"):
+        Study.open(study.folder).reviewed()
+
+
+def test_the_latest_review_counts_when_the_clock_goes_backwards(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study.add_review(review("accepted"))
+
+    class Earlier(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Earlier:
+            return cls(2001, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("segmentation.review_index.datetime.datetime", Earlier)
+    for verdict in ("rejected", "edited", "rejected"):
+        study.add_review(review(verdict))
+        assert study.reviewed()["a", "target"].verdict == verdict
+    assert len(study.reviews("a", "target")) == 4

@@ -65,10 +65,11 @@ def test_nothing_is_lost_when_both_add_at_once(study: Study) -> None:
 def test_different_fields_changed_at_once_are_all_kept(study: Study) -> None:
     script = f"""
 import sys
-from segmentation.study import Study
-study = Study.open({str(study.folder)!r})
+from pathlib import Path
+from segmentation.study_file import change_study_file
+folder = Path({str(study.folder)!r})
 for number in range(30):
-    study._set(**{{f"field_{{sys.argv[1]}}_{{number}}": number}})
+    change_study_file(folder, **{{f"field_{{sys.argv[1]}}_{{number}}": number}})
 """
     both = [subprocess.Popen([sys.executable, "-c", script, who]) for who in "ab"]
     assert [process.wait(60) for process in both] == [0, 0]
@@ -98,6 +99,24 @@ def test_a_lock_that_changes_hands_is_waited_for(tmp_path: Path, monkeypatch: py
     ):
         pass
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="only the administrator mounts disks"
+)
+def test_a_full_disk_leaves_no_lock(tmp_path: Path) -> None:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a disk")
+    try:
+        (tmp_path / "study.json").write_bytes(b" " * 4096)
+        with pytest.raises(UserError, match="disk is full"), locked(tmp_path / "study.json"):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_only_what_is_new_is_read_again(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

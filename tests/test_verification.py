@@ -259,6 +259,10 @@ DAMAGES: dict[str, tuple[Callable[[Study], object], str, str]] = {
     "review damaged": (
         lambda s: cut(next((s.folder / "reviews/case_0.target").glob("*.json"))), "reviews/case_0.target/", "damaged",
     ),
+    "review mask missing": (
+        lambda s: next((s.folder / "reviews/case_0.target").glob("*.png")).unlink(),
+        "reviews/case_0.target/", "is missing, the mask of a review",
+    ),
     "review mask size": (
         lambda s: resized(next((s.folder / "reviews/case_0.target").glob("*.png"))),
         "reviews/case_0.target/", "is 10 x 10 pixels",

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import datetime
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+import shiboken6
+from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QThreadPool, QUrl
 from PySide6.QtGui import QDropEvent
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QFileDialog
@@ -19,7 +23,7 @@ from app.main_window import PAGES
 from app.new_study_dialog import NewStudyDialog
 from app.overview import survey
 from app.study_page import StudyPage
-from app.texts import duration_text, short_name
+from app.texts import duration_text, short_name, when_text
 from gaze_capture.errors import UserError
 from segmentation.study import Study
 from tests.window_support import fill, open_window
@@ -243,8 +247,22 @@ def test_times_and_names_in_words() -> None:
         "59 min",
         "2 h 5 min",
     ]
-    assert short_name("run-20261121-101500-b7d4f0") == "11-21 10:15"
     assert short_name("imported") == "imported"
+    assert short_name("rec-20261321-101500-b7d4f0") == "rec-20261321-101500-b7d4f0", "no such month"
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone cannot be set here")
+def test_a_run_is_named_by_the_clock_on_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = datetime.datetime(2026, 11, 21, 23, 15, tzinfo=datetime.timezone.utc)
+    try:
+        monkeypatch.setenv("TZ", "XYZ-2")
+        time.tzset()
+        assert short_name("run-20261121-231500-b7d4f0") == "22 Nov 01:15"
+        if begun.year == datetime.datetime.now().year:
+            assert when_text(begun.timestamp()) == "22 Nov 01:15", "Train and Review name a run alike"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_click_on_a_thumbnail_opens_the_image(
@@ -256,3 +274,24 @@ def test_a_click_on_a_thumbnail_opens_the_image(
     QTest.mouseClick(mosaic, Qt.MouseButton.LeftButton, pos=QPoint(20, 20))
     assert window.current_page() == "review"
     assert window.session.image_id == next(iter(study.images))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_step_that_outlives_its_window_ends_in_silence(
+    qtbot: QtBot, capfd: pytest.CaptureFixture[str], fails: bool
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(progress: StepProgress) -> None:
+        begun.set()
+        go.wait(10)
+        if fails:
+            raise ValueError("no window")
+
+    task = Task(slow, "Counting")
+    task.start()
+    assert begun.wait(10)
+    shiboken6.delete(task)
+    go.set()
+    assert QThreadPool.globalInstance().waitForDone(10_000)
+    assert capfd.readouterr().err == ""

@@ -166,7 +166,7 @@ def test_a_display_that_is_unplugged_takes_its_mark_with_it(
     qtbot.wait(300)
     QTest.keyClick(page.canvas, Qt.Key.Key_P)
     qtbot.wait(300)
-    assert page._mark is not None and page._mark.isVisible()
+    assert page.dwell.mark is not None and page.dwell.mark.isVisible()
     finish(page, qtbot)
 
 
@@ -181,7 +181,7 @@ def test_scrolling_a_volume_in_practice_shows_no_slice(qtbot: QtBot, tmp_path: P
     click_start(page)
     assert page.flow.phase == "practice"
     page.frame.slices.chosen.emit("ct_004")
-    page.next_target(1)
+    page.targets.step(1)
     page.panel.look_for.target_chosen.emit(study.targets[1].id)
     page.panel.nothing_button.click()
     scene = page.canvas.scene
@@ -237,8 +237,7 @@ def test_a_replay_of_an_image_that_is_gone_shows_no_other_image(
     qtbot.wait(600)
     finish(page, qtbot)
     assert gone is not None
-    assert study._images is not None
-    del study._images[gone]
+    del study.images[gone]
     window.session.settle()
     page.panel.tracker.setCurrentIndex(page.panel.tracker.findData("replay"))
     click_start(page)

@@ -13,6 +13,7 @@ from pytestqt.qtbot import QtBot
 from app.comparison import BLINK_MS
 from app.main_window import MainWindow
 from app.review_page import ReviewPage
+from app.texts import short_name
 from segmentation.records import utc_now
 from segmentation.study import Review, Study
 from tests.window_support import fill, make_volume_study, open_window
@@ -20,6 +21,7 @@ from tests.window_support import fill, make_volume_study, open_window
 pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
 
 FIRST, SECOND = "run-20261120-101500-a1b2c3", "run-20261124-173000-d4e5f6"
+EARLIER, LATER = f"Student, run {short_name(FIRST)}", f"Student, run {short_name(SECOND)}"
 SHIFT = Qt.KeyboardModifier.ShiftModifier
 
 
@@ -81,9 +83,9 @@ def test_C_held_shows_the_bare_image_until_another_side_is_chosen_and_then_that(
     bare = seen(page)
     QTest.keyRelease(page.canvas, Qt.Key.Key_C)
     assert bare != usual and seen(page) == usual
-    assert offered(page)[:2] == ["Image alone", "Student, run 11-20 10:15"], "this side's run is not offered"
-    choose(page, "Student, run 11-20 10:15")
-    assert page.frame.captions == ("Student, run 11-24 17:30", "Student, run 11-20 10:15")
+    assert offered(page)[:2] == ["Image alone", EARLIER], "this side's run is not offered"
+    choose(page, EARLIER)
+    assert page.frame.captions == (LATER, EARLIER)
     assert left_edge(page, other=False) == pytest.approx(left_edge(page, other=True) + 6)
     chosen = seen(page)
     QTest.keyPress(page.canvas, Qt.Key.Key_C)
@@ -106,7 +108,7 @@ def test_two_runs_stand_side_by_side_and_move_zoom_window_and_point_together(
     QTest.keyClick(page.canvas, Qt.Key.Key_C, SHIFT)
     this, other = page.canvas, page.comparing.canvas
     assert other.isVisible()
-    assert page.frame.captions[1] == "Student, run 11-20 10:15", "the first there is, where none was chosen"
+    assert page.frame.captions[1] == EARLIER, "the first there is, where none was chosen"
     assert this.size() == other.size() and not this.geometry().intersects(other.geometry())
     assert this.view == other.view
     for canvas, follower in ((this, other), (other, this)):
@@ -162,13 +164,13 @@ def test_both_sides_go_from_image_to_image_and_a_verdict_counts_for_this_one(
     assert review.subject == SECOND
     assert mask is not None and truth is not None and (mask == np.roll(truth, 6, axis=1)).all()
     page.runs.setCurrentIndex(page.runs.findData(FIRST))
-    assert page.frame.captions == ("Student, run 11-20 10:15", "Student, run 11-20 10:15")
-    assert "Student, run 11-24 17:30" in offered(page)
+    assert page.frame.captions == (EARLIER, EARLIER)
+    assert LATER in offered(page)
 
 
 def test_blinking_shows_both_in_turn(window: MainWindow, qtbot: QtBot) -> None:
     page = page_of(window)
-    choose(page, "Student, run 11-20 10:15")
+    choose(page, EARLIER)
     choose(page, "Blinking")
     other = page.comparing.canvas
     assert not other.isVisible()

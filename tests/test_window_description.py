@@ -117,7 +117,7 @@ def test_a_word_is_changed_reverted_and_undone_by_keys(window: MainWindow, study
     assert stored(study).attributes["shape"] == wanted, "undoing the revert"
     press(window, Qt.Key.Key_Z)
     assert stored(study) == first and page.description.origin.accessibleName() == "Measured"
-    assert not page.undo_button.isEnabled()
+    assert not page.verdict_bar.undo_button.isEnabled()
     assert len(load_history(study, first.image_id, "target")) == 5, "nothing is erased"
 
 

@@ -8,15 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
-from PySide6.QtGui import QWheelEvent
+from PySide6.QtGui import QImage, QWheelEvent
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
+from app import left_edits
 from app.edit_layer import EditLayer
 from app.edit_rendering import overlay
 from app.main_window import MainWindow
 from app.review_page import ReviewPage
+from segmentation.editing.drafts import drafts_left, open_draft
+from segmentation.review_index import Key, Purpose
 from segmentation.study import Study
 from tests import plain_masks as plain
 from tests.window_support import fill, make_volume_study, open_window
@@ -252,6 +255,7 @@ def test_lasso_and_polygon_add_and_take_away(window: MainWindow, study: Study) -
     press(window, Qt.Key.Key_Backspace, Qt.Key.Key_Return)
     expected |= plain.polygon(shape, [at(window, *corner) for corner in corners[:3]])
     assert (mask_of(window) == expected).all(), "Backspace took the last corner back, Enter closed it"
+    assert page_of(window).editing.column.undo_button.toolTip() == "Undo polygon (Z)"
     # Closed by a click on the first corner, and one that takes away.
     page_of(window).editing.row.take.click()
     corners = [(42.0, 6.0), (58.0, 9.0), (54.0, 20.0)]
@@ -456,6 +460,81 @@ def test_without_a_prediction_it_begins_with_the_broad_level_and_without_that_em
     assert (review.subject, review.started_from, review.edits) == ("pseudomask", "empty", ("brush",))
 
 
+@pytest.mark.qt_log_ignore("This plugin does not support", extend=True)
+def test_what_is_left_unfinished_is_marked_in_the_list(
+    window: MainWindow, study: Study, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, (first, *_), mine = page_of(window), list(study.images), window.session.annotator
+    images = page.list
+
+    def marked() -> list[str]:
+        return [row.image_id for row in images.model.rows if row.unfinished]
+
+    def drawn() -> QImage:
+        index = images.model.index(images.model.row_of(first))
+        area = images.view.visualRect(images.view.model().index(index.row(), 0))
+        return images.view.viewport().grab(area.adjusted(area.width() - 30, 10, 0, -30)).toImage()
+
+    def tooltip() -> str:
+        return str(
+            images.model.data(images.model.index(images.model.row_of(first)), Qt.ItemDataRole.ToolTipRole)
+        )
+
+    bare = drawn()
+    press(window, Qt.Key.Key_E)
+    drag(window, [(5.0, 5.0), (9.0, 9.0)])
+    assert marked() == []
+    press(window, Qt.Key.Key_Escape)
+    qtbot.waitUntil(lambda: marked() == [first])
+    assert "left unfinished; E goes on with it" in tooltip()
+    qtbot.waitUntil(lambda: drawn() != bare)
+    looked: list[str] = []
+
+    def counted(study: Study, annotator: str) -> dict[Key, frozenset[Purpose]]:
+        looked.append(annotator)
+        return drafts_left(study, annotator)
+
+    monkeypatch.setattr(left_edits, "drafts_left", counted)
+    for _ in range(3):
+        images.view.viewport().repaint()
+    assert looked == [], "nothing is read to draw the list"
+    images.filter.open()
+    box = images.filter.popup.boxes["edit", "unfinished"]
+    assert box.text() == "Unfinished  1"
+    box.click()
+    assert images.visible_ids() == [first]
+    images.filter.popup.close()
+    # Another annotator's, and one for another purpose, are none of this list.
+    window.session.set_annotator("Somebody else")
+    qtbot.waitUntil(lambda: marked() == [] and looked == ["Somebody else"])
+    audit = open_draft(study, first, "target", "Somebody else", None, purpose="audit")
+    audit.apply("brush", np.ones(audit.edit.shape, bool))
+    audit.close()
+    window.session.refresh("reviews")
+    qtbot.waitUntil(lambda: page.left.found == {(first, "target"): {"audit"}})
+    assert marked() == []
+    window.session.set_annotator(mine)
+    qtbot.waitUntil(lambda: marked() == [first])
+
+
+def test_a_stored_edit_is_marked_no_more(window: MainWindow, study: Study, qtbot: QtBot) -> None:
+    page, (first, *_) = page_of(window), list(study.images)
+
+    def marked() -> list[str]:
+        return [row.image_id for row in page.list.model.rows if row.unfinished]
+
+    press(window, Qt.Key.Key_E)
+    drag(window, [(5.0, 5.0), (9.0, 9.0)])
+    press(window, Qt.Key.Key_Escape)
+    qtbot.waitUntil(lambda: marked() == [first])
+    press(window, Qt.Key.Key_E, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: marked() == [])
+    assert first in {image_id for image_id, _ in study.reviewed()}
+    # Taken back, it is unfinished again.
+    press(window, Qt.Key.Key_Z)
+    qtbot.waitUntil(lambda: marked() == [first])
+
+
 def test_leaving_keeps_a_draft_that_another_window_goes_on_with(
     window: MainWindow, study: Study, qtbot: QtBot, tmp_path: Path
 ) -> None:
@@ -475,7 +554,7 @@ def test_leaving_keeps_a_draft_that_another_window_goes_on_with(
     assert window.session.image_id == ids[1] and not page.editing.active
     window.close()
     again = reviewing(qtbot, tmp_path, Study.open(study.folder))
-    assert said(again) == "An edit of case_0.png was left; E goes on with it there."
+    qtbot.waitUntil(lambda: said(again) == "An edit of case_0.png was left; E goes on with it there.")
     press(again, Qt.Key.Key_E)
     assert (mask_of(again) == drawn).all()
     press(again, Qt.Key.Key_Z, shift=True)
@@ -498,8 +577,8 @@ def test_keys_of_verdicts_do_nothing_while_editing(window: MainWindow, study: St
     drag(window, [(5.0, 5.0), (9.0, 9.0)])
     press(window, Qt.Key.Key_R, Qt.Key.Key_0, Qt.Key.Key_Q, Qt.Key.Key_U, Qt.Key.Key_S, Qt.Key.Key_E)
     assert page.editing.active and study.reviewed() == {} and window.current_page() == "review"
-    assert not page.reject_button.isEnabled() and not page.edit_button.isEnabled()
-    assert page.accept_button.isEnabled() and window.session.image_id == first
+    assert not page.verdict_bar.reject_button.isEnabled() and not page.verdict_bar.edit_button.isEnabled()
+    assert page.verdict_bar.accept_button.isEnabled() and window.session.image_id == first
 
 
 def test_space_held_moves_the_image_and_the_middle_button_does(window: MainWindow) -> None:
@@ -558,6 +637,10 @@ def test_slices_are_edited_on_and_copied(qtbot: QtBot, tmp_path: Path) -> None:
     drawn = mask_of(window)
     grown = [action.text() for action in page.editing.column.grow.menu().actions()]
     assert grown[0] == "1 mm", "half a millimetre is less than a pixel"
+    told = page.editing.row.radius.value
+    assert told.text().endswith(" mm") and told.width() >= told.sizeHint().width(), (
+        "the size is told in mm, whole"
+    )
     page.editing.column.copy.click()
     assert window.session.image_id == "ct_003" and page.editing.active
     assert study.reviews("ct_002", "gland")[-1].edits == ("brush",)

@@ -81,6 +81,9 @@ def test_what_is_shown_follows_what_is_chosen(qtbot: QtBot, tmp_path: Path, fill
     choose(dialog.which, FILL)
     assert shown() == {"what", "format", "which", "run", "probability", "place"}
     assert dialog.run.currentData() == run
+    choose(dialog.which, "audit")
+    assert shown() == {"what", "format", "which", "place"} and dialog._choice(tmp_path).which == "audit"
+    choose(dialog.which, FILL)
     choose(dialog.format, "dicom-seg")
     assert shown() == {"what", "format", "which", "run", "source", "place"}
     assert "folder of the DICOM files" in dialog.problem.text() and not dialog.export_button.isEnabled()

@@ -54,12 +54,12 @@ def press(window: MainWindow, key: Qt.Key) -> None:
 
 def test_the_most_doubtful_comes_first_and_says_why(window: MainWindow, study: Study) -> None:
     page, ids = review_of(window), list(study.images)
-    assert page.order.bar.order.currentData() == "doubt"
+    assert page.queue.order.bar.order.currentData() == "doubt"
     order = listed(page)
     assert order[:3] == [ids[8], ids[5], ids[2]], "the further off, the earlier"
     assert window.session.image_id == ids[8], "a study that was just opened begins there"
-    assert page.why.isVisible() and page.why.text().startswith("Doubt 0.")
-    assert "outside the mask" in page.why.text() or "was not looked at" in page.why.text()
+    assert page.inspector.why.isVisible() and page.inspector.why.text().startswith("Doubt 0.")
+    assert "outside the mask" in page.inspector.why.text() or "was not looked at" in page.inspector.why.text()
     rows = {row.image_id: row for row in page.list.model.rows}
     scores = [rows[name].doubt or 0.0 for name in order]
     assert scores == sorted(scores, reverse=True)
@@ -82,7 +82,7 @@ def test_the_order_stays_under_the_hands_until_it_is_asked_for(
     window.session.refresh("data")
     settled(qtbot, page)
     assert listed(page) == before
-    QTest.mouseClick(page.order.bar.sort_button, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(page.queue.order.bar.sort_button, Qt.MouseButton.LeftButton)
     assert set(listed(page)[-2:]) == set(before[:2]), "what was reviewed comes last"
     # Other predictions came in: the queue begins anew.
     study.save_prediction(RUN, last, "target", "student", np.roll(mask, 60, axis=1).astype(np.float32))
@@ -93,10 +93,10 @@ def test_the_order_stays_under_the_hands_until_it_is_asked_for(
 
 def test_the_order_chosen_is_kept(window: MainWindow, study: Study, qtbot: QtBot) -> None:
     page, ids = review_of(window), list(study.images)
-    combo = page.order.bar.order
+    combo = page.queue.order.bar.order
     combo.setCurrentIndex(combo.findData("imported"))
     combo.activated.emit(combo.currentIndex())
-    assert listed(page) == ids and not page.order.bar.sort_button.isVisible()
+    assert listed(page) == ids and not page.queue.order.bar.sort_button.isVisible()
     assert window.session.settings.value("review/order") == "imported"
     combo.setCurrentIndex(combo.findData("doubt"))
     combo.activated.emit(combo.currentIndex())
@@ -113,8 +113,8 @@ def test_images_without_masks_are_listed_as_imported(qtbot: QtBot, tmp_path: Pat
     window.show_page("review")
     settled(qtbot, review_of(window))
     page = review_of(window)
-    assert listed(page) == list(study.images) and page.order.bar.order.currentData() == "imported"
-    assert not page.why.isVisible()
+    assert listed(page) == list(study.images) and page.queue.order.bar.order.currentData() == "imported"
+    assert not page.inspector.why.isVisible()
 
 
 # Filters and views
@@ -148,7 +148,7 @@ def test_views_are_saved_chosen_and_deleted(
     window: MainWindow, study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = review_of(window)
-    bar = page.order.bar
+    bar = page.queue.order.bar
     page.list.search.setText("doubt>0.3")
     page.list.states.setCurrentText("To review")
     monkeypatch.setattr(QInputDialog, "getText", lambda *_: ("  Worst &  first ", True))
@@ -248,10 +248,10 @@ def test_what_is_left_is_told_by_the_median(window: MainWindow, study: Study) ->
     many = [review(n, 1.0) for n in range(20)] + [review(n, 3.0) for n in range(20, 40)]
     assert seconds_left(many, "a", 2) == 6, "the last twenty count"
     page = review_of(window)
-    assert not page._left.isVisible()
+    assert not page.verdict_bar.left.isVisible()
     press(window, Qt.Key.Key_A)
-    assert page._left.isVisible() and page._left.text().startswith("about ")
-    assert page._progress.text() == f"1 of {COUNT} reviewed"
+    assert page.verdict_bar.left.isVisible() and page.verdict_bar.left.text().startswith("about ")
+    assert page.verdict_bar.progress.text() == f"1 of {COUNT} reviewed"
 
 
 # Another look
@@ -271,8 +271,8 @@ def test_without_a_tracker_the_image_is_marked_and_z_takes_that_back(
     press(window, Qt.Key.Key_Z)
     assert asked_again(study) == {} and window.session.image_id == first
     assert list((study.folder / "look_again").rglob("*.json")), "nothing is erased"
-    assert not page.undo_button.isEnabled()
-    page.again_button.click()
+    assert not page.verdict_bar.undo_button.isEnabled()
+    page.verdict_bar.again_button.click()
     page.go(-1)
     press(window, Qt.Key.Key_G)
     assert "marked already" in window.banner.text.text() and len(asked_again(study)) == 1
@@ -298,7 +298,9 @@ def test_with_a_tracker_chosen_new_gaze_is_recorded_at_once(
     before = study.pseudomask(image, "target")
     press(window, Qt.Key.Key_G)
     assert window.current_page() == "record" and record.sitting is not None
-    assert record.plan is not None and [entry.image.id for entry in record.plan.entries] == [image]
+    assert record.course.plan is not None and [entry.image.id for entry in record.course.plan.entries] == [
+        image
+    ]
     qtbot.waitUntil(lambda: record.recorder.live.total_ms > 1600, timeout=20000)
     QTest.keyClick(record.canvas, Qt.Key.Key_Space)
     assert record.sitting is None
@@ -317,7 +319,7 @@ def test_with_a_tracker_chosen_new_gaze_is_recorded_at_once(
     window.session.set_annotator("Dr. New")
     window.show_page("record")
     record.start()
-    assert record.plan is not None and len(record.plan.entries) > 1
+    assert record.course.plan is not None and len(record.course.plan.entries) > 1
     QTest.keyClick(record.canvas, Qt.Key.Key_Escape)
     qtbot.waitUntil(lambda: not record._saving, timeout=20000)
 
@@ -427,7 +429,7 @@ def test_an_lsl_tracker_counts_once_it_was_validated(
     assert "without a look" not in window.banner.text.text()
     page.looked.switch.click()
     # As calibrating on the page Record leaves it.
-    record._note_tracker()
+    record.trackers.note()
     record.flow.validated = (validation_event(validation_of(0.4), 9, time.monotonic_ns()),)
     page.looked.switch.click()
     qtbot.waitUntil(lambda: page.looked.eyes.following, timeout=30000)

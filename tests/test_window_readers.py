@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,16 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QInputDialog
 from pytestqt.qtbot import QtBot
 
-from app.blinding import allowed_layers, blinded
+from app.blinding import blinded
 from app.main_window import MainWindow
 from app.review_page import ReviewPage
-from app.scene import LAYERS, build_scene
-from segmentation.blind_reading import draw_audit, left_for
+from app.scene import LAYERS, Outline, build_scene
+from segmentation.blind_reading import draw_audit
 from segmentation.study import Study
-from tests.reader_support import review
+from segmentation.text.attention import AttentionMaps
+from tests.reader_support import left_for, review
 from tests.test_window_review import page_of, predict, press
-from tests.window_support import fill, open_window
+from tests.window_support import fill, make_volume_study, open_window
 
 pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
 
@@ -47,24 +49,31 @@ def said_in(page: ReviewPage) -> str:
     from PySide6.QtWidgets import QLabel
 
     words = [one.text() for one in page.findChildren(QLabel) if one.isVisible()]
-    words += [page.pill.accessibleName()] if page.pill.isVisible() else []
+    words += [page.inspector.pill.accessibleName()] if page.inspector.pill.isVisible() else []
     rows = page.list.model.rows
     return "\n".join([*words, *(f"{row.state} {row.presence} {row.described}" for row in rows)])
 
 
 def test_blind_scenes_hold_nothing_to_see(window: MainWindow, study: Study) -> None:
     first = next(iter(study.images))
-    scene = build_scene(study, first, "target", "run-x", others=True)
-    assert {"reviewed", "truth", "student", "heatmap"} <= scene.available and scene.verdict
+    words = AttentionMaps(("a",), ("b",), np.zeros((1, 4, 4), np.float32), np.zeros((4, 4), np.float32), 1)
+    scene = replace(
+        build_scene(study, first, "target", "run-x", others=True),
+        annotators=Outline(()),
+        words=words,
+        doubt=np.zeros(study.image(first).shape[:2], np.uint8),
+        teacher=Outline(()),
+        disagreement=Outline(()),
+    )
+    assert scene.available == set(LAYERS) and scene.verdict, "all there is to hide"
     assert blinded(scene, "review") is scene
     second = blinded(scene, "second-read")
-    assert second.available == scene.available - {"reviewed", "truth"} and second.verdict is None
+    # Where annotators differ is what others said, too.
+    assert second.available == set(LAYERS) - {"reviewed", "truth", "annotators"} and second.verdict is None
+    assert second.student_probability is not None and second.others == () and second.reviewed_by == ""
     audit = blinded(scene, "audit")
     assert audit.available == frozenset() and audit.run_id is None and audit.region is None
     assert audit.image is scene.image and audit.opened_window == scene.opened_window
-    assert allowed_layers("review") == frozenset(LAYERS) and allowed_layers("audit") == frozenset()
-    assert second.available <= allowed_layers("second-read") and second.student_probability is not None
-    assert "annotators" not in allowed_layers("second-read"), "where others differ is what they said"
 
 
 def test_a_second_read_sees_no_verdict_and_decides_nothing(window: MainWindow, study: Study) -> None:
@@ -75,7 +84,7 @@ def test_a_second_read_sees_no_verdict_and_decides_nothing(window: MainWindow, s
     assert "Dr. Other" in said_in(page), "the usual review tells whose it is"
     choose(page, "second-read")
     assert page.list.visible_ids() == ids[:4], "what others reviewed"
-    assert window.session.image_id == ids[0] and page._progress.text() == "0 of 4 read"
+    assert window.session.image_id == ids[0] and page.verdict_bar.progress.text() == "0 of 4 read"
     told = said_in(page)
     assert "Dr. Other" not in told and "Edited" not in told and "present" not in told
     assert page.canvas.scene is not None
@@ -85,7 +94,7 @@ def test_a_second_read_sees_no_verdict_and_decides_nothing(window: MainWindow, s
     press(window, Qt.Key.Key_A)
     press(window, Qt.Key.Key_R)
     press(window, Qt.Key.Key_0)
-    assert page._progress.text() == "3 of 4 read" and window.session.image_id == ids[3]
+    assert page.verdict_bar.progress.text() == "3 of 4 read" and window.session.image_id == ids[3]
     given = [study.reviews(image_id, "target")[-1] for image_id in ids[:3]]
     assert [(one.purpose, one.annotator, one.verdict) for one in given] == [
         ("second-read", "Dr. Test", "accepted"),
@@ -95,7 +104,7 @@ def test_a_second_read_sees_no_verdict_and_decides_nothing(window: MainWindow, s
     assert {one.annotator for one in study.reviewed().values()} == {"Dr. Other"}
     assert study.presence(ids[2], "target") == "present", "a second read is no word that counts"
     press(window, Qt.Key.Key_Z)
-    assert page._progress.text() == "2 of 4 read" and window.session.image_id == ids[2]
+    assert page.verdict_bar.progress.text() == "2 of 4 read" and window.session.image_id == ids[2]
     choose(page, "review")
     assert len(page.list.visible_ids()) == 6 and "Dr. Other" in said_in(page)
 
@@ -107,9 +116,15 @@ def test_an_audit_shows_the_bare_image(window: MainWindow, study: Study) -> None
     assert page.list.visible_ids() == list(draw.image_ids), "in the order drawn"
     assert window.session.image_id == draw.image_ids[0]
     assert page.canvas.scene is not None and not page.canvas.scene.available
-    for part in (page.layers, page.description, page.provenance, page.runs, page.pill):
+    for part in (
+        page.inspector.layers,
+        page.description,
+        page.inspector.provenance,
+        page.runs,
+        page.inspector.pill,
+    ):
         assert not part.isVisible()
-    assert not page.accept_button.isEnabled() and not page.reject_button.isEnabled()
+    assert not page.verdict_bar.accept_button.isEnabled() and not page.verdict_bar.reject_button.isEnabled()
     press(window, Qt.Key.Key_A)
     assert left_for(study, "Dr. Test", "audit") == draw.keys, "there is nothing to accept"
     press(window, Qt.Key.Key_0)
@@ -126,7 +141,7 @@ def test_an_audit_shows_the_bare_image(window: MainWindow, study: Study) -> None
     press(window, Qt.Key.Key_0)
     assert all(one.purpose != "audit" for one in study.reviews(other, "target")), "it was not drawn"
     window.session.set_annotator("Dr. Third")
-    assert page._progress.text() == "0 of 3 read", "each annotator has their own"
+    assert page.verdict_bar.progress.text() == "0 of 3 read", "each annotator has their own"
 
 
 def test_images_are_drawn_in_the_window(
@@ -147,24 +162,26 @@ def test_alt_click_tells_where_a_pixel_comes_from(window: MainWindow, study: Stu
     y, x = (int(axis.mean()) for axis in np.nonzero(mask))
     place = page.canvas.widget_from_image(x, y).toPoint()
     QTest.mouseClick(page.canvas, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.AltModifier, place)
-    qtbot.waitUntil(lambda: page.provenance.story is not None)
-    story = page.provenance.story
+    qtbot.waitUntil(lambda: page.inspector.provenance.story is not None)
+    story = page.inspector.provenance.story
     assert story is not None and story.pixel == (x, y)
     qtbot.waitUntil(lambda: all(line.text in said_in(page) for line in story.lines))
     assert any("of Dr. Test in import-test" in line.text for line in story.lines)
     assert page.canvas._highlight is not None and not page.canvas._highlight.area.empty
     press(window, Qt.Key.Key_Space)
-    assert page.provenance.story is None and page.canvas._highlight is None, "it was of the other image"
+    assert page.inspector.provenance.story is None and page.canvas._highlight is None, (
+        "it was of the other image"
+    )
     QTest.mouseMove(page.canvas, page.canvas.widget_from_image(3, 4).toPoint())
     page.canvas.cursor_moved.emit((3.2, 4.1))
     press(window, Qt.Key.Key_H)
-    qtbot.waitUntil(lambda: page.provenance.story is not None)
-    assert page.provenance.story is not None and page.provenance.story.pixel == (3, 4)
+    qtbot.waitUntil(lambda: page.inspector.provenance.story is not None)
+    assert page.inspector.provenance.story is not None and page.inspector.provenance.story.pixel == (3, 4)
     press(window, Qt.Key.Key_H)
-    assert page.provenance.story is None, "asked again, it ends"
+    assert page.inspector.provenance.story is None, "asked again, it ends"
     outside = QPoint(2, 2)
     QTest.mouseClick(page.canvas, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.AltModifier, outside)
-    assert page.provenance.story is None
+    assert page.inspector.provenance.story is None
 
 
 def test_a_blind_reader_is_told_no_reviews_of_a_pixel(window: MainWindow, study: Study, qtbot: QtBot) -> None:
@@ -172,9 +189,27 @@ def test_a_blind_reader_is_told_no_reviews_of_a_pixel(window: MainWindow, study:
     draw_audit(study, 2, 1)
     choose(page, "second-read")
     page.canvas.asked.emit((20.0, 20.0))
-    qtbot.waitUntil(lambda: page.provenance.story is not None)
+    qtbot.waitUntil(lambda: page.inspector.provenance.story is not None)
     assert "Dr. Other" not in said_in(page) and "true mask" not in said_in(page)
     choose(page, "audit")
-    assert page.provenance.story is None or not page.provenance.isVisible()
+    assert page.inspector.provenance.story is None or not page.inspector.provenance.isVisible()
     page.canvas.asked.emit((20.0, 20.0))
     assert page.canvas._highlight is None
+
+
+def test_no_mask_is_carried_to_the_next_slice_of_a_blind_read(qtbot: QtBot, tmp_path: Path) -> None:
+    study = make_volume_study(tmp_path / "volume")
+    draw_audit(study, len(study.images), 1)
+    window = open_window(qtbot, tmp_path, study)
+    window.show_page("review")
+    page = page_of(window)
+    middle = next(image.id for image in study.images.values() if image.slice_index == 3)
+    for purpose, offered in (("review", True), ("audit", False)):
+        choose(page, purpose)
+        window.session.set_image(middle)
+        press(window, Qt.Key.Key_E)
+        assert page.editing.active and page.editing.column.copy.isVisible() == offered
+        if offered:
+            page.editing.leave()
+    page.editing.copy_on()
+    assert page.editing.active and page.editing.draft.header.image_id == middle and study.all_reviews() == {}

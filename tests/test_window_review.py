@@ -63,7 +63,7 @@ def test_five_images_are_reviewed_by_keys_alone(window: MainWindow, study: Study
     assert accepted is not None and truth is not None and (accepted == truth).all()
     assert nothing is not None and not nothing.any()
     assert study.reviewed_mask(ids[1], "target") is None
-    assert page._progress.text() == "5 of 6 reviewed"
+    assert page.verdict_bar.progress.text() == "5 of 6 reviewed"
     assert [page.list.model.index(row).data() for row in range(6)] == [f"case_{n}.png" for n in range(6)]
 
 
@@ -74,15 +74,15 @@ def test_moving_layers_and_undoing(window: MainWindow, study: Study) -> None:
     press(window, Qt.Key.Key_N)
     press(window, Qt.Key.Key_Backspace)
     assert window.session.image_id == ids[1]
-    switch = page.layers.switches["student"]
+    switch = page.inspector.layers.switches["student"]
     assert switch.isChecked()
     press(window, Qt.Key.Key_5)
     assert not switch.isChecked() and not page.canvas.layer_visible("student")
     QTest.mouseClick(switch, Qt.MouseButton.LeftButton, pos=QPoint(8, switch.height() // 2))
     assert page.canvas.layer_visible("student")
-    page.layers.sliders["heatmap"].setValue(10)
+    page.inspector.layers.sliders["heatmap"].setValue(10)
     assert page.canvas.layer_opacity("heatmap") == pytest.approx(0.1)
-    assert not page.layers.switches["reviewed"].isEnabled()
+    assert not page.inspector.layers.switches["reviewed"].isEnabled()
     press(window, Qt.Key.Key_A)
     assert window.session.image_id == ids[2]
     press(window, Qt.Key.Key_Z)
@@ -93,7 +93,7 @@ def test_moving_layers_and_undoing(window: MainWindow, study: Study) -> None:
     assert study.reviews(ids[1], "target") == []
     press(window, Qt.Key.Key_R)
     press(window, Qt.Key.Key_Backspace)
-    assert page.pill.accessibleName() == "Rejected"
+    assert page.inspector.pill.accessibleName() == "Rejected"
 
 
 def test_zero_on_an_image_without_any_mask_is_a_label(
@@ -120,7 +120,7 @@ def test_queue_is_searched_and_filtered(window: MainWindow, study: Study, qtbot:
     first = page.list.view.visualRect(page.list.view.model().index(0, 0)).center()
     QTest.mouseClick(page.list.view.viewport(), Qt.MouseButton.LeftButton, pos=first)
     assert window.session.image_id == page.list.visible_ids()[0]
-    assert page.title.text() == "case_3.png"
+    assert page.inspector.title.text() == "case_3.png"
 
 
 def test_what_is_known_is_told(window: MainWindow, study: Study) -> None:
@@ -131,7 +131,7 @@ def test_what_is_known_is_told(window: MainWindow, study: Study) -> None:
     window.session.refresh("data")
     assert page.description.origin.accessibleName() == "Measured"
     assert len(page.description.rows) >= 8
-    told = page.provenance.text.text()
+    told = page.inspector.provenance.text.text()
     assert "12 fixations" in told and "simulated from masks" in told and "run-x" in told
 
 

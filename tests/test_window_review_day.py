@@ -44,7 +44,7 @@ def test_twenty_images_are_reviewed(qtbot: QtBot, tmp_path: Path, study: Study) 
 
     # The worst are rejected, one of them by the mouse, and one is to be looked at again.
     press(Qt.Key.Key_R)
-    click(page.reject_button)
+    click(page.verdict_bar.reject_button)
     press(Qt.Key.Key_G)
     assert window.session.image_id == order[3]
     # One verdict was wrong, and is taken back.
@@ -52,7 +52,7 @@ def test_twenty_images_are_reviewed(qtbot: QtBot, tmp_path: Path, study: Study) 
     press(Qt.Key.Key_Z)
     assert window.session.image_id == order[3]
     press(Qt.Key.Key_Q)
-    click(page.ungradable_button)
+    click(page.verdict_bar.ungradable_button)
     press(Qt.Key.Key_0)
     assert window.session.image_id == order[6]
     # Only what waits is listed from here on, and accepted; each goes from the list as it is done.
@@ -64,7 +64,7 @@ def test_twenty_images_are_reviewed(qtbot: QtBot, tmp_path: Path, study: Study) 
     for _ in range(8):
         press(Qt.Key.Key_A)
     assert window.session.image_id == order[14] and len(listed(page)) == 7
-    click(page.accept_button)
+    click(page.verdict_bar.accept_button)
     press(Qt.Key.Key_Space)
     press(Qt.Key.Key_Backspace)
     assert window.session.image_id == order[15]
@@ -76,7 +76,7 @@ def test_twenty_images_are_reviewed(qtbot: QtBot, tmp_path: Path, study: Study) 
     for _ in range(5):
         press(Qt.Key.Key_A)
     assert "last image of the list" in window.banner.text.text()
-    assert page._progress.text() == "19 of 20 reviewed"
+    assert page.verdict_bar.progress.text() == "19 of 20 reviewed"
 
     # What lies on disk.
     again = Study.open(study.folder)

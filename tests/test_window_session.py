@@ -246,7 +246,7 @@ def test_an_image_is_left_when_its_time_is_up_or_gaze_rests_on_the_mark(
     page.panel.tracker.setCurrentIndex(page.panel.tracker.findData("simulated"))
     start(page)
     shown = window.session.image_id
-    mark = page._mark
+    mark = page.dwell.mark
     assert mark is not None and mark.isVisible()
 
     def look_at(x: float, y: float) -> None:

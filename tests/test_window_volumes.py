@@ -107,7 +107,7 @@ def test_dragging_changes_the_window_and_what_is_on_the_screen(window: MainWindo
     page = review_page(window)
     canvas = page.canvas
     window.session.set_image("ct_004")
-    for layer in page.layers.switches:
+    for layer in page.inspector.layers.switches:
         canvas.set_layer_visible(layer, False)
     assert page.frame.window_tool.button.accessibleDescription() == "C 40 W 400 HU"
     # Fat of 40 HU lies at the centre of the opening window.
@@ -497,9 +497,9 @@ def test_verdicts_count_for_the_target_and_slice_shown(window: MainWindow, study
     assert study.reviewed_mask("ct_004", "nodule") is None and study.reviews("ct_004", "gland") == []
     [accepted] = study.reviews("ct_003", "gland")
     assert accepted.verdict == "accepted" and accepted.presence == "present"
-    QTest.mouseClick(page.targets.rows["gland"], Qt.MouseButton.LeftButton)
+    QTest.mouseClick(page.inspector.targets.rows["gland"], Qt.MouseButton.LeftButton)
     assert window.session.target_id == "gland"
-    assert page._progress.text() == "1 of 10 reviewed"
+    assert page.verdict_bar.progress.text() == "1 of 10 reviewed"
     assert page.frame.slices._marks.reviews == {"ct_003"}
     QTest.keyClick(canvas, Qt.Key.Key_Z)
     assert (window.session.image_id, window.session.target_id) == ("ct_004", "nodule")
@@ -516,11 +516,11 @@ def test_all_targets_are_outlined_at_once(window: MainWindow, study: Study) -> N
     window.session.set_image("ct_004")
     before = page.canvas.grab().toImage()
     QTest.keyClick(page.canvas, Qt.Key.Key_O)
-    assert page.layers.others.isChecked() and page.canvas.scene is not None
+    assert page.inspector.layers.others.isChecked() and page.canvas.scene is not None
     assert [one.target_id for one in page.canvas.scene.others] == ["nodule"]
     after = page.canvas.grab().toImage()
     assert before != after
-    QTest.mouseClick(page.layers.others, Qt.MouseButton.LeftButton, pos=QPoint(8, 12))
+    QTest.mouseClick(page.inspector.layers.others, Qt.MouseButton.LeftButton, pos=QPoint(8, 12))
     assert page.canvas.grab().toImage() == before
 
 
@@ -531,4 +531,4 @@ def test_targets_taken_away_meanwhile_are_let_go(window: MainWindow, study: Stud
         path.unlink()
     study.set_targets(study.targets[:1])
     window.session.refresh("data")
-    assert window.session.target_id == "gland" and page.targets.isHidden()
+    assert window.session.target_id == "gland" and page.inspector.targets.isHidden()

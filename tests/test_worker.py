@@ -12,17 +12,11 @@ import pytest
 import torch
 
 from segmentation.job import ENDINGS, JobEvent, RunSpec
-from segmentation.runs import (
-    RunFolder,
-    create_run,
-    follow,
-    process_exists,
-    read_events,
-    start_worker,
-)
+from segmentation.runs import RunFolder, create_run, process_exists
 from segmentation.study import Study
 from segmentation.text.embedding import embed_study
 from segmentation.training import train
+from segmentation.workers import follow, read_events, start_worker
 from tests.several_support import MiniLMWithoutWeights, all_weights, known_study, step_of, wait_until
 from tests.training_helpers import Events, tiny
 
@@ -190,7 +184,8 @@ def test_failures_are_one_sentence(filled: Study, processes: list[subprocess.Pop
 _PARENT = """
 import sys, time
 from pathlib import Path
-from segmentation.runs import RunFolder, start_worker
+from segmentation.runs import RunFolder
+from segmentation.workers import start_worker
 process = start_worker(RunFolder(Path(sys.argv[1])), threads=1, detached=False)
 print(process.pid, flush=True)
 time.sleep(600)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import secrets
 import socket
 from collections.abc import Callable
@@ -16,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gaze_capture.errors import UserError
-from gaze_capture.storage import explained_os_errors, write_bytes_atomic
-from segmentation.blind_reading import BARE_IMAGE
+from gaze_capture.storage import write_bytes_atomic
 from segmentation.editing.history import EditableMask, Step
 from segmentation.editing.journal import (
     ENDING,
@@ -31,8 +29,9 @@ from segmentation.editing.journal import (
 from segmentation.editing.regions import Mask
 from segmentation.editing.starts import start_mask, starts
 from segmentation.records import safe_name, utc_now
-from segmentation.review_index import Purpose
+from segmentation.review_index import BARE_IMAGE, Key, Purpose
 from segmentation.study import Study
+from segmentation.study_folder import names_in
 
 DRAFTS = "drafts"
 
@@ -301,8 +300,10 @@ def _in_use(header: DraftHeader, image_id: str) -> str:
     )
 
 
-def drafts_left(study: Study, annotator: str) -> list[tuple[str, str]]:
-    """Return (image id, target id) of all images an annotator has an unfinished edit of; names alone are read.
+def drafts_left(study: Study, annotator: str) -> dict[Key, frozenset[Purpose]]:
+    """Return what an annotator's unfinished edits are for, by (image id, target id).
+
+    One that is damaged is left out; of others' edits names alone are read.
 
     Raises
     ------
@@ -310,11 +311,16 @@ def drafts_left(study: Study, annotator: str) -> list[tuple[str, str]]:
         If the study cannot be reached.
     """
     name = safe_name(annotator)
-    found = []
+    found: dict[Key, frozenset[Purpose]] = {}
     for folder in sorted(_listed(study.folder / DRAFTS)):
-        if any(_annotator_in(path) == name for path in _drafts_in(folder)):
-            image_id, _, target_id = folder.name.partition(".")
-            found.append((image_id, target_id))
+        for path in _drafts_in(folder):
+            if _annotator_in(path) != name:
+                continue
+            with contextlib.suppress(UserError):
+                header = read_header(path)
+                if header.annotator == annotator:
+                    key = header.image_id, header.target_id
+                    found[key] = found.get(key, frozenset()) | {header.purpose}
     return found
 
 
@@ -356,8 +362,4 @@ def _drafts_in(folder: Path) -> list[Path]:
 
 
 def _listed(folder: Path) -> list[Path]:
-    with explained_os_errors(folder):
-        try:
-            return [folder / name for name in os.listdir(folder)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+    return [folder / name for name in names_in(folder)]

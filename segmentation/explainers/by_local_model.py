@@ -22,9 +22,9 @@ from segmentation.gaze_view import encode_view
 from segmentation.job import JobEvent
 from segmentation.questions import Question
 from segmentation.reply import NoAnswer, beyond_repair, read_reply, repair_turns
-from segmentation.runs import read_events, start_worker
 from segmentation.study import Study
 from segmentation.vlm_folder import check_model_folder, is_hub_id, model_name
+from segmentation.workers import read_events, start_worker
 
 AHEAD = 2
 """Questions given to the worker: the one it works on, and the next."""

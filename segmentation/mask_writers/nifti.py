@@ -85,6 +85,11 @@ def affine_of_unit(unit: Unit) -> tuple[npt.NDArray[np.float64], int]:
 
 def write_volume(path: Path, voxels: npt.NDArray[Any], unit: Unit) -> None:
     """Write voxels (columns, rows, slices) with the place of a unit."""
+    write_bytes_atomic(path, volume_bytes(voxels, unit))
+
+
+def volume_bytes(voxels: npt.NDArray[Any], unit: Unit, *, effort: int = 6) -> bytes:
+    """Return the ``.nii.gz`` of voxels (columns, rows, slices) with the place of a unit; `effort` of gzip, 1..9."""
     import nibabel as nib
 
     affine, code = affine_of_unit(unit)
@@ -95,11 +100,11 @@ def write_volume(path: Path, voxels: npt.NDArray[Any], unit: Unit) -> None:
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     # A quaternion holds no shear (a tilted gantry), and readers that prefer it would place voxels wrongly.
     image.set_qform(affine, code if np.abs(axes.T @ axes - np.eye(3)).max() < _SHEARED else 0)
-    write_bytes_atomic(path, _compressed(image.to_bytes()))
+    return _compressed(image.to_bytes(), effort)
 
 
-def _compressed(data: bytes) -> bytes:
+def _compressed(data: bytes, effort: int) -> bytes:
     import gzip
 
     # Without the time in it, the same masks are the same file.
-    return gzip.compress(data, 6, mtime=0)
+    return gzip.compress(data, effort, mtime=0)

@@ -166,7 +166,8 @@ def _by_place(image: OnGrid, labels: LabelMap) -> Fitted:
     rounded = np.rint(change)
     exact = bool(np.abs(corners @ (change - rounded).T).max() <= EXACT) and _one_to_one(rounded, image.count)
     covered = _covered(change, sizes, limits)
-    if covered == 0:
+    # What Slicer saves may be no larger than what is marked, and lie between the samples.
+    if covered == 0 and _covered(np.linalg.inv(change), limits, sizes) == 0:
         raise UserError(
             f"{_file(labels)} lies elsewhere in the patient than {image.name}; choose the masks of this image."
         )

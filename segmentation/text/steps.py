@@ -9,9 +9,10 @@ from segmentation.explanation_settings import load_settings
 from segmentation.job import JobEvent
 from segmentation.known_folders import folders_job, remember_folder, remembered_folder
 from segmentation.progress import Progress, no_progress
-from segmentation.runs import RunFolder, await_worker, latest_run
+from segmentation.runs import RunFolder, latest_run
 from segmentation.study import Study
 from segmentation.text.use import TextUse
+from segmentation.workers import await_worker
 
 
 def choose_encoder(study: Study, folder: Path | None, progress: Progress = no_progress) -> dict[str, Any]:

@@ -7,9 +7,12 @@ images are drawn; for each seed a run learns from their gaze. Then, round after 
 masks that an order names and the run is trained again with them (`segmentation.retraining`); the student is measured on
 validation images that nobody ever looked at. All of it is *simulated from masks*: the gaze, the reviewer, the minutes.
 
-Orders: ``doubt`` is the program's own (`segmentation.session_order.doubts`), ``random`` draws, ``worst`` takes the
-masks that truly are the worst, which no program can know, and ``none`` trains as long with no review at all: what lies
-above it is due to the reviews. Each order of each seed is a cell, kept in OUT and not done again.
+Orders: ``queue`` is that of the review queue (`segmentation.doubt`), ``session`` that of recording sessions
+(`segmentation.session_order.doubts`), ``random`` draws, ``worst`` takes the masks
+that truly are the worst, which no program can know, and ``none`` trains as long with no review at all: what lies above
+it is due to the reviews. Each order of each seed is a cell, kept in OUT and not done again.
+
+tests/test_simulated_reviewers.py runs it at its smallest, on phantoms.
 
 Time model: a reviewer needs LOOK_S to see whether a mask will do, and accepts it as it is from a Dice of ACCEPT_DICE
 on. Otherwise they redraw what of the outline is off by more than TOLERANCE of the image's side, at the pace at which
@@ -38,6 +41,7 @@ from segmentation.annotation_time import annotation_time
 from segmentation.backbones import examine
 from segmentation.bootstrap import clustered_interval
 from segmentation.device import use_threads
+from segmentation.doubt import DoubtIndex
 from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import explain_study
 from segmentation.gaze_import import import_gaze
@@ -72,8 +76,14 @@ Order = Callable[[Study, str, Sequence[Key], int], list[Key]]
 """Study, run, the keys that may be reviewed and a seed -> the keys, first first."""
 
 
-def by_doubt(study: Study, run_id: str, keys: Sequence[Key], seed: int) -> list[Key]:
-    """Return the program's own order of doubt."""
+def as_queued(study: Study, run_id: str, keys: Sequence[Key], seed: int) -> list[Key]:
+    """Return the order of the review queue."""
+    found = DoubtIndex(study).doubts(keys, run_id)
+    return sorted(keys, key=lambda key: -found[key].score)
+
+
+def as_in_sessions(study: Study, run_id: str, keys: Sequence[Key], seed: int) -> list[Key]:
+    """Return the order of doubt of recording sessions."""
     found = doubts(study, keys, run_id=run_id)
     return sorted(keys, key=lambda key: -found[key].score)
 
@@ -89,7 +99,14 @@ def worst_first(study: Study, run_id: str, keys: Sequence[Key], seed: int) -> li
     return sorted(keys, key=lambda key: dice(*_shown_and_true(study, run_id, key)))
 
 
-ORDERS: dict[str, Order] = {"doubt": by_doubt, "random": at_random, "worst": worst_first}
+ORDERS: dict[str, Order] = {
+    "queue": as_queued,
+    "session": as_in_sessions,
+    "random": at_random,
+    "worst": worst_first,
+}
+DOUBTING = ("queue", "session")
+"""Orders that look at the teacher, too."""
 
 
 def _shown_and_true(study: Study, run_id: str, key: Key) -> tuple[Mask, Mask]:
@@ -226,7 +243,7 @@ class Simulation:
             fields = {
                 **examine(self.options.encoder),
                 "encoder_learning_rate": 0.3,
-                "encoder_frozen_stages": 2,
+                "encoder_frozen_stages": self.options.frozen,
             }
             spec = checked(dataclasses.replace(spec, **fields))
         run_id = self._train(study, spec)
@@ -310,7 +327,7 @@ class Simulation:
                 left = [key for key in left if key not in reviewed]
                 if order == "random":
                     left = at_random(study, run_id, left, seed)[: self.options.reviews]
-                self._predict(study, run_id, [key[0] for key in left], teacher=order == "doubt")
+                self._predict(study, run_id, [key[0] for key in left], teacher=order in DOUBTING)
                 chosen = ORDERS[order](study, run_id, left, seed)[: self.options.reviews]
                 met = review(study, run_id, chosen, float(np.mean(lengths)))
                 spec = spec_again(study, run_id)
@@ -381,15 +398,16 @@ class Simulation:
                     f"{f'{np.mean(met):.3f}' if met else ''} | {minutes:.1f} | {after.mean():.4f} | {gain} | {above} | "
                     f"{f'{100 * gain.mean / minutes:.3f}' if minutes else ''} |"
                 )
-        for number in range(self.options.rounds):
-            both = [seed for seed in seeds if all((name, seed) in cells for name in ("doubt", "random"))]
-            if both:
+        for order in DOUBTING:
+            both = [seed for seed in seeds if all((name, seed) in cells for name in (order, "random"))]
+            for number in range(self.options.rounds if both else 0):
                 doubt, random = (
                     per_image({seed: cells[name, seed][number]["dice"] for seed in both})
-                    for name in ("doubt", "random")
+                    for name in (order, "random")
                 )
+                gain = clustered_interval(doubt - random, groups)
                 lines.append(
-                    f"\nDoubt minus random, round {number + 1}: {clustered_interval(doubt - random, groups)}; by seed "
+                    f"\n{order} minus random, round {number + 1}: {gain}; by seed "
                     + ", ".join(f"{value:+.4f}" for value in (doubt - random).mean(axis=1))
                 )
         return "\n".join(lines) + "\n"
@@ -404,11 +422,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--encoder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--orders", nargs="+", choices=("none", *ORDERS), default=["doubt", "random", "none"])
+    parser.add_argument("--orders", nargs="+", choices=("none", *ORDERS), default=["queue", "random", "none"])
     parser.add_argument("--images", type=int, default=220)
     parser.add_argument("--draw", type=int, default=0, metavar="N", help="which images are drawn")
     parser.add_argument("--side", type=int, default=96)
-    parser.add_argument("--frozen", type=int, default=4, help="stages of the encoder that stay as they came")
+    parser.add_argument("--frozen", type=int, default=2, help="stages of the encoder that stay as they came")
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--reviews", type=int, default=30, help="masks reviewed in a round")

@@ -32,8 +32,8 @@ import numpy.typing as npt
 from gaze_capture.errors import UserError
 from segmentation.bootstrap import clustered_interval
 from segmentation.job import Kind, RunSpec
+from segmentation.machine import processors
 from segmentation.presets import preset
-from segmentation.runs import processors
 from segmentation.study import Study
 
 TEXTS = ("explanation", "shuffled", "empty", "area-only")
