@@ -272,23 +272,3 @@ def test_a_damaged_draw_is_named(study: Study) -> None:
     with pytest.raises(UserError, match=rf"{draw.id}\.json is damaged"):
         audit_draws(study)
     assert [one.file for one in verify(study).problems] == [f"audits/{draw.id}.json"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"seconds_spent": "12"}, {"seconds_spent": None}, {"threshold": float("nan")}, {"reviewed_at": 5},
-        {"verdict": "maybe"}, {"purpose": "fun"}, {"presence": "here"}, {"annotator": None}, {"edits": 3},
-        {"gaze_on_mask_ms": []}, {"more": 1},
-    ],
-)  # fmt: skip
-def test_a_review_that_is_none_is_named(study: Study, change: dict[str, Any]) -> None:
-    first = next(iter(study.images))
-    path = study.folder / "reviews" / f"{first}.target" / f"{review(study, first, 'A', disc(20))}.json"
-    values = json.loads(path.read_text())
-    path.write_text(json.dumps({**values, **change}))
-    with pytest.raises(UserError, match=rf"{path.name} is damaged .*Move it out of the study"):
-        Study.open(study.folder).reviewed()
-    path.write_text(json.dumps({**values, "schema": 99, "more": 1}))
-    with pytest.raises(UserError, match="newer Gaze Insight"):
-        Study.open(study.folder).reviewed()
