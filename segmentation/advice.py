@@ -10,6 +10,7 @@ from gaze_capture.recording import UNDECIDED
 from segmentation.job import RunSpec
 from segmentation.machine import GIB, Gpu, Machine
 from segmentation.presets import preset
+from segmentation.records import group_of
 from segmentation.study import Study
 
 DEFAULT_METHOD = "gaze-to-insight"
@@ -102,9 +103,9 @@ def study_facts(study: Study, split: str = "train") -> StudyFacts:
         absent=len(of(absent) - pseudomasks),
         reviewed=len(of(masked)),
         true_masks=len(true_masks),
-        true_mask_groups=len({images[name].group or name for name in wholly}),
+        true_mask_groups=len({group_of(images[name]) for name in wholly}),
         explained=len(from_gaze & of(study.explanation_keys())),
-        groups=len({image.group or image.id for image in images.values()}),
+        groups=len({group_of(image) for image in images.values()}),
         from_gaze=len(from_gaze),
         from_masks=len(true_masks | of(strong)),
         side_px=round(statistics.median(max(image.shape[:2]) for image in images.values())) if images else 0,

@@ -22,7 +22,7 @@ from segmentation.job import RunSpec
 from segmentation.losses import ALL, IGNORE, Rows
 from segmentation.networks import Text
 from segmentation.processes import ALONE, Processes
-from segmentation.records import StudyImage
+from segmentation.records import StudyImage, group_of
 from segmentation.study import TEST_SPLIT, Study
 from segmentation.text.encoder import FLIP_STATES, PhraseCache
 from segmentation.text.imported import ImportedEmbeddings
@@ -291,7 +291,7 @@ _ALL_LEVELS = 254
 
 def _load(study: Study, image: StudyImage, spec: RunSpec, held_groups: set[str]) -> _Item | None:
     size = spec.image_size_px
-    if (image.group or image.id) in held_groups:
+    if group_of(image) in held_groups:
         masks = [study.true_mask(image.id, target_id) for target_id in spec.targets]
         if any(mask is None for mask in masks):
             return None
@@ -377,7 +377,7 @@ def _held_groups(study: Study, images: Iterable[StudyImage], spec: RunSpec) -> s
         return set()
     groups = sorted(
         {
-            image.group or image.id
+            group_of(image)
             for image in images
             if all(study.mask_path(image.id, target_id).exists() for target_id in spec.targets)
         }

@@ -18,7 +18,7 @@ from gaze_capture.errors import UserError
 from segmentation.images import resize
 from segmentation.near_duplicates import Fingerprint, Kind, cluster, fingerprint
 from segmentation.progress import Progress, no_progress
-from segmentation.records import StudyImage
+from segmentation.records import StudyImage, group_of
 from segmentation.study import TEST_SPLIT, Study
 
 TRAIN_SPLIT = "train"
@@ -67,11 +67,6 @@ class SplitReport:
     """Images that stay in train."""
     share: float
     """Moved images of those that train held before."""
-
-
-def group_of(image: StudyImage) -> str:
-    """Return an image's group; one without a group is a group of its own."""
-    return image.group or image.id
 
 
 def _seconds(captured: str) -> float | None:

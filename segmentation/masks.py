@@ -261,9 +261,10 @@ class MaskFiles:
         """Take masks that come as a file of as many pages; None where there is no such file."""
         from segmentation.readers.plain import read_plain
 
-        stem = stack.files[0].stem.casefold()
+        stems = dict.fromkeys(name.casefold() for name in (stack.files[0].stem, stack.name))
         found = next(
-            (self.pictures[stem + end] for end in _SUFFIXES if stem + end in self.pictures), list[Path]()
+            (self.pictures[stem + end] for stem in stems for end in _SUFFIXES if stem + end in self.pictures),
+            list[Path](),
         )
         if len(found) != 1:
             return None
@@ -275,10 +276,13 @@ class MaskFiles:
             return 0, [
                 f"its mask {found[0].name} was left out: it has {pages.count} pages, the images {stack.count}."
             ]
+        target_id = self._target_of(found[0]) or self.targets[0].id
         count = 0
         for number, image in enumerate(images):
+            if self.sink.has(image.id, target_id):
+                continue
             mask: Mask = np.logical_or.reduce(pages.read(_plane(image, number)).values > 0, axis=2)
-            count += self.sink.save(image, self.targets[0].id, mask)
+            count += self.sink.save(image, target_id, mask)
         return count, []
 
     def _maps_for(self, names: Sequence[str], source_ids: Sequence[str]) -> list[LabelMap]:

@@ -43,6 +43,8 @@ from segmentation.review_index import read_review
 from segmentation.runs import process_exists
 from segmentation.study import Study
 
+_OVERRULED = "overruled/"
+
 
 @dataclass(frozen=True)
 class MergeReport:
@@ -326,7 +328,15 @@ class _Merger:
 
     def _compare_folders(self, name: str) -> None:
         mine, theirs = _hashes(self.to / name), _hashes(self.source / name)
-        differing = sorted(file for file in {*mine, *theirs} if mine.get(file) != theirs.get(file))
+        # Who lets held back gaze count says so in a file of its own.
+        said = {
+            file
+            for file in {*mine, *theirs}
+            if file.startswith(_OVERRULED) and (file in mine) != (file in theirs)
+        }
+        for file in sorted(said - mine.keys()):
+            self._copy(f"{name}/{file}", "overrules")
+        differing = sorted(file for file in {*mine, *theirs} - said if mine.get(file) != theirs.get(file))
         if not differing:
             self.present += 1
         elif mine.get("gaze.frames") == theirs.get("gaze.frames") and "gaze.frames" in mine:

@@ -15,7 +15,7 @@ from segmentation.bootstrap import clustered_interval
 from segmentation.intensity import RULES, rules_for
 from segmentation.label_gaze import gaze_words, simulated_behind
 from segmentation.learned_reviews import learned_by, mark_of
-from segmentation.records import utc_now
+from segmentation.records import group_of, utc_now
 from segmentation.runs import RunFolder
 from segmentation.study import TEST_SPLIT, Study
 
@@ -82,7 +82,7 @@ def model_card(study: Study, run: RunFolder, facts: dict[str, Any]) -> dict[str,
                 "split": spec.split,
                 "images_of_split": len(learned),
                 "images_learned": started.get("images"),
-                "groups": len({image.group or image.id for image in learned}),
+                "groups": len({group_of(image) for image in learned}),
                 "pseudo_masks": sum(key[0] in ids for key in study.pseudomask_keys()),
                 "annotators": len(
                     {look.annotator for look in study.fixations.each_look() if look.image_id in ids}
@@ -142,7 +142,7 @@ def _metrics(study: Study, run: RunFolder) -> list[dict[str, Any]]:
                 image = study.images.get(label) or study.images.get(label.partition(".")[0])
                 if one.get("dice") is not None and image is not None:
                     scores.append(float(one["dice"]))
-                    groups.append(image.group or image.id)
+                    groups.append(group_of(image))
             interval = clustered_interval(np.array(scores, dtype=np.float64), groups)
             bounds = [interval.low, interval.high]
             found.append(

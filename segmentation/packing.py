@@ -26,7 +26,7 @@ from segmentation.learned_reviews import learned_now, note
 from segmentation.methods import reads_text
 from segmentation.packed import ABOUT, ARRAYS, ENCODER, PACK, about_pack, check_spec
 from segmentation.presets import checked
-from segmentation.records import new_id
+from segmentation.records import group_of, new_id
 from segmentation.run_archive import files_of_run
 from segmentation.runs import RunFolder, completed
 from segmentation.study import Study
@@ -186,7 +186,7 @@ def _listed(study: Study, spec: RunSpec, data: TrainingSet, salt: str) -> list[d
     for image in study.images_of(spec.split):
         if image.id in learned:
             # The salt is forgotten: nobody can try names of patients against the hash.
-            group = hashlib.sha256(f"{salt} {image.group or image.id}".encode()).hexdigest()[:16]
+            group = hashlib.sha256(f"{salt} {group_of(image)}".encode()).hexdigest()[:16]
             listed.append({"id": image.id, "shape": image.shape, "modality": image.modality, "group": group})
     return listed
 

@@ -51,7 +51,7 @@ _NOTE = "made_by.json"
 
 
 _Origin = tuple[Fixations, int, int]
-"""A look, which of its fixations, and the number of that in the recording's own table for the image, from 1."""
+"""A look, which of its fixations, and the number of that in the recording's table for the image and target, from 1."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from segmentation.bootstrap import Interval, clustered_interval, clustered_stati
 from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
 from segmentation.readings import OWN, Reading, each_reading
+from segmentation.records import group_of
 from segmentation.review_index import Purpose
 from segmentation.study import Mask, Study
 
@@ -96,7 +97,7 @@ def reader_agreement(
         ):
             progress(0, 0, image_id)
             image = study.image(image_id)
-            group = image.group or image.id
+            group = group_of(image)
             for pair in itertools.combinations(sorted(read), 2):
                 one, other = (read[name] for name in pair)
                 # Masks of thousands of images do not fit in memory: what is kept is what they came to.

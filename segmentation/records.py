@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import json
 import re
 import secrets
 import unicodedata
@@ -17,6 +19,7 @@ from gaze_capture.storage import read_json
 from segmentation.intensity import AS_IT_IS, Intensity
 
 SCHEMA = 2
+_LONGEST_LINE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class StudyImage:
         return self.source_sha256 or self.sha256
 
 
+def group_of(image: StudyImage) -> str:
+    """Return what an image is no independent evidence of: its group, else its volume, else itself."""
+    return image.group or image.volume or image.id
+
+
 @dataclass(frozen=True)
 class Volume:
     """Slices that belong together, and what is known of their space."""
@@ -121,6 +129,27 @@ def new_id(prefix: str = "") -> str:
     now = datetime.datetime.now(datetime.timezone.utc)
     fraction = now.microsecond * 256 // 1_000_000
     return f"{prefix}{now:%Y%m%d-%H%M%S}-{fraction:02x}{secrets.token_hex(2)}"
+
+
+def run_made_at(folder: Path) -> str:
+    """Return when a run was made, as text that sorts: as its id has it, or when it began where a person chose the id.
+
+    Before it began its spec's own time counts.
+    """
+    noted = re.match(r"run-(\d{8}-\d{6})-", folder.name)
+    if noted is not None:
+        return noted[1]
+    try:
+        with open(folder / "events.jsonl", "rb") as stream:
+            return _sortable(float(json.loads(stream.readline(_LONGEST_LINE))["time"]))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        with contextlib.suppress(OSError):
+            return _sortable((folder / "spec.json").stat().st_mtime)
+    return ""
+
+
+def _sortable(seconds: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc):%Y%m%d-%H%M%S}"
 
 
 def readable(name: str) -> str:

@@ -27,6 +27,7 @@ from segmentation.job import RunSpec
 from segmentation.learned_reviews import begun_at, given_at, learned_by, mark_of, reviewing_seconds, teaching
 from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
+from segmentation.records import group_of
 from segmentation.review_index import Key
 from segmentation.run_list import read_name
 from segmentation.runs import RunFolder, latest_run
@@ -423,9 +424,7 @@ def _round(
         spent=_spent(study, spec, begun, learned.spent_s if learned is not None else None),
         reviews=learned.count if learned is not None else len(own),
         reviews_sha256=learned.sha256 if learned is not None else "",
-        dice=clustered_interval(
-            np.array(list(measured.values())), [image.group or image.volume or image.id for image in images]
-        ),
+        dice=clustered_interval(np.array(list(measured.values())), [group_of(image) for image in images]),
         measured=len(measured),
         seen=sum(image.split in splits for image in images),
         reviewed=sum(key in told for key in measured),

@@ -18,6 +18,7 @@ from gaze_capture.storage import read_json
 from segmentation.bootstrap import Interval, clustered_interval
 from segmentation.evaluation import Against, Spread
 from segmentation.job import RunSpec
+from segmentation.records import group_of
 from segmentation.run_list import Measured, RunSummary, summary_of
 from segmentation.runs import RunFolder
 from segmentation.study import Study
@@ -268,7 +269,7 @@ def _tables(run: RunFolder, measured: Sequence[Measured]) -> dict[tuple[str | No
 def _groups(study: Study, split: str | None) -> dict[str, str]:
     """Return the group of each image of a split; of one that is gone since, nothing."""
     if split is None:
-        return {image.id: image.group or image.volume or image.id for image in study.images.values()}
+        return {image.id: group_of(image) for image in study.images.values()}
     try:
         return groups_of(study, split)
     except UserError:

@@ -27,7 +27,16 @@ from segmentation.image_records import ImageRecords
 from segmentation.images import decode_gray16, encode_gray16, encode_mask, read_stored
 from segmentation.intensity import Window, for_networks, guide, shown
 from segmentation.pseudomask import PseudoMask, PseudoMaskSettings
-from segmentation.records import SCHEMA, StudyImage, Target, Volume, check_targets, read_volume, utc_now
+from segmentation.records import (
+    SCHEMA,
+    StudyImage,
+    Target,
+    Volume,
+    check_targets,
+    read_volume,
+    run_made_at,
+    utc_now,
+)
 from segmentation.review_index import Review, Verdict
 from segmentation.study_file import (
     change_study_file,
@@ -442,7 +451,8 @@ class Study:
         folder = self.runs_folder
         # One that begins with a dot is still being copied.
         names = [name for name in names_in(folder) if not name.startswith(".")]
-        return sorted(name for name in names if exists(folder / name / "spec.json"))
+        found = sorted(name for name in names if exists(folder / name / "spec.json"))
+        return sorted(found, key=lambda name: run_made_at(folder / name))
 
     def prediction_path(self, run_id: str, image_id: str, target_id: str, network: str = "student") -> Path:
         """Return where a network's probability for an image lies, or would lie."""

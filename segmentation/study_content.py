@@ -12,7 +12,7 @@ from typing import Any
 from gaze_capture.storage import explained_os_errors
 from segmentation.explanation import attribute_phrases, load_explanation, preset_of
 from segmentation.job import RunSpec
-from segmentation.records import StudyImage, image_record
+from segmentation.records import StudyImage, group_of, image_record
 from segmentation.study import Study
 
 
@@ -169,4 +169,4 @@ def groups_of(study: Study, split: str) -> dict[str, str]:
     UserError
         If the split is empty.
     """
-    return {image.id: image.group or image.volume or image.id for image in study.images_of(split)}
+    return {image.id: group_of(image) for image in study.images_of(split)}

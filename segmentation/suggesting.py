@@ -22,7 +22,7 @@ from segmentation.images import resize
 from segmentation.progress import Progress, no_progress
 from segmentation.pseudomask import PRESETS, PseudoMaskSettings, make_pseudomask, preset_of
 from segmentation.pseudomask_making import in_threads
-from segmentation.records import StudyImage, Target
+from segmentation.records import StudyImage, Target, group_of
 from segmentation.study import TEST_SPLIT, Study
 
 Floats = npt.NDArray[np.float64]
@@ -95,7 +95,7 @@ class _Case:
 
     @property
     def group(self) -> str:
-        return self.image.group or self.image.id
+        return group_of(self.image)
 
 
 @dataclass(frozen=True)

@@ -137,12 +137,12 @@ def test_a_damaged_draft_is_not_gone_on_with_once_its_mask_is_stored(study: Stud
         dab(draft, 50, 40)
     mask = draft.edit.mask.copy()
     given = give_edited(study, draft, 2.0)
-    assert drafts_left(study, "ann") == {}
+    assert not drafts_left(study, "ann")
     again = opened(study)
     assert not again.note and again.header.started_from == "reviewed" and (again.edit.mask == mask).all()
     again.close()
     given.withdraw(study)
-    assert list(drafts_left(study, "ann")) == [("one", "target")]
+    assert set(drafts_left(study, "ann")) == {("one", "target")}
     assert (opened(study).edit.mask == mask).all()
 
 

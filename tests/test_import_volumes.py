@@ -436,3 +436,26 @@ def test_names_that_are_no_text(study: Study, tmp_path: Path) -> None:
     assert told["imported"] == 1 and len(told["skipped"]) == 1
     [image] = Study.open(study.folder).images.values()
     assert image.id == "odd" and image.source_name.endswith("odd.png")
+
+
+def test_masks_as_a_file_of_pages_stay_once_they_are_there(tmp_path: Path) -> None:
+    def pages(path: Path, seed: int) -> list[npt.NDArray[np.bool_]]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn = np.random.default_rng(seed).random((3, 20, 28)) < 0.5
+        path.write_bytes(
+            cv2.imencodemulti(".tif", [one.astype(np.uint8) * 255 for one in drawn])[1].tobytes()
+        )
+        return list(drawn)
+
+    study = Study.create(tmp_path / "study", targets=(Target("polyp", "Polyp"), Target("gland", "Gland")))
+    pages(tmp_path / "raw" / "stack.tif", 0)
+    import_images(study, [tmp_path / "raw"])
+    first = pages(tmp_path / "first" / "stack.tif", 1)
+    pages(tmp_path / "second" / "stack.tif", 2)
+    gland = pages(tmp_path / "third" / "gland" / "stack.tif", 3)
+    assert import_masks(study, tmp_path / "first").masks == 3
+    assert import_masks(study, tmp_path / "second").masks == 0
+    assert import_masks(study, tmp_path / "third").masks == 3
+    for number, image_id in enumerate(study.images):
+        np.testing.assert_array_equal(study.true_mask(image_id, "polyp"), first[number])
+        np.testing.assert_array_equal(study.true_mask(image_id, "gland"), gland[number])

@@ -19,6 +19,7 @@ import pytest
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Placement, ScreenGeometry
 from gaze_capture.recording_codec import RecordingHeader, RecordingWriter
+from gaze_capture.storage import write_json_atomic
 from segmentation.blind_reading import draw_audit
 from segmentation.importing import import_images
 from segmentation.look_again import ask_again, asked_again, take_back
@@ -141,6 +142,14 @@ def test_recordings_come_whole(base: Study, tmp_path: Path) -> None:
     report = merge(base, other)
     assert report.copied == {} and not report.conflicts
     assert any("fixations.csv" in note and "keeps its own" in note for note in report.notes)
+    folders = [study.recordings_folder / "rec-1" / "overruled" for study in (base, other)]
+    for folder, annotator in zip(folders, "AB", strict=True):
+        write_json_atomic(folder / f"image.target.{annotator}.json", {"annotator": annotator})
+    assert merge(base, other).copied == {"overrules": 1}
+    assert sorted(path.name for path in folders[0].iterdir()) == [
+        "image.target.A.json",
+        "image.target.B.json",
+    ]
     with open(other.recordings_folder / "rec-1" / "gaze.frames", "ab") as stream:
         stream.write(b"more")
     ((name, reason),) = merge(base, other).conflicts

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import importlib.util
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,7 @@ from gaze_capture.errors import UserError
 from segmentation.evaluation import evaluate
 from segmentation.exported_model import ExportedModel
 from segmentation.job import RunSpec
+from segmentation.model_card import model_card
 from segmentation.model_steps import export_model
 from segmentation.prediction import predict
 from segmentation.runs import RunFolder, create_run
@@ -29,7 +32,7 @@ from segmentation.study import Study
 from segmentation.training import train
 from tests.reader_support import review
 from tests.run_helpers import at_work
-from tests.training_helpers import Events, HashEncoder, make_study, tiny
+from tests.training_helpers import Events, HashEncoder, fixations_of, make_study, tiny
 
 CONVERTS = importlib.util.find_spec("onnxscript") is not None
 RUNS = CONVERTS and importlib.util.find_spec("onnxruntime") is not None
@@ -150,6 +153,21 @@ def test_the_card_tells_data_method_metrics_and_limits(
         assert words in text, words
     how = json.loads((tmp_path / "out" / "preprocessing.json").read_text())
     assert (how["size_px"], how["normalisation"]) == (32, {"photo": "as is"})
+
+
+def test_the_card_counts_who_looked_at_what_was_learned_from(
+    trained: tuple[Study, RunFolder], tmp_path: Path
+) -> None:
+    study = Study.open(shutil.copytree(trained[0].folder, tmp_path / "study"))
+    last = list(study.images)[-1]
+    study.add_images([dataclasses.replace(study.image(last), split="other")])
+    study.save_fixations("import-z", [fixations_of(last, annotator="Z", source="import-z")], imported=True)
+    facts = dict.fromkeys(
+        ("iterations", "parameters", "weights_are", "weights_sha256", "onnx_sha256", "onnx_difference")
+    )
+    card = model_card(study, RunFolder(study.runs_folder / trained[1].id), facts)
+    learned = card["data"]["learned_from"]
+    assert (learned["annotators"], learned["groups"], learned["images_of_split"]) == (1, 5, 5)
 
 
 def test_what_stands_against_it_is_said(

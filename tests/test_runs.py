@@ -49,6 +49,19 @@ def test_a_new_run_keeps_its_spec_and_waits(study: Study, run: RunFolder) -> Non
     assert run.study_folder == study.folder
 
 
+def test_a_run_that_a_person_named_has_its_place_in_time(study: Study) -> None:
+    """By its name alone ``zeta`` would be the latest for ever, and ``baseline`` never."""
+    zeta, drawn, baseline = (create_run(study, RunSpec(), name) for name in ("zeta", None, "baseline"))
+    for run, time_s in ((zeta, 1.5e9), (drawn, 1.5e9), (baseline, 4e9)):
+        run.events_path.write_text(JobEvent(run.id, "done", 1, 1, time_s, {}).to_line() + "\n")
+    assert study.run_ids() == [zeta.id, drawn.id, baseline.id] and latest_run(study) == baseline.id
+    for run in (zeta, baseline):
+        run.events_path.unlink()
+    os.utime(zeta.path / "spec.json", (1.5e9, 1.5e9))
+    os.utime(baseline.path / "spec.json", (4e9, 4e9))
+    assert study.run_ids() == [zeta.id, drawn.id, baseline.id]
+
+
 def test_an_unknown_target_makes_no_run(study: Study) -> None:
     with pytest.raises(UserError, match="no target 'liver'"):
         create_run(study, RunSpec(targets=("liver",)))

@@ -392,10 +392,7 @@ def _description(
     made = algorithm_type(chosen)
     identification = None
     if made != "MANUAL":
-        # What a consensus names are reviews.
-        runs = sorted(
-            {one.origin.run for one in chosen if one.origin.run and one.origin.purpose != "consensus"}
-        )
+        runs = sorted({one.origin.run for one in chosen if one.origin.run})
         identification = highdicom.AlgorithmIdentificationSequence(
             name=f"Gaze Insight {runs[0]}"[:_LONGEST_TEXT] if len(runs) == 1 else "Gaze Insight",
             family=codes.cid7162.ArtificialIntelligence,

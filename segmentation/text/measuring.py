@@ -26,7 +26,7 @@ from segmentation.methods import reads_text
 from segmentation.metrics import dice
 from segmentation.networks import Teacher, Text
 from segmentation.predictor import Predictor
-from segmentation.records import StudyImage
+from segmentation.records import StudyImage, group_of
 from segmentation.runs import RunFolder
 from segmentation.study import Mask, Study
 from segmentation.text.attention import AttentionMaps, save_attention, share_inside
@@ -362,7 +362,7 @@ def _measure_one(
     tally: Tally,
 ) -> None:
     spec, image = predictor.spec, reading.image
-    group = image.group or image.id
+    group = group_of(image)
     pixels = study.network_input(image, spec.normalisation)
     own = list(reading.said.values())
     told = [

@@ -45,13 +45,13 @@ from segmentation.doubt import DoubtIndex
 from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import explain_study
 from segmentation.gaze_import import import_gaze
-from segmentation.grouping import apply_groups, group_of, suggest_groups
+from segmentation.grouping import apply_groups, suggest_groups
 from segmentation.job import Kind, RunSpec
 from segmentation.learned_reviews import learned_by
 from segmentation.metrics import dice
 from segmentation.prediction import predict
 from segmentation.presets import checked, preset
-from segmentation.records import utc_now
+from segmentation.records import group_of, utc_now
 from segmentation.retraining import continued, networks_of, spec_again
 from segmentation.runs import RunFolder, create_run
 from segmentation.session_order import doubts
