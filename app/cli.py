@@ -31,7 +31,7 @@ from gaze_capture.detectors import PRESETS
 from gaze_capture.errors import UserError
 from gaze_capture.formats.reading import FORMATS
 from gaze_capture.storage import explained
-from segmentation.progress import Progress
+from segmentation.progress import Progress, no_progress
 from segmentation.refine import REFINERS
 from segmentation.stacks import MODALITIES
 
@@ -56,7 +56,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except SystemExit as error:
         return int(error.code or 0)
     try:
-        with _progress_bar(args.json) as progress:
+        with _progress_bar(args.json, in_lines=args.in_lines) as progress:
             outcome: Outcome = args.run(args, progress)
         text = json.dumps(outcome.values, ensure_ascii=False) if args.json else outcome.text
         sys.stdout.write(_shown(text) + "\n")
@@ -95,10 +95,13 @@ def _shown(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _progress_bar(quiet: bool) -> Iterator[Progress]:
-    """Show a bar on stderr while work goes on; none for ``--json`` scripts or where stderr is no terminal."""
+def _progress_bar(quiet: bool, *, in_lines: bool) -> Iterator[Progress]:
+    """Show a bar on stderr while work goes on; none for ``--json`` scripts or where stderr is no terminal.
+
+    There, `in_lines` tells what is begun, a line each.
+    """
     if quiet or not sys.stderr.isatty():
-        yield lambda done, total, label: None
+        yield _tell_in_lines() if in_lines and not quiet else no_progress
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -115,6 +118,18 @@ def _progress_bar(quiet: bool) -> Iterator[Progress]:
         yield lambda done, total, label: bar.update(
             task, completed=done, total=total, description=_shown(label)
         )
+
+
+def _tell_in_lines() -> Progress:
+    told = [""]
+
+    def tell(done: int, total: int, label: str) -> None:
+        if label != told[-1]:
+            told.append(label)
+            sys.stderr.write(f"{_shown(label)} ...\n")
+            sys.stderr.flush()
+
+    return tell
 
 
 DETECTOR_OPTIONS = {
@@ -172,10 +187,11 @@ def _parser() -> argparse.ArgumentParser:
         if study:
             command.add_argument("study", type=Path, metavar="STUDY", help="the study's folder")
         command.add_argument("--json", action="store_true", help="print one JSON object")
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, in_lines=False)
         return command
 
     demo = add("demo", commands.demo, "run the whole day on an embedded phantom study", study=False)
+    demo.set_defaults(in_lines=True)
     demo.add_argument(
         "--headless", action="store_true", help="print where things are instead of opening the window"
     )

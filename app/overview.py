@@ -49,6 +49,8 @@ class Overview:
     predictions: int = 0
     """Predictions of the student of the latest finished run."""
     reviews: int = 0
+    to_review: int = 0
+    """Images with a mask, the student's or of gaze, that nobody has reviewed."""
     trainable: int = 0
     """Images outside the test split that have a pseudo-mask or were said to hold nothing."""
     facts: StudyFacts = field(default_factory=StudyFacts)
@@ -73,7 +75,7 @@ class Overview:
             return "train"
         if self.predictions == 0:
             return "predict"
-        return "review" if self.reviews < self.images else "finished"
+        return "review" if self.to_review else "finished"
 
 
 def survey(study: Study) -> Overview:
@@ -87,6 +89,8 @@ def survey(study: Study) -> Overview:
     explanations = {image for (image, name) in study.explanation_keys() if name == target and image in images}
     running, finished = run_states(study)
     predictions = study.prediction_keys(finished) if finished else set()
+    predicted = {image for (image, name) in predictions if name == target}
+    reviewed = {image for (image, name) in study.reviewed() if name == target}
     return Overview(
         images=len(images),
         test_images=sum(image.split == TEST_SPLIT for image in images.values()),
@@ -104,8 +108,9 @@ def survey(study: Study) -> Overview:
         runs=len(study.run_ids()),
         running=running,
         finished_run=finished,
-        predictions=sum(name == target for _, name in predictions),
-        reviews=sum(name == target for _, name in study.reviewed()),
+        predictions=len(predicted),
+        reviews=len(reviewed),
+        to_review=len(((pseudomasks | predicted) & images.keys()) - reviewed),
         trainable=sum(images[name].split != TEST_SPLIT for name in pseudomasks | absent),
         facts=study_facts(study),
         learned=learned_runs(study),

@@ -28,7 +28,7 @@ class ShortcutsDialog(QDialog):
                         ("R", self.tr("Record (on Review: Ctrl+2)")),
                         ("T", self.tr("Train")),
                         ("V", self.tr("Review")),
-                        ("Ctrl+1 … Ctrl+4", self.tr("The same, everywhere")),
+                        ("Ctrl+1 … Ctrl+5", self.tr("These and Quality, everywhere")),
                         ("?", self.tr("This sheet")),
                     ],
                 ),
@@ -91,6 +91,7 @@ class ShortcutsDialog(QDialog):
                     [
                         (self.tr("Space  N"), self.tr("Next image or volume")),
                         ("Backspace", self.tr("Back")),
+                        ("Ctrl+F", self.tr("Search the list; Enter goes there, Esc clears")),
                         ("0", self.tr("Nothing here")),
                         ("Q  U", self.tr("Unsure, ungradable")),
                         ("A", self.tr("Accept")),
@@ -99,8 +100,8 @@ class ShortcutsDialog(QDialog):
                         ("G", self.tr("Look again: new gaze, now or in the next session")),
                         ("Z", self.tr("Undo the verdict, G or a change of the description")),
                         ("D", self.tr("Approve the description")),
-                        (self.tr("Enter  Del"), self.tr("On a row of it: edit, revert")),
-                        ("Ctrl+Enter", self.tr("On a row of it: approve")),
+                        (self.tr("Enter  Del"), self.tr("On a row of the description: edit, revert")),
+                        ("Ctrl+Enter", self.tr("On a row of the description: approve")),
                     ],
                 ),
                 (
@@ -145,7 +146,7 @@ class ShortcutsDialog(QDialog):
         whole = QVBoxLayout(self)
         box(whole, margins=(theme.HUGE,) * 4, spacing=theme.NORMAL)
         columns = QHBoxLayout()
-        box(columns, spacing=40)
+        box(columns, spacing=theme.HUGE)
         whole.addLayout(columns)
         for note in notes:
             whole.addWidget(label(note, "muted", wrap=True))

@@ -287,9 +287,7 @@ class StudyPage(Page):
             else self.tr("latest is done")
         )
         self.cards["runs"].show_count(o.runs, None, runs if o.runs else self.tr("none yet"))
-        self.cards["reviews"].show_count(
-            o.reviews, o.images, self.tr("{n:,} to go").format(n=o.images - o.reviews)
-        )
+        self.cards["reviews"].show_count(o.reviews, o.images, self.tr("{n:,} to go").format(n=o.to_review))
         self.next.show_step(o)
 
     def _act(self, *, first: bool) -> None:

@@ -136,6 +136,7 @@ def run_demo(
     def stage(name: str, work: Callable[..., _Result], *arguments: Any, **options: Any) -> _Result:
         begun = time.monotonic()
         shown: Progress = lambda done, total, label: progress(done, total, name)  # noqa: E731
+        shown(0, 0, name)
         result = work(*arguments, **options, progress=shown)
         stages[name] = stages.get(name, 0.0) + time.monotonic() - begun
         return result
@@ -175,7 +176,8 @@ def _predict(study: Study, run: str, *, progress: Progress) -> None:
         if event.kind == "progress":
             progress(event.step, event.total, "")
 
-    steps.predict(study, run, split=TEST_SPLIT, on_event=show)
+    # Those that it learned from, too: a review goes through all masks of a study.
+    steps.predict(study, run, on_event=show)
 
 
 def best_level(study: Study, split: str) -> LevelScore:

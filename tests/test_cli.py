@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.cli import _parser
+from app.cli import _parser, run_command
+from gaze_capture.errors import UserError
+from segmentation.demo import DemoResult
 from segmentation.job import RunSpec
+from segmentation.progress import Progress
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -236,3 +239,18 @@ def test_ctrl_c_while_modules_load_is_no_traceback(
     monkeypatch.setattr(sys, "meta_path", [Pressed(), *sys.meta_path])
     assert main(["doctor"]) == 130
     assert capsys.readouterr() == ("", "Stopped before anything was done.\n")
+
+
+def test_the_demo_tells_in_lines_where_it_is_if_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def short(out: Path, *, progress: Progress) -> DemoResult:
+        for done, label in ((0, "drawing"), (1, "drawing"), (0, "training")):
+            progress(done, 2, label)
+        raise UserError("Enough.")
+
+    monkeypatch.setattr("segmentation.demo.run_demo", short)
+    assert run_command(["demo", "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr() == ("", "drawing ...\ntraining ...\nEnough.\n")
+    assert run_command(["demo", "--json", "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr() == ("", "Enough.\n")

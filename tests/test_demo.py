@@ -32,6 +32,9 @@ def test_it_leaves_a_study_a_report_and_its_numbers(demo: DemoResult) -> None:
     assert values["pseudomask"]["dice"]["mean"] > 0.5, "gaze alone says roughly where the target is"
     assert values["gaze"] == "simulated from masks"
     assert values["images"] == 9
+    assert study.prediction_keys(values["run"]) == {(name, "target") for name in study.images}, (
+        "all can be reviewed"
+    )
     assert sum(values["stages"].values()) <= values["seconds"] + 1
 
 
