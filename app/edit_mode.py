@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLineEdit, QPlainTextEdit, QTextEdit, QVBoxLayout, QWidget
 
 from app.canvas import Canvas
 from app.edit_bar import OptionsRow, ToolColumn
@@ -50,6 +50,7 @@ OF_VERDICTS = frozenset(
     }
 )
 """What would judge the mask below the one that is edited, or leave the page: of no use meanwhile."""
+TEXT_FIELDS = (QLineEdit, QPlainTextEdit, QTextEdit)
 
 
 class Editing(QObject):
@@ -319,8 +320,11 @@ class Editing(QObject):
     # Slices
 
     def _next_slice(self) -> str | None:
+        """Return the slice that a copy may go to; None where reading is blind: that asks for slices one by one."""
         study, header = self._study, self.draft.header
-        slices = () if study is None else study.slices_beside(header.image_id)
+        if study is None or header.purpose != "review":
+            return None
+        slices = study.slices_beside(header.image_id)
         later = slices[slices.index(header.image_id) + 1 :]
         return later[0] if later else None
 
@@ -340,7 +344,12 @@ class Editing(QObject):
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Take the keys of editing before the canvas does, while a mask is edited."""
-        if self.active and isinstance(event, QKeyEvent):
+        if not self.active:
+            return False
+        if event.type() == QEvent.Type.FocusOut:
+            # The key is let go of elsewhere.
+            self.layer.set_panning(False)
+        if isinstance(event, QKeyEvent):
             if event.type() == QEvent.Type.KeyPress:
                 return self.handle_key(event)
             if event.type() == QEvent.Type.KeyRelease and event.key() == Qt.Key.Key_Space:
@@ -351,7 +360,8 @@ class Editing(QObject):
 
     def handle_key(self, event: QKeyEvent) -> bool:
         """Act on a key while a mask is edited; return whether it was one of editing."""
-        if not self.active:
+        if not self.active or isinstance(self.canvas.window().focusWidget(), TEXT_FIELDS):
+            # A text field passes on what it has no use for, such as Enter.
             return False
         key, tool = Qt.Key(event.key()), self.layer.tool
         shift = bool(event.modifiers() & Qt.KeyboardModifier.ShiftModifier)
@@ -375,13 +385,14 @@ class Editing(QObject):
         elif key == Qt.Key.Key_Escape:
             if tool.busy:
                 tool.cancel()
-            else:
+            elif not self.canvas.measures.escape():
                 self.leave()
         elif key == Qt.Key.Key_Space:
             if not event.isAutoRepeat():
                 self.layer.set_panning(True)
         elif key == Qt.Key.Key_Backspace:
-            return tool.back()
+            # One too many, after the polygon's last corner, must not lead to another image.
+            return tool.back() or tool.name == "polygon"
         else:
             return key in OF_VERDICTS
         event.accept()
