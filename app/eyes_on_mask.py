@@ -75,7 +75,7 @@ class EyesOnMask(QObject):
         self._wanted: ReviewTracker | None = None
         self._tracker: Tracker | None = None
         self._feed: GazeFeed | None = None
-        self._task: Task | None = None
+        self._mask: Mask | None = None
         self._away_px: Distances | None = None
         self._study: Study | None = None
         self._key: tuple[str, str] | None = None
@@ -111,9 +111,10 @@ class EyesOnMask(QObject):
             return tracker
 
         self.told.emit(self.tr("Connecting to {name}…").format(name=wanted.name), "muted")
-        self._task = task = Task(work, self.tr("Connecting to the tracker"), self)
+        task = Task(work, self.tr("Connecting to the tracker"), self)
         task.succeeded.connect(lambda tracker: self._connected(wanted, tracker))
         task.failed.connect(lambda text, details: self._on_failed(wanted, text, details))
+        task.ended.connect(task.deleteLater)
         task.start()
 
     def _on_failed(self, wanted: ReviewTracker, text: str, details: str) -> None:
@@ -162,13 +163,20 @@ class EyesOnMask(QObject):
     # The mask
 
     def show(self, study: Study, key: tuple[str, str], mask: Mask | None) -> None:
-        """Begin to count anew: a mask (H, W) is judged that the canvas shows; None where there is none.
+        """Count for a mask (H, W) that is judged and the canvas shows; None where there is none.
 
-        An empty mask has nothing to look at, and is not counted.
+        Another mask begins anew; the same one, shown again, is counted on. An empty mask has nothing to look at, and is
+        not counted.
         """
-        self._study, self._key = study, key
+        if study is self._study and key == self._key and _same(mask, self._mask):
+            return
+        self._study, self._key, self._mask = study, key, mask
         self._away_px = None if mask is None else distances_to(mask)
         self._begin()
+
+    def forget(self) -> None:
+        """Count for no mask until one is shown, be it the same again: a verdict was given."""
+        self._study = self._key = self._mask = self._away_px = None
 
     def _begin(self) -> None:
         self._on_mask_ms = 0.0
@@ -203,6 +211,12 @@ class EyesOnMask(QObject):
         xy = image_xy(samples, eye_positions(samples, "both"), tracker.geometry, placement)
         reach_px = accuracy_deg / placement.degrees_per_image_px(tracker.geometry)
         self._on_mask_ms += float(steps_ms[within(self._away_px, xy, reach_px)].sum())
+
+
+def _same(one: Mask | None, other: Mask | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)
 
 
 def distances_to(mask: Mask) -> Distances | None:

@@ -13,6 +13,7 @@ from app.eyes_on_mask import LOOKED_MS, EyesOnMask, ReviewTracker
 from app.verdicts import Word, subject_of
 from app.widgets import box, label, set_role
 from gaze_capture.errors import UserError
+from segmentation.review_index import Purpose
 from segmentation.study import Study
 
 
@@ -68,12 +69,17 @@ class LookedAt(QWidget):
         set_role(self.about, role)
         self.about.setVisible(bool(text))
 
-    def show_mask(self, study: Study, image_id: str, target_id: str, run_id: str | None) -> None:
-        """Count from now on how long the eyes are on the mask of an image that is judged now."""
+    def show_mask(
+        self, study: Study, image_id: str, target_id: str, run_id: str | None, purpose: Purpose
+    ) -> None:
+        """Count from now on how long the eyes are on the mask of an image that is judged now.
+
+        An audit shows no mask: what is hidden must not be told of by how long the eyes were where it lies.
+        """
         if not self.on:
             return
         try:
-            subject = subject_of(study, image_id, target_id, run_id)
+            subject = None if purpose == "audit" else subject_of(study, image_id, target_id, run_id)
         except UserError:
             # What is damaged was told of when the image was shown.
             subject = None
@@ -85,6 +91,10 @@ class LookedAt(QWidget):
             return None
         self.eyes.tick()
         return self.eyes.on_mask_ms
+
+    def forget(self) -> None:
+        """Count for no mask until the next is shown: a verdict was given."""
+        self.eyes.forget()
 
     def flag(self, word: Word, on_mask_ms: float | None) -> str:
         """Return what is to be said of a verdict; empty where there is nothing."""

@@ -598,7 +598,8 @@ class ReviewPage(Page):
         """Count anew how long the eyes are on the mask, where another is judged now."""
         study, image_id = self.session.study, self.session.image_id
         if study is not None and image_id is not None:
-            self.looked.show_mask(study, image_id, self.session.target_id, self.runs.currentData())
+            target, run_id = self.session.target_id, self.runs.currentData()
+            self.looked.show_mask(study, image_id, target, run_id, self.reading.purpose)
 
     # Acting
 
@@ -626,11 +627,11 @@ class ReviewPage(Page):
         if self.editing.active and word != "accepted":
             return
         self._untouched = False
-        looked_ms, purpose = self.looked.on_mask_ms(), self.reading.purpose
+        looked_ms, purpose, edited = self.looked.on_mask_ms(), self.reading.purpose, self.editing.active
         try:
             given = (
                 self.editing.store(self.clock.seconds, looked_ms)
-                if self.editing.active
+                if edited
                 else give_verdict(
                     study,
                     image_id,
@@ -652,7 +653,7 @@ class ReviewPage(Page):
         # Found before the row changes: a filter on its state would make it vanish with its neighbours.
         following = self._next_slice(study, image_id) or self.list.neighbour(image_id, 1)
         self._after_verdict(study, image_id)
-        flag = self.looked.flag(word, looked_ms)
+        flag = "" if edited else self.looked.flag(word, looked_ms)
         if following is not None:
             self.session.set_image(following)
         else:
@@ -763,6 +764,7 @@ class ReviewPage(Page):
         self._cache.forget(image_id)
         target = self.session.target_id
         self.clock.show(None)
+        self.looked.forget()
         standing = study.counted_reviews(image_id, target)
         self._known.reviews.pop((image_id, target), None)
         self._known.said.pop((image_id, target), None)

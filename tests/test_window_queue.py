@@ -25,6 +25,7 @@ from gaze_capture.calibration import validation_event
 from gaze_capture.quality import Validation
 from gaze_capture.trackers.mouse import MouseTracker
 from gaze_capture.trackers.tracker import Found
+from segmentation.blind_reading import draw_audit
 from segmentation.consent import give_consent
 from segmentation.look_again import ask_again, asked_again
 from segmentation.study import Review, Study
@@ -384,6 +385,47 @@ def test_a_mask_accepted_without_a_look_is_flagged_and_one_looked_at_is_not(
         ].gaze_on_mask_ms
         is None
     )
+
+
+def test_a_look_counts_on_while_the_study_is_read_again_and_anew_after_a_verdict(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    page = review_of(window)
+    last = listed(page)[-1]
+    page.looked.switch.click()
+    qtbot.waitUntil(lambda: page.looked.eyes.following, timeout=20000)
+    window.session.set_image(last)
+    qtbot.waitUntil(lambda: (page.looked.on_mask_ms() or 0) > LOOKED_MS, timeout=20000)
+    before = page.looked.on_mask_ms()
+    # As when another computer has added something.
+    window.session.refresh("reviews")
+    now = page.looked.on_mask_ms()
+    assert before is not None and now is not None and now >= before
+    press(window, Qt.Key.Key_R)
+    assert window.session.image_id == last and (page.looked.on_mask_ms() or 0) < LOOKED_MS
+    page.looked.switch.click()
+
+
+def test_who_draws_is_not_told_that_the_mask_before_was_not_looked_at(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    page = review_of(window)
+    page.looked.switch.click()
+    qtbot.waitUntil(lambda: page.looked.eyes.following, timeout=20000)
+    press(window, Qt.Key.Key_E)
+    press(window, Qt.Key.Key_Return)
+    assert len(study.reviewed()) == 1 and "without a look" not in window.banner.text.text()
+    draw_audit(study, 3, 1)
+    page.reading.choice.setCurrentIndex(page.reading.choice.findData("audit"))
+    drawn = window.session.image_id
+    assert drawn is not None and page.looked.on_mask_ms() is None
+    press(window, Qt.Key.Key_E)
+    press(window, Qt.Key.Key_Return)
+    assert study.reviews(drawn, "target")[-1].gaze_on_mask_ms is None, (
+        "where the hidden mask lies is not told"
+    )
+    assert "without a look" not in window.banner.text.text()
+    page.looked.switch.click()
 
 
 @pytest.fixture
