@@ -410,6 +410,8 @@ class ImageList(QFrame):
         )
         self.search.setClearButtonEnabled(False)
         self.states = QComboBox()
+        # Chosen from by mouse, it must not take the page's keys: typing chooses in a list.
+        self.states.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.states.addItem(self.tr("All states"), None)
         for state in states:
             self.states.addItem(state, state)

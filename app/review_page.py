@@ -22,6 +22,7 @@ from app.another_look import AnotherLook, Wished
 from app.canvas_frame import CanvasFrame
 from app.centre import Centre
 from app.comparison import Comparison
+from app.criteria import Criteria
 from app.describe_again import task_of
 from app.described import DescribedImages
 from app.description_panel import DescriptionPanel, Revised
@@ -175,6 +176,7 @@ class ReviewPage(Page):
         self.runs = QComboBox()
         self.runs.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.runs.setMinimumContentsLength(12)
+        self.runs.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.runs.setToolTip(self.tr("Whose masks are shown and judged"))
         self.runs.currentIndexChanged.connect(lambda _: self._change_run())
         self.runs.currentIndexChanged.connect(lambda _: self._offer_again())
@@ -296,6 +298,7 @@ class ReviewPage(Page):
             self.list.set_rows([])
             self._centre.show_empty()
             self.comparing.clear()
+            self.editing.follow()
             self._show_details(None)
             return
         self._centre.show_frame()
@@ -405,8 +408,10 @@ class ReviewPage(Page):
         self.comparing.set_blind(self.reading.blind)
         self.order.bar.setVisible(not self.reading.blind)
         self.pixels.forget()
-        self.list.search.clear()
-        self.list.states.setCurrentIndex(0)
+        self.list.narrow_to(Criteria())
+        if not self.isVisible():
+            # Shown again, it lists and shows everything anew.
+            return
         self._list_images(study)
         if (left := self.reading.first_left()) is not None:
             self.session.set_target(left[1])
@@ -475,7 +480,7 @@ class ReviewPage(Page):
 
     def _show_image(self) -> None:
         study, image_id = self.session.study, self.session.image_id
-        if study is None or image_id is None or self._cache is None:
+        if study is None or image_id is None or self._cache is None or study is not self._cached_study:
             return
         run_id, target = self.runs.currentData(), self.session.target_id
         slices = study.slices_beside(image_id)
@@ -621,8 +626,8 @@ class ReviewPage(Page):
         if study is None or image_id is None or self.canvas.scene is None:
             return
         target = self.session.target_id
-        if not self.reading.asks_for(image_id, target):
-            self.notice.emit(self.tr("This is not among what you are asked to read; the list shows what is."))
+        if refusal := self.reading.refusal(image_id, target):
+            self.notice.emit(refusal)
             return
         if self.editing.active and word != "accepted":
             return
@@ -682,11 +687,15 @@ class ReviewPage(Page):
 
     def edit(self) -> None:
         """Correct the mask by hand."""
+        if refusal := self.reading.refusal(self.session.image_id or "", self.session.target_id):
+            self.notice.emit(refusal)
+            return
         self.editing.enter(self.runs.currentData(), purpose=self.reading.purpose)
         self.canvas.setFocus()
 
     def _follow_editing(self) -> None:
-        self._show_details(self.canvas.scene)
+        if self.isVisible():
+            self._show_details(self.canvas.scene)
 
     def _next_slice(self, study: Study, image_id: str) -> str | None:
         """Return the next slice of the same volume that waits for a verdict."""

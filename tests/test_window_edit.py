@@ -613,6 +613,13 @@ def test_slices_are_not_copied_by_who_reads_blind(qtbot: QtBot, tmp_path: Path) 
     assert page.editing.draft.header.purpose == "audit"
 
 
+def test_an_empty_study_ends_editing(window: MainWindow, tmp_path: Path) -> None:
+    page = page_of(window)
+    press(window, Qt.Key.Key_E)
+    window.session.set_study(Study.create(tmp_path / "empty"))
+    assert not page.editing.active and not page.editing.column.isVisible()
+
+
 def test_a_second_window_is_told_and_neither_loses_anything(
     window: MainWindow, study: Study, qtbot: QtBot, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from segmentation.blind_reading import draw_audit, left_for
 from segmentation.study import Study
 from tests.reader_support import review
 from tests.test_window_review import page_of, predict, press
-from tests.window_support import fill, open_window
+from tests.window_support import fill, make_volume_study, open_window
 
 pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", extend=True)
 
@@ -138,6 +138,52 @@ def test_images_are_drawn_in_the_window(
     monkeypatch.setattr(QInputDialog, "getInt", lambda *_: (2, True))
     QTest.mouseClick(page.reading.draw_button, Qt.MouseButton.LeftButton)
     assert len(page.list.visible_ids()) == 2 and window.session.image_id == page.list.visible_ids()[0]
+
+
+def test_a_filter_hides_nothing_that_is_to_be_read_blind(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    page.list.filter.choose((("presence", frozenset({"absent"})),))
+    page.list.search.setText("case")
+    choose(page, "second-read")
+    assert page.list.visible_ids() == list(study.images)[:4] and page.list.search.text() == ""
+
+
+def test_what_is_not_asked_for_is_not_outlined(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    draw = draw_audit(study, 2, 1)
+    choose(page, "audit")
+    window.session.set_image(next(name for name in study.images if name not in draw.image_ids))
+    press(window, Qt.Key.Key_E)
+    assert not page.editing.active and "not among what you are asked to read" in window.banner.text.text()
+
+
+def test_a_damaged_draw_is_told_and_the_image_stays_bare(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    draw_audit(study, 2, 1)
+    broken = study.folder / "audits" / "audit-20260101-000000-aaaaaa.json"
+    broken.write_text("{")
+    choose(page, "audit")
+    assert broken.name in window.banner.text.text() and page.list.visible_ids() == []
+    assert page.canvas.scene is not None and not page.canvas.scene.available
+    press(window, Qt.Key.Key_E)
+    assert not page.editing.active
+
+
+def test_another_study_or_annotator_chosen_on_another_page_ends_blind_reading_quietly(
+    window: MainWindow, study: Study, tmp_path: Path
+) -> None:
+    page, ids = page_of(window), list(study.images)
+    choose(page, "second-read")
+    press(window, Qt.Key.Key_E)
+    window.show_page("study")
+    window.session.set_image(ids[3])
+    window.session.set_annotator("Dr. Third")
+    assert window.session.image_id == ids[3], "what others show stays"
+    window.banner.hide()
+    window.session.set_study(make_volume_study(tmp_path / "other"))
+    assert not window.banner.isVisible() and page.reading.purpose == "review" and not page.editing.active
+    window.show_page("review")
+    assert page.canvas.scene is not None and page.canvas.scene.image_id == window.session.image_id
 
 
 def test_alt_click_tells_where_a_pixel_comes_from(window: MainWindow, study: Study, qtbot: QtBot) -> None:
