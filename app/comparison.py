@@ -66,6 +66,7 @@ class Comparison(QObject):
         self._blink.timeout.connect(self._blinked)
         self._held = False
         self._seen = False
+        self._paused = False
         self._following = False
         self._link()
         frame.set_other(self.canvas)
@@ -181,13 +182,19 @@ class Comparison(QObject):
         self._held = on
         self._apply()
 
+    def pause(self, on: bool) -> None:
+        """Show the other side in turn no more, or again: it would come between a mask and the hand that draws it."""
+        if on != self._paused:
+            self._paused = on
+            self._apply()
+
     def _blinked(self) -> None:
         self._seen = not self._seen
         self._apply()
 
     def _apply(self) -> None:
         self._canvas.bares = self.other is None
-        blinking = self.manner == "blinking" and self.other is not None
+        blinking = self.manner == "blinking" and self.other is not None and not self._paused
         if blinking != self._blink.isActive():
             self._seen = False
             if blinking:

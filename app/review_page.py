@@ -694,6 +694,7 @@ class ReviewPage(Page):
         self.canvas.setFocus()
 
     def _follow_editing(self) -> None:
+        self.comparing.pause(self.editing.active)
         if self.isVisible():
             self._show_details(self.canvas.scene)
 

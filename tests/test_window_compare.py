@@ -263,3 +263,17 @@ def test_slices_scroll_on_both_sides(qtbot: QtBot, tmp_path: Path) -> None:
     for canvas in (page.canvas, other):
         assert canvas.scene is not None and canvas.scene.image_id == "ct_004"
         assert canvas.shown_window == (-600.0, 1500.0)
+
+
+def test_nothing_blinks_over_a_mask_that_is_drawn(window: MainWindow, qtbot: QtBot) -> None:
+    page = page_of(window)
+    for _ in range(2):
+        QTest.keyClick(page.canvas, Qt.Key.Key_C, SHIFT)
+    other = page.comparing.canvas
+    qtbot.waitUntil(other.isVisible, timeout=20 * BLINK_MS)
+    QTest.keyClick(page.canvas, Qt.Key.Key_E)
+    for _ in range(4):
+        qtbot.wait(BLINK_MS // 2)
+        assert page.editing.active and not other.isVisible()
+    QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
+    qtbot.waitUntil(other.isVisible, timeout=20 * BLINK_MS)

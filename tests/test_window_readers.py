@@ -224,3 +224,24 @@ def test_a_blind_reader_is_told_no_reviews_of_a_pixel(window: MainWindow, study:
     assert page.provenance.story is None or not page.provenance.isVisible()
     page.canvas.asked.emit((20.0, 20.0))
     assert page.canvas._highlight is None
+
+
+def test_a_pixel_is_asked_about_again_after_a_failure_and_none_beside_the_image(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    page, first = page_of(window), next(iter(study.images))
+    path = study.prediction_path("run-x", first, "target")
+    kept = path.read_bytes()
+    path.write_bytes(b"no prediction")
+    page.canvas.asked.emit((20.0, 20.0))
+    qtbot.waitUntil(lambda: path.name in window.banner.text.text(), timeout=20000)
+    path.write_bytes(kept)
+    page.canvas.asked.emit((20.0, 20.0))
+    qtbot.waitUntil(lambda: page.provenance.story is not None, timeout=20000)
+    story = page.provenance.story
+    window.banner.hide()
+    # As left by a larger image that was shown before.
+    page.canvas.cursor_moved.emit((400.0, 20.0))
+    press(window, Qt.Key.Key_H)
+    qtbot.wait(100)
+    assert page.provenance.story is story and not window.banner.isVisible()
