@@ -13,7 +13,9 @@ from pytestqt.qtbot import QtBot
 from app.comparison import BLINK_MS
 from app.main_window import MainWindow
 from app.review_page import ReviewPage
+from app.saved_views import View
 from segmentation.records import utc_now
+from segmentation.run_care import rename_run
 from segmentation.study import Review, Study
 from tests.window_support import fill, make_volume_study, open_window
 
@@ -277,3 +279,17 @@ def test_nothing_blinks_over_a_mask_that_is_drawn(window: MainWindow, qtbot: QtB
         assert page.editing.active and not other.isVisible()
     QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
     qtbot.waitUntil(other.isVisible, timeout=20 * BLINK_MS)
+
+
+def test_menus_name_sides_as_they_are_called_and_grow_by_nothing(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    rename_run(study, FIRST, "R&D")
+    window.session.refresh("runs")
+    tool = page.comparing.tool
+    assert "R&&D" in offered(page)[1], "an ampersand, not an underline"
+    before = len(tool.menu.findChildren(QMenu)), len(page.order.bar.findChildren(QMenu))
+    page.order.bar.views.save(View("mine", page.list.criteria, "doubt"))
+    for _ in range(3):
+        tool.fill_menu()
+        page.order.bar.menu.aboutToShow.emit()
+    assert (len(tool.menu.findChildren(QMenu)), len(page.order.bar.findChildren(QMenu))) == before
