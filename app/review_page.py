@@ -115,6 +115,7 @@ class ReviewPage(Page):
             session.settings, self.list, {str(name): word for name, word in self._words.items()}, self
         )
         self.order.changed.connect(self._follow_order)
+        self.order.failed.connect(self.error)
         self.reading = ReadingMode(session)
         self.reading.place_above(self.list)
         self.reading.changed.connect(self._begin_reading)
@@ -404,6 +405,8 @@ class ReviewPage(Page):
         if study is None:
             return
         self.editing.leave()
+        # What was said for one purpose is not taken back while reading for another.
+        self._given.clear()
         self.clock.show(None)
         self.comparing.set_blind(self.reading.blind)
         self.order.bar.setVisible(not self.reading.blind)

@@ -104,6 +104,20 @@ def test_the_order_chosen_is_kept(window: MainWindow, study: Study, qtbot: QtBot
     assert listed(page)[0] == ids[8]
 
 
+def test_where_doubts_cannot_be_worked_out_nothing_waits_for_them(
+    window: MainWindow, study: Study, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = review_of(window)
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr("app.review_order.DoubtIndex.doubts", broken)
+    page.runs.setCurrentIndex(page.runs.findData(None))
+    qtbot.waitUntil(lambda: "a mistake" in window.banner.text.text(), timeout=20000)
+    assert not page.why.isVisible() and listed(page) == list(study.images)
+
+
 def test_images_without_masks_are_listed_as_imported(qtbot: QtBot, tmp_path: Path, study: Study) -> None:
     import shutil
 

@@ -148,6 +148,16 @@ def test_a_filter_hides_nothing_that_is_to_be_read_blind(window: MainWindow, stu
     assert page.list.visible_ids() == list(study.images)[:4] and page.list.search.text() == ""
 
 
+def test_undo_takes_back_nothing_that_was_said_for_another_purpose(window: MainWindow, study: Study) -> None:
+    page, ids = page_of(window), list(study.images)
+    window.session.set_image(ids[4])
+    press(window, Qt.Key.Key_A)
+    draw_audit(study, 2, 1)
+    choose(page, "audit")
+    press(window, Qt.Key.Key_Z)
+    assert len(study.reviews(ids[4], "target")) == 1 and not page.undo_button.isEnabled()
+
+
 def test_what_is_not_asked_for_is_not_outlined(window: MainWindow, study: Study) -> None:
     page = page_of(window)
     draw = draw_audit(study, 2, 1)
