@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
@@ -14,6 +13,7 @@ from app.edit_bar import OptionsRow, ToolColumn
 from app.edit_layer import EditLayer
 from app.edit_tools import ToolName
 from app.edit_words import step_title
+from app.review_clock import ReviewClock
 from app.scene import LAYERS, LayerName
 from app.session import Session
 from app.verdicts import Given, give_edited
@@ -64,9 +64,11 @@ class Editing(QObject):
     error = Signal(str)
     notice = Signal(str)
 
-    def __init__(self, session: Session, canvas: Canvas, give: Callable[[], object]) -> None:
+    def __init__(
+        self, session: Session, canvas: Canvas, clock: ReviewClock, give: Callable[[], object]
+    ) -> None:
         super().__init__(canvas)
-        self._session = session
+        self._session, self._clock = session, clock
         self.canvas = canvas
         self._give = give
         self.layer = EditLayer(canvas)
@@ -75,8 +77,8 @@ class Editing(QObject):
         self.column.hide()
         self.row.hide()
         self._tool: ToolName = "brush"
-        self._began = 0.0
-        self._before = 0.0
+        self._earlier_s = 0.0
+        """Spent on the draft before; the clock has what was spent on the image since it came into view."""
         self._study: Study | None = None
         self._run_id: str | None = None
         self._hidden: dict[LayerName, bool] = {}
@@ -137,7 +139,7 @@ class Editing(QObject):
         if purpose == "audit":
             run_id = None  # Nor may its threshold be tried out.
         self._study, self._run_id = study, run_id
-        self._began, self._before = time.monotonic(), draft.seconds
+        self._earlier_s = draft.seconds
         self.layer.edit(draft, self._keep, run_id)
         if began_as is not None and draft.recovered:
             # A draft of that slice was left: the copy is a step of it.
@@ -168,6 +170,8 @@ class Editing(QObject):
         self.layer.settle()
         draft = self.draft
         done = bool(draft.edit.steps or draft.edit.undone)
+        # What the draft has of this view's time is not counted for the next verdict again.
+        self._clock.spend(draft.seconds - self._earlier_s)
         self._end()
         draft.close()
         if done:
@@ -184,13 +188,8 @@ class Editing(QObject):
         self.canvas.setFocus()
         self.changed.emit()
 
-    def store(self, seconds: float, gaze_on_mask_ms: float | None = None) -> Given:
+    def store(self, gaze_on_mask_ms: float | None = None) -> Given:
         """Store the mask as a review and stop editing.
-
-        Parameters
-        ----------
-        seconds
-            Spent on the image in this sitting; what the draft had before is added.
 
         Raises
         ------
@@ -199,7 +198,7 @@ class Editing(QObject):
         """
         self.layer.settle()
         assert self._study is not None
-        given = give_edited(self._study, self.draft, seconds + self._before, gaze_on_mask_ms)
+        given = give_edited(self._study, self.draft, self._seconds(), gaze_on_mask_ms)
         self._end()
         return given
 
@@ -252,12 +251,15 @@ class Editing(QObject):
     def _keep(self, act: Callable[[], object]) -> object:
         """Do what ends a step, and tell where it could not be written; return what it returned."""
         if self.layer.draft is not None:
-            self.draft.seconds = self._before + time.monotonic() - self._began
+            self.draft.seconds = self._seconds()
         try:
             return act()
         except UserError as error:
             self.error.emit(str(error))
             return None
+
+    def _seconds(self) -> float:
+        return self._earlier_s + self._clock.seconds
 
     def _do(self, act: Callable[[], Step | None]) -> None:
         self.layer.settle()

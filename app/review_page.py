@@ -130,7 +130,7 @@ class ReviewPage(Page):
         self.canvas.tabbed.connect(self.next_target)
         self.canvas.layers_changed.connect(self._follow_others)
         self.frame.slices.chosen.connect(self.session.set_image)
-        self.editing = Editing(session, self.canvas, lambda: self.give("accepted"))
+        self.editing = Editing(session, self.canvas, self.clock, lambda: self.give("accepted"))
         self.editing.changed.connect(self._follow_editing)
         self.editing.error.connect(lambda sentence: self.error.emit(sentence, ""))
         self.editing.notice.connect(self.notice)
@@ -330,7 +330,7 @@ class ReviewPage(Page):
         self.session.settle()
         if what in ("study", "data", "runs", "reviews", "target"):
             self._list_images(study)
-        if what == "study":
+        if fresh:
             self.clock.show(None)
         self._show_image()
         if what == "study":
@@ -638,7 +638,7 @@ class ReviewPage(Page):
         looked_ms, purpose, edited = self.looked.on_mask_ms(), self.reading.purpose, self.editing.active
         try:
             given = (
-                self.editing.store(self.clock.seconds, looked_ms)
+                self.editing.store(looked_ms)
                 if edited
                 else give_verdict(
                     study,

@@ -489,6 +489,37 @@ def test_leaving_keeps_a_draft_that_another_window_goes_on_with(
     assert study.reviews(ids[0], "target")[-1].edits == ("brush",) and drafts(study) == []
 
 
+def test_an_edits_time_counts_once_and_none_of_the_time_away(window: MainWindow, study: Study) -> None:
+    page, first = page_of(window), next(iter(study.images))
+    now = [page.clock._now_s()]
+    page.clock._now_s = lambda: now[0]
+    page.clock.restart()
+    # Whether the window is in front is a matter of luck without a display.
+    page.clock.run(True)
+
+    def after(seconds: float) -> None:
+        now[0] += seconds
+
+    after(10)
+    press(window, Qt.Key.Key_E)
+    after(20)
+    drag(window, [(5.0, 5.0), (9.0, 9.0)])
+    after(5)
+    press(window, Qt.Key.Key_Escape)
+    after(2)
+    press(window, Qt.Key.Key_E)
+    after(3)
+    window.show_page("study")
+    after(1000)
+    window.show_page("review")
+    assert page.editing.active
+    after(4)
+    drag(window, [(15.0, 5.0), (19.0, 9.0)])
+    assert page.editing.draft.seconds == pytest.approx(44)
+    press(window, Qt.Key.Key_Return)
+    assert study.reviews(first, "target")[-1].seconds_spent == pytest.approx(44)
+
+
 def test_opening_and_leaving_without_a_stroke_leaves_nothing(window: MainWindow, study: Study) -> None:
     press(window, Qt.Key.Key_E, Qt.Key.Key_Escape)
     assert drafts(study) == [] and said(window) == ""
