@@ -313,6 +313,7 @@ class ReviewPage(Page):
             self._cached_study = study
             self.list.thumbnails.set_study(study)
             self._given.clear()
+            self._next_run = None
             self._untouched = self.session.image_id == first_image(study)
         if what == "image" and self._next_run:
             # Never under the eyes of somebody who judges an image.

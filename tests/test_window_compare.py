@@ -293,3 +293,16 @@ def test_menus_name_sides_as_they_are_called_and_grow_by_nothing(window: MainWin
         tool.fill_menu()
         page.order.bar.menu.aboutToShow.emit()
     assert (len(tool.menu.findChildren(QMenu)), len(page.order.bar.findChildren(QMenu))) == before
+
+
+def test_new_masks_of_another_study_change_nothing_here(
+    window: MainWindow, tmp_path: Path, image_folder: Path
+) -> None:
+    page = page_of(window)
+    page.show_run_next("run-of-the-study-before")
+    other = fill(Study.create(tmp_path / "other"), image_folder)
+    predict(other)
+    window.session.set_study(other)
+    page.runs.setCurrentIndex(page.runs.findData(FIRST))
+    QTest.keyClick(page.canvas, Qt.Key.Key_N)
+    assert page.runs.currentData() == FIRST
