@@ -30,6 +30,8 @@ LOOKED_MS = 200.0
 TICK_MS = 30
 LONGEST_STEP_MS = 50.0
 """A sample counts until the next one, at most so long: after a gap nobody knows where the eyes were."""
+EXACT_SIDE_PX = 1024
+"""Distances to masks in larger images are worked out on a grid of about so many pixels."""
 NOMINAL_DEG = 0.5
 """Accuracy of what needs no calibration: the pointer, and the simulated eye."""
 
@@ -220,10 +222,24 @@ def _same(one: Mask | None, other: Mask | None) -> bool:
 
 
 def distances_to(mask: Mask) -> Distances | None:
-    """Return how far each pixel lies from a mask (H, W); None from an empty one."""
+    """Return how far each pixel lies from a mask (H, W); None from an empty one.
+
+    Of a large image exact to a few of its pixels, which is far less than gaze is: it is worked out on a coarser grid,
+    in the window's thread.
+    """
     if not mask.any():
         return None
-    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5).astype(np.float32)
+    height, width = mask.shape
+    coarser = max(1, round(max(height, width) / EXACT_SIDE_PX))
+    inside = mask.view(np.uint8)
+    if coarser > 1:
+        size = (-(-width // coarser), -(-height // coarser))
+        # However little of a coarse pixel it is, it counts: a small mask must not vanish.
+        inside = cv2.resize(inside * np.uint8(255), size, interpolation=cv2.INTER_AREA)
+    away = cv2.distanceTransform((inside == 0).astype(np.uint8), cv2.DIST_L2, 5) * np.float32(coarser)
+    if coarser > 1:
+        away = cv2.resize(away, (width, height), interpolation=cv2.INTER_LINEAR)
+    return away.astype(np.float32, copy=False)
 
 
 def within(away_px: Distances, xy: Floats, reach_px: float) -> npt.NDArray[np.bool_]:

@@ -10,11 +10,14 @@ from PySide6.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 from app import theme
 from app.canvas import Canvas
 from app.eyes_on_mask import LOOKED_MS, EyesOnMask, ReviewTracker
-from app.verdicts import Word, subject_of
+from app.scene import Scene
+from app.verdicts import Word
 from app.widgets import box, label, set_role
 from gaze_capture.errors import UserError
-from segmentation.review_index import Purpose
 from segmentation.study import Study
+
+HALF = 128
+"""A probability of a half, as a scene holds it: 0..255."""
 
 
 class LookedAt(QWidget):
@@ -69,21 +72,15 @@ class LookedAt(QWidget):
         set_role(self.about, role)
         self.about.setVisible(bool(text))
 
-    def show_mask(
-        self, study: Study, image_id: str, target_id: str, run_id: str | None, purpose: Purpose
-    ) -> None:
-        """Count from now on how long the eyes are on the mask of an image that is judged now.
+    def show_scene(self, study: Study, scene: Scene) -> None:
+        """Count from now on how long the eyes are on the mask that is judged now: the student's, else the broad level.
 
-        An audit shows no mask: what is hidden must not be told of by how long the eyes were where it lies.
+        A scene that hides its masks, as an audit's does, has none to look at.
         """
-        if not self.on:
-            return
-        try:
-            subject = None if purpose == "audit" else subject_of(study, image_id, target_id, run_id)
-        except UserError:
-            # What is damaged was told of when the image was shown.
-            subject = None
-        self.eyes.show(study, (image_id, target_id), None if subject is None else subject[1])
+        if self.on:
+            student = scene.student_probability
+            mask = scene.region if student is None else student >= HALF
+            self.eyes.show(study, (scene.image_id, scene.target_id), mask)
 
     def on_mask_ms(self) -> float | None:
         """Return how long the eyes were on the mask until now; None where that cannot be told."""

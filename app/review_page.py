@@ -605,10 +605,9 @@ class ReviewPage(Page):
 
     def _judge_gaze(self) -> None:
         """Count anew how long the eyes are on the mask, where another is judged now."""
-        study, image_id = self.session.study, self.session.image_id
-        if study is not None and image_id is not None:
-            target, run_id = self.session.target_id, self.runs.currentData()
-            self.looked.show_mask(study, image_id, target, run_id, self.reading.purpose)
+        study, scene = self.session.study, self.canvas.scene
+        if study is not None and scene is not None:
+            self.looked.show_scene(study, scene)
 
     # Acting
 

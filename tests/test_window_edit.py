@@ -594,7 +594,8 @@ def test_a_stroke_ends_when_the_button_is_let_go_of_whatever_else_is_held(
 def test_distances_are_measured_and_pixels_asked_about_while_editing(window: MainWindow) -> None:
     page, canvas = page_of(window), page_of(window).canvas
     press(window, Qt.Key.Key_E)
-    before, asked = mask_of(window), []
+    before = mask_of(window)
+    asked: list[object] = []
     canvas.asked.connect(asked.append)
     press(window, Qt.Key.Key_M)
     drag(window, [(5.0, 5.0), (25.0, 9.0)])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PySide6.QtCore import QEvent, QSettings, Qt
@@ -348,6 +349,16 @@ def test_places_on_the_mask_or_within_the_trackers_accuracy_of_it() -> None:
     xy = np.array([[45, 25], [62, 25], [66, 25], [np.nan, 25], [45, -3], [200, 25]])
     assert within(away, xy, 4.0).tolist() == [True, True, False, False, False, False]
     assert within(away, xy, 25.0).tolist() == [True, True, True, False, True, False]
+
+
+def test_in_a_large_image_distances_are_right_to_a_few_pixels() -> None:
+    mask = np.zeros((2600, 4100), dtype=bool)
+    mask[200, 300] = mask[2000:2100, 4000:] = True
+    away = distances_to(mask)
+    assert away is not None and away.shape == mask.shape
+    exact = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    near = exact < 200
+    assert float(np.abs(away - exact)[near].max()) < 8
 
 
 def test_a_tracker_counts_where_it_was_validated_well_enough() -> None:
