@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PySide6.QtCore import QPoint, QPointF, Qt
-from PySide6.QtGui import QImage, QWheelEvent
+from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
+from PySide6.QtGui import QFocusEvent, QImage, QWheelEvent
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QMenu
 from pytestqt.qtbot import QtBot
@@ -265,6 +265,17 @@ def test_slices_scroll_on_both_sides(qtbot: QtBot, tmp_path: Path) -> None:
     for canvas in (page.canvas, other):
         assert canvas.scene is not None and canvas.scene.image_id == "ct_004"
         assert canvas.shown_window == (-600.0, 1500.0)
+
+
+def test_a_key_let_go_of_in_another_window_holds_nothing_any_more(window: MainWindow) -> None:
+    page = page_of(window)
+    for side in ("Image alone", "Student, run 11-20 10:15"):
+        choose(page, side)
+        QTest.keyPress(page.canvas, Qt.Key.Key_C)
+        assert page.canvas.bare != page.comparing.canvas.isVisible()
+        # What the canvas is told when another window comes to the front.
+        QApplication.sendEvent(page.canvas, QFocusEvent(QEvent.Type.FocusOut))
+        assert not page.canvas.bare and not page.comparing.canvas.isVisible()
 
 
 def test_nothing_blinks_over_a_mask_that_is_drawn(window: MainWindow, qtbot: QtBot) -> None:
