@@ -231,15 +231,15 @@ def distances_to(mask: Mask) -> Distances | None:
         return None
     height, width = mask.shape
     coarser = max(1, round(max(height, width) / EXACT_SIDE_PX))
-    inside = mask.view(np.uint8)
+    inside: npt.NDArray[np.uint8] = mask.view(np.uint8)
     if coarser > 1:
         size = (-(-width // coarser), -(-height // coarser))
         # However little of a coarse pixel it is, it counts: a small mask must not vanish.
-        inside = cv2.resize(inside * np.uint8(255), size, interpolation=cv2.INTER_AREA)
-    away = cv2.distanceTransform((inside == 0).astype(np.uint8), cv2.DIST_L2, 5) * np.float32(coarser)
+        inside = cv2.resize(inside * np.uint8(255), size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    away: Distances = cv2.distanceTransform((inside == 0).astype(np.uint8), cv2.DIST_L2, 5).astype(np.float32)
     if coarser > 1:
-        away = cv2.resize(away, (width, height), interpolation=cv2.INTER_LINEAR)
-    return away.astype(np.float32, copy=False)
+        away = cv2.resize(away * coarser, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    return away
 
 
 def within(away_px: Distances, xy: Floats, reach_px: float) -> npt.NDArray[np.bool_]:
