@@ -50,7 +50,7 @@ class AgainButton(Button):
     def ask(self, study: Study | None, run_id: str | None) -> None:
         """Count what is new to a run; nothing is offered without one."""
         if study is None or not run_id:
-            self._latest.stop()
+            self._latest.drop()
             self.hide()
             return
         if run_id != self._run:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from PySide6.QtCore import QObject, Qt, QTimer, Signal
+from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from PySide6.QtWidgets import QHBoxLayout, QMenu, QToolButton, QWidget
 
 from app.canvas import Canvas
 from app.canvas_frame import ON_DARK, CanvasFrame
 from app.scene import Key, Scene, SceneCache, reviewed_by
+from app.texts import for_menu
 from app.widgets import IconButton, box
 from gaze_capture.errors import UserError
 from segmentation.blind_reading import readers_of
@@ -66,6 +68,7 @@ class Comparison(QObject):
         self._blink.timeout.connect(self._blinked)
         self._held = False
         self._seen = False
+        self._paused = False
         self._following = False
         self._link()
         frame.set_other(self.canvas)
@@ -73,6 +76,7 @@ class Comparison(QObject):
         frame.set_compare_tool(self.tool)
         self._canvas.compare_held.connect(self.hold)
         self._canvas.compare_next.connect(self.next_manner)
+        self._canvas.installEventFilter(self)
 
     def _link(self) -> None:
         this, other = self._canvas, self.canvas
@@ -183,9 +187,26 @@ class Comparison(QObject):
             self.compare_with(None)
 
     def hold(self, on: bool) -> None:
-        """Show the other side while a key or a button is held."""
+        """Show the other side while the canvas's key is held, which shows the bare image itself."""
         self._held = on
         self._apply()
+
+    def press(self, on: bool) -> None:
+        """Show the other side, or the bare image, while a button is pressed."""
+        self._canvas.set_bare(on and self._canvas.bares)
+        self.hold(on)
+
+    def pause(self, on: bool) -> None:
+        """Show the other side in turn no more, or again: it would come between a mask and the hand that draws it."""
+        if on != self._paused:
+            self._paused = on
+            self._apply()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Let go of the canvas's key with the focus: nobody tells of its release then."""
+        if event.type() == QEvent.Type.FocusOut:
+            self.press(False)
+        return False
 
     def _blinked(self) -> None:
         self._seen = not self._seen
@@ -193,7 +214,7 @@ class Comparison(QObject):
 
     def _apply(self) -> None:
         self._canvas.bares = self.other is None
-        blinking = self.manner == "blinking" and self.other is not None
+        blinking = self.manner == "blinking" and self.other is not None and not self._paused
         if blinking != self._blink.isActive():
             self._seen = False
             if blinking:
@@ -281,8 +302,8 @@ class CompareTool(QWidget):
         super().__init__()
         self._comparison = comparison
         self.held = IconButton("eye", "", colour=colour)
-        self.held.pressed.connect(lambda: self._hold(True))
-        self.held.released.connect(lambda: self._hold(False))
+        self.held.pressed.connect(lambda: comparison.press(True))
+        self.held.released.connect(lambda: comparison.press(False))
         self.button = QToolButton()
         self.button.setText("▾")
         self.button.setToolTip(
@@ -294,6 +315,7 @@ class CompareTool(QWidget):
         self.button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.button.setCursor(Qt.CursorShape.PointingHandCursor)
         self.menu = QMenu(self.button)
+        self._own = QMenu(self.tr("This side shows"), self.menu)
         self.menu.aboutToShow.connect(self.fill_menu)
         self.button.setMenu(self.menu)
         layout = QHBoxLayout(self)
@@ -302,11 +324,6 @@ class CompareTool(QWidget):
         layout.addWidget(self.button)
         comparison.changed.connect(self._follow)
         self._follow()
-
-    def _hold(self, on: bool) -> None:
-        canvas = self._comparison._canvas
-        canvas.set_bare(on and canvas.bares)
-        self._comparison.hold(on)
 
     def _follow(self) -> None:
         other = self._comparison.other
@@ -318,26 +335,24 @@ class CompareTool(QWidget):
         self.held.setToolTip(tip)
         self.held.setAccessibleName(tip)
 
+    def _title(self, side: Side) -> str:
+        return side.name if side.kind == "run" else self.tr("Review of {name}").format(name=side.name)
+
     def fill_menu(self) -> None:
         """List what there is to compare with, and how."""
         comparison, menu = self._comparison, self.menu
         menu.clear()
 
-        def add(to: QMenu, name: str, ticked: bool, act: object, key: str = "") -> None:
-            action = to.addAction(f"{name}\t{key}" if key else name)
+        def add(to: QMenu, name: str, ticked: bool, act: Callable[[], object], key: str = "") -> None:
+            action = to.addAction(for_menu(name) + (f"\t{key}" if key else ""))
             action.setCheckable(True)
             action.setChecked(ticked)
-            action.triggered.connect(lambda _checked=False: act())  # type: ignore[operator]
+            action.triggered.connect(lambda _checked=False: act())
 
         add(menu, self.tr("Image alone"), comparison.other is None, lambda: comparison.compare_with(None))
         for side in comparison.sides:
-            name = side.name if side.kind == "run" else self.tr("Review of {name}").format(name=side.name)
-            add(
-                menu,
-                name,
-                side == comparison.other,
-                lambda side=side: comparison.compare_with(side),
-            )
+            chosen = side == comparison.other
+            add(menu, self._title(side), chosen, functools.partial(comparison.compare_with, side))
         menu.addSeparator()
         words = {
             "held": (self.tr("While C is held"), "C"),
@@ -346,20 +361,14 @@ class CompareTool(QWidget):
         }
         for manner in MANNERS:
             name, key = words[manner]
-            add(
-                menu,
-                name,
-                comparison.manner == manner,
-                lambda manner=manner: comparison.set_manner(manner),
-                key,
-            )
+            chosen = manner == comparison.manner
+            add(menu, name, chosen, functools.partial(comparison.set_manner, manner), key)
         if comparison.other is not None and comparison.other.kind == "annotator":
             menu.addSeparator()
-            this = menu.addMenu(self.tr("This side shows"))
-            add(
-                this, self.tr("Review that counts"), comparison.own is None, lambda: comparison.show_own(None)
-            )
+            this, own = self._own, comparison.own
+            this.clear()
+            menu.addMenu(this)
+            add(this, self.tr("Review that counts"), own is None, lambda: comparison.show_own(None))
             for side in comparison.annotators:
                 if side != comparison.other:
-                    name = self.tr("Review of {name}").format(name=side.name)
-                    add(this, name, side == comparison.own, lambda side=side: comparison.show_own(side))
+                    add(this, self._title(side), side == own, functools.partial(comparison.show_own, side))

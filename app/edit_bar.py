@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.edit_layer import EditLayer
-from app.edit_tools import Threshold, ToolName
+from app.edit_tools import LEAST_RADIUS, Threshold, ToolName
 from app.edit_words import start_title, step_title, tool_title
 from app.widgets import Button, IconButton, box, label
 
@@ -34,14 +34,23 @@ WIDE_PX = 660
 """From here on a size is told in pixels, too, where it is known in mm."""
 LARGEST_RADIUS_SHARE = 0.5
 """The brush's largest radius, as a share of the image's longer side."""
-TOOLS: tuple[tuple[ToolName, str, str], ...] = (
-    ("brush", "paint-brush", "B"),
-    ("eraser", "eraser", "X"),
-    ("lasso", "scribble-loop", "L"),
-    ("polygon", "polygon", "P"),
-    ("flood", "paint-bucket", "K"),
-    ("threshold", "sliders-horizontal", "T"),
-)
+ICONS: dict[ToolName, str] = {
+    "brush": "paint-brush",
+    "eraser": "eraser",
+    "lasso": "scribble-loop",
+    "polygon": "polygon",
+    "flood": "paint-bucket",
+    "threshold": "sliders-horizontal",
+}
+PAGES: dict[ToolName, int] = {
+    "brush": 0,
+    "eraser": 0,
+    "lasso": 1,
+    "polygon": 1,
+    "flood": 2,
+    "threshold": 3,
+}
+"""Of the settings that a tool has."""
 
 
 class ToolColumn(QFrame):
@@ -65,7 +74,7 @@ class ToolColumn(QFrame):
         box(layout, margins=(6, theme.NORMAL, 5, theme.NORMAL), spacing=1)
         self.tools: dict[ToolName, IconButton] = {}
         group = QButtonGroup(self)
-        hints = {
+        hints: dict[ToolName, str] = {
             "brush": self.tr("Brush (B); wheel or [ ] for its size, Shift erases"),
             "eraser": self.tr("Eraser (X); wheel or [ ] for its size, Shift draws"),
             "lasso": self.tr("Lasso (L): add what is gone around; Shift takes away"),
@@ -75,7 +84,7 @@ class ToolColumn(QFrame):
                 "Threshold of the student's probability (T), live; drag around where it counts"
             ),
         }
-        for name, icon, _ in TOOLS:
+        for name, icon in ICONS.items():
             made = IconButton(
                 icon, hints[name], role="tool", on_click=functools.partial(self.chosen.emit, name)
             )
@@ -132,10 +141,10 @@ class ToolColumn(QFrame):
 
     def show_sizes(self, spacing_mm: tuple[float, float] | None) -> None:
         """Offer radii that make a difference: in mm where the spacing is known."""
-        least = 1.0 if spacing_mm is None else min(spacing_mm)
         if spacing_mm is None:
             radii, unit = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0], self.tr("{radius:g} px")
         else:
+            least = min(spacing_mm)
             radii = [one for one in (0.5, 1.0, 2.0, 3.0, 5.0, 10.0) if one >= least] or [least]
             unit = self.tr("{radius:g} mm")
         for word, button in (("grow", self.grow), ("shrink", self.shrink)):
@@ -202,7 +211,7 @@ class OptionsRow(QFrame):
         self.title.setFont(theme.heading_font(13))
         self.title.setFixedWidth(72)
         self.settings = QStackedWidget()
-        self.radius = _Slider(self.tr("Radius of brush and eraser ([ ] or the wheel)"), 0, 1000)
+        self.radius = _Slider(self.tr("Size of brush and eraser ([ ] or the wheel)"), 0, 1000)
         self.radius.slider.valueChanged.connect(self._set_size)
         self.tolerance = _Slider(self.tr("Tolerance in shades (the wheel)"), 0, 128)
         self.tolerance.slider.valueChanged.connect(self._set_tolerance)
@@ -254,13 +263,14 @@ class OptionsRow(QFrame):
 
     # What is chosen here
 
-    def _longest(self) -> float:
+    def _largest_radius(self) -> float:
         draft = self._layer.draft
-        return 2.0 if draft is None else max(max(draft.edit.shape) * LARGEST_RADIUS_SHARE, 2.0)
+        share = 0.0 if draft is None else max(draft.edit.shape) * LARGEST_RADIUS_SHARE
+        return max(share, 2 * LEAST_RADIUS)
 
     def _set_size(self, value: int) -> None:
         # The lower half is the small sizes, where one pixel makes a difference.
-        wanted = 0.5 * (self._longest() / 0.5) ** (value / 1000)
+        wanted = LEAST_RADIUS * (self._largest_radius() / LEAST_RADIUS) ** (value / 1000)
         self._layer.resize_brush(wanted / self._layer.options.radius_px)
 
     def _set_tolerance(self, value: int) -> None:
@@ -301,10 +311,9 @@ class OptionsRow(QFrame):
         if draft is None or tool is None:
             return
         self.title.setText(tool_title(tool.name))
-        page = {"brush": 0, "eraser": 0, "lasso": 1, "polygon": 1, "flood": 2, "threshold": 3}[tool.name]
-        self.settings.setCurrentIndex(page)
-        radius = max(options.radius_px, 0.5)
-        share = _log(radius / 0.5) / _log(self._longest() / 0.5)
+        self.settings.setCurrentIndex(PAGES[tool.name])
+        radius = max(options.radius_px, LEAST_RADIUS)
+        share = math.log(radius / LEAST_RADIUS) / math.log(self._largest_radius() / LEAST_RADIUS)
         scene = self._layer.canvas.scene
         size = f"{2 * radius:.0f} px" if radius >= 5 else f"{2 * radius:.1f} px"
         if scene is not None and scene.spacing_mm is not None:
@@ -379,7 +388,3 @@ def _row(*widgets: QWidget) -> QWidget:
         layout.addWidget(widget, 4 if isinstance(widget, _Slider) else 0)
     layout.addStretch(1)
     return holder
-
-
-def _log(value: float) -> float:
-    return math.log(max(value, 1.0001))

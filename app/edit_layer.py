@@ -24,7 +24,7 @@ FIRST_RADIUS = 1 / 40
 
 
 class EditLayer(QWidget):
-    """Covers a canvas. What the tool has no use for (other buttons, Ctrl with the wheel) goes on to the canvas.
+    """Covers a canvas. What the tool has no use for (other buttons, a click with Alt, Ctrl with the wheel) is its.
 
     The mask is kept as it lies on the screen; a stroke draws anew only what it touched.
     """
@@ -47,6 +47,8 @@ class EditLayer(QWidget):
         self._dirty: Box | None = None
         self._stale = True
         self._pointer: Point | None = None
+        self._pressed = False
+        """Whether the tool has the left button: it keeps it until that is let go, whatever else is pressed."""
         self._marked: QRectF = QRectF()
         self.hint = QLabel(self)
         """Says for a moment what was done, at the image's upper edge, where it covers little."""
@@ -60,7 +62,8 @@ class EditLayer(QWidget):
         self.hide()
         canvas.installEventFilter(self)
         canvas.view_changed.connect(self._moved)
-        canvas.window_changed.connect(self._rest_cursor)
+        canvas.window_changed.connect(self._hand_over)
+        canvas.measures.changed.connect(self._hand_over)
 
     # What is edited
 
@@ -96,7 +99,7 @@ class EditLayer(QWidget):
         self.hide()
         self.hint.hide()
         self.tool = self._board = self._pointer = None
-        self.panning = False
+        self.panning = self._pressed = False
         self._image = QImage()
         self._pixels = np.zeros((1, 1), dtype=np.uint32)
 
@@ -123,6 +126,7 @@ class EditLayer(QWidget):
 
     def settle(self) -> None:
         """End what is in the making, as something else is about to happen."""
+        self._pressed = False
         if self.tool is not None:
             self.tool.settle()
 
@@ -133,9 +137,9 @@ class EditLayer(QWidget):
 
     def set_panning(self, on: bool) -> None:
         """Have the left button move the image."""
-        self.panning = on
-        self._rest_cursor()
-        self._mark()
+        if on != self.panning:
+            self.panning = on
+            self._hand_over()
 
     def say(self, text: str) -> None:
         """Show for a moment what was done."""
@@ -219,7 +223,7 @@ class EditLayer(QWidget):
         rect = event.rect()
         source = QRectF(rect.x() * ratio, rect.y() * ratio, rect.width() * ratio, rect.height() * ratio)
         painter.drawImage(QRectF(rect), self._image, source)
-        if self.tool is not None and not self.panning:
+        if self.tool is not None and (self._pressed or not self._yields):
             painter.setRenderHint(QPainter.RenderHint.Antialiasing)
             self.tool.paint(painter, self._pointer)
         painter.end()
@@ -235,16 +239,28 @@ class EditLayer(QWidget):
     def _rest_cursor(self) -> None:
         if self.panning:
             self.setCursor(Qt.CursorShape.OpenHandCursor)
-        elif self.tool is not None and not self.canvas.window_mode:
+        elif self.tool is not None and not self._yields:
             self.setCursor(Qt.CursorShape.CrossCursor)
         else:
             self.unsetCursor()
 
+    @property
+    def _yields(self) -> bool:
+        """Whether the left button is the canvas's: it moves the image, changes the window, or measures."""
+        return self.panning or self.canvas.window_mode or self.canvas.measures.active
+
+    def _hand_over(self) -> None:
+        """Show whose the left button is now."""
+        self._rest_cursor()
+        self.update()
+
     def _takes(self, event: QMouseEvent) -> bool:
+        # With Alt a click asks the canvas where a pixel comes from.
+        asks = event.modifiers() & Qt.KeyboardModifier.AltModifier
         return (
             self.tool is not None
-            and not self.panning
-            and not self.canvas.window_mode
+            and not self._yields
+            and not asks
             and event.button() == Qt.MouseButton.LeftButton
         )
 
@@ -257,6 +273,7 @@ class EditLayer(QWidget):
         if not self._takes(event) or self.tool is None:
             event.ignore()
             return
+        self._pressed = True
         self._follow(event.position())
         self.tool.press(self._point(event.position()), _shift(event))
         self._mark()
@@ -266,24 +283,32 @@ class EditLayer(QWidget):
         if not self._takes(event) or self.tool is None:
             event.ignore()
             return
+        self._pressed = True
         self.tool.double(self._point(event.position()), _shift(event))
         self._mark()
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         """Go on with the tool; the canvas tells of the pixel, and moves where another button is down."""
         self._follow(event.position())
-        if self.tool is not None and not self.panning and not self.canvas.window_mode:
-            pressed = bool(event.buttons() & Qt.MouseButton.LeftButton)
-            self.tool.move(self._point(event.position()), pressed)
+        if self._pressed and not event.buttons() & Qt.MouseButton.LeftButton:
+            # It was let go where this layer could not see it.
+            self._let_go(event.position())
+        if self.tool is not None and (self._pressed or not self._yields):
+            self.tool.move(self._point(event.position()), self._pressed)
         event.ignore()
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
-        """End with the tool."""
-        if not self._takes(event) or self.tool is None:
+        """End with the tool, where it was begun with."""
+        if event.button() == Qt.MouseButton.LeftButton and self._pressed:
+            self._let_go(event.position())
+        else:
             event.ignore()
-            return
-        self.tool.release(self._point(event.position()))
-        self._mark()
+
+    def _let_go(self, position: QPointF) -> None:
+        self._pressed = False
+        if self.tool is not None:
+            self.tool.release(self._point(position))
+            self._mark()
 
     def _follow(self, position: QPointF | None) -> None:
         before = self._pointer

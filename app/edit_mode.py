@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLineEdit, QPlainTextEdit, QTextEdit, QVBoxLayout, QWidget
 
 from app.canvas import Canvas
 from app.edit_bar import OptionsRow, ToolColumn
 from app.edit_layer import EditLayer
 from app.edit_tools import ToolName
 from app.edit_words import step_title
+from app.review_clock import ReviewClock
 from app.scene import LAYERS, LayerName
 from app.session import Session
 from app.verdicts import Given, give_edited
@@ -52,6 +52,7 @@ OF_VERDICTS = frozenset(
     }
 )
 """What would judge the mask below the one that is edited, or leave the page: of no use meanwhile."""
+TEXT_FIELDS = (QLineEdit, QPlainTextEdit, QTextEdit)
 
 
 class Editing(QObject):
@@ -65,9 +66,11 @@ class Editing(QObject):
     error = Signal(str)
     notice = Signal(str)
 
-    def __init__(self, session: Session, canvas: Canvas, give: Callable[[], object]) -> None:
+    def __init__(
+        self, session: Session, canvas: Canvas, clock: ReviewClock, give: Callable[[], object]
+    ) -> None:
         super().__init__(canvas)
-        self._session = session
+        self._session, self._clock = session, clock
         self.canvas = canvas
         self._give = give
         self.layer = EditLayer(canvas)
@@ -76,8 +79,8 @@ class Editing(QObject):
         self.column.hide()
         self.row.hide()
         self._tool: ToolName = "brush"
-        self._began = 0.0
-        self._before = 0.0
+        self._earlier_s = 0.0
+        """Spent on the draft before; the clock has what was spent on the image since it came into view."""
         self._study: Study | None = None
         self._run_id: str | None = None
         self._hidden: dict[LayerName, bool] = {}
@@ -147,7 +150,7 @@ class Editing(QObject):
         if purpose == "audit":
             run_id = None  # Nor may its threshold be tried out.
         self._study, self._run_id = study, run_id
-        self._began, self._before = time.monotonic(), draft.seconds
+        self._earlier_s = draft.seconds
         self.layer.edit(draft, self._keep, run_id)
         if began_as is not None and draft.recovered:
             # A draft of that slice was left: the copy is a step of it.
@@ -181,6 +184,8 @@ class Editing(QObject):
         self.layer.settle()
         draft = self.draft
         done = bool(draft.edit.steps or draft.edit.undone)
+        # What the draft has of this view's time is not counted for the next verdict again.
+        self._clock.spend(draft.seconds - self._earlier_s)
         self._end()
         try:
             draft.keep()
@@ -208,13 +213,8 @@ class Editing(QObject):
         self.canvas.setFocus()
         self.changed.emit()
 
-    def store(self, seconds: float, gaze_on_mask_ms: float | None = None) -> Given:
+    def store(self, gaze_on_mask_ms: float | None = None) -> Given:
         """Store the mask as a review and stop editing.
-
-        Parameters
-        ----------
-        seconds
-            Spent on the image in this sitting; what the draft had before is added.
 
         Raises
         ------
@@ -223,7 +223,7 @@ class Editing(QObject):
         """
         self.layer.settle()
         assert self._study is not None
-        given = give_edited(self._study, self.draft, seconds + self._before, gaze_on_mask_ms)
+        given = give_edited(self._study, self.draft, self._seconds(), gaze_on_mask_ms)
         self._end()
         return given
 
@@ -260,12 +260,15 @@ class Editing(QObject):
     def _keep(self, act: Callable[[], object]) -> object:
         """Do what ends a step, and tell where it could not be written; return what it returned."""
         if self.layer.draft is not None:
-            self.draft.seconds = self._before + time.monotonic() - self._began
+            self.draft.seconds = self._seconds()
         try:
             return act()
         except UserError as error:
             self.error.emit(str(error))
             return None
+
+    def _seconds(self) -> float:
+        return self._earlier_s + self._clock.seconds
 
     def _do(self, act: Callable[[], Step | None]) -> None:
         self.layer.settle()
@@ -331,10 +334,11 @@ class Editing(QObject):
     # Slices
 
     def _next_slice(self) -> str | None:
+        """Return the slice that a copy may go to; None where reading is blind: that asks for slices one by one."""
         study, header = self._study, self.draft.header
-        if header.purpose != "review":
-            return None  # Blind, each slice is read for itself.
-        slices = () if study is None else study.slices_beside(header.image_id)
+        if study is None or header.purpose != "review":
+            return None
+        slices = study.slices_beside(header.image_id)
         later = slices[slices.index(header.image_id) + 1 :]
         return later[0] if later else None
 
@@ -354,7 +358,12 @@ class Editing(QObject):
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Take the keys of editing before the canvas does, while a mask is edited."""
-        if self.active and isinstance(event, QKeyEvent):
+        if not self.active:
+            return False
+        if event.type() == QEvent.Type.FocusOut:
+            # The key is let go of elsewhere.
+            self.layer.set_panning(False)
+        if isinstance(event, QKeyEvent):
             if event.type() == QEvent.Type.KeyPress:
                 return self.handle_key(event)
             if event.type() == QEvent.Type.KeyRelease and event.key() == Qt.Key.Key_Space:
@@ -365,7 +374,8 @@ class Editing(QObject):
 
     def handle_key(self, event: QKeyEvent) -> bool:
         """Act on a key while a mask is edited; return whether it was one of editing."""
-        if not self.active:
+        if not self.active or isinstance(self.canvas.window().focusWidget(), TEXT_FIELDS):
+            # A text field passes on what it has no use for, such as Enter.
             return False
         key, tool = Qt.Key(event.key()), self.layer.tool
         shift = bool(event.modifiers() & Qt.KeyboardModifier.ShiftModifier)
@@ -391,13 +401,14 @@ class Editing(QObject):
         elif key == Qt.Key.Key_Escape:
             if tool.busy:
                 tool.cancel()
-            else:
+            elif not self.canvas.measures.escape():
                 self.leave()
         elif key == Qt.Key.Key_Space:
             if not event.isAutoRepeat():
                 self.layer.set_panning(True)
         elif key == Qt.Key.Key_Backspace:
-            return tool.back()
+            # One too many, after the polygon's last corner, must not lead to another image.
+            return tool.back() or tool.name == "polygon"
         else:
             return key in OF_VERDICTS
         event.accept()

@@ -30,6 +30,8 @@ LOOKED_MS = 200.0
 TICK_MS = 30
 LONGEST_STEP_MS = 50.0
 """A sample counts until the next one, at most so long: after a gap nobody knows where the eyes were."""
+EXACT_SIDE_PX = 1024
+"""Distances to masks in larger images are worked out on a grid of about so many pixels."""
 NOMINAL_DEG = 0.5
 """Accuracy of what needs no calibration: the pointer, and the simulated eye."""
 
@@ -75,7 +77,7 @@ class EyesOnMask(QObject):
         self._wanted: ReviewTracker | None = None
         self._tracker: Tracker | None = None
         self._feed: GazeFeed | None = None
-        self._task: Task | None = None
+        self._mask: Mask | None = None
         self._away_px: Distances | None = None
         self._study: Study | None = None
         self._key: tuple[str, str] | None = None
@@ -111,9 +113,10 @@ class EyesOnMask(QObject):
             return tracker
 
         self.told.emit(self.tr("Connecting to {name}…").format(name=wanted.name), "muted")
-        self._task = task = Task(work, self.tr("Connecting to the tracker"), self)
+        task = Task(work, self.tr("Connecting to the tracker"), self)
         task.succeeded.connect(lambda tracker: self._connected(wanted, tracker))
         task.failed.connect(lambda text, details: self._on_failed(wanted, text, details))
+        task.ended.connect(task.deleteLater)
         task.start()
 
     def _on_failed(self, wanted: ReviewTracker, text: str, details: str) -> None:
@@ -162,13 +165,20 @@ class EyesOnMask(QObject):
     # The mask
 
     def show(self, study: Study, key: tuple[str, str], mask: Mask | None) -> None:
-        """Begin to count anew: a mask (H, W) is judged that the canvas shows; None where there is none.
+        """Count for a mask (H, W) that is judged and the canvas shows; None where there is none.
 
-        An empty mask has nothing to look at, and is not counted.
+        Another mask begins anew; the same one, shown again, is counted on. An empty mask has nothing to look at, and is
+        not counted.
         """
-        self._study, self._key = study, key
+        if study is self._study and key == self._key and _same(mask, self._mask):
+            return
+        self._study, self._key, self._mask = study, key, mask
         self._away_px = None if mask is None else distances_to(mask)
         self._begin()
+
+    def forget(self) -> None:
+        """Count for no mask until one is shown, be it the same again: a verdict was given."""
+        self._study = self._key = self._mask = self._away_px = None
 
     def _begin(self) -> None:
         self._on_mask_ms = 0.0
@@ -205,11 +215,31 @@ class EyesOnMask(QObject):
         self._on_mask_ms += float(steps_ms[within(self._away_px, xy, reach_px)].sum())
 
 
+def _same(one: Mask | None, other: Mask | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)
+
+
 def distances_to(mask: Mask) -> Distances | None:
-    """Return how far each pixel lies from a mask (H, W); None from an empty one."""
+    """Return how far each pixel lies from a mask (H, W); None from an empty one.
+
+    Of a large image exact to a few of its pixels, which is far less than gaze is: it is worked out on a coarser grid,
+    in the window's thread.
+    """
     if not mask.any():
         return None
-    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5).astype(np.float32)
+    height, width = mask.shape
+    coarser = max(1, round(max(height, width) / EXACT_SIDE_PX))
+    inside: npt.NDArray[np.uint8] = mask.view(np.uint8)
+    if coarser > 1:
+        size = (-(-width // coarser), -(-height // coarser))
+        # However little of a coarse pixel it is, it counts: a small mask must not vanish.
+        inside = cv2.resize(inside * np.uint8(255), size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    away: Distances = cv2.distanceTransform((inside == 0).astype(np.uint8), cv2.DIST_L2, 5).astype(np.float32)
+    if coarser > 1:
+        away = cv2.resize(away * coarser, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    return away
 
 
 def within(away_px: Distances, xy: Floats, reach_px: float) -> npt.NDArray[np.bool_]:

@@ -80,10 +80,14 @@ class Latest(QObject):
                 self.tr("The study could not be read: {error}").format(error=job.error), job.details
             )
 
-    def stop(self) -> None:
-        """Drop what is asked and wait for the thread."""
+    def drop(self) -> None:
+        """Forget what is asked, without waiting for the thread; nobody is told the answer."""
         self.number += 1
         self.pending = False
+
+    def stop(self) -> None:
+        """Drop what is asked and wait for the thread."""
+        self.drop()
         self._pool.clear()
         self._pool.waitForDone()
         self._jobs.clear()

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QCheckBox, QFrame, QHBoxLayout, QVBoxLayout, QWidg
 from app import theme
 from app.criteria import DESCRIPTION, EDIT, FIELDS, NONE_SAID, SAID, UNFINISHED, WHY
 from app.description_rows import readable
+from app.texts import for_menu
 from app.widgets import Button, ElidedLabel, Fold, IconButton, box, clear, label, scrolled
 
 LONGEST = 24
@@ -107,8 +108,7 @@ class FilterPopup(QFrame):
             words = self.word(field, value)
             if len(words) > LONGEST:
                 words = words[: LONGEST - 1] + "…"
-            # An ampersand would underline what follows.
-            tick = QCheckBox(f"{words}  {counts[value]:,}".replace("&", "&&"))
+            tick = QCheckBox(for_menu(f"{words}  {counts[value]:,}"))
             tick.setChecked(value in self._ticked[field])
             tick.toggled.connect(lambda on, value=value: self._tick(field, value, on))
             column.addWidget(tick)

@@ -10,10 +10,14 @@ from PySide6.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 from app import theme
 from app.canvas import Canvas
 from app.eyes_on_mask import LOOKED_MS, EyesOnMask, ReviewTracker
-from app.verdicts import Word, subject_of
+from app.scene import Scene
+from app.verdicts import Word
 from app.widgets import box, label, set_role
 from gaze_capture.errors import UserError
 from segmentation.study import Study
+
+HALF = 128
+"""A probability of a half, as a scene holds it: 0..255."""
 
 
 class LookedAt(QWidget):
@@ -68,16 +72,15 @@ class LookedAt(QWidget):
         set_role(self.about, role)
         self.about.setVisible(bool(text))
 
-    def show_mask(self, study: Study, image_id: str, target_id: str, run_id: str | None) -> None:
-        """Count from now on how long the eyes are on the mask of an image that is judged now."""
-        if not self.on:
-            return
-        try:
-            subject = subject_of(study, image_id, target_id, run_id)
-        except UserError:
-            # What is damaged was told of when the image was shown.
-            subject = None
-        self.eyes.show(study, (image_id, target_id), None if subject is None else subject[1])
+    def show_scene(self, study: Study, scene: Scene) -> None:
+        """Count from now on how long the eyes are on the mask that is judged now: the student's, else the broad level.
+
+        A scene that hides its masks, as an audit's does, has none to look at.
+        """
+        if self.on:
+            student = scene.student_probability
+            mask = scene.region if student is None else student >= HALF
+            self.eyes.show(study, (scene.image_id, scene.target_id), mask)
 
     def on_mask_ms(self) -> float | None:
         """Return how long the eyes were on the mask until now; None where that cannot be told."""
@@ -85,6 +88,10 @@ class LookedAt(QWidget):
             return None
         self.eyes.tick()
         return self.eyes.on_mask_ms
+
+    def forget(self) -> None:
+        """Count for no mask until the next is shown: a verdict was given."""
+        self.eyes.forget()
 
     def flag(self, word: Word, on_mask_ms: float | None) -> str:
         """Return what is to be said of a verdict; empty where there is nothing."""

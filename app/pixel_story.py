@@ -37,7 +37,7 @@ class PixelStories(QObject):
         """Image, target and pixel that were asked about last."""
         self._latest = Latest(self)
         self._latest.answered.connect(self._tell)
-        self._latest.failed.connect(self.failed)
+        self._latest.failed.connect(self._fail)
         canvas.cursor_moved.connect(self._point)
 
     def _point(self, place: tuple[float, float] | None) -> None:
@@ -46,11 +46,18 @@ class PixelStories(QObject):
     def ask(
         self, study: Study, pixel: tuple[float, float] | None, run_id: str | None, hides: Sequence[str] = ()
     ) -> None:
-        """Ask about a pixel (x, y) of the image shown, or with None about that under the pointer; again ends it."""
+        """Ask about a pixel (x, y) of the image shown, or with None about that under the pointer; again ends it.
+
+        A pointer that rests beside the image asks about nothing.
+        """
         scene, place = self._canvas.scene, pixel or self._pointer
         if scene is None or place is None:
             return
         x, y = (math.floor(value + 0.5) for value in place)
+        height, width = scene.image.shape[:2]
+        if not (0 <= x < width and 0 <= y < height):
+            # The pointer was on an image before, a larger one.
+            return
         image_id, target_id = scene.image_id, scene.target_id
         if self._wanted == (image_id, target_id, (x, y)):
             self.forget()
@@ -59,7 +66,7 @@ class PixelStories(QObject):
 
         def told() -> tuple[Story, Highlight]:
             story = provenance(study, image_id, target_id, run_id=run_id, pixel=(x, y), hides=hides)
-            return story, highlight_of(story, scene.image.shape[:2])
+            return story, highlight_of(story, (height, width))
 
         self._latest.ask(told, NO_FLICKER_MS)
 
@@ -75,6 +82,11 @@ class PixelStories(QObject):
         if self._highlight is not None:
             self._highlight = None
             self._canvas.set_highlight(None)
+
+    def _fail(self, sentence: str, details: str) -> None:
+        # Asked again, it is tried again.
+        self._wanted = None
+        self.failed.emit(sentence, details)
 
     def _tell(self, answer: tuple[Story, Highlight]) -> None:
         story, highlight = answer

@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QComboBox, QHBoxLayout, QInputDialog, QMenu, QTool
 from app import theme
 from app.criteria import Criteria
 from app.saved_views import LONGEST_NAME, Order, SavedViews, View
+from app.texts import for_menu
 from app.widgets import IconButton, box
 
 
@@ -40,6 +41,7 @@ class QueueBar(QWidget):
         )
         self.views_button = IconButton("bookmark-simple", self.tr("Saved views: filter and order by name"))
         self.menu = QMenu(self)
+        self._gone = QMenu(self.tr("Delete"), self.menu)
         self.menu.aboutToShow.connect(self._fill)
         self.views_button.setMenu(self.menu)
         self.views_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
@@ -58,17 +60,17 @@ class QueueBar(QWidget):
         self.menu.clear()
         views = self.views.all()
         for view in views:
-            # An ampersand would underline what follows.
-            action = self.menu.addAction(view.name.replace("&", "&&"))
+            action = self.menu.addAction(for_menu(view.name))
             action.triggered.connect(lambda _=False, view=view: self.view_chosen.emit(view))
         if not views:
             self.menu.addAction(self.tr("No view was saved yet")).setEnabled(False)
         self.menu.addSeparator()
         self.menu.addAction(self.tr("Save this view…")).triggered.connect(lambda _=False: self.ask_name())
         if views:
-            gone = self.menu.addMenu(self.tr("Delete"))
+            self._gone.clear()
+            self.menu.addMenu(self._gone)
             for view in views:
-                action = gone.addAction(view.name.replace("&", "&&"))
+                action = self._gone.addAction(for_menu(view.name))
                 action.triggered.connect(lambda _=False, name=view.name: self.views.delete(name))
 
     def ask_name(self) -> None:

@@ -117,18 +117,25 @@ class ReadingMode(QWidget):
     # What is read
 
     def look(self, study: Study) -> None:
-        """Read anew what the annotator is asked to read, and what of it is done."""
+        """Read anew what the annotator is asked to read, and what of it is done; `error` tells what cannot be read."""
         purpose = self.blind_purpose
         if purpose is None:
             self._work, self._done = {}, set()
             return
         annotator = self._session.annotator
-        self._work = dict.fromkeys(work_for(study, annotator, purpose))
-        self._done = done_by(study, annotator, purpose)
+        try:
+            self._work = dict.fromkeys(work_for(study, annotator, purpose))
+            self._done = done_by(study, annotator, purpose)
+        except UserError as error:
+            # Nothing is asked for then; the page goes on hiding what it must.
+            self._work, self._done = {}, set()
+            self.error.emit(str(error), "")
 
-    def asks_for(self, image_id: str, target_id: str) -> bool:
-        """Whether a target in an image is to be read; everything is in the usual review."""
-        return not self.blind or (image_id, target_id) in self._work
+    def refusal(self, image_id: str, target_id: str) -> str:
+        """Return why a target in an image is not to be read, in a sentence; empty where it may be."""
+        if not self.blind or (image_id, target_id) in self._work:
+            return ""
+        return self.tr("This is not among what you are asked to read; the list shows what is.")
 
     def first_left(self) -> Key | None:
         """Return what is to be read first, or None where nothing is left."""

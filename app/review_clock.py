@@ -47,6 +47,10 @@ class ReviewClock:
         if self._since_s is not None:
             self._since_s = self._now_s()
 
+    def spend(self, seconds: float) -> None:
+        """Take away seconds that are counted elsewhere from now on, for the same subject."""
+        self._counted_s -= seconds
+
     def run(self, on: bool) -> None:
         """Count from now on, or not."""
         if on and self._since_s is None:

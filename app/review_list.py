@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QObject, Signal
 
+from app.criteria import Criteria
 from app.described import DescribedImages
 from app.facts import Facts, gather
 from app.image_list import ImageList, Row
@@ -46,6 +47,7 @@ class ReviewList(QObject):
         words = {str(state): word for state, word in self.states.words.items()}
         self.order = ReviewOrder(session.settings, self.panel, words, self)
         self.order.changed.connect(self._follow_order)
+        self.order.failed.connect(self.failed)
         self.reading = ReadingMode(session)
         self.reading.error.connect(self.failed)
         self.reading.place_above(self.panel)
@@ -110,8 +112,7 @@ class ReviewList(QObject):
 
     def show_all(self) -> None:
         """Narrow the list to nothing any more."""
-        self.panel.search.clear()
-        self.panel.states.setCurrentIndex(0)
+        self.panel.narrow_to(Criteria())
 
     def _row(self, entry: Entry) -> Row:
         target = self._session.target_id

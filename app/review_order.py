@@ -48,6 +48,8 @@ class ReviewOrder(QObject):
 
     changed = Signal()
     """Doubts, or the order, are others now."""
+    failed = Signal(str, str)
+    """A sentence, and details, of what nobody foresaw."""
 
     def __init__(
         self, settings: QSettings, images: ImageList, names: Mapping[str, str], parent: QObject
@@ -63,7 +65,7 @@ class ReviewOrder(QObject):
         self._fixed_for: tuple[object, ...] = ()
         self._latest = Latest(self)
         self._latest.answered.connect(self._learn)
-        # A damaged file is named when its image is shown; the list does without doubts until then.
+        self._latest.failed.connect(self._fail)
         self.bar = QueueBar(settings, self._current)
         self.bar.order_chosen.connect(self._choose)
         self.bar.sort_wanted.connect(self.sort_again)
@@ -88,6 +90,12 @@ class ReviewOrder(QObject):
 
     def _learn(self, worked: _Worked) -> None:
         self._worked = worked
+        self.changed.emit()
+
+    def _fail(self, sentence: str, details: str) -> None:
+        # A damaged file is named when its image is shown; the list does without doubts until then.
+        if details:
+            self.failed.emit(sentence, details)
         self.changed.emit()
 
     @property

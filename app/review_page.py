@@ -82,8 +82,8 @@ class ReviewPage(Page):
         self.canvas.tabbed.connect(self.next_target)
         self.canvas.layers_changed.connect(self._follow_others)
         self.frame.slices.chosen.connect(self.session.set_image)
-        self.editing = Editing(session, self.canvas, lambda: self.give("accepted"))
-        self.editing.changed.connect(lambda: self._show_details(self.canvas.scene))
+        self.editing = Editing(session, self.canvas, self.clock, lambda: self.give("accepted"))
+        self.editing.changed.connect(self._follow_editing)
         self.editing.error.connect(lambda sentence: self.error.emit(sentence, ""))
         self.editing.notice.connect(self.notice)
         self.left = LeftEdits(session, self.list, self.reading, self.editing)
@@ -145,6 +145,7 @@ class ReviewPage(Page):
             self.list.set_rows([])
             self._centre.show_empty(study is not None)
             self.comparing.clear()
+            self.editing.follow()
             self._show_details(None)
             return
         self._centre.show_frame()
@@ -157,6 +158,7 @@ class ReviewPage(Page):
             self._cache = SceneCache(study)
             self._cached_study = study
             self.history.clear()
+            self._next_run = None
             self._untouched = self.session.image_id == first_image(study)
         run_id = None
         if what == "image" and self._next_run:
@@ -173,7 +175,7 @@ class ReviewPage(Page):
         self.session.settle()
         if what in ("study", "data", "runs", "reviews", "target"):
             self.queue.show()
-        if what == "study":
+        if fresh:
             self.clock.show(None)
         self._show_image()
         if what == "study":
@@ -212,11 +214,16 @@ class ReviewPage(Page):
         if study is None:
             return
         self.editing.leave()
+        # What was said for one purpose is not taken back while reading for another.
+        self.history.clear()
         self.clock.show(None)
         self.comparing.set_blind(self.reading.blind)
         self.queue.order.bar.setVisible(not self.reading.blind)
         self.pixels.forget()
         self.queue.show_all()
+        if not self.isVisible():
+            # Shown again, it lists and shows everything anew.
+            return
         self.queue.show()
         if (left := self.reading.first_left()) is not None:
             self.session.set_target(left[1])
@@ -324,9 +331,9 @@ class ReviewPage(Page):
 
     def _judge_gaze(self) -> None:
         """Count anew how long the eyes are on the mask, where another is judged now."""
-        study, image_id = self.session.study, self.session.image_id
-        if study is not None and image_id is not None:
-            self.looked.show_mask(study, image_id, self.session.target_id, self.runs.run_id)
+        study, scene = self.session.study, self.canvas.scene
+        if study is not None and scene is not None:
+            self.looked.show_scene(study, scene)
 
     # Acting
 
@@ -351,8 +358,8 @@ class ReviewPage(Page):
         if study is None or image_id is None or self.canvas.scene is None:
             return
         target = self.session.target_id
-        if not self.reading.asks_for(image_id, target):
-            self.notice.emit(self.tr("This is not among what you are asked to read; the list shows what is."))
+        if refusal := self.reading.refusal(image_id, target):
+            self.notice.emit(refusal)
             return
         if self.editing.active and word != "accepted":
             return
@@ -368,16 +375,17 @@ class ReviewPage(Page):
         )
         # Found before the row changes: a filter on its state would make it vanish with its neighbours.
         following = self.queue.following_slice(study, image_id) or self.list.neighbour(image_id, 1)
+        edited = self.editing.active
         try:
-            if self.editing.active:
-                self.history.keep(study, self.editing.store(judged.seconds, judged.gaze_on_mask_ms))
+            if edited:
+                self.history.keep(study, self.editing.store(judged.gaze_on_mask_ms))
             elif not self.history.give(study, judged, word):
                 self.notice.emit(self.reading.nothing_to_judge())
                 return
         except UserError as error:
             self.error.emit(str(error), "")
             return
-        flag = self.looked.flag(word, judged.gaze_on_mask_ms)
+        flag = "" if edited else self.looked.flag(word, judged.gaze_on_mask_ms)
         if following is not None:
             self.session.set_image(following)
         else:
@@ -406,8 +414,16 @@ class ReviewPage(Page):
 
     def edit(self) -> None:
         """Correct the mask by hand."""
+        if refusal := self.reading.refusal(self.session.image_id or "", self.session.target_id):
+            self.notice.emit(refusal)
+            return
         self.editing.enter(self.runs.run_id, purpose=self.reading.purpose)
         self.canvas.setFocus()
+
+    def _follow_editing(self) -> None:
+        self.comparing.pause(self.editing.active)
+        if self.isVisible():
+            self._show_details(self.canvas.scene)
 
     def undo(self) -> None:
         """Take back the last verdict, wish or change of a description made here, and return to its image."""
@@ -452,6 +468,7 @@ class ReviewPage(Page):
         assert self._cache is not None
         self._cache.forget(image_id)
         self.clock.show(None)
+        self.looked.forget()
         self.queue.note(study, image_id, target_id)
         self.left.ask(study)
         self.training.ask(study, self.runs.run_id)

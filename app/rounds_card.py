@@ -160,17 +160,16 @@ class RoundsCard(QFrame):
         unknown = len(found.rounds) - len(self._charted)
         if unknown:
             notes.append(
-                self.tr("{n} not drawn: learned from true masks, whose minutes nobody measured.").format(
-                    n=unknown
-                )
+                self.tr(
+                    "Rounds not drawn, as they learned from true masks whose minutes nobody measured: {n}."
+                ).format(n=unknown)
             )
         if found.left_out:
-            notes.append(
-                self.tr("{n} not measured: unfinished or not predicted.").format(n=len(found.left_out))
-            )
+            told = self.tr("Rounds not measured, as they are unfinished or have not predicted: {n}.")
+            notes.append(told.format(n=len(found.left_out)))
         if found.orphans:
             notes.append(
-                self.tr("{n} reviews are of images the study no longer has; their time counts.").format(
+                self.tr("Reviews of images the study no longer has, whose time counts: {n}.").format(
                     n=found.orphans
                 )
             )

@@ -78,7 +78,5 @@ class StudyExports(QObject):
         if told:
             words += " " + " ".join(told)
         if len(result.notes) > MOST_NOTES:
-            words += " " + self.tr("{n} more notes are in its files.").format(
-                n=len(result.notes) - MOST_NOTES
-            )
+            words += " " + self.tr("More notes in its files: {n}.").format(n=len(result.notes) - MOST_NOTES)
         self._page.notice.emit(words)

@@ -32,3 +32,8 @@ def when_text(seconds: float) -> str:
     then = datetime.datetime.fromtimestamp(seconds)
     day = f"{then.day} {then:%b}"
     return f"{day} {then:%H:%M}" if then.year == datetime.datetime.now().year else f"{day} {then.year}"
+
+
+def for_menu(text: str) -> str:
+    """Return a text as menus and buttons have to be given it, or an ampersand would underline what follows."""
+    return text.replace("&", "&&")

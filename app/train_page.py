@@ -283,7 +283,8 @@ class TrainPage(Page):
             )
         except UserError as error:
             self.error.emit(str(error), "")
-            self._offer_again()
+            # Wherever it was pressed, the button may be pressed again.
+            self.session.refresh("runs")
 
     def resume_run(self) -> None:
         """Go on with the run that is shown."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PySide6.QtCore import QPoint, QPointF, Qt
-from PySide6.QtGui import QImage, QWheelEvent
+from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
+from PySide6.QtGui import QFocusEvent, QImage, QWheelEvent
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QMenu
 from pytestqt.qtbot import QtBot
@@ -13,8 +13,10 @@ from pytestqt.qtbot import QtBot
 from app.comparison import BLINK_MS
 from app.main_window import MainWindow
 from app.review_page import ReviewPage
+from app.saved_views import View
 from app.texts import short_name
 from segmentation.records import utc_now
+from segmentation.run_care import rename_run
 from segmentation.study import Review, Study
 from tests.window_support import fill, make_volume_study, open_window
 
@@ -265,3 +267,55 @@ def test_slices_scroll_on_both_sides(qtbot: QtBot, tmp_path: Path) -> None:
     for canvas in (page.canvas, other):
         assert canvas.scene is not None and canvas.scene.image_id == "ct_004"
         assert canvas.shown_window == (-600.0, 1500.0)
+
+
+def test_a_key_let_go_of_in_another_window_holds_nothing_any_more(window: MainWindow) -> None:
+    page = page_of(window)
+    for side in ("Image alone", EARLIER):
+        choose(page, side)
+        QTest.keyPress(page.canvas, Qt.Key.Key_C)
+        assert page.canvas.bare != page.comparing.canvas.isVisible()
+        # What the canvas is told when another window comes to the front.
+        QApplication.sendEvent(page.canvas, QFocusEvent(QEvent.Type.FocusOut))
+        assert not page.canvas.bare and not page.comparing.canvas.isVisible()
+
+
+def test_nothing_blinks_over_a_mask_that_is_drawn(window: MainWindow, qtbot: QtBot) -> None:
+    page = page_of(window)
+    for _ in range(2):
+        QTest.keyClick(page.canvas, Qt.Key.Key_C, SHIFT)
+    other = page.comparing.canvas
+    qtbot.waitUntil(other.isVisible, timeout=20 * BLINK_MS)
+    QTest.keyClick(page.canvas, Qt.Key.Key_E)
+    for _ in range(4):
+        qtbot.wait(BLINK_MS // 2)
+        assert page.editing.active and not other.isVisible()
+    QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
+    qtbot.waitUntil(other.isVisible, timeout=20 * BLINK_MS)
+
+
+def test_menus_name_sides_as_they_are_called_and_grow_by_nothing(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    rename_run(study, FIRST, "R&D")
+    window.session.refresh("runs")
+    tool = page.comparing.tool
+    assert "R&&D" in offered(page)[1], "an ampersand, not an underline"
+    before = len(tool.menu.findChildren(QMenu)), len(page.queue.order.bar.findChildren(QMenu))
+    page.queue.order.bar.views.save(View("mine", page.list.criteria, "doubt"))
+    for _ in range(3):
+        tool.fill_menu()
+        page.queue.order.bar.menu.aboutToShow.emit()
+    assert (len(tool.menu.findChildren(QMenu)), len(page.queue.order.bar.findChildren(QMenu))) == before
+
+
+def test_new_masks_of_another_study_change_nothing_here(
+    window: MainWindow, tmp_path: Path, image_folder: Path
+) -> None:
+    page = page_of(window)
+    page.show_run_next("run-of-the-study-before")
+    other = fill(Study.create(tmp_path / "other"), image_folder)
+    predict(other)
+    window.session.set_study(other)
+    page.runs.setCurrentIndex(page.runs.findData(FIRST))
+    QTest.keyClick(page.canvas, Qt.Key.Key_N)
+    assert page.runs.currentData() == FIRST

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PySide6.QtCore import QPoint, QPointF, Qt
-from PySide6.QtGui import QImage, QWheelEvent
+from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
+from PySide6.QtGui import QFocusEvent, QImage, QWheelEvent
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
@@ -18,6 +19,7 @@ from app.edit_layer import EditLayer
 from app.edit_rendering import overlay
 from app.main_window import MainWindow
 from app.review_page import ReviewPage
+from segmentation.blind_reading import draw_audit
 from segmentation.editing.drafts import drafts_left, open_draft
 from segmentation.review_index import Key, Purpose
 from segmentation.study import Study
@@ -567,6 +569,37 @@ def test_leaving_keeps_a_draft_that_another_window_goes_on_with(
     assert study.reviews(ids[0], "target")[-1].edits == ("brush",) and drafts(study) == []
 
 
+def test_an_edits_time_counts_once_and_none_of_the_time_away(window: MainWindow, study: Study) -> None:
+    page, first = page_of(window), next(iter(study.images))
+    now = [page.clock._now_s()]
+    page.clock._now_s = lambda: now[0]
+    page.clock.restart()
+    # Whether the window is in front is a matter of luck without a display.
+    page.clock.run(True)
+
+    def after(seconds: float) -> None:
+        now[0] += seconds
+
+    after(10)
+    press(window, Qt.Key.Key_E)
+    after(20)
+    drag(window, [(5.0, 5.0), (9.0, 9.0)])
+    after(5)
+    press(window, Qt.Key.Key_Escape)
+    after(2)
+    press(window, Qt.Key.Key_E)
+    after(3)
+    window.show_page("study")
+    after(1000)
+    window.show_page("review")
+    assert page.editing.active
+    after(4)
+    drag(window, [(15.0, 5.0), (19.0, 9.0)])
+    assert page.editing.draft.seconds == pytest.approx(44)
+    press(window, Qt.Key.Key_Return)
+    assert study.reviews(first, "target")[-1].seconds_spent == pytest.approx(44)
+
+
 def test_opening_and_leaving_without_a_stroke_leaves_nothing(window: MainWindow, study: Study) -> None:
     press(window, Qt.Key.Key_E, Qt.Key.Key_Escape)
     assert drafts(study) == [] and said(window) == ""
@@ -596,6 +629,107 @@ def test_space_held_moves_the_image_and_the_middle_button_does(window: MainWindo
     QTest.mouseMove(handle, spot(window, 26, 24))
     QTest.mouseRelease(handle, Qt.MouseButton.MiddleButton, NONE, spot(window, 26, 24))
     assert canvas.widget_from_image(0, 0) != before and (mask_of(window) == mask).all()
+
+
+def test_what_was_begun_on_the_canvas_ends_there(window: MainWindow) -> None:
+    canvas, handle = page_of(window).canvas, window.windowHandle()
+    press(window, Qt.Key.Key_E)
+    before = mask_of(window)
+
+    def move_while(begin: Callable[[], object], end: Callable[[], object]) -> None:
+        """Let go of the key before the button."""
+        begin()
+        QTest.mousePress(handle, Qt.MouseButton.LeftButton, NONE, spot(window, 5, 5))
+        QTest.mouseMove(handle, spot(window, 9, 9))
+        end()
+        QTest.mouseRelease(handle, Qt.MouseButton.LeftButton, NONE, spot(window, 9, 9))
+
+    move_while(
+        lambda: QTest.keyPress(canvas, Qt.Key.Key_Space), lambda: QTest.keyRelease(canvas, Qt.Key.Key_Space)
+    )
+    view = canvas.view
+    QTest.mouseMove(handle, spot(window, 30, 30))
+    assert canvas.view == view, "the image stays where it was let go of"
+    move_while(lambda: press(window, Qt.Key.Key_W), lambda: press(window, Qt.Key.Key_W))
+    assert not canvas.changing_window and (mask_of(window) == before).all()
+
+
+def test_a_stroke_ends_when_the_button_is_let_go_of_whatever_else_is_held(
+    window: MainWindow, study: Study
+) -> None:
+    canvas, handle = page_of(window).canvas, window.windowHandle()
+    press(window, Qt.Key.Key_E)
+    view = canvas.view
+    QTest.mousePress(handle, Qt.MouseButton.LeftButton, NONE, spot(window, 5, 5))
+    QTest.keyPress(canvas, Qt.Key.Key_Space)
+    QTest.mouseMove(handle, spot(window, 9, 9))
+    QTest.mouseRelease(handle, Qt.MouseButton.LeftButton, NONE, spot(window, 9, 9))
+    assert words(window) == ["brush"] and len(drafts(study)) == 1 and canvas.view == view
+    assert layer_of(window).panning
+    # What has the focus now is told of the key's release, the canvas is not.
+    QApplication.sendEvent(canvas, QFocusEvent(QEvent.Type.FocusOut))
+    assert not layer_of(window).panning
+
+
+def test_distances_are_measured_and_pixels_asked_about_while_editing(window: MainWindow) -> None:
+    page, canvas = page_of(window), page_of(window).canvas
+    press(window, Qt.Key.Key_E)
+    before = mask_of(window)
+    asked: list[object] = []
+    canvas.asked.connect(asked.append)
+    press(window, Qt.Key.Key_M)
+    drag(window, [(5.0, 5.0), (25.0, 9.0)])
+    assert len(canvas.measures.measures) == 1 and (mask_of(window) == before).all()
+    press(window, Qt.Key.Key_Escape)
+    assert not canvas.measures.measures and page.editing.active, "Esc clears what was measured first"
+    press(window, Qt.Key.Key_Escape)
+    click(window, 5, 5, Qt.KeyboardModifier.AltModifier)
+    assert len(asked) == 1 and (mask_of(window) == before).all()
+    drag(window, [(5.0, 5.0), (9.0, 9.0)])
+    assert words(window) == ["brush"]
+
+
+def test_keys_of_a_text_field_do_nothing_to_the_mask(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    press(window, Qt.Key.Key_E)
+    drag(window, [(5.0, 5.0), (9.0, 9.0)])
+    page.list.search.setFocus()
+    QTest.keyClicks(page.list.search, "case")
+    for key in (Qt.Key.Key_Return, Qt.Key.Key_Escape):
+        QTest.keyClick(page.list.search, key)
+        assert page.editing.active and study.reviewed() == {}
+
+
+def test_backspace_takes_corners_back_and_never_leaves_a_polygon(window: MainWindow) -> None:
+    page = page_of(window)
+    page.go(1)
+    press(window, Qt.Key.Key_E, Qt.Key.Key_P)
+    click(window, 5, 5)
+    press(window, Qt.Key.Key_Backspace, Qt.Key.Key_Backspace)
+    assert page.editing.active and not layer_of(window).tool.busy  # type: ignore[union-attr]
+
+
+def test_slices_are_not_copied_by_who_reads_blind(qtbot: QtBot, tmp_path: Path) -> None:
+    study = make_volume_study(tmp_path / "study")
+    predict(study)
+    draw_audit(study, len(study.images), 1, target_id="gland")
+    window = reviewing(qtbot, tmp_path, study)
+    page = page_of(window)
+    page.reading.choice.setCurrentIndex(page.reading.choice.findData("audit"))
+    window.session.set_image("ct_002")
+    press(window, Qt.Key.Key_E)
+    drag(window, [(10.0, 10.0), (20.0, 14.0)])
+    assert not page.editing.column.copy.isVisible()
+    page.editing.copy_on()
+    assert window.session.image_id == "ct_002" and study.reviews("ct_002", "gland") == []
+    assert page.editing.draft.header.purpose == "audit"
+
+
+def test_an_empty_study_ends_editing(window: MainWindow, tmp_path: Path) -> None:
+    page = page_of(window)
+    press(window, Qt.Key.Key_E)
+    window.session.set_study(Study.create(tmp_path / "empty"))
+    assert not page.editing.active and not page.editing.column.isVisible()
 
 
 def test_a_second_window_is_told_and_neither_loses_anything(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PySide6.QtCore import QEvent, QSettings, Qt
@@ -25,6 +26,7 @@ from gaze_capture.calibration import validation_event
 from gaze_capture.quality import Validation
 from gaze_capture.trackers.mouse import MouseTracker
 from gaze_capture.trackers.tracker import Found
+from segmentation.blind_reading import draw_audit
 from segmentation.consent import give_consent
 from segmentation.look_again import ask_again, asked_again
 from segmentation.study import Review, Study
@@ -101,6 +103,20 @@ def test_the_order_chosen_is_kept(window: MainWindow, study: Study, qtbot: QtBot
     combo.setCurrentIndex(combo.findData("doubt"))
     combo.activated.emit(combo.currentIndex())
     assert listed(page)[0] == ids[8]
+
+
+def test_where_doubts_cannot_be_worked_out_nothing_waits_for_them(
+    window: MainWindow, study: Study, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = review_of(window)
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr("app.review_order.DoubtIndex.doubts", broken)
+    page.runs.setCurrentIndex(page.runs.findData(None))
+    qtbot.waitUntil(lambda: "a mistake" in window.banner.text.text(), timeout=20000)
+    assert not page.inspector.why.isVisible() and listed(page) == list(study.images)
 
 
 def test_images_without_masks_are_listed_as_imported(qtbot: QtBot, tmp_path: Path, study: Study) -> None:
@@ -337,6 +353,16 @@ def test_places_on_the_mask_or_within_the_trackers_accuracy_of_it() -> None:
     assert within(away, xy, 25.0).tolist() == [True, True, True, False, True, False]
 
 
+def test_in_a_large_image_distances_are_right_to_a_few_pixels() -> None:
+    mask = np.zeros((2600, 4100), dtype=bool)
+    mask[200, 300] = mask[2000:2100, 4000:] = True
+    away = distances_to(mask)
+    assert away is not None and away.shape == mask.shape
+    exact = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    near = exact < 200
+    assert float(np.abs(away - exact)[near].max()) < 8
+
+
 def test_a_tracker_counts_where_it_was_validated_well_enough() -> None:
     def tracker(needs: bool, found: Validation | None) -> ReviewTracker:
         return ReviewTracker("x", MouseTracker, needs, found)  # type: ignore[arg-type]
@@ -386,6 +412,47 @@ def test_a_mask_accepted_without_a_look_is_flagged_and_one_looked_at_is_not(
         ].gaze_on_mask_ms
         is None
     )
+
+
+def test_a_look_counts_on_while_the_study_is_read_again_and_anew_after_a_verdict(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    page = review_of(window)
+    last = listed(page)[-1]
+    page.looked.switch.click()
+    qtbot.waitUntil(lambda: page.looked.eyes.following, timeout=20000)
+    window.session.set_image(last)
+    qtbot.waitUntil(lambda: (page.looked.on_mask_ms() or 0) > LOOKED_MS, timeout=20000)
+    before = page.looked.on_mask_ms()
+    # As when another computer has added something.
+    window.session.refresh("reviews")
+    now = page.looked.on_mask_ms()
+    assert before is not None and now is not None and now >= before
+    press(window, Qt.Key.Key_R)
+    assert window.session.image_id == last and (page.looked.on_mask_ms() or 0) < LOOKED_MS
+    page.looked.switch.click()
+
+
+def test_who_draws_is_not_told_that_the_mask_before_was_not_looked_at(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    page = review_of(window)
+    page.looked.switch.click()
+    qtbot.waitUntil(lambda: page.looked.eyes.following, timeout=20000)
+    press(window, Qt.Key.Key_E)
+    press(window, Qt.Key.Key_Return)
+    assert len(study.reviewed()) == 1 and "without a look" not in window.banner.text.text()
+    draw_audit(study, 3, 1)
+    page.reading.choice.setCurrentIndex(page.reading.choice.findData("audit"))
+    drawn = window.session.image_id
+    assert drawn is not None and page.looked.on_mask_ms() is None
+    press(window, Qt.Key.Key_E)
+    press(window, Qt.Key.Key_Return)
+    assert study.reviews(drawn, "target")[-1].gaze_on_mask_ms is None, (
+        "where the hidden mask lies is not told"
+    )
+    assert "without a look" not in window.banner.text.text()
+    page.looked.switch.click()
 
 
 @pytest.fixture

@@ -155,6 +155,62 @@ def test_images_are_drawn_in_the_window(
     assert len(page.list.visible_ids()) == 2 and window.session.image_id == page.list.visible_ids()[0]
 
 
+def test_a_filter_hides_nothing_that_is_to_be_read_blind(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    page.list.filter.choose((("presence", frozenset({"absent"})),))
+    page.list.search.setText("case")
+    choose(page, "second-read")
+    assert page.list.visible_ids() == list(study.images)[:4] and page.list.search.text() == ""
+
+
+def test_undo_takes_back_nothing_that_was_said_for_another_purpose(window: MainWindow, study: Study) -> None:
+    page, ids = page_of(window), list(study.images)
+    window.session.set_image(ids[4])
+    press(window, Qt.Key.Key_A)
+    draw_audit(study, 2, 1)
+    choose(page, "audit")
+    press(window, Qt.Key.Key_Z)
+    assert len(study.reviews(ids[4], "target")) == 1 and not page.verdict_bar.undo_button.isEnabled()
+
+
+def test_what_is_not_asked_for_is_not_outlined(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    draw = draw_audit(study, 2, 1)
+    choose(page, "audit")
+    window.session.set_image(next(name for name in study.images if name not in draw.image_ids))
+    press(window, Qt.Key.Key_E)
+    assert not page.editing.active and "not among what you are asked to read" in window.banner.text.text()
+
+
+def test_a_damaged_draw_is_told_and_the_image_stays_bare(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    draw_audit(study, 2, 1)
+    broken = study.folder / "audits" / "audit-20260101-000000-aaaaaa.json"
+    broken.write_text("{")
+    choose(page, "audit")
+    assert broken.name in window.banner.text.text() and page.list.visible_ids() == []
+    assert page.canvas.scene is not None and not page.canvas.scene.available
+    press(window, Qt.Key.Key_E)
+    assert not page.editing.active
+
+
+def test_another_study_or_annotator_chosen_on_another_page_ends_blind_reading_quietly(
+    window: MainWindow, study: Study, tmp_path: Path
+) -> None:
+    page, ids = page_of(window), list(study.images)
+    choose(page, "second-read")
+    press(window, Qt.Key.Key_E)
+    window.show_page("study")
+    window.session.set_image(ids[3])
+    window.session.set_annotator("Dr. Third")
+    assert window.session.image_id == ids[3], "what others show stays"
+    window.banner.hide()
+    window.session.set_study(make_volume_study(tmp_path / "other"))
+    assert not window.banner.isVisible() and page.reading.purpose == "review" and not page.editing.active
+    window.show_page("review")
+    assert page.canvas.scene is not None and page.canvas.scene.image_id == window.session.image_id
+
+
 def test_alt_click_tells_where_a_pixel_comes_from(window: MainWindow, study: Study, qtbot: QtBot) -> None:
     page, first = page_of(window), next(iter(study.images))
     mask = study.true_mask(first, "target")
@@ -213,3 +269,24 @@ def test_no_mask_is_carried_to_the_next_slice_of_a_blind_read(qtbot: QtBot, tmp_
             page.editing.leave()
     page.editing.copy_on()
     assert page.editing.active and page.editing.draft.header.image_id == middle and study.all_reviews() == {}
+
+
+def test_a_pixel_is_asked_about_again_after_a_failure_and_none_beside_the_image(
+    window: MainWindow, study: Study, qtbot: QtBot
+) -> None:
+    page, first = page_of(window), next(iter(study.images))
+    path = study.prediction_path("run-x", first, "target")
+    kept = path.read_bytes()
+    path.write_bytes(b"no prediction")
+    page.canvas.asked.emit((20.0, 20.0))
+    qtbot.waitUntil(lambda: path.name in window.banner.text.text(), timeout=20000)
+    path.write_bytes(kept)
+    page.canvas.asked.emit((20.0, 20.0))
+    qtbot.waitUntil(lambda: page.inspector.provenance.story is not None, timeout=20000)
+    story = page.inspector.provenance.story
+    window.banner.hide()
+    # As left by a larger image that was shown before.
+    page.canvas.cursor_moved.emit((400.0, 20.0))
+    press(window, Qt.Key.Key_H)
+    qtbot.wait(100)
+    assert page.inspector.provenance.story is story and not window.banner.isVisible()

@@ -173,3 +173,14 @@ def test_thumbnails_are_made_only_for_rows_in_view(
     assert window.session.image_id == template.id
     page.list.select("copy_0999")
     assert page.list.neighbour("copy_0999", 1) is None
+
+
+@pytest.mark.qt_log_ignore("This plugin does not support", extend=True)
+def test_a_list_chosen_from_by_mouse_leaves_the_keys_to_the_image(window: MainWindow, study: Study) -> None:
+    page, first = page_of(window), next(iter(study.images))
+    for choice in (page.runs, page.list.states):
+        QTest.mouseClick(choice, Qt.MouseButton.LeftButton)
+        choice.hidePopup()
+        assert window.focusWidget() is page.canvas
+    press(window, Qt.Key.Key_A)
+    assert len(study.reviews(first, "target")) == 1 and page.list.states.currentIndex() == 0

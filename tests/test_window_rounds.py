@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtTest import QTest
 from pytestqt.qtbot import QtBot
 
+from app.again_button import AgainButton
 from app.main_window import MainWindow
 from app.review_page import ReviewPage
 from app.rounds_card import RoundsCard
 from app.train_page import TrainPage
+from gaze_capture.errors import UserError
 from segmentation.retraining import is_again
 from segmentation.runs import RunFolder
 from segmentation.study import Study
@@ -139,6 +142,46 @@ def test_the_button_counts_what_is_new_to_the_run_shown(qtbot: QtBot, tmp_path: 
     qtbot.waitUntil(lambda: page.training.text() == "Train again with 1 review", timeout=30_000)
     page.runs.setCurrentIndex(page.runs.findData(None))
     qtbot.waitUntil(page.training.isHidden, timeout=30_000)
+
+
+def test_nothing_waits_for_a_count_that_nobody_wants_any_more(
+    qtbot: QtBot, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, over, counted = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(study: Study, run_id: str) -> None:
+        begun.set()
+        over.wait(5)
+        counted.set()
+
+    monkeypatch.setattr("app.again_button.standing", slow)
+    button = AgainButton()
+    qtbot.addWidget(button)
+    button.ask(study, "run-x")
+    assert begun.wait(20)
+    button.ask(study, None)
+    assert not counted.is_set() and button.isHidden()
+    over.set()
+    button.stop()
+
+
+def test_where_training_again_fails_it_can_be_tried_again(
+    qtbot: QtBot, tmp_path: Path, filled: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(filled, SPEC)
+    window = open_window(qtbot, tmp_path, filled)
+    window.show_page("review")
+    page = review_page(window)
+    QTest.keyClick(page.canvas, Qt.Key.Key_A)
+    qtbot.waitUntil(page.training.isVisible, timeout=30_000)
+
+    def full(*_: object) -> None:
+        raise UserError("The disk is full: make room and try again.")
+
+    monkeypatch.setattr("app.train_page.create_run", full)
+    QTest.mouseClick(page.training, Qt.MouseButton.LeftButton)
+    assert "The disk is full" in window.banner.text.text()
+    qtbot.waitUntil(page.training.isEnabled, timeout=30_000)
 
 
 def test_one_click_trains_again_and_the_next_image_shows_the_new_masks(
