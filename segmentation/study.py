@@ -668,7 +668,13 @@ class Study:
         if mask is not None:
             write_bytes_atomic(folder / f"{name}.png", encode_mask(mask), within=self.folder)
         values = {"schema": SCHEMA, **dataclasses.asdict(review)}
-        write_json_atomic(folder / f"{name}.json", values, within=self.folder)
+        try:
+            write_json_atomic(folder / f"{name}.json", values, within=self.folder)
+        except UserError:
+            # A mask without its review would be nobody's.
+            with contextlib.suppress(OSError):
+                (folder / f"{name}.png").unlink()
+            raise
         self._review_index.note_own(folder.name, name)
         return name
 
