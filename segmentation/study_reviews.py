@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from gaze_capture.errors import UserError
 from gaze_capture.recording import Presence
 from gaze_capture.storage import write_bytes_atomic, write_json_atomic
 from segmentation.images import encode_mask
@@ -62,7 +64,13 @@ class StudyReviews:
         if mask is not None:
             write_bytes_atomic(self.mask_path(key, name), encode_mask(mask), within=self._study_folder)
         values = {"schema": SCHEMA, **dataclasses.asdict(review)}
-        write_json_atomic(self._path(key, f"{name}.json"), values, within=self._study_folder)
+        try:
+            write_json_atomic(self._path(key, f"{name}.json"), values, within=self._study_folder)
+        except UserError:
+            # A mask without its review would be nobody's.
+            with contextlib.suppress(OSError):
+                self.mask_path(key, name).unlink()
+            raise
         self._index.note_own(_folder_name(key), name)
         return name
 

@@ -289,6 +289,10 @@ def test_a_review_that_cannot_be_stored_keeps_the_draft(study: Study) -> None:
     with full_disk(20), pytest.raises(UserError):
         give_edited(study, draft, 1.0)
     assert study.reviews("one", "target") == [] and len(files(study)) == 1
+    with full_disk(300), pytest.raises(UserError):
+        # There is room for the mask, and none for what it belongs to.
+        give_edited(study, draft, 1.0)
+    assert list((study.folder / "reviews").rglob("*.*")) == [study.folder / "reviews" / "one.target"]
     give_edited(study, draft, 1.0)
     stored = study.reviewed_mask("one", "target")
     assert stored is not None and (stored == mask).all() and files(study) == []
