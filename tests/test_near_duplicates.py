@@ -178,7 +178,7 @@ def test_chains_of_single_modest_links_end() -> None:
 def fill(study: Study, groups: dict[str, list[str]]) -> None:
     """Add records without files: for each group, the splits of its images."""
     study.add_images(
-        StudyImage(f"{group}-{number}", "", "", "", (8, 8, 3), split=split, group=group)
+        StudyImage(f"{group}-{number}", "images/one.png", "", "", (8, 8, 3), split=split, group=group)
         for group, splits in groups.items()
         for number, split in enumerate(splits)
     )
@@ -203,7 +203,7 @@ def test_groups_merge_through_the_ones_that_are_there(study: Study) -> None:
 
 
 def test_images_without_a_group_are_apart_until_merged(study: Study) -> None:
-    study.add_images(StudyImage(name, "", "", "", (8, 8, 3), split=name) for name in ("x", "y", "z"))
+    study.add_images(StudyImage(name, "images/one.png", "", "", (8, 8, 3), split=name) for name in ("x", "y", "z"))
     assert leaks(study) == []
     assert apply_groups(study, GroupSuggestion((("y", "x"),), (), 3, ())) == 2
     assert groups_of(study) == {"x": "x", "y": "x", "z": ""}
