@@ -289,7 +289,9 @@ def test_a_last_step_that_did_not_reach_the_disk_is_written_anew(
     with full_disk(20), pytest.raises(UserError, match=r"\.edits"):
         draft.keep()
     draft.keep()
-    assert path not in files(study) and len(files(study)) == 1, "what the disk did not take is not gone on with"
+    assert path not in files(study) and len(files(study)) == 1, (
+        "what the disk did not take is not gone on with"
+    )
     draft.close()
     again = opened(study)
     assert (again.edit.mask == mask).all() and len(again.edit.steps) == 2

@@ -182,6 +182,18 @@ def test_what_is_not_asked_for_is_not_outlined(window: MainWindow, study: Study)
     assert not page.editing.active and "not among what you are asked to read" in window.banner.text.text()
 
 
+def test_what_was_reviewed_before_is_not_asked_for_in_an_audit(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    press(window, Qt.Key.Key_0)
+    (seen,) = (key[0] for key, found in study.all_reviews().items() if found[-1].annotator == "Dr. Test")
+    draw = draw_audit(study, len(study.images), 1)
+    choose(page, "audit")
+    assert page.list.visible_ids() == [name for name in draw.image_ids if name != seen]
+    assert "you have reviewed before and are not asked for: 1." in said_in(page)
+    choose(page, "review")
+    assert "not asked for" not in said_in(page)
+
+
 def test_a_damaged_draw_is_told_and_the_image_stays_bare(window: MainWindow, study: Study) -> None:
     page = page_of(window)
     draw_audit(study, 2, 1)
