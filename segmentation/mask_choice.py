@@ -18,10 +18,11 @@ import numpy.typing as npt
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import simulated_source
 from gaze_capture.recording import Presence
+from segmentation.label_gaze import simulated_behind
 from segmentation.readers.shared import stem_of
 from segmentation.records import StudyImage, Target, Volume
 from segmentation.review_index import Purpose, Review, Verdict
-from segmentation.runs import RunFolder, latest_run
+from segmentation.runs import latest_run
 from segmentation.study import Mask, Study
 
 Which = Literal["reviewed", "student", "pseudomask", "truth", "audit"]
@@ -363,13 +364,8 @@ class MaskSelection:
         return self._looks_simulated[key]
 
     def _run_simulated(self, run_id: str) -> str | None:
-        """Return what the gaze a run learned from was simulated from; of a run that is gone, the study's."""
         if run_id not in self._runs_simulated:
-            try:
-                supervised = RunFolder(self.study.runs_folder / run_id).spec.method == "supervised"
-            except UserError:
-                supervised = False
-            self._runs_simulated[run_id] = None if supervised else self.study.simulated_from()
+            self._runs_simulated[run_id] = simulated_behind(self.study, run_id)
         return self._runs_simulated[run_id]
 
     # Where they belong

@@ -30,7 +30,9 @@ from segmentation.mask_writers.coco import outlines_of, run_lengths
 from segmentation.masks import import_masks
 from segmentation.readers.coco import read_coco
 from segmentation.report import write_report
+from segmentation.runs import RunFolder
 from segmentation.study import Mask, Study
+from segmentation.study_content import StudyContent
 from segmentation.verification import verify
 from tests.dicom_support import NAME
 from tests.mask_export_support import SLICES, make_reviewed, oblique, random_mask, review, write_series
@@ -256,6 +258,18 @@ def test_masks_of_simulated_gaze_are_called_so(study: Study, image_folder: Path,
     supervised = finished(study, "drawn", method="supervised").id
     study.save_prediction(supervised, "case_0", "target", "student", np.full((48, 64), 0.6, np.float32))
     assert MaskSelection(study, MaskChoice("student", supervised)).simulated_from is None
+    # Where there is no true mask it learns from reviewed ones, which may have begun with gaze.
+    study.mask_path("case_1", "target").unlink()
+    review(study, "case_1", "target", np.ones((48, 64), bool), verdict="accepted")
+    study = Study.open(study.folder)
+    spec = RunFolder(study.runs_folder / supervised).spec
+    assert MaskSelection(study, MaskChoice("student", supervised)).simulated_from == "masks"
+    assert StudyContent(study).simulated_from(spec) == "masks"
+    assert StudyContent(study).simulated_from(dataclasses.replace(spec, learn_from_reviews=False)) is None
+    before = StudyContent(study).digest(spec, spec.split)
+    (accepted,) = study.named_reviews("case_1", "target")
+    study.withdraw_review("case_1", "target", accepted)
+    assert StudyContent(study).digest(spec, spec.split) != before
     # What a person drew from nothing has no gaze in it, nor has a true mask.
     review(study, "case_0", "target", np.ones((48, 64), bool), started_from="empty")
     assert MaskSelection(study, MaskChoice()).simulated_from is None

@@ -123,7 +123,7 @@ class Draft:
         return step
 
     def keep(self) -> None:
-        """Have all of it on the disk, anew where some did not get there; raises UserError where it cannot be written."""
+        """Have all of it on the disk, anew where some did not get there; raises UserError where it cannot be."""
         if self._journal is not None and not self._behind:
             try:
                 self._journal.flush()
