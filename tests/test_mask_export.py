@@ -276,6 +276,29 @@ def test_masks_of_simulated_gaze_are_called_so(study: Study, image_folder: Path,
     assert MaskSelection(study, MaskChoice("truth")).simulated_from is None
 
 
+def test_an_annotators_own_masks_go_out_also_where_anothers_counts(
+    study: Study, image_folder: Path, tmp_path: Path
+) -> None:
+    from segmentation.importing import import_images
+
+    import_images(study, [image_folder / "images"])
+    own, others = np.zeros((48, 64), bool), np.ones((48, 64), bool)
+    own[3:9, 4:20] = True
+    review(study, "case_0", "target", own)
+    review(study, "case_1", "target", own)
+    review(study, "case_1", "target", None, verdict="rejected")
+    for image_id in ("case_0", "case_1", "case_2"):
+        review(study, image_id, "target", others, annotator="B")
+    report = export_masks(study, tmp_path / "A", "png", MaskChoice(annotators=("A",)))
+    (told,) = manifest(tmp_path / "A")["masks"]
+    assert report.masks == 1 and (told["image"], told["annotator"]) == ("case_0", "A")
+    pixels = pixels_of(str(tmp_path / "A" / "target" / "case_0.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(pixels > 0, own)
+    assert manifest(tmp_path / "A")["left_out"] == ["1 rejected masks were left out."]
+    everyones = export_masks(study, tmp_path / "all", "png", MaskChoice())
+    assert everyones.masks == 3 and {one["annotator"] for one in manifest(tmp_path / "all")["masks"]} == {"B"}
+
+
 def test_audits_go_out_alone(study: Study, image_folder: Path, tmp_path: Path) -> None:
     from segmentation.steps import import_images, simulate
 
