@@ -64,6 +64,7 @@ def test_blind_scenes_hold_nothing_to_see(window: MainWindow, study: Study) -> N
         doubt=np.zeros(study.image(first).shape[:2], np.uint8),
         teacher=Outline(()),
         disagreement=Outline(()),
+        unread="reviews/.../20260101-dr-other.png is damaged",
     )
     assert scene.available == set(LAYERS) and scene.verdict, "all there is to hide"
     assert blinded(scene, "review") is scene
@@ -71,6 +72,7 @@ def test_blind_scenes_hold_nothing_to_see(window: MainWindow, study: Study) -> N
     # Where annotators differ is what others said, too.
     assert second.available == set(LAYERS) - {"reviewed", "truth", "annotators"} and second.verdict is None
     assert second.student_probability is not None and second.others == () and second.reviewed_by == ""
+    assert second.unread == "", "it names who reviewed"
     audit = blinded(scene, "audit")
     assert audit.available == frozenset() and audit.run_id is None and audit.region is None
     assert audit.image is scene.image and audit.opened_window == scene.opened_window
