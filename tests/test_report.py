@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import re
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -345,6 +347,35 @@ def test_reviews_are_told_with_time_edits_agreement_and_figures(
     # In the legend and on one image: the other was emptied.
     assert html.count('class="overlay reviewed"') == 2
     assert text.index("Dice 0.000") < text.index("Dice 0.667")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        [], "x", {}, {"dice": None}, {"dice": {"mean": "high", "sd": None}}, {"dice": 0.8}, {"split": 3},
+        {"against": []}, {"gaze": None}, {"per_image": [1]}, {"per_image": {"a": 1}},
+        {"per_image": {"a": {"dice": "x"}}},
+        {"per_image": {"a": {"dice": float("inf")}}}, {"targets": {"target": {}}}, {"targets": 3},
+        {"annotation_seconds_per_image": "long"}, {"images": "many", "images_without_target": 1},
+    ],
+)  # fmt: skip
+def test_a_measurement_damaged_by_hand_is_named(
+    gazed: Study, finished_run: str, tmp_path: Path, damage: Any
+) -> None:
+    steps.evaluate(gazed, finished_run, split="test")
+    path = gazed.runs_folder / finished_run / "metrics" / "test-masks.json"
+    sound = path.read_text()
+    changed = {**json.loads(sound), **damage} if isinstance(damage, dict) and damage else damage
+    try:
+        path.write_text(json.dumps(changed))
+        with pytest.raises(
+            UserError, match=r"test-masks\.json is damaged .*measure again: gaze-insight evaluate"
+        ):
+            write_report(gazed, tmp_path / "report.html", finished_run)
+    finally:
+        path.write_text(sound)
+    assert not (tmp_path / "report.html").exists()
+    write_report(gazed, tmp_path / "report.html", finished_run)
 
 
 def test_rounds_are_charted_with_what_they_are_worth(gazed: Study, finished_run: str, tmp_path: Path) -> None:
