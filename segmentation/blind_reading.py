@@ -139,7 +139,7 @@ def work_for(study: Study, annotator: str, purpose: BlindPurpose) -> list[Key]:
     if purpose == "audit":
         seen = _seen_by(study, annotator)
         return [key for key in _drawn_for(study, annotator) if key not in seen]
-    asked = {}
+    asked: dict[Key, None] = {}
     for key, reviews in study.all_reviews().items():
         others = any(one.purpose == "review" and one.annotator != annotator for one in reviews)
         if others and not any(one.purpose == "review" and one.annotator == annotator for one in reviews):
