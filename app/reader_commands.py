@@ -57,7 +57,7 @@ def audit_draw(args: argparse.Namespace, progress: Progress) -> Outcome:
         target_id=args.target,
         annotator=args.annotator,
     )
-    who = args.annotator or "every annotator"
+    who = args.annotator or "every annotator who has not reviewed them"
     return Outcome(
         dataclasses.asdict(draw),
         f"Drew {counted(len(draw.image_ids), 'image')} of {draw.out_of} ({draw.id}). They wait for {who} on the page "

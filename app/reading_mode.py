@@ -16,7 +16,7 @@ from app.session import Session
 from app.volumes import Entry
 from app.widgets import IconButton, box
 from gaze_capture.errors import UserError
-from segmentation.blind_reading import BlindPurpose, done_by, draw_audit, work_for
+from segmentation.blind_reading import BlindPurpose, done_by, draw_audit, not_asked_of, work_for
 from segmentation.gaze_index import Key
 from segmentation.review_index import Purpose
 from segmentation.study import Study
@@ -36,6 +36,8 @@ class ReadingMode(QWidget):
         self._session = session
         self._work: dict[Key, None] = {}
         self._done: set[Key] = set()
+        self._not_asked = 0
+        """Images of an audit that this annotator has reviewed and could not outline blind."""
         self.choice = QComboBox()
         self.choice.addItem(self.tr("Review"), "review")
         self.choice.addItem(self.tr("Second read, blind"), "second-read")
@@ -120,15 +122,17 @@ class ReadingMode(QWidget):
         """Read anew what the annotator is asked to read, and what of it is done; `error` tells what cannot be read."""
         purpose = self.blind_purpose
         if purpose is None:
-            self._work, self._done = {}, set()
+            self._work, self._done, self._not_asked = {}, set(), 0
             return
         annotator = self._session.annotator
         try:
             self._work = dict.fromkeys(work_for(study, annotator, purpose))
             self._done = done_by(study, annotator, purpose)
+            skipped = not_asked_of(study, annotator) if purpose == "audit" else []
+            self._not_asked = len({image_id for image_id, _ in skipped})
         except UserError as error:
             # Nothing is asked for then; the page goes on hiding what it must.
-            self._work, self._done = {}, set()
+            self._work, self._done, self._not_asked = {}, set(), 0
             self.error.emit(str(error), "")
 
     def refusal(self, image_id: str, target_id: str) -> str:
@@ -157,16 +161,25 @@ class ReadingMode(QWidget):
 
     def sentences(self) -> list[str]:
         """Return what a blind reader should know."""
+        seen = []
+        if self._not_asked:
+            seen = [
+                self.tr("Images drawn that you have reviewed before and are not asked for: {n:,}.").format(
+                    n=self._not_asked
+                )
+            ]
         if self.blind and not self._work:
             return [
                 self.tr("There is nothing to outline: draw images with + first.")
                 if self.purpose == "audit"
-                else self.tr("There is nothing to read: nobody else has reviewed an image yet.")
+                else self.tr("There is nothing to read: nobody else has reviewed an image yet."),
+                *seen,
             ]
         if self.purpose == "audit":
             return [
                 self.tr("Outline what you see, or say that nothing is here. Every mask is hidden."),
                 self.tr("What you draw is measured against, and never learned from."),
+                *seen,
             ]
         if self.purpose == "second-read":
             return [

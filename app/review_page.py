@@ -52,6 +52,8 @@ class ReviewPage(Page):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._cache: SceneCache | None = None
+        self._told: set[str] = set()
+        """Masks that could not be read: each is told of once."""
         self._cached_study: Study | None = None
         self.history = VerdictHistory(self._after_verdict)
         self.clock = ReviewClock()
@@ -157,6 +159,7 @@ class ReviewPage(Page):
         if fresh:
             self._cache = SceneCache(study)
             self._cached_study = study
+            self._told.clear()
             self.history.clear()
             self._next_run = None
             self._untouched = self.session.image_id == first_image(study)
@@ -260,6 +263,10 @@ class ReviewPage(Page):
         self.comparing.show(study, self._cache, scene, self._others_read)
         self.editing.follow()
         self._show_details(scene)
+        if scene.unread and scene.unread not in self._told:
+            self._told.add(scene.unread)
+            told = self.tr("{error} Everything else of the image is shown; a new verdict takes its place.")
+            self.error.emit(told.format(error=scene.unread), "")
         # Looking again because another computer added something does not start the time anew.
         self.clock.show(image_id)
         self._judge_gaze()

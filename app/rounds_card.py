@@ -53,7 +53,10 @@ class RoundsCard(QFrame):
         self.against = narrow(QComboBox())
         self.against.setAccessibleName(self.tr("Measured against"))
         self.against.setToolTip(
-            self.tr("Automatic: the true masks of images kept from training; without them, the blind audit")
+            self.tr(
+                "Automatic: the true masks of images kept from training, those for testing last; else the blind "
+                "audit"
+            )
         )
         for name, text in (
             ("auto", self.tr("automatic")),
@@ -140,6 +143,13 @@ class RoundsCard(QFrame):
 
     def _notes(self, found: Rounds) -> list[str]:
         notes = []
+        if found.reference.spends_test:
+            notes.append(
+                self.tr(
+                    "Whoever stops by these images has no test any more: keep true masks in a split of their own, or "
+                    "draw an audit."
+                )
+            )
         manual = found.manual
         if manual is not None:
             notes.append(

@@ -42,7 +42,7 @@ def add_rounds_command(add: AddCommand) -> None:
         default="auto",
         help="true masks outside the splits learned from, or the blind audit; auto: whichever there is",
     )
-    add_split_option(command, help="whose true masks; default: test, else the largest")
+    add_split_option(command, help="whose true masks; default: the largest not learned from, test last")
     command.add_argument("--to", type=Path, metavar="FILE.svg", help="draw the chart into a file")
 
 

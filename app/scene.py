@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import threading
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.windowing import opened
+from gaze_capture.errors import UserError
 from gaze_capture.fixations import Fixations, simulated_source
 from segmentation.images import read_stored
 from segmentation.intensity import AS_IT_IS, Intensity, Window
@@ -121,6 +123,8 @@ class Scene:
     reviewed: Outline | None = None
     reviewed_by: str = ""
     """Whose mask `reviewed` is, where it is not simply the one that counts."""
+    unread: str = ""
+    """Why a reviewed mask of this image could not be read, in a sentence; it is left out then."""
     annotators: Outline | None = None
     """Where the masks of several annotators differ."""
     truth: Outline | None = None
@@ -290,7 +294,10 @@ def _others(study: Study, image_id: str, target_id: str, run_id: str | None) -> 
     for target in study.targets:
         if target.id == target_id:
             continue
-        mask: npt.NDArray[Any] | None = study.reviewed_mask(image_id, target.id)
+        mask: npt.NDArray[Any] | None = None
+        with contextlib.suppress(UserError):
+            # Told where that target is the current one.
+            mask = study.reviewed_mask(image_id, target.id)
         if mask is None and run_id:
             mask = study.prediction(run_id, image_id, target.id)
         if mask is not None:
@@ -333,7 +340,7 @@ def build_scene(
     Raises
     ------
     UserError
-        If the image, or a file that belongs to it, cannot be read.
+        If the image, or a file that belongs to it, cannot be read; reviewed masks are left out then (`Scene.unread`).
     """
     image = study.image(image_id)
     gaze = study.fixations.get((image_id, target_id), [])
@@ -345,7 +352,13 @@ def build_scene(
     student_index = None if student is None else heatmap_index(student)
     teacher_index = None if teacher is None else heatmap_index(teacher)
     reviews = study.counted_reviews(image_id, target_id)
-    reviewed = study.reviewed_mask(image_id, target_id) if reviews else None
+    reviewed, differing_annotators, unread = None, None, ""
+    try:
+        reviewed = study.reviewed_mask(image_id, target_id) if reviews else None
+        differing_annotators = _differing(study, image_id, target_id)
+    except UserError as error:
+        # The image can still be judged, and a new verdict takes that one's place.
+        unread = str(error)
     scene = Scene(
         image_id=image_id,
         target_id=target_id,
@@ -368,7 +381,8 @@ def build_scene(
         truth=None if truth is None else outline(truth),
         words=load_attention(study, run_id, image_id, target_id) if run_id else None,
         doubt=None if student_index is None else doubt_index(student_index, teacher_index),
-        annotators=_differing(study, image_id, target_id),
+        annotators=differing_annotators,
+        unread=unread,
         others=_others(study, image_id, target_id, run_id) if others else (),
         verdict=reviews[-1].verdict if reviews else None,
         run_id=run_id,
@@ -425,7 +439,8 @@ class SceneCache:
             with self._lock:
                 del self._building[generation, key]
         with self._lock:
-            if generation == self._generation:
+            # What could not be read is tried again: the file may be restored.
+            if generation == self._generation and not scene.unread:
                 self._scenes[key] = scene
                 held = sum(one.nbytes for one in self._scenes.values())
                 while len(self._scenes) > self._size or (held > self._most_bytes and len(self._scenes) > 1):

@@ -62,12 +62,14 @@ def draw_audit(
 ) -> AuditDraw:
     """Draw images for an audit, blind: every image of the split is as likely, whatever is known of it; store the draw.
 
-    One seed draws the same images of the same study again, for another annotator.
+    One seed draws the same images of the same study again, for another annotator; in place of those in which that
+    annotator has reviewed one of the targets, which nobody could outline blind, others are drawn.
 
     Raises
     ------
     UserError
-        If the split has fewer images, there is no such target, or the study cannot be written.
+        If the split has fewer images (that the annotator has not reviewed), there is no such target, or the study
+        cannot be written.
     """
     ids = sorted(image.id for image in study.images_of(split))
     if not 0 < count <= len(ids):
@@ -76,10 +78,21 @@ def draw_audit(
         where = f"the split {split!r}" if split else "the study"
         raise UserError(f"{count} images cannot be drawn: {where} has {len(ids)}; draw 1 to {len(ids)}.")
     targets = (study.target(target_id).id,) if target_id else tuple(target.id for target in study.targets)
-    chosen = np.random.default_rng(seed).choice(len(ids), count, replace=False)
+    rng = np.random.default_rng(seed)
+    chosen = [ids[number] for number in rng.choice(len(ids), count, replace=False).tolist()]
+    seen = {image_id for image_id, target in _seen_by(study, annotator) if target in targets} & {*ids}
+    if seen:
+        if count > len(ids) - len(seen):
+            raise UserError(
+                f"{count} images cannot be drawn for {annotator!r}, who has reviewed {len(seen)} of the {len(ids)} and "
+                "cannot outline those blind; draw fewer, or for somebody else."
+            )
+        others = [name for name in ids if name not in seen and name not in chosen]
+        instead = iter(rng.permutation(len(others)).tolist())
+        chosen = [name if name not in seen else others[next(instead)] for name in chosen]
     draw = AuditDraw(
         id=new_id("audit-"),
-        image_ids=tuple(ids[number] for number in chosen.tolist()),
+        image_ids=tuple(chosen),
         target_ids=targets,
         seed=seed,
         split=split,
@@ -120,19 +133,43 @@ def audit_draws(study: Study) -> list[AuditDraw]:
 def work_for(study: Study, annotator: str, purpose: BlindPurpose) -> list[Key]:
     """Return everything an annotator is asked to read blind, done or not, in the order to read it.
 
-    An audit's order is the one drawn; second reads are asked for of all that somebody else reviewed and that this
-    annotator had not seen a mask of before.
+    An audit's order is the one drawn; second reads are asked for of all that somebody else reviewed. What the annotator
+    had seen a mask of before is asked for neither way.
     """
     if purpose == "audit":
-        draws = [draw for draw in audit_draws(study) if draw.annotator in (None, annotator)]
-        asked = dict.fromkeys(key for draw in draws for key in draw.keys)
-        return [key for key in asked if key[0] in study.images]
-    asked = {}
+        seen = _seen_by(study, annotator)
+        return [key for key in _drawn_for(study, annotator) if key not in seen]
+    asked: dict[Key, None] = {}
     for key, reviews in study.all_reviews().items():
         others = any(one.purpose == "review" and one.annotator != annotator for one in reviews)
         if others and not any(one.purpose == "review" and one.annotator == annotator for one in reviews):
             asked[key] = None
     return [(image.id, target.id) for image, target in study.iterate_keys() if (image.id, target.id) in asked]
+
+
+def not_asked_of(study: Study, annotator: str) -> list[Key]:
+    """Return what was drawn for an annotator's audits and is not asked of them, as they had reviewed it before."""
+    seen = _seen_by(study, annotator)
+    return [key for key in _drawn_for(study, annotator) if key in seen]
+
+
+def _drawn_for(study: Study, annotator: str) -> list[Key]:
+    draws = [draw for draw in audit_draws(study) if draw.annotator in (None, annotator)]
+    return [
+        key for key in dict.fromkeys(key for draw in draws for key in draw.keys) if key[0] in study.images
+    ]
+
+
+def _seen_by(study: Study, annotator: str | None) -> set[Key]:
+    """Return what an annotator reviewed, or read a second time, before any audit of theirs: no audit of it is blind."""
+    seen = set()
+    for key, reviews in study.all_reviews().items():
+        first = next(
+            (one for one in reviews if one.annotator == annotator and one.purpose in _OWN_WORDS), None
+        )
+        if first is not None and first.purpose != "audit":
+            seen.add(key)
+    return seen
 
 
 def done_by(study: Study, annotator: str, purpose: BlindPurpose) -> set[Key]:

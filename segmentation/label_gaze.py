@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from gaze_capture.errors import UserError
 from segmentation.job import RunSpec
 from segmentation.learned_reviews import learned_by, mark_of, teaching
@@ -21,6 +23,14 @@ def simulated_behind(study: Study, run_id: str) -> str | None:
     return simulated if simulated is not None and _knows_gaze(study, run_id, set()) else None
 
 
+def simulated_ahead(study: Study, spec: RunSpec) -> str | None:
+    """Return the same of a run by a spec that began now."""
+    simulated = study.simulated_from()
+    if simulated is None or not _gaze_in(study, spec, teaching(study, spec).values(), set()):
+        return None
+    return simulated
+
+
 def gaze_words(method: str, simulated_from: str | None) -> str:
     """Return where the gaze behind a run's labels came from, in words."""
     if simulated_from:
@@ -35,24 +45,26 @@ def _knows_gaze(study: Study, run_id: str, asked: set[str]) -> bool:
     asked.add(run_id)
     run = RunFolder(study.runs_folder / run_id)
     try:
-        spec = run.spec
-        if spec.method != "supervised" or (spec.warm_start and _knows_gaze(study, spec.warm_start, asked)):
-            return True
-        return any(_began_with_gaze(study, review, asked) for review in _learned(study, run, spec))
+        return _gaze_in(study, run.spec, _learned(study, run, run.spec), asked)
     except UserError:
         return True
 
 
-def _learned(study: Study, run: RunFolder, spec: RunSpec) -> list[Review]:
+def _gaze_in(study: Study, spec: RunSpec, learned: Iterable[Review], asked: set[str]) -> bool:
+    return (
+        spec.method != "supervised"
+        or bool(spec.warm_start and _knows_gaze(study, spec.warm_start, asked))
+        or any(_began_with_gaze(study, review, asked) for review in learned)
+    )
+
+
+def _learned(study: Study, run: RunFolder, spec: RunSpec) -> Iterator[Review]:
     learned = learned_by(run)
     if learned is None:
-        return list(teaching(study, spec).values())
-    return [
-        review
-        for reviews in study.all_reviews().values()
-        for review in reviews
-        if mark_of(study, review) in learned.marks
-    ]
+        yield from teaching(study, spec).values()
+        return
+    for reviews in study.all_reviews().values():
+        yield from (review for review in reviews if mark_of(study, review) in learned.marks)
 
 
 def _began_with_gaze(study: Study, review: Review, asked: set[str]) -> bool:

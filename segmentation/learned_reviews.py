@@ -18,6 +18,7 @@ from typing import Any
 from gaze_capture.errors import UserError
 from gaze_capture.recording import UNDECIDED
 from gaze_capture.storage import read_json, write_json_atomic
+from segmentation.consensus import reviews_in
 from segmentation.job import RunSpec
 from segmentation.records import SCHEMA, utc_now
 from segmentation.review_index import COUNTED, Key, Review, read_review
@@ -37,9 +38,10 @@ class Learned:
     marks: frozenset[str]
     """See `mark_of`."""
     seconds: float
-    """What giving these took."""
+    """What giving these took; of a consensus, what giving those it was made of took."""
     spent_s: float
-    """What all verdicts until then took, also those that taught nothing, were replaced or taken back."""
+    """What all verdicts until then took, also those that taught nothing, were replaced or taken back; see
+    `reviewing_seconds`."""
 
     @property
     def count(self) -> int:
@@ -113,25 +115,51 @@ def teaching(study: Study, spec: RunSpec) -> dict[Key, Review]:
 def reviewing_seconds(study: Study, until: float | None = None) -> float:
     """Return what verdicts took, in seconds, those taken back included; `until`: seconds since the epoch.
 
-    Second reads and audits are not among them: nobody gives them for the sake of the next training.
+    A second read is among them once a consensus was made of it, which is learned from like any review. Other second
+    reads and audits are not: nobody gives them for the sake of the next training.
     """
-    given = [review for reviews in study.all_reviews().values() for review in reviews]
-    given += _withdrawn(study)
-    return sum(
-        review.seconds_spent
+    standing = study.all_reviews()
+    withdrawn = list(_withdrawn(study))
+    given = [review for reviews in standing.values() for review in reviews]
+    given += [review for _, review in withdrawn]
+    counted = [
+        review
         for review in given
         if review.purpose in COUNTED and (until is None or given_at(review) <= until)
-    )
+    ]
+    seconds = sum(review.seconds_spent for review in counted)
+    used: dict[Key, set[str]] = {}
+    for review in counted:
+        if review.purpose == "consensus":
+            key = review.image_id, review.target_id
+            used.setdefault(key, set()).update(reviews_in(review.subject))
+    for key, names in used.items():
+        named = [*study.named_reviews(*key).items()]
+        named += [(name, one) for name, one in withdrawn if (one.image_id, one.target_id) == key]
+        seconds += sum(
+            one.seconds_spent for name, one in named if name in names and one.purpose == "second-read"
+        )
+    return seconds
 
 
-def _withdrawn(study: Study) -> Iterator[Review]:
-    """Read the verdicts that were taken back; one that is damaged is passed over."""
+def seconds_behind(study: Study, review: Review) -> float:
+    """Return what giving a review took, in seconds: of a consensus, what giving those it was made of took."""
+    if review.purpose != "consensus":
+        return review.seconds_spent
+    names = set(reviews_in(review.subject))
+    named = study.named_reviews(review.image_id, review.target_id)
+    return sum(one.seconds_spent for name, one in named.items() if name in names)
+
+
+def _withdrawn(study: Study) -> Iterator[tuple[str, Review]]:
+    """Read the verdicts that were taken back, with their names; one that is damaged is passed over."""
     reviews = study.folder / "reviews"
     for folder in sorted(names_in(reviews)):
         for name in sorted(names_in(reviews / folder)):
             if name.endswith(".withdrawn"):
+                own = name.removesuffix(".withdrawn")
                 try:
-                    yield read_review(reviews / folder / f"{name.removesuffix('.withdrawn')}.json")
+                    yield own, read_review(reviews / folder / f"{own}.json")
                 except UserError:
                     continue
 
@@ -142,10 +170,11 @@ def given_at(review: Review) -> float:
 
 
 def epoch(text: str) -> float:
-    """Return a time in ISO 8601 as seconds since the epoch; 0 where it is none."""
+    """Return a time in ISO 8601 as seconds since the epoch; without a zone it is UTC; 0 where it is none."""
     try:
-        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-    except ValueError:
+        time = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return (time if time.tzinfo else time.replace(tzinfo=datetime.timezone.utc)).timestamp()
+    except (ValueError, OverflowError):
         return 0.0
 
 
@@ -161,7 +190,7 @@ def learned_now(study: Study, spec: RunSpec) -> Learned:
     return Learned(
         utc_now(),
         frozenset(mark_of(study, review) for review in reviews.values()),
-        sum(review.seconds_spent for review in reviews.values()),
+        sum(seconds_behind(study, review) for review in reviews.values()),
         reviewing_seconds(study),
     )
 

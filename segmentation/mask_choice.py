@@ -18,10 +18,11 @@ import numpy.typing as npt
 from gaze_capture.errors import UserError
 from gaze_capture.fixations import simulated_source
 from gaze_capture.recording import Presence
+from segmentation.label_gaze import simulated_behind
 from segmentation.readers.shared import stem_of
 from segmentation.records import StudyImage, Target, Volume
-from segmentation.review_index import Purpose, Review, Verdict
-from segmentation.runs import RunFolder, latest_run
+from segmentation.review_index import COUNTED, Purpose, Review, Verdict
+from segmentation.runs import latest_run
 from segmentation.study import Mask, Study
 
 Which = Literal["reviewed", "student", "pseudomask", "truth", "audit"]
@@ -50,7 +51,7 @@ class MaskChoice:
     split: str | None = None
     targets: tuple[str, ...] | None = None
     annotators: tuple[str, ...] | None = None
-    """Reviewed masks, or audits, of these alone."""
+    """Reviewed masks, or audits, of these alone, also where somebody else's is the one that counts."""
 
 
 @dataclass(frozen=True)
@@ -225,17 +226,27 @@ class MaskSelection:
 
     def _reviewed(self) -> dict[tuple[str, str], ChosenMask]:
         reviews = self.study.reviewed()
-        self._note_gone(reviews)
         found: dict[tuple[str, str], ChosenMask] = {}
         rejected = 0
-        for key in self._keys(reviews):
-            review = reviews[key]
-            if self.choice.annotators is not None and review.annotator not in self.choice.annotators:
-                continue
+        if self.choice.annotators is None:
+            self._note_gone(reviews)
+            wanted = {
+                key: (review, partial(self.study.reviewed_mask, *key)) for key, review in reviews.items()
+            }
+        else:
+            # Theirs, also where somebody else's is the one that counts.
+            latest = self._latest(COUNTED)
+            self._note_gone(latest)
+            wanted = {
+                key: (review, partial(self.study.review_mask, *key, name))
+                for key, (name, review) in latest.items()
+            }
+        for key in self._keys(wanted):
+            review, load = wanted[key]
             if review.verdict == "rejected":
                 rejected += 1
                 continue
-            found[key] = self._chosen(key, self._origin_of(review), partial(self.study.reviewed_mask, *key))
+            found[key] = self._chosen(key, self._origin_of(review), load)
         if rejected:
             self.notes.append(f"{rejected} rejected masks were left out.")
         if self.run is not None:
@@ -253,13 +264,7 @@ class MaskSelection:
             )
 
     def _audits(self) -> dict[tuple[str, str], ChosenMask]:
-        wanted = self.choice.annotators
-        latest: dict[tuple[str, str], tuple[str, Review]] = {}
-        for key, reviews in self.study.all_reviews().items():
-            audited = any(review.purpose == "audit" for review in reviews)
-            for name, review in self.study.named_reviews(*key).items() if audited else ():
-                if review.purpose == "audit" and (wanted is None or review.annotator in wanted):
-                    latest[key] = name, review
+        latest = self._latest(("audit",))
         self._note_gone(latest)
         found: dict[tuple[str, str], ChosenMask] = {}
         rejected = 0
@@ -277,6 +282,18 @@ class MaskSelection:
                 f"Audits without an outline (unsure, ungradable) that were left out: {rejected}."
             )
         return found
+
+    def _latest(self, purposes: Sequence[Purpose]) -> dict[tuple[str, str], tuple[str, Review]]:
+        """Return the latest review for one of these purposes that is by who was asked for, with its name."""
+        wanted = self.choice.annotators
+        latest: dict[tuple[str, str], tuple[str, Review]] = {}
+        for key, reviews in self.study.all_reviews().items():
+            if not any(review.purpose in purposes for review in reviews):
+                continue
+            for name, review in self.study.named_reviews(*key).items():
+                if review.purpose in purposes and (wanted is None or review.annotator in wanted):
+                    latest[key] = name, review
+        return latest
 
     def _origin_of(self, review: Review) -> Origin:
         key = review.image_id, review.target_id
@@ -363,13 +380,8 @@ class MaskSelection:
         return self._looks_simulated[key]
 
     def _run_simulated(self, run_id: str) -> str | None:
-        """Return what the gaze a run learned from was simulated from; of a run that is gone, the study's."""
         if run_id not in self._runs_simulated:
-            try:
-                supervised = RunFolder(self.study.runs_folder / run_id).spec.method == "supervised"
-            except UserError:
-                supervised = False
-            self._runs_simulated[run_id] = None if supervised else self.study.simulated_from()
+            self._runs_simulated[run_id] = simulated_behind(self.study, run_id)
         return self._runs_simulated[run_id]
 
     # Where they belong

@@ -30,6 +30,7 @@ from segmentation.records import group_of, new_id
 from segmentation.run_archive import files_of_run
 from segmentation.runs import RunFolder, completed
 from segmentation.study import Study
+from segmentation.study_folder import exists
 from segmentation.text.embedding import text_of
 from segmentation.text.encoder import Encoder
 from segmentation.text.folder_encoder import weights_hash
@@ -88,7 +89,7 @@ def pack(
         is there already, or the disk is full; nothing is left behind then.
     """
     path = Path(path).absolute()
-    if path.exists():
+    if exists(path):
         raise UserError(f"{path} is there already; choose another name.")
     if study.is_packed():
         raise UserError(f"{study.folder} is a packed training set already; copy its file instead.")

@@ -281,6 +281,9 @@ def check_targets(targets: Sequence[Target]) -> None:
     if not ids:
         raise UserError("A study needs at least one target.")
     for target in targets:
+        texts = (target.id, target.name, target.colour, target.kind, target.inside or "", target.code)
+        if not all(isinstance(text, str) for text in texts):
+            raise UserError(f"The target {target.id!r} has something that is no text.")
         if target.id != safe_name(target.id):
             raise UserError(
                 f"{target.id!r} cannot be a target's id; use letters, digits, - and _, like {safe_name(target.id)!r}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from html import escape
 from pathlib import Path
@@ -58,7 +59,7 @@ def write_report(
     """
     outside(study, file)
     run = _run(study, run_id)
-    metrics = _stored_metrics(run) if run else {}
+    metrics = _stored_metrics(study, run) if run else {}
     if run and not metrics and (measured := _measure(study, run.id, split)):
         metrics = measured
     chosen = _for_gallery(metrics, split)
@@ -81,9 +82,23 @@ def _run(study: Study, run_id: str | None) -> RunFolder | None:
     return RunFolder(study.runs_folder / latest_run(study, run_id))
 
 
-def _stored_metrics(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Everything ``evaluate`` stored with a run, by file name."""
-    return {path.stem: read_json(path) for path in sorted((run.path / "metrics").glob("*.json"))}
+def _stored_metrics(study: Study, run: RunFolder) -> dict[str, dict[str, Any]]:
+    """Everything ``evaluate`` stored with a run, by file name; UserError where one is damaged."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted((run.path / "metrics").glob("*.json")):
+        values = read_json(path)
+        try:
+            # Whatever is told of a measurement, tried with this one alone, so that the file can be named.
+            alone = {path.stem: values}
+            _metrics_section(alone)
+            _targets_section(study, alone)
+            json.dumps(values, allow_nan=False)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise UserError(
+                f"{path} is damaged ({error}); measure again: gaze-insight evaluate STUDY --run {run.id}"
+            ) from None
+        found[path.stem] = values
+    return found
 
 
 def _measure(study: Study, run_id: str, split: str | None) -> dict[str, dict[str, Any]]:
@@ -91,7 +106,7 @@ def _measure(study: Study, run_id: str, split: str | None) -> dict[str, dict[str
         evaluate(study, run_id, split=split)
     except UserError:
         return {}
-    return _stored_metrics(RunFolder(study.runs_folder / run_id))
+    return _stored_metrics(study, RunFolder(study.runs_folder / run_id))
 
 
 def _for_gallery(metrics: dict[str, dict[str, Any]], split: str | None) -> dict[str, Any] | None:

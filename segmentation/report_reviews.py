@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from html import escape
 import numpy as np
 
 from gaze_capture.errors import UserError
+from segmentation.bootstrap import Interval
 from segmentation.evaluation import Spread
 from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
-from segmentation.readings import readings
+from segmentation.reader_agreement import reader_agreement
 from segmentation.report_figures import Overlay, legend, overlay_figure
 from segmentation.report_parts import row, table
 from segmentation.review_index import Key, Review
 from segmentation.study import Mask, Study
 
 FIGURES = 6
-_TEXT = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def review_section(study: Study, progress: Progress = no_progress) -> str:
     html = "<h2>Reviews</h2>" + _verdicts(every)
     edits = list(_edits(study, reviews, progress))
     html += _edited(study, edits)
-    html += _agreement(study, reviews)
+    html += _agreement(study, progress)
     return html + _figures(study, edits)
 
 
@@ -162,35 +162,51 @@ def _edited(study: Study, edits: Sequence[Edit]) -> str:
     )
 
 
-def _agreement(study: Study, reviews: dict[Key, list[Review]]) -> str:
-    found: dict[tuple[str, str], list[float]] = {}
-    for key, those in reviews.items():
-        if len({review.annotator for review in those if review.purpose != "consensus"}) < 2:
-            continue
-        # A mask that is damaged is told by `verify`, and not by the report.
-        with contextlib.suppress(UserError):
-            read = readings(study, *key)
-            masks = {name: one.mask for name, one in read.items() if one.mask is not None}
-            for one, other in itertools.combinations(masks, 2):
-                found.setdefault((one, other), []).append(dice(masks[one], masks[other]))
-    if not found:
+def _agreement(study: Study, progress: Progress) -> str:
+    try:
+        pairs = reader_agreement(study, progress=progress)
+    except UserError as error:
+        pairs, told = [], str(error)
+    else:
+        told = ""
+    if not pairs and not told:
         return ""
+    html = "<h3>Agreement of annotators</h3>"
+    if told:
+        return f'{html}<p class="note">It could not be measured: {escape(told)}</p>'
     body = [
         row(
-            escape(one),
-            escape(other),
-            str(len(values)),
-            _spread(values, 3),
-            f"{min(values):.3f}",
-            text=_TEXT[:1],
+            escape(study.target(one.target).name),
+            escape(one.annotators[0]),
+            escape(one.annotators[1]),
+            str(one.images),
+            str(one.blind),
+            str(one.masks),
+            _interval(one.dice),
+            _interval(one.pixel_kappa),
+            _interval(one.presence_kappa),
+            f"{one.presence_agreed:.0%} of {one.presence_images}" if one.presence_images else "–",
+            text=(0, 1, 2),
         )
-        for (one, other), values in sorted(found.items())
+        for one in pairs
     ]
+    head = (
+        "Target", "Annotator", "And", "Images", "Blind", "Masks", "Dice", "Kappa of pixels", "Kappa of presence",
+        "Same word",
+    )  # fmt: skip
     return (
-        '<h3>Agreement of annotators</h3><p class="note">The latest mask of each, of every target in every image that '
-        "both judged; two empty masks agree (Dice 1).</p>"
-        + table(("Annotator", "And", "Masks", "Dice", "Least"), body, text=(1,))
+        f'{html}<p class="note">The latest mask of each, as <code>gaze-insight readers</code> tells it. Dice is over '
+        "the masks of which at least one is not empty; where both are, the words on presence agree. Blind: read by one "
+        "of the two without seeing what the other said. Intervals are 95 %, groups (patients) resampled.</p>"
+        + table(head, body, text=(0, 1, 2))
     )
+
+
+def _interval(interval: Interval) -> str:
+    if math.isnan(interval.mean):
+        return "–"
+    bounds = "" if math.isnan(interval.low) else f" [{interval.low:.3f}, {interval.high:.3f}]"
+    return f"{interval.mean:.3f}{bounds}"
 
 
 def _figures(study: Study, edits: Sequence[Edit]) -> str:

@@ -15,6 +15,7 @@ from segmentation.learned_reviews import (
     given_at,
     learned_by,
     mark_of,
+    seconds_behind,
     teaching,
 )
 from segmentation.presets import checked
@@ -55,7 +56,7 @@ def new_reviews(study: Study, run_id: str) -> News:
         for review in teaching(study, dataclasses.replace(spec, learn_from_reviews=True)).values()
         if (mark_of(study, review) not in learned.marks if learned is not None else given_at(review) > since)
     ]
-    return News(run_id, len(new), sum(review.seconds_spent for review in new))
+    return News(run_id, len(new), sum(seconds_behind(study, review) for review in new))
 
 
 def spec_again(study: Study, run_id: str | None = None, **changes: Any) -> RunSpec:

@@ -87,6 +87,11 @@ class Reference:
         what = "true masks" if self.kind == "masks" else "outlines of the blind audit"
         return f"{images} {'image' if images == 1 else 'images'}{where}, {what}"
 
+    @property
+    def spends_test(self) -> bool:
+        """Whether it is what the last word should be measured on: looked at by rounds, it guides when to stop."""
+        return self.split == TEST_SPLIT
+
     def truth(self, study: Study, key: Key) -> Mask | None:
         """Return the mask that a prediction is held against."""
         return study.true_mask(*key) if self.kind == "masks" else study.audit_mask(*key)
@@ -234,7 +239,7 @@ class Rounds:
         return "\n".join([*lines, "", *self.remarks(), *left_out])
 
     def remarks(self) -> list[str]:
-        """Return what must be known beside the numbers: outlining by hand, and reviews of deleted images."""
+        """Return what must be known beside the numbers: a test that is spent, outlining by hand, deleted images."""
         if self.manual is not None:
             lines = [
                 f"Outlining by hand took {self.manual.seconds_each:.1f} s a mask ({self.manual.words}): "
@@ -242,6 +247,12 @@ class Rounds:
             ]
         else:
             lines = ["How long outlining by hand takes was not measured: an audit would tell."]
+        if self.reference.spends_test:
+            lines.insert(
+                0,
+                f"Whoever looks at the split {TEST_SPLIT!r} round after round and stops by it has no test any more: "
+                "measure rounds on true masks of another split, or on a blind audit.",
+            )
         if self.orphans:
             noun = "review is of an image" if self.orphans == 1 else "reviews are of images"
             lines.append(
@@ -275,7 +286,7 @@ def rounds(
     ----------
     against
         ``masks``: true masks of `split`; ``audit``: outlines of the blind audit; ``auto``: true masks outside the split
-        that is learned from where there are any (``test`` before others), else the audit.
+        that is learned from where there are any (``test`` last, lest it guide when to stop), else the audit.
     known
         What was measured before; it is added to.
 
@@ -365,7 +376,7 @@ def choose_reference(study: Study, against: Against = "auto", split: str | None 
         if split is None:
             learned = _learned_splits(study)
             unseen = {name: keys for name, keys in by_split.items() if name not in learned}
-            split = max(unseen, key=lambda name: (name == TEST_SPLIT, len(unseen[name]), name), default=None)
+            split = max(unseen, key=lambda name: (name != TEST_SPLIT, len(unseen[name]), name), default=None)
         if split is not None and split in by_split:
             return Reference("masks", split, sorted_keys(by_split[split]))
         if against == "masks" or split is not None:

@@ -100,6 +100,8 @@ class Study:
         folder = Path(folder).absolute()
         values = read_study_file(folder)
         try:
+            if not (isinstance(values["name"], str) and isinstance(values["uid"], str)):
+                raise TypeError("its name and uid are no text")
             study = cls(folder, values)
             # Files are named after them: a stranger's study must not lead out of its folder.
             check_targets(study.targets)

@@ -12,6 +12,8 @@ from typing import Any
 from gaze_capture.storage import explained_os_errors
 from segmentation.explanation import attribute_phrases, load_explanation, preset_of
 from segmentation.job import RunSpec
+from segmentation.label_gaze import simulated_ahead
+from segmentation.learned_reviews import mark_of, teaching
 from segmentation.records import StudyImage, group_of, image_record
 from segmentation.study import Study
 
@@ -46,7 +48,11 @@ class StudyContent:
         }
         if learns_from_true_masks(spec) or spec.holdout:
             parts["masks"] = self._masks(spec.split, spec.targets)
-        if not learns_from_true_masks(spec):
+        if learns_from_true_masks(spec):
+            # Reviewed masks stand in where there is no true one; a review is never rewritten.
+            if reviews := teaching(self._study, spec):
+                parts["reviews"] = sorted(mark_of(self._study, review) for review in reviews.values())
+        else:
             parts["labels"] = self._labels(spec.split, spec.targets)[0]
             if reads_explanations(spec):
                 parts["texts"] = self._texts(spec.split, spec.targets)[0]
@@ -55,10 +61,10 @@ class StudyContent:
     def simulated_from(self, spec: RunSpec) -> str | None:
         """Return ``"masks"`` or ``"saliency"`` where gaze or text that a spec learns from was simulated so, else None.
 
-        A run that learns from true masks alone has neither.
+        A run that learns from true masks alone has neither, but reviewed ones may have begun with gaze.
         """
         if learns_from_true_masks(spec):
-            return None
+            return simulated_ahead(self._study, spec)
         sources = {self._study.simulated_from(), *self._labels(spec.split, spec.targets)[1]}
         if reads_explanations(spec):
             sources |= self._texts(spec.split, spec.targets)[1]

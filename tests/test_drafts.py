@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -270,6 +271,30 @@ def test_a_full_disk_is_told_and_the_step_is_written_with_the_next_one(study: St
     draft.close()
     again = opened(study)
     assert (again.edit.mask == mask).all() and len(again.edit.steps) == 3 and len(files(study)) == 1
+    again.close()
+
+
+def test_a_last_step_that_did_not_reach_the_disk_is_written_anew(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = opened(study)
+    dab(draft, 10, 10)
+    (path,) = files(study)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("segmentation.editing.journal.sync", fail)
+    mask = dab(draft, 30, 10)
+    with full_disk(20), pytest.raises(UserError, match=r"\.edits"):
+        draft.keep()
+    draft.keep()
+    assert path not in files(study) and len(files(study)) == 1, (
+        "what the disk did not take is not gone on with"
+    )
+    draft.close()
+    again = opened(study)
+    assert (again.edit.mask == mask).all() and len(again.edit.steps) == 2
     again.close()
 
 

@@ -30,7 +30,9 @@ from segmentation.mask_writers.coco import outlines_of, run_lengths
 from segmentation.masks import import_masks
 from segmentation.readers.coco import read_coco
 from segmentation.report import write_report
+from segmentation.runs import RunFolder
 from segmentation.study import Mask, Study
+from segmentation.study_content import StudyContent
 from segmentation.verification import verify
 from tests.dicom_support import NAME
 from tests.mask_export_support import SLICES, make_reviewed, oblique, random_mask, review, write_series
@@ -256,10 +258,45 @@ def test_masks_of_simulated_gaze_are_called_so(study: Study, image_folder: Path,
     supervised = finished(study, "drawn", method="supervised").id
     study.save_prediction(supervised, "case_0", "target", "student", np.full((48, 64), 0.6, np.float32))
     assert MaskSelection(study, MaskChoice("student", supervised)).simulated_from is None
+    # Where there is no true mask it learns from reviewed ones, which may have begun with gaze.
+    study.mask_path("case_1", "target").unlink()
+    review(study, "case_1", "target", np.ones((48, 64), bool), verdict="accepted")
+    study = Study.open(study.folder)
+    spec = RunFolder(study.runs_folder / supervised).spec
+    assert MaskSelection(study, MaskChoice("student", supervised)).simulated_from == "masks"
+    assert StudyContent(study).simulated_from(spec) == "masks"
+    assert StudyContent(study).simulated_from(dataclasses.replace(spec, learn_from_reviews=False)) is None
+    before = StudyContent(study).digest(spec, spec.split)
+    (accepted,) = study.named_reviews("case_1", "target")
+    study.withdraw_review("case_1", "target", accepted)
+    assert StudyContent(study).digest(spec, spec.split) != before
     # What a person drew from nothing has no gaze in it, nor has a true mask.
     review(study, "case_0", "target", np.ones((48, 64), bool), started_from="empty")
     assert MaskSelection(study, MaskChoice()).simulated_from is None
     assert MaskSelection(study, MaskChoice("truth")).simulated_from is None
+
+
+def test_an_annotators_own_masks_go_out_also_where_anothers_counts(
+    study: Study, image_folder: Path, tmp_path: Path
+) -> None:
+    from segmentation.importing import import_images
+
+    import_images(study, [image_folder / "images"])
+    own, others = np.zeros((48, 64), bool), np.ones((48, 64), bool)
+    own[3:9, 4:20] = True
+    review(study, "case_0", "target", own)
+    review(study, "case_1", "target", own)
+    review(study, "case_1", "target", None, verdict="rejected")
+    for image_id in ("case_0", "case_1", "case_2"):
+        review(study, image_id, "target", others, annotator="B")
+    report = export_masks(study, tmp_path / "A", "png", MaskChoice(annotators=("A",)))
+    (told,) = manifest(tmp_path / "A")["masks"]
+    assert report.masks == 1 and (told["image"], told["annotator"]) == ("case_0", "A")
+    pixels = pixels_of(str(tmp_path / "A" / "target" / "case_0.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(pixels > 0, own)
+    assert manifest(tmp_path / "A")["left_out"] == ["1 rejected masks were left out."]
+    everyones = export_masks(study, tmp_path / "all", "png", MaskChoice())
+    assert everyones.masks == 3 and {one["annotator"] for one in manifest(tmp_path / "all")["masks"]} == {"B"}
 
 
 def test_audits_go_out_alone(study: Study, image_folder: Path, tmp_path: Path) -> None:

@@ -291,6 +291,9 @@ def test_a_place_that_holds_something_else_is_left_alone(filled: Study, tmp_path
         pack(filled, tiny("partial"), path)
     with pytest.raises(UserError, match="packed training set already"):
         pack(there, tiny("partial"), tmp_path / "again.zip")
+    for letters in (250, 300):
+        with pytest.raises(UserError, match="name that is too long"):
+            pack(filled, tiny("partial"), tmp_path / ("a" * letters))
     # A study that has nothing to learn from leaves nothing behind.
     before = sorted(one.name for one in tmp_path.iterdir())
     with pytest.raises(UserError, match="has no images in the split 'none'"):

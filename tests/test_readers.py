@@ -14,7 +14,7 @@ from scipy.stats import contingency
 from app.verdicts import Judged, give_verdict
 from gaze_capture.errors import UserError
 from segmentation.advice import study_facts
-from segmentation.blind_reading import audit_draws, draw_audit, work_for
+from segmentation.blind_reading import audit_draws, draw_audit, not_asked_of, work_for
 from segmentation.evaluation import evaluate
 from segmentation.metrics import dice
 from segmentation.presets import preset
@@ -119,6 +119,32 @@ def test_what_is_left_for_whom(study: Study) -> None:
     review(study, first, "B", disc(22), "second-read", subject="run-x", started_from="student")
     assert left_for(study, "B", "second-read") == []
     assert work_for(study, "B", "second-read") == [(first, "target")]
+
+
+def test_nobody_audits_blind_what_they_have_reviewed(study: Study) -> None:
+    draw = draw_audit(study, 4, 1)
+    first, second, third, fourth = draw.image_ids
+    review(study, first, "A", disc(20), "audit")
+    review(study, first, "A", disc(20))
+    review(study, second, "A", disc(20))
+    review(study, third, "B", disc(20))
+    review(study, third, "A", disc(20), "second-read")
+    assert work_for(study, "A", "audit") == [(first, "target"), (fourth, "target")], (
+        "what was outlined before the review was blind"
+    )
+    assert not_asked_of(study, "A") == [(second, "target"), (third, "target")]
+    assert not_asked_of(study, "B") == [(third, "target")]
+    for seed in range(5):
+        drawn, usual = draw_audit(study, 2, seed, annotator="A"), draw_audit(study, 2, seed)
+        assert {*drawn.image_ids} == {first, fourth}
+        kept = [
+            (one, other) for one, other in zip(drawn.image_ids, usual.image_ids, strict=True) if one == other
+        ]
+        assert len(kept) == len({*usual.image_ids} & {first, fourth}), "what is drawn anyway stays"
+    with pytest.raises(UserError, match=r"3 images .* for 'A', who has reviewed 2 of the 4"):
+        draw_audit(study, 3, 1, annotator="A")
+    status, _, told = command("audit-draw", study.folder, "--count", "4", "--seed", "1", "--annotator", "B")
+    assert status == 1 and "has reviewed 1 of the 4" in told
 
 
 @pytest.mark.parametrize(

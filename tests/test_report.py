@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import re
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +20,7 @@ from segmentation.explanation import Explanation, load_explanation, save_explana
 from segmentation.gaze_quality import gaze_quality
 from segmentation.job import JobEvent, RunSpec
 from segmentation.phantoms import write_phantoms
+from segmentation.reader_agreement import reader_agreement
 from segmentation.report import best_median_worst, write_report
 from segmentation.report_figures import Overlay, curve, histogram, overlay_figure
 from segmentation.runs import create_run
@@ -315,6 +318,11 @@ def test_reviews_are_told_with_time_edits_agreement_and_figures(
         subject=run,
     )
     review(study, "case_2", "target", np.zeros_like(shown), subject=run, annotator="B", edits=("eraser",))
+    # Two empty masks have no Dice: their agreement is one of words.
+    review(study, "case_5", "target", np.zeros_like(shown), subject=run)
+    review(
+        study, "case_5", "target", np.zeros_like(shown), annotator=HOSTILE, purpose="second-read", subject=run
+    )
     # By the key of *nothing here*: nobody drew anything.
     review(study, "case_4", "target", np.zeros_like(shown), subject=run, annotator="B")
     review(study, "case_3", "target", None, verdict="rejected", subject=run)
@@ -326,10 +334,14 @@ def test_reviews_are_told_with_time_edits_agreement_and_figures(
     for heading in ("Reviews", "What was changed", "Agreement of annotators", "Masks that were changed most"):
         assert heading in page.words
     assert HOSTILE not in html and not [link for link in page.links if not link.startswith("data:")]
-    # A: four reviews, one accepted (which the eyes were not on), two edited ones of two annotators, one rejected.
+    # A: one accepted (which the eyes were not on), one edited, one rejected, one of nothing.
     cells = re.findall(r"<tr>(.*?)</tr>", html)
     rows = [re.sub(r"<[^>]+>", "|", one).replace("||", "|").strip("|").split("|") for one in cells]
-    assert ["A", "review", "3", "1", "1", "1", "0", "2.5 s", "0.1 min", "1"] in rows
+    assert ["A", "review", "4", "1", "1", "1", "1", "2.5 s", "0.2 min", "1"] in rows
+    [pair] = reader_agreement(study)
+    assert (pair.images, pair.masks) == (2, 1) and pair.dice.mean == pytest.approx(2 / 3)
+    agreed = next(one for one in rows if one[-1] == "100% of 2")
+    assert agreed[3:7] == ["2", "2", "1", "0.667"]
     assert ["B", "review", "2", "0", "0", "0", "2", "2.5 s", "0.1 min", "–"] in rows
     # Of what was edited: Dice .667 (300 of 600 pixels stay) and 0; 300 and 600 of 3072 pixels changed.
     assert "eraser 2, smooth 1" in text and "14.65%" in text and "19.53%" in text
@@ -337,6 +349,35 @@ def test_reviews_are_told_with_time_edits_agreement_and_figures(
     # In the legend and on one image: the other was emptied.
     assert html.count('class="overlay reviewed"') == 2
     assert text.index("Dice 0.000") < text.index("Dice 0.667")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        [], "x", {}, {"dice": None}, {"dice": {"mean": "high", "sd": None}}, {"dice": 0.8}, {"split": 3},
+        {"against": []}, {"gaze": None}, {"per_image": [1]}, {"per_image": {"a": 1}},
+        {"per_image": {"a": {"dice": "x"}}},
+        {"per_image": {"a": {"dice": float("inf")}}}, {"targets": {"target": {}}}, {"targets": 3},
+        {"annotation_seconds_per_image": "long"}, {"images": "many", "images_without_target": 1},
+    ],
+)  # fmt: skip
+def test_a_measurement_damaged_by_hand_is_named(
+    gazed: Study, finished_run: str, tmp_path: Path, damage: Any
+) -> None:
+    steps.evaluate(gazed, finished_run, split="test")
+    path = gazed.runs_folder / finished_run / "metrics" / "test-masks.json"
+    sound = path.read_text()
+    changed = {**json.loads(sound), **damage} if isinstance(damage, dict) and damage else damage
+    try:
+        path.write_text(json.dumps(changed))
+        with pytest.raises(
+            UserError, match=r"test-masks\.json is damaged .*measure again: gaze-insight evaluate"
+        ):
+            write_report(gazed, tmp_path / "report.html", finished_run)
+    finally:
+        path.write_text(sound)
+    assert not (tmp_path / "report.html").exists()
+    write_report(gazed, tmp_path / "report.html", finished_run)
 
 
 def test_rounds_are_charted_with_what_they_are_worth(gazed: Study, finished_run: str, tmp_path: Path) -> None:

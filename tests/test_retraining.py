@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from app.cli import run_command
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json
 from segmentation.checkpoints import latest_checkpoint, load_weights
+from segmentation.consensus import make_consensus
 from segmentation.dataset import load_training_set
 from segmentation.learned_reviews import (
     LEARNED_NAME,
+    epoch,
     learned_by,
     learned_now,
     mark_of,
@@ -108,6 +111,37 @@ def test_runs_from_before_the_note_go_by_time(filled: Study) -> None:
     say(filled, second, reviewed_at="2024-01-01T00:00:00+00:00")
     assert new_reviews(filled, run.id).count == 1
     assert reviewing_seconds(filled, until=1.69e9) == 30.0 and reviewing_seconds(filled) == 60.0
+
+
+def test_second_reads_cost_what_they_took_once_a_consensus_is_made_of_them(filled: Study) -> None:
+    ids = list(filled.images)
+    run = trained(filled, tiny("partial", iterations=1), images=[])
+    for name in ids[:2]:
+        say(filled, name, annotator="A", seconds_spent=10.0)
+        say(filled, name, annotator="B", purpose="second-read", seconds_spent=7.0)
+    say(filled, ids[2], annotator="A", purpose="audit", seconds_spent=100.0)
+    assert reviewing_seconds(filled) == 20.0, "nothing is learned from second reads by themselves"
+    before = time.time()
+    time.sleep(0.01)
+    assert len(make_consensus(filled, "majority").written) == 2
+    make_consensus(filled, "staple")
+    assert reviewing_seconds(filled) == 34.0 and reviewing_seconds(filled, until=before) == 20.0
+    assert new_reviews(filled, run.id).seconds == 34.0 == learned_now(filled, run.spec).seconds
+    (second,) = (name for name, one in filled.named_reviews(ids[0], "target").items() if one.annotator == "B")
+    filled.withdraw_review(ids[0], "target", second)
+    assert reviewing_seconds(filled) == 34.0, "what was paid stays paid"
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process cannot be changed here")
+def test_a_time_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert epoch("1970-01-02T00:00:00") == epoch("1970-01-02T00:00:00Z") == 86400.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert epoch("yesterday") == 0.0
 
 
 def test_the_next_run_begins_with_the_earlier_one(filled: Study) -> None:

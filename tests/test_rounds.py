@@ -7,6 +7,7 @@ import datetime
 import json
 import re
 import shutil
+from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -178,6 +179,21 @@ def test_splits_and_references_that_do_not_go(filled: Study) -> None:
         rounds(filled, against="audit", split="test")
     assert {key[0] for key in rounds(filled, split="train").reference.keys} == set(list(filled.images)[:4])
     assert rounds(filled, split="train").rounds[0].seen == 4
+
+
+def test_the_split_test_is_looked_at_round_after_round_only_where_nothing_else_is(filled: Study) -> None:
+    ids = list(filled.images)
+    trained(filled, SPEC)
+    found = rounds(filled)
+    assert found.reference.split == "test"
+    told = "'test' round after round and stops by it has no test any more"
+    assert told in found.to_text() and told in unescape(rounds_section(filled))
+    filled.add_images([dataclasses.replace(filled.image(ids[5]), split="validation")])
+    study = Study.open(filled.folder)
+    found = rounds(study)
+    assert found.reference.keys == ((ids[5], "target"),) and found.reference.split == "validation"
+    assert told not in found.to_text()
+    assert told in rounds(study, split="test").to_text(), "also where it is asked for"
 
 
 def test_what_was_measured_is_not_measured_again(filled: Study, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,17 @@ def test_targets_that_lead_out_of_the_study_are_named(study: Study, target: dict
         Study.open(study.folder)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": float("inf")}, {"name": None}, {"uid": 3}, {"targets": [{"id": "a", "name": float("inf")}]}],
+)
+def test_words_that_are_none_are_damage(study: Study, changes: dict[str, object]) -> None:
+    path = study.folder / "study.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(UserError, match=r"study\.json is damaged"):
+        Study.open(study.folder)
+
+
 @pytest.mark.parametrize("settings", [None, [], "x", 1])
 def test_damaged_settings_of_pseudomasks_are_named(study: Study, settings: object) -> None:
     path = study.folder / "study.json"

@@ -64,6 +64,7 @@ def test_blind_scenes_hold_nothing_to_see(window: MainWindow, study: Study) -> N
         doubt=np.zeros(study.image(first).shape[:2], np.uint8),
         teacher=Outline(()),
         disagreement=Outline(()),
+        unread="reviews/.../20260101-dr-other.png is damaged",
     )
     assert scene.available == set(LAYERS) and scene.verdict, "all there is to hide"
     assert blinded(scene, "review") is scene
@@ -71,6 +72,7 @@ def test_blind_scenes_hold_nothing_to_see(window: MainWindow, study: Study) -> N
     # Where annotators differ is what others said, too.
     assert second.available == set(LAYERS) - {"reviewed", "truth", "annotators"} and second.verdict is None
     assert second.student_probability is not None and second.others == () and second.reviewed_by == ""
+    assert second.unread == "", "it names who reviewed"
     audit = blinded(scene, "audit")
     assert audit.available == frozenset() and audit.run_id is None and audit.region is None
     assert audit.image is scene.image and audit.opened_window == scene.opened_window
@@ -180,6 +182,18 @@ def test_what_is_not_asked_for_is_not_outlined(window: MainWindow, study: Study)
     window.session.set_image(next(name for name in study.images if name not in draw.image_ids))
     press(window, Qt.Key.Key_E)
     assert not page.editing.active and "not among what you are asked to read" in window.banner.text.text()
+
+
+def test_what_was_reviewed_before_is_not_asked_for_in_an_audit(window: MainWindow, study: Study) -> None:
+    page = page_of(window)
+    press(window, Qt.Key.Key_0)
+    (seen,) = (key[0] for key, found in study.all_reviews().items() if found[-1].annotator == "Dr. Test")
+    draw = draw_audit(study, len(study.images), 1)
+    choose(page, "audit")
+    assert page.list.visible_ids() == [name for name in draw.image_ids if name != seen]
+    assert "you have reviewed before and are not asked for: 1." in said_in(page)
+    choose(page, "review")
+    assert "not asked for" not in said_in(page)
 
 
 def test_a_damaged_draw_is_told_and_the_image_stays_bare(window: MainWindow, study: Study) -> None:

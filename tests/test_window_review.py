@@ -46,6 +46,38 @@ def press(window: MainWindow, key: Qt.Key) -> None:
     QTest.keyClick(page_of(window).canvas, key)
 
 
+def test_an_image_whose_reviewed_mask_is_damaged_is_shown_and_judged_anew(
+    window: MainWindow, study: Study
+) -> None:
+    page, (first, second) = page_of(window), list(study.images)[:2]
+    press(window, Qt.Key.Key_A)
+    (name,) = study.named_reviews(first, "target")
+    path = study.folder / "reviews" / f"{first}.target" / f"{name}.png"
+    sound = path.read_bytes()
+    path.write_bytes(sound[:40])
+    window.session.set_image(first)
+    scene = page.canvas.scene
+    assert scene is not None and scene.image_id == first
+    assert {"student", "heatmap"} <= scene.available and "reviewed" not in scene.available
+    assert path.name in window.banner.text.text() and "a new verdict" in window.banner.text.text()
+    assert window.banner.isVisible()
+    window.banner.hide()
+    window.session.set_image(second)
+    window.session.set_image(first)
+    assert not window.banner.isVisible(), "it is told once"
+    path.write_bytes(sound)
+    window.session.set_image(second)
+    window.session.set_image(first)
+    assert page.canvas.scene is not None and "reviewed" in page.canvas.scene.available, "it was restored"
+    path.write_bytes(b"")
+    press(window, Qt.Key.Key_E)
+    assert page.editing.active
+    press(window, Qt.Key.Key_Return)
+    assert len(study.reviews(first, "target")) == 2
+    window.session.set_image(first)
+    assert page.canvas.scene is not None and "reviewed" in page.canvas.scene.available
+
+
 def test_five_images_are_reviewed_by_keys_alone(window: MainWindow, study: Study) -> None:
     page = page_of(window)
     ids = list(study.images)

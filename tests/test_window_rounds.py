@@ -70,6 +70,7 @@ def test_rounds_are_charted_clicked_and_walked_by_keys(qtbot: QtBot, tmp_path: P
     qtbot.waitUntil(lambda: len(card.charted()) == 2, timeout=30_000)
     assert card.isVisible() and "2 images of the split 'test', true masks" in card.caption.text()
     assert "simulated from masks" in card.caption.text(), "said where the numbers are"
+    assert "no test any more" in card.notes.text(), "the only unseen split is test"
     assert "not measured" in card.notes.text() and "Dashed" not in card.notes.text()
     qtbot.waitUntil(lambda: page.watcher is not None, timeout=30_000)
     qtbot.wait(50)
@@ -105,6 +106,7 @@ def test_an_audit_brings_the_measured_outlining_beside_it(
     QTest.keyClick(card.against, Qt.Key.Key_End)
     assert card.against.currentData() == "audit"
     qtbot.waitUntil(lambda: "blind audit" in card.caption.text(), timeout=30_000)
+    assert "no test any more" not in card.notes.text()
     card.show_run(card.charted()[0].run)
     assert "1 of them it had learned from by gaze" in card.details.text()
 

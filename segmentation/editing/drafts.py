@@ -123,7 +123,12 @@ class Draft:
         return step
 
     def keep(self) -> None:
-        """Write what could not be written when it was done; raises UserError where it still cannot be."""
+        """Have all of it on the disk, anew where some did not get there; raises UserError where it cannot be."""
+        if self._journal is not None and not self._behind:
+            try:
+                self._journal.flush()
+            except UserError:
+                self._behind = True
         if self._behind:
             self._write_whole()
             self._behind = False

@@ -167,6 +167,8 @@ class Journal:
         self._size = size
         self._syncing = ThreadPoolExecutor(1, "draft")
         self._synced: Future[None] | None = None
+        self._failed: OSError | None = None
+        """What kept something that was written from reaching the disk."""
 
     @classmethod
     def create(cls, path: Path, data: bytes, within: Path) -> Journal:
@@ -233,8 +235,8 @@ class Journal:
             If the disk is full or gone; what was written of the frame is taken off again.
         """
         try:
-            if self._synced is not None and self._synced.done():
-                self._synced.result()
+            if self._failed is not None:
+                raise self._failed
             append(self._descriptor, data)
         except OSError as error:
             # Where that fails, too, the torn tail is dropped when it is read.
@@ -242,9 +244,28 @@ class Journal:
                 os.ftruncate(self._descriptor, self._size)
             raise UserError(explained(error, self.path)) from error
         self._size += len(data)
-        self._synced = self._syncing.submit(sync, self._descriptor)
+        self._synced = self._syncing.submit(self._sync)
+
+    def _sync(self) -> None:
+        try:
+            sync(self._descriptor)
+        except OSError as error:
+            self._failed = error
+
+    def flush(self) -> None:
+        """Wait until what was written is on the disk.
+
+        Raises
+        ------
+        UserError
+            If some of it is not.
+        """
+        if self._synced is not None:
+            self._synced.result()
+        if self._failed is not None:
+            raise UserError(explained(self._failed, self.path)) from self._failed
 
     def close(self) -> None:
-        """Let others have the file; what was written is on the disk then."""
+        """Let others have the file, once it was tried to get all of it to the disk; `flush` tells whether it is."""
         self._syncing.shutdown()
         os.close(self._descriptor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import numpy.typing as npt
 
@@ -31,7 +33,11 @@ def starts(
     if purpose == "audit":
         return ["empty"]
     reviews = study.counted_reviews(image_id, target_id) if purpose != "second-read" else []
-    reviewed = ["reviewed"] if reviews and study.reviewed_mask(image_id, target_id) is not None else []
+    reviewed = []
+    # A mask that cannot be read is nothing to begin with.
+    with contextlib.suppress(UserError):
+        if reviews and study.reviewed_mask(image_id, target_id) is not None:
+            reviewed = ["reviewed"]
     networks = [
         network
         for network in ("student", "teacher")
