@@ -203,7 +203,9 @@ def test_groups_merge_through_the_ones_that_are_there(study: Study) -> None:
 
 
 def test_images_without_a_group_are_apart_until_merged(study: Study) -> None:
-    study.add_images(StudyImage(name, "images/one.png", "", "", (8, 8, 3), split=name) for name in ("x", "y", "z"))
+    study.add_images(
+        StudyImage(name, "images/one.png", "", "", (8, 8, 3), split=name) for name in ("x", "y", "z")
+    )
     assert leaks(study) == []
     assert apply_groups(study, GroupSuggestion((("y", "x"),), (), 3, ())) == 2
     assert groups_of(study) == {"x": "x", "y": "x", "z": ""}

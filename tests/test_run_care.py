@@ -492,7 +492,9 @@ def test_images_of_a_group_count_as_one(study: Study) -> None:
 
     def images(groups: int) -> list[StudyImage]:
         return [
-            StudyImage(name, "images/x.png", name, name * 8, (20, 20, 3), split="test", group=f"g{number % groups}")
+            StudyImage(
+                name, "images/x.png", name, name * 8, (20, 20, 3), split="test", group=f"g{number % groups}"
+            )
             for number, name in enumerate(names)
         ]
 
