@@ -353,6 +353,13 @@ class Polygon(_Corners):
         """Take what lies between the corners."""
         return self._take()
 
+    def settle(self) -> None:
+        """Close what goes around something: that is a step, and can be undone; less is given up."""
+        if len(self._points) > 2:
+            self._take()
+        else:
+            self.cancel()
+
     def move(self, at: Point, pressed: bool) -> None:
         """Draw the line to the pointer."""
         if self._points:
