@@ -16,7 +16,6 @@ from app.edit_layer import EditLayer
 from app.edit_tools import ToolName
 from app.edit_words import step_title
 from app.review_clock import ReviewClock
-from app.scene import LAYERS, LayerName
 from app.session import Session
 from app.verdicts import Given, give_edited
 from app.widgets import box
@@ -83,7 +82,6 @@ class Editing(QObject):
         """Spent on the draft before; the clock has what was spent on the image since it came into view."""
         self._study: Study | None = None
         self._run_id: str | None = None
-        self._hidden: dict[LayerName, bool] = {}
         self._unkept: dict[tuple[Path, str, str, str, Purpose], Draft] = {}
         """Edits that could not be written when they were left, by study, image, target, annotator and purpose."""
         self._tried = QTimer(self, singleShot=True, interval=TRIED_OUT_MS)
@@ -160,9 +158,8 @@ class Editing(QObject):
         self.column.show_masks([one for one in found if one != "empty"])
         self.row.show_starts(found)
         self.column.copy.setVisible(self._next_slice() is not None)
-        self._hidden = {name: True for name in LAYERS if self.canvas.layer_visible(name)}
-        for name in self._hidden:
-            self.canvas.set_layer_visible(name, False)
+        # Another side that stands beside keeps its layers.
+        self.canvas.set_layers_apart(True)
         # A threshold is of one student's probability, and changes the mask as soon as it is touched.
         self.layer.choose("brush" if self._tool == "threshold" else self._tool)
         self.column.show()
@@ -207,9 +204,7 @@ class Editing(QObject):
         self.layer.end()
         self.column.hide()
         self.row.hide()
-        for name in self._hidden:
-            self.canvas.set_layer_visible(name, True)
-        self._hidden = {}
+        self.canvas.set_layers_apart(False)
         self.canvas.setFocus()
         self.changed.emit()
 
