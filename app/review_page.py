@@ -110,6 +110,7 @@ class ReviewPage(Page):
         self._next_run: str | None = None
         self._follow_inspector()
         layout.addWidget(self.inspector)
+        session.changed.connect(self._follow_annotator)
         self.list.left.connect(self.canvas.setFocus)
         self.setFocusProxy(self.canvas)
 
@@ -207,6 +208,12 @@ class ReviewPage(Page):
         if self.canvas.scene is not None:
             # The slice bar's marks are of the facts, too.
             self._show_image()
+
+    def _follow_annotator(self, what: str) -> None:
+        if what == "annotator":
+            # What one said is not taken back by another, on whatever page the name was changed.
+            self.history.clear()
+            self._offer_undo()
 
     def _begin_reading(self) -> None:
         """List what is read for another purpose, and go to the first of it that is left."""

@@ -173,6 +173,22 @@ def test_undo_takes_back_nothing_that_was_said_for_another_purpose(window: MainW
     assert len(study.reviews(ids[4], "target")) == 1 and not page.verdict_bar.undo_button.isEnabled()
 
 
+@pytest.mark.parametrize("shown", ["review", "study"])
+def test_undo_takes_back_nothing_that_another_annotator_said(
+    window: MainWindow, study: Study, shown: str
+) -> None:
+    page, ids = page_of(window), list(study.images)
+    window.session.set_image(ids[4])
+    press(window, Qt.Key.Key_A)
+    assert page.verdict_bar.undo_button.isEnabled()
+    window.show_page(shown)
+    window.session.set_annotator("Dr. Third")
+    window.show_page("review")
+    assert not page.verdict_bar.undo_button.isEnabled()
+    press(window, Qt.Key.Key_Z)
+    assert [one.annotator for one in study.reviews(ids[4], "target")] == ["Dr. Test"]
+
+
 def test_what_is_not_asked_for_is_not_outlined(window: MainWindow, study: Study) -> None:
     page = page_of(window)
     draw = draw_audit(study, 2, 1)

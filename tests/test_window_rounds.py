@@ -140,6 +140,15 @@ def test_the_button_counts_what_is_new_to_the_run_shown(qtbot: QtBot, tmp_path: 
     QTest.keyClick(page.canvas, Qt.Key.Key_Z)
     QTest.keyClick(page.canvas, Qt.Key.Key_Z)
     qtbot.waitUntil(lambda: page.training.text() == "Train again with 1 review", timeout=30_000)
+    for _ in range(2):
+        # How many were reviewed is no news for who reads blind.
+        QTest.keyClick(page.reading.choice, Qt.Key.Key_Down)
+        assert page.reading.blind and page.training.isHidden()
+        window.session.refresh("reviews")
+        qtbot.waitUntil(lambda: not page.training.pending, timeout=30_000)
+        assert page.training.isHidden(), "nor once it was counted anew"
+    QTest.keyClick(page.reading.choice, Qt.Key.Key_Home)
+    qtbot.waitUntil(page.training.isVisible, timeout=30_000)
     page.runs.setCurrentIndex(page.runs.findData(None))
     qtbot.waitUntil(page.training.isHidden, timeout=30_000)
 
