@@ -155,14 +155,18 @@ class ReadingMode(QWidget):
         state = (self.tr("Read"), "accent") if done else (self.tr("To read"), "warning")
         return Row(entry.image.id, entry.name, entry.image, *state)
 
+    def nothing_left(self) -> str:
+        """Return why nothing is left to be read blind, in a sentence; empty where something is."""
+        if not self.blind or self.first_left() is not None:
+            return ""
+        if self._work:
+            return self.tr("Nothing is left to read. What was read can be chosen in the list and read again.")
+        if self.purpose == "audit":
+            return self.tr("There is nothing to outline: draw images with + first.")
+        return self.tr("There is nothing to read: nobody else has reviewed an image yet.")
+
     def sentences(self) -> list[str]:
         """Return what a blind reader should know."""
-        if self.blind and not self._work:
-            return [
-                self.tr("There is nothing to outline: draw images with + first.")
-                if self.purpose == "audit"
-                else self.tr("There is nothing to read: nobody else has reviewed an image yet.")
-            ]
         if self.purpose == "audit":
             return [
                 self.tr("Outline what you see, or say that nothing is here. Every mask is hidden."),
