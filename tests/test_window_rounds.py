@@ -22,6 +22,7 @@ from segmentation.retraining import is_again
 from segmentation.runs import RunFolder
 from segmentation.study import Study
 from tests.rounds_support import say, trained
+from tests.test_window_runs import click
 from tests.training_helpers import tiny
 from tests.window_support import fill, open_window
 
@@ -212,6 +213,13 @@ def test_one_click_trains_again_and_the_next_image_shows_the_new_masks(
     again = RunFolder(filled.runs_folder / new)
     assert again.spec.warm_start == run.id and is_again(again.spec)
     assert window.current_page() == "review", "reviewing goes on meanwhile"
+    # Whichever run is looked at meanwhile, the masks come.
+    window.show_page("train")
+    table = train_page(window).table
+    click(table, run.id)
+    watcher = train_page(window).watcher
+    assert watcher is not None and watcher.run.id == run.id
+    window.show_page("review")
     qtbot.waitUntil(lambda: again.state() in ("done", "failed"), timeout=400_000)
     assert again.state() == "done", again.log_tail()
     qtbot.waitUntil(lambda: len(filled.prediction_keys(new)) == 5, timeout=400_000)
