@@ -63,6 +63,8 @@ class Editing(QObject):
     changed = Signal()
     """It began or ended."""
     error = Signal(str)
+    lost = Signal(str)
+    """What of an edit is not on the disk."""
     notice = Signal(str)
 
     def __init__(
@@ -166,7 +168,7 @@ class Editing(QObject):
         self.row.show()
         self.changed.emit()
         if draft.note:
-            self.error.emit(draft.note)
+            self.lost.emit(draft.note)
         elif draft.recovered and began_as is None:
             self.notice.emit(self.tr("This goes on with the edit that was left here."))
         return True
@@ -193,7 +195,7 @@ class Editing(QObject):
             told = self.tr(
                 "The edit is not on the disk; E goes on with it as long as this window is open. {error}"
             )
-            self.error.emit(told.format(error=error))
+            self.lost.emit(told.format(error=error))
             return
         draft.close()
         if done:
@@ -259,7 +261,7 @@ class Editing(QObject):
         try:
             return act()
         except UserError as error:
-            self.error.emit(str(error))
+            self.lost.emit(str(error))
             return None
 
     def _seconds(self) -> float:

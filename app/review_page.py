@@ -87,6 +87,7 @@ class ReviewPage(Page):
         self.editing = Editing(session, self.canvas, self.clock, lambda: self.give("accepted"))
         self.editing.changed.connect(self._follow_editing)
         self.editing.error.connect(lambda sentence: self.error.emit(sentence, ""))
+        self.editing.lost.connect(self.lost)
         self.editing.notice.connect(self.notice)
         self.left = LeftEdits(session, self.list, self.reading, self.editing)
         self.left.error.connect(lambda sentence: self.error.emit(sentence, ""))
@@ -125,6 +126,7 @@ class ReviewPage(Page):
         self.description.wanted.connect(self._describe)
         self.description.wanted_with.connect(self._describe_with)
         self.description.error.connect(self.error)
+        self.description.lost.connect(self.lost)
         self.looked.error.connect(self.error)
         self.looked.switch.toggled.connect(lambda _: self._judge_gaze())
         self.pixels.failed.connect(self.error)
@@ -413,7 +415,7 @@ class ReviewPage(Page):
                 self.notice.emit(self.reading.nothing_to_judge())
                 return
         except UserError as error:
-            self.error.emit(str(error), "")
+            self.lost.emit(str(error))
             return
         flag = "" if edited else self.looked.flag(word, judged.gaze_on_mask_ms)
         if self.reading.nothing_left():

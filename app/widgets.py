@@ -359,6 +359,7 @@ class Banner(QFrame):
         self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.text.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         self._details = ""
+        self._of: QWidget | None = None
         self.details = Button(
             self.tr("Details"), role="plain", on_click=lambda: self.details_wanted.emit(self._details)
         )
@@ -371,16 +372,24 @@ class Banner(QFrame):
         self._fading.timeout.connect(self.hide)
         self.hide()
 
-    def show_error(self, sentence: str, details: str = "") -> None:
-        """Show what went wrong."""
-        self._show("warning-circle", "danger", sentence, details)
+    def show_error(self, sentence: str, details: str = "", of: QWidget | None = None) -> None:
+        """Show what went wrong; `of` is the page that it means nothing beyond."""
+        self._show("warning-circle", "danger", sentence, details, of)
+
+    def leave(self, page: QWidget | None) -> None:
+        """Hide what means nothing beyond a page that is left."""
+        if page is not None and self._of is page:
+            self.hide()
 
     def show_notice(self, sentence: str, details: str = "") -> None:
         """Show what was done."""
         self._show("check-circle", "accent", sentence, details)
         self._fading.start()
 
-    def _show(self, icon: str, token: str, sentence: str, details: str) -> None:
+    def _show(
+        self, icon: str, token: str, sentence: str, details: str, of: QWidget | None = None
+    ) -> None:
+        self._of = of
         self._icon.set_icon(icon, token)
         self.text.setText(sentence)
         self._details = details

@@ -870,6 +870,9 @@ def test_an_edit_that_cannot_be_written_waits_until_it_can(
         window.session.set_image(first)
         assert not page_of(window).editing.active
         assert "not on the disk; E goes on with it" in said(window) and "drafts" in said(window)
+        QTest.keyClick(page_of(window).canvas, Qt.Key.Key_S)
+        assert window.current_page() == "study" and "not on the disk" in said(window), "it must not be missed"
+        QTest.keyClick(window, Qt.Key.Key_V)
         window.session.set_image(image_id)
         press(window, Qt.Key.Key_E)
         assert (mask_of(window) == drawn).all() and words(window) == ["brush"]
