@@ -10,8 +10,9 @@ from typing import Literal
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
 from PySide6.QtWidgets import QHBoxLayout, QMenu, QToolButton, QWidget
 
+from app import theme
 from app.canvas import Canvas
-from app.canvas_frame import ON_DARK, CanvasFrame
+from app.canvas_frame import CanvasFrame
 from app.scene import Key, Scene, SceneCache, reviewed_by
 from app.texts import for_menu
 from app.widgets import IconButton, box
@@ -72,7 +73,7 @@ class Comparison(QObject):
         self._following = False
         self._link()
         frame.set_other(self.canvas)
-        self.tool = CompareTool(self, ON_DARK)
+        self.tool = CompareTool(self, theme.ON_DARK)
         frame.set_compare_tool(self.tool)
         self._canvas.compare_held.connect(self.hold)
         self._canvas.compare_next.connect(self.next_manner)

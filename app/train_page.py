@@ -6,6 +6,7 @@ import os
 import threading
 
 from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
 
 from app import theme
@@ -114,6 +115,11 @@ class TrainPage(Page):
         self.run_panel.error.connect(self.error)
         self.run_panel.notice.connect(self.notice)
         return self.run_panel
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Give the chart of rounds its share."""
+        super().resizeEvent(event)
+        self.rounds.set_room(event.size().height())
 
     # Following the session
 

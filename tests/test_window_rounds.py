@@ -92,6 +92,20 @@ def test_rounds_are_charted_clicked_and_walked_by_keys(qtbot: QtBot, tmp_path: P
     assert page.watcher.run.id == second.id, "a click beside every point means none"
 
 
+def test_the_chart_grows_with_the_window(qtbot: QtBot, tmp_path: Path, filled: Study) -> None:
+    trained(filled, SPEC)
+    window = open_window(qtbot, tmp_path, filled)
+    window.show_page("train")
+    card = train_page(window).rounds
+    qtbot.waitUntil(lambda: len(card.charted()) == 1, timeout=30_000)
+    heights = []
+    for size in ((1280, 800), (1920, 1080), (3840, 2160)):
+        window.resize(*size)
+        qtbot.waitUntil(lambda size=size: train_page(window).width() > size[0] - 100, timeout=5000)
+        heights.append(card.view.height())
+    assert heights[0] < 240 < 280 < heights[1] < heights[2] <= 480
+
+
 def test_an_audit_brings_the_measured_outlining_beside_it(
     qtbot: QtBot, tmp_path: Path, filled: Study
 ) -> None:
