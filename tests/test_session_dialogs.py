@@ -176,8 +176,8 @@ def test_the_sheet_of_keys_shows_those_that_were_chosen(qtbot: QtBot, tmp_path: 
     assert "F13" in keys and keys.count("Space") == 1, "the other is Review's own"
     assert isinstance(sheet, ShortcutsDialog)
     assert sheet.width() <= 1280 - AIR and sheet.height() <= 800 - AIR, "there is air around it"
-    assert not sheet.scroll.horizontalScrollBar().maximum(), "nothing is cut at its side"
-    bar = sheet.scroll.verticalScrollBar()
+    assert not sheet.area.horizontalScrollBar().maximum(), "nothing is cut at its side"
+    bar = sheet.area.verticalScrollBar()
     QTest.keyClick(sheet.focusWidget(), Qt.Key.Key_PageDown)
     assert bar.value() == bar.maximum() > 0, "what lies below comes by the keys"
     QTest.keyClick(sheet.focusWidget(), Qt.Key.Key_Escape)
@@ -187,7 +187,7 @@ def test_the_sheet_of_keys_shows_those_that_were_chosen(qtbot: QtBot, tmp_path: 
     [wide] = [
         one for one in QApplication.topLevelWidgets() if isinstance(one, ShortcutsDialog) and one.isVisible()
     ]
-    assert not wide.scroll.verticalScrollBar().maximum(), "where there is room all of it is seen"
+    assert not wide.area.verticalScrollBar().maximum(), "where there is room all of it is seen"
     wide.close()
 
 
