@@ -42,6 +42,9 @@ class AgainButton(Button):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("", "arrows-clockwise", "", on_click=self._press)
         self._run = ""
+        self._withheld = False
+        self._found: Standing | None = None
+        """What was found last of the run asked about."""
         self._latest = Latest(self)
         self._latest.answered.connect(self._show)
         self._latest.failed.connect(self.failed)
@@ -51,16 +54,28 @@ class AgainButton(Button):
         """Count what is new to a run; nothing is offered without one."""
         if study is None or not run_id:
             self._latest.drop()
-            self.hide()
+            self._show(None)
             return
         if run_id != self._run:
-            self.hide()
+            self._show(None)
         self._run = run_id
         self._latest.ask(lambda: standing(study, run_id))
 
+    @property
+    def pending(self) -> bool:
+        """Whether it is being counted."""
+        return self._latest.pending
+
+    def withhold(self, on: bool) -> None:
+        """Offer nothing, whatever is new, where what others said must not be told; or offer it again."""
+        if on != self._withheld:
+            self._withheld = on
+            self._show(self._found)
+
     def _show(self, found: Standing | None) -> None:
+        self._found = found
         count = 0 if found is None else found.news.count
-        self.setVisible(bool(count))
+        self.setVisible(bool(count) and not self._withheld)
         if found is None or not count:
             return
         self.setText(

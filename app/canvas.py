@@ -233,13 +233,19 @@ class Canvas(QWidget):
 
     def layer_visible(self, name: LayerName) -> bool:
         """Whether a layer is switched on."""
-        return self._layers.states[name].visible
+        return self._layers.visible(name)
 
     def set_layer_visible(self, name: LayerName, visible: bool) -> None:
         """Switch a layer on or off."""
-        if self._layers.states[name].visible != visible:
-            self._layers.states[name].visible = visible
+        if self._layers.visible(name) != visible:
+            self._layers.set_visible(name, visible)
             self._redraw_layers()
+
+    def set_layers_apart(self, on: bool) -> None:
+        """Hide all layers here alone, where they are switched from now on; or show them as they were before."""
+        self._let_go()
+        self._layers.set_apart(on)
+        self._redraw_layers()
 
     def layer_opacity(self, name: LayerName) -> float:
         """Return a layer's opacity, 0..1."""
@@ -425,6 +431,8 @@ class Canvas(QWidget):
 
     def event(self, event: QEvent) -> bool:
         """Keep Tab where it has a meaning here; with Ctrl it moves on to the next control."""
+        if event.type() in (QEvent.Type.FocusOut, QEvent.Type.WindowDeactivate):
+            self._let_go()
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress and self.takes_tab:
             steps = {Qt.Key.Key_Tab: 1, Qt.Key.Key_Backtab: -1}
             step = steps.get(Qt.Key(event.key()))
@@ -597,6 +605,14 @@ class Canvas(QWidget):
             self.compare_held.emit(False)
             return True
         return False
+
+    def _let_go(self) -> None:
+        """End what lasts while a key is held: with the focus gone nobody tells of its release."""
+        if self._peeking is not None:
+            self.set_layer_visible(self._peeking, not self.layer_visible(self._peeking))
+            self._peeking = None
+        self.set_bare(False)
+        self.compare_held.emit(False)
 
     # Drawing
 

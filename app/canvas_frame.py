@@ -17,9 +17,6 @@ from app.widgets import IconButton, box, label
 from app.window_tool import WindowTool
 
 SCALE_BAR_WIDTH = 190
-ON_DARK = "#C6CDD4"
-BETWEEN = "#3A434D"
-"""Of the line between two canvases."""
 NO_MARKS = SliceMarks()
 
 
@@ -49,32 +46,38 @@ class CanvasFrame(QWidget):
         layout = QHBoxLayout(self.bar)
         box(layout, margins=(theme.SMALL, theme.SMALL, theme.SMALL, theme.SMALL), spacing=2)
         self._zoom = self._number(48)
-        self._bare = IconButton("eye", self.tr("Image alone while pressed (C)"), colour=ON_DARK)
+        self._bare = IconButton("eye", self.tr("Image alone while pressed (C)"), colour=theme.ON_DARK)
         self._bare.pressed.connect(lambda: self.canvas.set_bare(True))
         self._bare.released.connect(lambda: self.canvas.set_bare(False))
         self.ruler = IconButton(
-            "ruler", self.tr("Measure by dragging (M); Esc clears what was measured"), colour=ON_DARK
+            "ruler", self.tr("Measure by dragging (M); Esc clears what was measured"), colour=theme.ON_DARK
         )
         self.ruler.setCheckable(True)
         self.ruler.toggled.connect(self.canvas.measures.set_active)
         self.canvas.measures.changed.connect(lambda: self.ruler.setChecked(self.canvas.measures.active))
-        self.window_tool = WindowTool(self.canvas, ON_DARK)
+        self.window_tool = WindowTool(self.canvas, theme.ON_DARK)
         self._ones = IconButton(
             "number-square-one",
             self.tr("One image pixel per pixel of the screen (Shift+F)"),
-            colour=ON_DARK,
+            colour=theme.ON_DARK,
             on_click=self.canvas.show_pixels,
         )
         self._position, self._value = self._number(80), self._number(84)
         widgets = (
             IconButton(
-                "minus", self.tr("Zoom out (-)"), colour=ON_DARK, on_click=lambda: self.canvas.zoom_by(0.8)
+                "minus",
+                self.tr("Zoom out (-)"),
+                colour=theme.ON_DARK,
+                on_click=lambda: self.canvas.zoom_by(0.8),
             ),
             self._zoom,
             IconButton(
-                "plus", self.tr("Zoom in (+)"), colour=ON_DARK, on_click=lambda: self.canvas.zoom_by(1.25)
+                "plus",
+                self.tr("Zoom in (+)"),
+                colour=theme.ON_DARK,
+                on_click=lambda: self.canvas.zoom_by(1.25),
             ),
-            IconButton("frame-corners", self.tr("Fit (F)"), colour=ON_DARK, on_click=self.canvas.fit),
+            IconButton("frame-corners", self.tr("Fit (F)"), colour=theme.ON_DARK, on_click=self.canvas.fit),
             self._ones,
             self.ruler,
             self._bare,
@@ -184,7 +187,7 @@ class CanvasFrame(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw the line between two canvases."""
         painter = QPainter(self)
-        painter.fillRect(event.rect(), QColor(BETWEEN))
+        painter.fillRect(event.rect(), QColor(theme.BETWEEN))
         painter.end()
 
     def resizeEvent(self, event: QResizeEvent) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
+from PySide6.QtCore import QObject, Qt, QTimer, Signal
 from PySide6.QtWidgets import QHBoxLayout, QMenu, QToolButton, QWidget
 
+from app import theme
 from app.canvas import Canvas
-from app.canvas_frame import ON_DARK, CanvasFrame
+from app.canvas_frame import CanvasFrame
 from app.scene import Key, Scene, SceneCache, reviewed_by
 from app.texts import for_menu
 from app.widgets import IconButton, box
@@ -72,11 +73,10 @@ class Comparison(QObject):
         self._following = False
         self._link()
         frame.set_other(self.canvas)
-        self.tool = CompareTool(self, ON_DARK)
+        self.tool = CompareTool(self, theme.ON_DARK)
         frame.set_compare_tool(self.tool)
         self._canvas.compare_held.connect(self.hold)
         self._canvas.compare_next.connect(self.next_manner)
-        self._canvas.installEventFilter(self)
 
     def _link(self) -> None:
         this, other = self._canvas, self.canvas
@@ -151,7 +151,8 @@ class Comparison(QObject):
         elif side.kind == "annotator":
             # With one's own mask on both sides there would be nothing to see.
             self.own = next((one for one in self.annotators if one != side), None)
-            self._canvas.set_layer_visible("reviewed", True)
+            for canvas in (self._canvas, self.canvas):
+                canvas.set_layer_visible("reviewed", True)
         self._apply()
         self.scene_wanted.emit()
 
@@ -201,12 +202,6 @@ class Comparison(QObject):
         if on != self._paused:
             self._paused = on
             self._apply()
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Let go of the canvas's key with the focus: nobody tells of its release then."""
-        if event.type() == QEvent.Type.FocusOut:
-            self.press(False)
-        return False
 
     def _blinked(self) -> None:
         self._seen = not self._seen

@@ -101,14 +101,6 @@ class Row:
     unfinished: bool = False
     """Whether an edit of it was left as a draft; of a volume, of any of its slices."""
 
-    @property
-    def text(self) -> str:
-        """The state in full."""
-        parts = [f"{self.state} {self.count}".rstrip(), self.detail]
-        if self.slices:
-            parts.insert(0, f"{len(self.slices)} slices")
-        return " · ".join(part for part in parts if part)
-
 
 _HAS = {"contradiction": "contradiction", "contradictions": "contradiction", "edits": "edited", "edit": "edited",
         "edited": "edited", "approval": "approved", "approved": "approved"}  # fmt: skip

@@ -64,6 +64,8 @@ class DescriptionPanel(QWidget):
     wanted_with = Signal()
     """Who describes them is to be asked."""
     error = Signal(str, str)
+    lost = Signal(str)
+    """Why a change is not on the disk."""
     notice = Signal(str)
     left = Signal()
     """Escape was pressed in a row: the focus belongs to the canvas again."""
@@ -307,7 +309,7 @@ class DescriptionPanel(QWidget):
         self.revised.emit(Revised(before, after))
 
     def _tell(self, error: UserError) -> None:
-        self.error.emit(str(error), "")
+        self.lost.emit(str(error))
         if isinstance(error, ChangedElsewhere):
             self._show_stored(error.stored)
 

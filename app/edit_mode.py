@@ -16,7 +16,6 @@ from app.edit_layer import EditLayer
 from app.edit_tools import ToolName
 from app.edit_words import step_title
 from app.review_clock import ReviewClock
-from app.scene import LAYERS, LayerName
 from app.session import Session
 from app.verdicts import Given, give_edited
 from app.widgets import box
@@ -64,6 +63,8 @@ class Editing(QObject):
     changed = Signal()
     """It began or ended."""
     error = Signal(str)
+    lost = Signal(str)
+    """What of an edit is not on the disk."""
     notice = Signal(str)
 
     def __init__(
@@ -83,7 +84,6 @@ class Editing(QObject):
         """Spent on the draft before; the clock has what was spent on the image since it came into view."""
         self._study: Study | None = None
         self._run_id: str | None = None
-        self._hidden: dict[LayerName, bool] = {}
         self._unkept: dict[tuple[Path, str, str, str, Purpose], Draft] = {}
         """Edits that could not be written when they were left, by study, image, target, annotator and purpose."""
         self._tried = QTimer(self, singleShot=True, interval=TRIED_OUT_MS)
@@ -160,16 +160,15 @@ class Editing(QObject):
         self.column.show_masks([one for one in found if one != "empty"])
         self.row.show_starts(found)
         self.column.copy.setVisible(self._next_slice() is not None)
-        self._hidden = {name: True for name in LAYERS if self.canvas.layer_visible(name)}
-        for name in self._hidden:
-            self.canvas.set_layer_visible(name, False)
+        # Another side that stands beside keeps its layers.
+        self.canvas.set_layers_apart(True)
         # A threshold is of one student's probability, and changes the mask as soon as it is touched.
         self.layer.choose("brush" if self._tool == "threshold" else self._tool)
         self.column.show()
         self.row.show()
         self.changed.emit()
         if draft.note:
-            self.error.emit(draft.note)
+            self.lost.emit(draft.note)
         elif draft.recovered and began_as is None:
             self.notice.emit(self.tr("This goes on with the edit that was left here."))
         return True
@@ -196,7 +195,7 @@ class Editing(QObject):
             told = self.tr(
                 "The edit is not on the disk; E goes on with it as long as this window is open. {error}"
             )
-            self.error.emit(told.format(error=error))
+            self.lost.emit(told.format(error=error))
             return
         draft.close()
         if done:
@@ -207,9 +206,7 @@ class Editing(QObject):
         self.layer.end()
         self.column.hide()
         self.row.hide()
-        for name in self._hidden:
-            self.canvas.set_layer_visible(name, True)
-        self._hidden = {}
+        self.canvas.set_layers_apart(False)
         self.canvas.setFocus()
         self.changed.emit()
 
@@ -264,7 +261,7 @@ class Editing(QObject):
         try:
             return act()
         except UserError as error:
-            self.error.emit(str(error))
+            self.lost.emit(str(error))
             return None
 
     def _seconds(self) -> float:

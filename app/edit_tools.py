@@ -20,6 +20,7 @@ from segmentation.editing import regions
 from segmentation.editing.drafts import Draft
 from segmentation.editing.operations import rethreshold
 from segmentation.editing.regions import Box, Mask, Region
+from segmentation.records import MASK_THRESHOLD
 
 ToolName = Literal["brush", "eraser", "lasso", "polygon", "flood", "threshold"]
 Point = tuple[float, float]
@@ -44,7 +45,7 @@ class Options:
     """Of the flood, in the 256 shades that the image is shown with."""
     parts: bool = False
     """Whether the flood fills a hole, or takes the part under the pointer, whatever the image's values."""
-    threshold: float = 0.5
+    threshold: float = MASK_THRESHOLD
 
 
 @dataclass
@@ -214,12 +215,12 @@ class Brush(Tool):
         radius = self.board.options.radius_px * self.board.zoom()
         centre = self.board.place(*pointer)
         erasing = self._erase if self.busy else self.name == "eraser"
-        soft = QColor("#14171A" if erasing else theme.DARK.accent)
+        soft = QColor(theme.DARK.background if erasing else theme.DARK.accent)
         soft.setAlphaF(0.12 if self.busy else 0.28)
         painter.setPen(QPen(QColor(0, 0, 0, 150), 3))
         painter.setBrush(soft)
         painter.drawEllipse(centre, radius, radius)
-        pen = QPen(QColor("#FFFFFF"), 1.2)
+        pen = QPen(QColor(theme.LINE), 1.2)
         if erasing:
             pen.setDashPattern([3, 2.5])
         painter.setPen(pen)
@@ -241,7 +242,7 @@ def _draw_outline(
     path = QPainterPath(board.place(*points[0]))
     for point in points[1:]:
         path.lineTo(board.place(*point))
-    tint = QColor("#14171A" if erase else theme.DARK.accent)
+    tint = QColor(theme.DARK.background if erase else theme.DARK.accent)
     tint.setAlphaF(0.25)
     painter.fillPath(path, tint)
     painter.setBrush(Qt.BrushStyle.NoBrush)
@@ -249,7 +250,7 @@ def _draw_outline(
         path.closeSubpath()
     painter.setPen(QPen(QColor(0, 0, 0, 170), 3.5))
     painter.drawPath(path)
-    pen = QPen(QColor("#FFFFFF"), 1.5)
+    pen = QPen(QColor(theme.LINE), 1.5)
     if erase:
         pen.setDashPattern([4, 3])
     painter.setPen(pen)
@@ -353,6 +354,13 @@ class Polygon(_Corners):
         """Take what lies between the corners."""
         return self._take()
 
+    def settle(self) -> None:
+        """Close what goes around something: that is a step, and can be undone; less is given up."""
+        if len(self._points) > 2:
+            self._take()
+        else:
+            self.cancel()
+
     def move(self, at: Point, pressed: bool) -> None:
         """Draw the line to the pointer."""
         if self._points:
@@ -379,7 +387,7 @@ class Polygon(_Corners):
         _draw_outline(painter, self.board, points, self._erase, closed=closing)
         painter.setPen(QPen(QColor(0, 0, 0, 200), 1))
         for number, point in enumerate(self._points):
-            painter.setBrush(QColor(theme.DARK.accent if number == 0 else "#FFFFFF"))
+            painter.setBrush(QColor(theme.DARK.accent if number == 0 else theme.LINE))
             size = 5.5 if number == 0 and closing else 4.0 if number == 0 else 3.0
             painter.drawEllipse(self.board.place(*point), size, size)
 
@@ -529,7 +537,7 @@ class Threshold(Tool):
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.setPen(QPen(QColor(0, 0, 0, 150), 3))
             painter.drawPath(path)
-            painter.setPen(QPen(QColor("#FFFFFF"), 1.2, Qt.PenStyle.DashLine))
+            painter.setPen(QPen(QColor(theme.LINE), 1.2, Qt.PenStyle.DashLine))
             painter.drawPath(path)
 
 

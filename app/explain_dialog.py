@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from PySide6.QtCore import QTimer
@@ -34,6 +35,8 @@ from app.widgets import box, label, scrolled
 from gaze_capture.errors import UserError
 from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import due_for_explaining
+from segmentation.explanation_presets import ABSENT
+from segmentation.gaze_index import Key
 from segmentation.own_words_store import words_folder
 from segmentation.sending import Permission, host_of, permission_for
 from segmentation.server_keys import key_for
@@ -41,6 +44,19 @@ from segmentation.server_keys import key_for
 PREVIEW_MS = 120
 LEFT_WIDTH = 520
 ALL, THIS, LISTED = "all", "this", "listed"
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What may be described of the images chosen."""
+
+    due: list[str]
+    waiting: int
+    """How many have no pseudo-mask yet."""
+    gazed: set[Key]
+    """What has a region in the whole study."""
+    absent: bool
+    """Whether of all that is due it was said that the target is absent."""
 
 
 class ExplainDialog(Dialog):
@@ -66,7 +82,7 @@ class ExplainDialog(Dialog):
         self.session, self.study, self._begin, self._owner = session, session.study, begin, parent
         self._listed = list(image_ids or ())
         self._due: list[str] = []
-        self._gazed: set[tuple[str, str]] = set()
+        self._gazed: set[Key] = set()
         self._permission: Permission | None = None
         self._counts = Latest(self)
         self._counts.answered.connect(self._counted)
@@ -188,18 +204,25 @@ class ExplainDialog(Dialog):
 
         def count() -> object:
             due, waiting = due_for_explaining(study, split, ids)
-            return list(dict.fromkeys(image.id for image, _ in due)), waiting, study.pseudomask_keys()
+            said, gazed = study.presences(), study.pseudomask_keys()
+            gazed = {key for key in gazed if said.get(key) != ABSENT}
+            absent = bool(due) and not any((image.id, target.id) in gazed for image, target in due)
+            return _Counted(list(dict.fromkeys(image.id for image, _ in due)), waiting, gazed, absent)
 
         self._images_row.set_hint(self.tr("Being counted…"))
         self._counts.ask(count)
         self._seeing.start()
 
-    def _counted(self, found: object) -> None:
-        self._due, waiting, self._gazed = cast("tuple[list[str], int, set[tuple[str, str]]]", found)
+    def _counted(self, found: _Counted) -> None:
+        # Nobody is asked about what is not there; together with others it is noted as absent.
+        self._due, self._gazed = [] if found.absent else found.due, found.gazed
+        waiting = found.waiting
         hint = self.tr("1 image") if len(self._due) == 1 else self.tr("{n:,} images").format(n=len(self._due))
         if waiting:
             hint += self.tr("; {n:,} more have no pseudo-mask yet").format(n=waiting)
-        if not self._due:
+        if found.absent:
+            hint = self.tr("It was said that the target is absent: there is nothing to describe.")
+        elif not self._due:
             hint = self.tr("None has a pseudo-mask yet: record gaze and make pseudo-masks first.")
         self._images_row.set_hint(hint, "muted" if self._due else "warning")
         self._follow()
@@ -210,9 +233,9 @@ class ExplainDialog(Dialog):
     def _example(self) -> str | None:
         """The image of the preview: the current one, or the first that is due where that has nothing to show."""
         current = self.session.image_id
-        if current in self._due or not self._due or self.images.currentData() == THIS:
+        if not self._due or self.images.currentData() == THIS or self._has_region(current):
             return current
-        return current if self._has_region(current) else self._due[0]
+        return next(filter(self._has_region, self._due), self._due[0])
 
     def _has_region(self, image_id: str | None) -> bool:
         return image_id is not None and (image_id, self.session.target_id) in self._gazed

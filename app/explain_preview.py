@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QPlainTextEdit, QStackedWidget, QVBoxLayout, QWidget
 
 from app import theme
@@ -98,6 +98,10 @@ class Preview(QWidget):
         self._stack = QStackedWidget()
         self._stack.addWidget(self.picture)
         self._stack.addWidget(self.words)
+        self.nothing = label("", "muted", wrap=True)
+        self.nothing.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._stack.addWidget(self.nothing)
+        self._page = 0
         layout.addLayout(tabs)
         layout.addWidget(self.subtitle)
         layout.addWidget(self._stack, 1)
@@ -114,7 +118,8 @@ class Preview(QWidget):
         return button
 
     def _turn(self, page: int) -> None:
-        self._stack.setCurrentIndex(page)
+        self._page = page
+        self._stack.setCurrentIndex(page if self.seen is not None else self._stack.indexOf(self.nothing))
         self.picture_button.setChecked(page == 0)
         self.words_button.setChecked(page == 1)
 
@@ -165,7 +170,9 @@ class Preview(QWidget):
         self.words.setPlainText("")
         self.facts.hide()
         self.notes.hide()
-        self._say(sentence)
+        self.nothing.setText(sentence)
+        self._turn(self._page)
+        self._say("")
         self.made.emit(None)
 
     def _show(self, seen: object) -> None:
@@ -173,6 +180,7 @@ class Preview(QWidget):
         if not self._wanted:
             return
         self.seen = seen
+        self._turn(self._page)
         self.picture.show_picture(seen.shown.picture_png)
         lines = [f"{name}: {value}" for name, value in seen.measured]
         self.words.setPlainText("\n".join(lines) if self._measure else seen.shown.prompt)

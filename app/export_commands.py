@@ -11,9 +11,10 @@ from app.commands import AddCommand, Outcome, counted, labels, named
 from app.shared_options import add_annotators_option, add_run_option, add_split_option, add_target_option
 from gaze_capture.errors import UserError
 from segmentation.export import EXPORTERS
-from segmentation.mask_choice import THRESHOLD, WHICH
+from segmentation.mask_choice import WHICH
 from segmentation.mask_export import MASK_WRITERS, MASKS_ALONE
 from segmentation.progress import Progress
+from segmentation.records import MASK_THRESHOLD
 from segmentation.study import Study
 
 FORMATS = tuple(dict.fromkeys((*MASK_WRITERS, *EXPORTERS)))
@@ -42,7 +43,10 @@ def add_export_commands(add: AddCommand) -> None:
         help="student: whose, default the latest finished; reviewed: its masks stand in where nobody has judged",
     )
     masks.add_argument(
-        "--threshold", type=float, metavar="P", help=f"on the student's probability; default: {THRESHOLD:g}"
+        "--threshold",
+        type=float,
+        metavar="P",
+        help=f"on the student's probability; default: {MASK_THRESHOLD:g}",
     )
     masks.add_argument("--level", type=float, metavar="L", help="pseudomask: default the widest")
     add_target_option(masks, several=True)
@@ -169,7 +173,7 @@ def _masks(args: argparse.Namespace, progress: Progress) -> Outcome:
         MaskChoice(
             which=args.masks or "reviewed",
             run=args.run_id,
-            threshold=THRESHOLD if args.threshold is None else args.threshold,
+            threshold=MASK_THRESHOLD if args.threshold is None else args.threshold,
             level=args.level,
             split=args.split,
             targets=tuple(args.target) if args.target else None,

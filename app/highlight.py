@@ -12,11 +12,10 @@ import numpy.typing as npt
 from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QColor, QPainter, QPen, QTransform
 
+from app import theme
 from app.layer_drawing import path_of, pixmap_of
 from app.scene import Mask, Outline, outline
 
-COLOUR = "#7FE3D4"
-"""Lighter than every layer's, so that it is none of them."""
 FILL = 0.16
 BAND_SHARE = 0.012
 """Half the width of the band along the contour, as a share of the image's longer side."""
@@ -109,15 +108,15 @@ def draw_highlight(painter: QPainter, highlight: Highlight, place: QRectF, to_wi
         painter.drawPixmap(place, pixmap, QRectF(pixmap.rect()))
         painter.setOpacity(1)
     else:
-        tint = QColor(COLOUR)
+        tint = QColor(theme.MARK)
         tint.setAlphaF(FILL)
         painter.fillPath(area, tint)
     painter.strokePath(area, QPen(QColor(0, 0, 0, 150), 3.5))
-    painter.strokePath(area, QPen(QColor(COLOUR), 1.5))
+    painter.strokePath(area, QPen(QColor(theme.MARK), 1.5))
     if highlight.beside is not None:
         beside = to_widget.map(path_of(highlight.beside))
         painter.strokePath(beside, QPen(QColor(0, 0, 0, 110), 3.5))
-        dashed = QPen(QColor(COLOUR), 1.5, Qt.PenStyle.CustomDashLine)
+        dashed = QPen(QColor(theme.MARK), 1.5, Qt.PenStyle.CustomDashLine)
         dashed.setDashPattern([4, 3])
         painter.strokePath(beside, dashed)
     painter.restore()

@@ -159,6 +159,15 @@ class Thumbnails(QObject):
         self._pool.waitForDone()
 
 
+def state_of(row: Row) -> str:
+    """Return how an image, or a volume, stands in full."""
+    parts = [f"{row.state} {row.count}".rstrip(), row.detail]
+    if row.slices:
+        slices = QCoreApplication.translate("ImageList", "{n:,} slices").format(n=len(row.slices))
+        parts.insert(0, slices)
+    return " · ".join(part for part in parts if part)
+
+
 def doubt_lines(row: Row) -> list[str]:
     """Return a row's doubt and its reasons in words; nothing where it has none."""
     if row.doubt is None:
@@ -257,7 +266,7 @@ class ImageModel(QAbstractListModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return row.name
         if role == Qt.ItemDataRole.ToolTipRole:
-            return "\n".join((f"{row.name}\n{row.text}", *notes_of(row)))
+            return "\n".join((f"{row.name}\n{state_of(row)}", *notes_of(row)))
         if role == Qt.ItemDataRole.AccessibleTextRole:
             return ", ".join((f"{row.name}, {row.state} {row.count}".rstrip(), *notes_of(row)))
         if role == IdRole:
@@ -397,7 +406,7 @@ class _Delegate(QStyledItemDelegate):
         painter.setFont(small)
         painter.setPen(QColor(tokens.muted))
         room = width - 14 - (0 if row.doubt is None else DOUBT_WIDTH + 6)
-        text = QFontMetrics(small).elidedText(row.text, Qt.TextElideMode.ElideRight, room)
+        text = QFontMetrics(small).elidedText(state_of(row), Qt.TextElideMode.ElideRight, room)
         painter.drawText(QRect(left + 14, area.top() + 30, room, 20), Qt.AlignmentFlag.AlignVCenter, text)
         if row.doubt is not None:
             place = QRect(area.right() - 10 - DOUBT_WIDTH, area.top() + 30, DOUBT_WIDTH, 20)

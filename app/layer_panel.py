@@ -36,14 +36,6 @@ def layer_title(name: LayerName) -> str:
     return titles[name]
 
 
-RAMPS: dict[LayerName, tuple[tuple[float, str], ...]] = {
-    "heatmap": ((0, "#1B0C41"), (0.4, "#A52C60"), (0.7, "#FB9B06"), (1, "#FCFFA4")),
-    "words": ((0, "#440154"), (0.4, "#2A788E"), (0.7, "#35B779"), (1, "#FDE725")),
-    "doubt": ((0, "#00224E"), (0.4, "#666970"), (0.7, "#A69D75"), (1, "#FEE838")),
-}
-"""Colours of inferno, viridis and cividis, for the samples."""
-
-
 class LineSample(QAbstractButton):
     """A short piece of a layer as the canvas draws it, on the canvas's own ground; clicked, the next way to draw it."""
 
@@ -91,9 +83,9 @@ class LineSample(QAbstractButton):
         painter.drawRoundedRect(area.adjusted(0.5, 0.5, -0.5, -0.5), 4, 4)
         style = STYLES[self._name]
         inner = area.adjusted(6, 5, -6, -5)
-        if self._name in RAMPS:
+        if self._name in theme.RAMPS:
             ramp = QLinearGradient(area.left() + 4, 0, area.right() - 4, 0)
-            for place, colour in RAMPS[self._name]:
+            for place, colour in theme.RAMPS[self._name]:
                 ramp.setColorAt(place, QColor(colour))
             painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(QBrush(ramp))

@@ -140,7 +140,7 @@ class MainWindow(QMainWindow):
         self.banner.setParent(centre)
         self.banner.hide()
         for number, name in enumerate(PAGES):
-            QShortcut(QKeySequence(f"Ctrl+{number + 1}"), self, lambda name=name: self.show_page(name))
+            QShortcut(QKeySequence(f"Ctrl+{number + 1}"), self, lambda name=name: self.go_to(name))
         QShortcut(QKeySequence.StandardKey.Open, self, self._open)
         QShortcut(QKeySequence.StandardKey.New, self, self._new)
         self.session.changed.connect(self._on_change)
@@ -174,7 +174,7 @@ class MainWindow(QMainWindow):
         for number, (name, icon, title, key) in enumerate(entries):
             keys = ", ".join(filter(None, (key, f"Ctrl+{number + 1}")))
             button = RailButton(icon, title, f"{title} ({keys})")
-            button.clicked.connect(lambda _=False, name=name: self.show_page(name))
+            button.clicked.connect(lambda _=False, name=name: self.go_to(name))
             group.addButton(button)
             layout.addWidget(button)
             self._rail_buttons[name] = button
@@ -237,7 +237,8 @@ class MainWindow(QMainWindow):
         if name not in self.pages:
             made = self._make_page(name)
             made.task_wanted.connect(self.start_task)
-            made.error.connect(self.banner.show_error)
+            made.error.connect(lambda told, details: self.banner.show_error(told, details, made))
+            made.lost.connect(self.banner.show_error)
             made.notice.connect(self.banner.show_notice)
             made.hush.connect(self.banner.hide)
             made.page_wanted.connect(self.show_page)
@@ -310,6 +311,14 @@ class MainWindow(QMainWindow):
         page = self.page("review")
         assert isinstance(page, ReviewPage)
         page.show_run_next(run_id)
+
+    def go_to(self, name: str) -> None:
+        """Bring a page to the front as somebody asks for it by key or rail: what the one left told is over."""
+        current = self.stack.currentWidget()
+        if current is not self.pages.get(name) and not (isinstance(current, Page) and current.holds()):
+            # Before the change, which may have something to tell itself.
+            self.banner.leave(current)
+        self.show_page(name)
 
     def show_page(self, name: str) -> bool:
         """Bring a page to the front, unless the one in front holds on; return whether it came."""
@@ -526,7 +535,7 @@ class MainWindow(QMainWindow):
         if event.text() == "?":
             self.show_shortcuts()
         elif event.key() in letters and not event.modifiers():
-            self.show_page(letters[Qt.Key(event.key())])
+            self.go_to(letters[Qt.Key(event.key())])
         elif event.key() == Qt.Key.Key_Escape:
             self.banner.hide()
         else:

@@ -18,8 +18,6 @@ GRIP_PX = 9.0
 """An end can be taken hold of within this of it."""
 SHORTEST_PX = 3.0
 """A shorter drag, on the screen, was a click."""
-COLOUR = "#7FE3D4"
-"""No layer's."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,7 @@ class Measures(QObject):
         painter.setFont(theme.number_font(12))
         for measure in self._measures:
             start, end = (self._canvas.widget_from_image(*one) for one in (measure.start, measure.end))
-            for colour, width in ((QColor(0, 0, 0, 190), 4.0), (QColor(COLOUR), 1.5)):
+            for colour, width in ((QColor(0, 0, 0, 190), 4.0), (QColor(theme.MARK), 1.5)):
                 painter.setPen(QPen(colour, width, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap))
                 painter.drawLine(start, end)
                 painter.setBrush(Qt.BrushStyle.NoBrush)
@@ -204,5 +202,5 @@ class Measures(QObject):
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(20, 23, 26, 220))
         painter.drawRoundedRect(ground, 4, 4)
-        painter.setPen(QColor(COLOUR))
+        painter.setPen(QColor(theme.MARK))
         painter.drawText(ground, Qt.AlignmentFlag.AlignCenter, text)

@@ -17,6 +17,8 @@ class Page(QWidget):
     """A Task the window should start, show and report on."""
     error = Signal(str, str)
     """A sentence, and details."""
+    lost = Signal(str)
+    """A sentence on work that is not on the disk: it stays in view whichever page is gone to."""
     notice = Signal(str)
     hush = Signal()
     """Whatever message is shown would be in the way."""

@@ -159,27 +159,30 @@ class ReadingMode(QWidget):
         state = (self.tr("Read"), "accent") if done else (self.tr("To read"), "warning")
         return Row(entry.image.id, entry.name, entry.image, *state)
 
+    def nothing_left(self) -> str:
+        """Return why nothing is left to be read blind, in a sentence; empty where something is."""
+        if not self.blind or self.first_left() is not None:
+            return ""
+        if self._work:
+            return self.tr("Nothing is left to read. What was read can be chosen in the list and read again.")
+        if self.purpose == "audit":
+            told = self.tr("There is nothing to outline: draw images with + first.")
+            return " ".join([told, *self._seen()])
+        return self.tr("There is nothing to read: nobody else has reviewed an image yet.")
+
+    def _seen(self) -> list[str]:
+        if not self._not_asked:
+            return []
+        told = self.tr("Images drawn that you have reviewed before and are not asked for: {n:,}.")
+        return [told.format(n=self._not_asked)]
+
     def sentences(self) -> list[str]:
         """Return what a blind reader should know."""
-        seen = []
-        if self._not_asked:
-            seen = [
-                self.tr("Images drawn that you have reviewed before and are not asked for: {n:,}.").format(
-                    n=self._not_asked
-                )
-            ]
-        if self.blind and not self._work:
-            return [
-                self.tr("There is nothing to outline: draw images with + first.")
-                if self.purpose == "audit"
-                else self.tr("There is nothing to read: nobody else has reviewed an image yet."),
-                *seen,
-            ]
         if self.purpose == "audit":
             return [
                 self.tr("Outline what you see, or say that nothing is here. Every mask is hidden."),
                 self.tr("What you draw is measured against, and never learned from."),
-                *seen,
+                *self._seen(),
             ]
         if self.purpose == "second-read":
             return [

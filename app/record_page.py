@@ -360,7 +360,7 @@ class RecordPage(Page):
             self.dwell.begin_look(plan.options.dwell_to_advance_s)
 
     def _fail(self, text: str) -> None:
-        self.error.emit(text, "")
+        self.lost.emit(text)
         self.end()
 
     def _enough(self) -> None:

@@ -9,7 +9,6 @@ from PySide6.QtWidgets import (
     QFrame,
     QGridLayout,
     QHBoxLayout,
-    QLineEdit,
     QProgressBar,
     QSpinBox,
     QVBoxLayout,
@@ -20,7 +19,7 @@ from app import theme
 from app.eye_box import GAUGE_MM, GOOD_MM
 from app.keymap import Action, Keymap, shown
 from app.targets_bar import LookFor
-from app.widgets import Button, IconButton, box, heading, label, line, scrolled, set_role
+from app.widgets import Button, IconButton, NameField, box, heading, label, line, scrolled, set_role
 from gaze_capture.recording import Presence
 from segmentation.enough_gaze import GazeAmount
 
@@ -71,7 +70,7 @@ class RecordPanel(QFrame):
         self.rate.setValue(120)
         self.rate.setSuffix(" Hz")
         self.rate.lineEdit().setTextMargins(8, 0, 0, 0)
-        self.annotator = QLineEdit()
+        self.annotator = NameField()
         self.annotator.editingFinished.connect(lambda: self.annotator_named.emit(self.annotator.text()))
         self.about = label("", "muted", wrap=True)
         self.show_gaze = QCheckBox(self.tr("Show gaze while recording"))

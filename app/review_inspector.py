@@ -86,6 +86,7 @@ class ReviewInspector(QFrame):
         """Show what tells what others said, or found, only where that may be known."""
         self._purpose = purpose
         self.description.setVisible(purpose == "review")
+        self.training.withhold(purpose != "review")
         for part in (self.provenance, self._run_row, self.layers, self._layers_title):
             part.setVisible(purpose != "audit")
 

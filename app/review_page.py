@@ -61,6 +61,8 @@ class ReviewPage(Page):
         self.again.notice.connect(self.notice)
         self._untouched = True
         """Whether nobody has gone anywhere in this study yet: the queue may begin where it begins."""
+        self._over = False
+        """Whether reading blind has come to its end, or just begun: with nothing left no image is shown."""
         self._others_read = False
         self._heading = 1
         """Which way the reader goes through the list: what comes next there is built ahead."""
@@ -87,6 +89,7 @@ class ReviewPage(Page):
         self.editing = Editing(session, self.canvas, self.clock, lambda: self.give("accepted"))
         self.editing.changed.connect(self._follow_editing)
         self.editing.error.connect(lambda sentence: self.error.emit(sentence, ""))
+        self.editing.lost.connect(self.lost)
         self.editing.notice.connect(self.notice)
         self.left = LeftEdits(session, self.list, self.reading, self.editing)
         self.left.error.connect(lambda sentence: self.error.emit(sentence, ""))
@@ -112,6 +115,7 @@ class ReviewPage(Page):
         self._next_run: str | None = None
         self._follow_inspector()
         layout.addWidget(self.inspector)
+        session.changed.connect(self._follow_annotator)
         self.list.left.connect(self.canvas.setFocus)
         self.setFocusProxy(self.canvas)
 
@@ -124,6 +128,7 @@ class ReviewPage(Page):
         self.description.wanted.connect(self._describe)
         self.description.wanted_with.connect(self._describe_with)
         self.description.error.connect(self.error)
+        self.description.lost.connect(self.lost)
         self.looked.error.connect(self.error)
         self.looked.switch.toggled.connect(lambda _: self._judge_gaze())
         self.pixels.failed.connect(self.error)
@@ -150,7 +155,6 @@ class ReviewPage(Page):
             self.editing.follow()
             self._show_details(None)
             return
-        self._centre.show_frame()
         if what == "descriptions":
             self.queue.described.ask(study)
             self.description.show_scene(study, self.canvas.scene)
@@ -164,6 +168,8 @@ class ReviewPage(Page):
             self._next_run = None
             self._untouched = self.session.image_id == first_image(study)
         run_id = None
+        if what == "image":
+            self._over = False
         if what == "image" and self._next_run:
             # Never under the eyes of somebody who judges an image.
             what = "runs"
@@ -211,6 +217,12 @@ class ReviewPage(Page):
             # The slice bar's marks are of the facts, too.
             self._show_image()
 
+    def _follow_annotator(self, what: str) -> None:
+        if what == "annotator":
+            # What one said is not taken back by another, on whatever page the name was changed.
+            self.history.clear()
+            self._offer_undo()
+
     def _begin_reading(self) -> None:
         """List what is read for another purpose, and go to the first of it that is left."""
         study = self.session.study
@@ -224,6 +236,7 @@ class ReviewPage(Page):
         self.queue.order.bar.setVisible(not self.reading.blind)
         self.pixels.forget()
         self.queue.show_all()
+        self._over = True
         if not self.isVisible():
             # Shown again, it lists and shows everything anew.
             return
@@ -232,7 +245,7 @@ class ReviewPage(Page):
             self.session.set_target(left[1])
             self.session.set_image(left[0])
         self._show_image()
-        self.canvas.setFocus()
+        self._centre.take_keys()
 
     def _show_progress(self) -> None:
         self.verdict_bar.show_progress(*self.queue.progress())
@@ -252,6 +265,13 @@ class ReviewPage(Page):
         self.list.select(image_id)
         self._show_targets(study, image_id)
         self._others_read = self.canvas.others_shown and len(study.targets) > 1
+        if told := self._nothing_left(image_id):
+            self._centre.show_sentence(told)
+            self.comparing.clear()
+            self.editing.follow()
+            self._show_details(None)
+            return
+        self._centre.show_frame()
         try:
             scene = self.reading.shown(self._cache.get(image_id, target, run_id, self._others_read))
         except UserError as error:
@@ -277,6 +297,13 @@ class ReviewPage(Page):
             self._cache,
             self.comparing.ahead([(name, target, run_id, self._others_read) for name in names if name]),
         )
+
+    def _nothing_left(self, image_id: str) -> str:
+        """Return what is told in an image's place where nothing is left to be read blind; empty where it is shown."""
+        told = self.reading.nothing_left()
+        self._over = self._over and bool(told)
+        asked_for = not self.reading.refusal(image_id, self.session.target_id)
+        return "" if asked_for and not self._over else told
 
     def _follow_others(self) -> None:
         """Read the other targets' masks once they are to be shown."""
@@ -307,7 +334,8 @@ class ReviewPage(Page):
         self.pixels.follow(scene)
         inspector.set_purpose(self.reading.purpose)
         judged = scene is not None and (scene.student is not None or bool(scene.levels))
-        self.verdict_bar.allow(image=scene is not None, mask=judged, editing=self.editing.active, blind=blind)
+        asked = scene is not None and not self.reading.refusal(scene.image_id, scene.target_id)
+        self.verdict_bar.allow(image=asked, mask=judged and asked, editing=self.editing.active, blind=blind)
         if scene is None or study is None:
             inspector.show_nothing(study)
             return
@@ -347,6 +375,10 @@ class ReviewPage(Page):
     def _go_to(self, image_id: str) -> None:
         self._untouched = False
         self.session.set_image(image_id)
+        if self._over:
+            # It was the current image all the time.
+            self._over = False
+            self._show_image()
         self.canvas.setFocus()
 
     def go(self, step: int) -> None:
@@ -390,9 +422,11 @@ class ReviewPage(Page):
                 self.notice.emit(self.reading.nothing_to_judge())
                 return
         except UserError as error:
-            self.error.emit(str(error), "")
+            self.lost.emit(str(error))
             return
         flag = "" if edited else self.looked.flag(word, judged.gaze_on_mask_ms)
+        if self.reading.nothing_left():
+            following, self._over = None, True
         if following is not None:
             self.session.set_image(following)
         else:
@@ -442,6 +476,7 @@ class ReviewPage(Page):
         if key is None:
             return
         image_id, target_id = key
+        self._over = False
         self._offer_undo()
         self.session.set_target(target_id)
         if self.session.image_id == image_id:

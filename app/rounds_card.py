@@ -13,17 +13,20 @@ from PySide6.QtWidgets import QComboBox, QFrame, QHBoxLayout, QVBoxLayout
 from app import theme
 from app.dialogs import narrow
 from app.latest import Latest
-from app.plots import SIDES, STYLES, CurveStyle, bare_view
+from app.plots import SIDES, STYLES, bare_view
 from app.texts import short_name
 from app.widgets import box, heading, label
 from segmentation.rounds import Against, Known, Round, Rounds, rounds
 from segmentation.rounds_plot import links
 from segmentation.study import Study
 
-HAND = CurveStyle("#E69F00", "#9A5B00", 1.5, Qt.PenStyle.DashLine)
+HAND = STYLES["teacher"]
+"""Nothing of the teacher's stands in this chart."""
 NEAR_PX = 14.0
 """How far from a point a click still means it."""
-HEIGHT_PX = 220
+HEIGHT_PX, HIGHEST_PX = 220, 480
+SHARE = 0.28
+"""Of the page's height, between these."""
 
 
 class RoundsCard(QFrame):
@@ -85,6 +88,10 @@ class RoundsCard(QFrame):
         self.notes = label("", "muted", wrap=True)
         layout.addWidget(self.notes)
         self.hide()
+
+    def set_room(self, height: int) -> None:
+        """Have the chart grow with a page of a height."""
+        self.view.setFixedHeight(min(max(round(height * SHARE), HEIGHT_PX), HIGHEST_PX))
 
     # What is charted
 

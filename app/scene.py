@@ -21,6 +21,7 @@ from gaze_capture.fixations import Fixations, simulated_source
 from segmentation.images import read_stored
 from segmentation.intensity import AS_IT_IS, Intensity, Window
 from segmentation.readings import annotator_disagreement, readings
+from segmentation.records import MASK_THRESHOLD
 from segmentation.stacks import Values
 from segmentation.study import Study, Verdict
 from segmentation.text.attention import AttentionMaps, load_attention
@@ -348,7 +349,11 @@ def build_scene(
     truth = study.true_mask(image_id, target_id)
     student = study.prediction(run_id, image_id, target_id) if run_id else None
     teacher = study.prediction(run_id, image_id, target_id, "teacher") if run_id else None
-    differing = None if student is None or teacher is None else (student >= 0.5) != (teacher >= 0.5)
+    differing = (
+        None
+        if student is None or teacher is None
+        else (student >= MASK_THRESHOLD) != (teacher >= MASK_THRESHOLD)
+    )
     student_index = None if student is None else heatmap_index(student)
     teacher_index = None if teacher is None else heatmap_index(teacher)
     reviews = study.counted_reviews(image_id, target_id)

@@ -40,11 +40,6 @@ class LayerState:
     opacity: float
     look: RegionLook
 
-    @property
-    def shown(self) -> bool:
-        """Whether there is anything of it to be seen."""
-        return self.visible and self.opacity > 0
-
 
 class SceneLayers:
     """Draws all layers of a scene from the widest to the finest."""
@@ -58,6 +53,8 @@ class SceneLayers:
             )
             for name in LAYERS
         }
+        self._apart: set[LayerName] | None = None
+        """What is shown here alone, whatever the states say; None: as they say."""
         self.others_shown = False
         """Whether the other targets' outlines are drawn."""
         self._scene: Scene | None = None
@@ -65,6 +62,27 @@ class SceneLayers:
         """Made when they are first shown."""
         self._shapes: dict[LayerName, list[Shape]] = {}
         self._others: list[tuple[Shape, str, str]] = []
+
+    def set_apart(self, on: bool) -> None:
+        """Show layers apart from the states, which may be shared: none at first; or as the states say again."""
+        self._apart = set() if on else None
+
+    def visible(self, name: LayerName) -> bool:
+        """Whether a layer is switched on here."""
+        return self.states[name].visible if self._apart is None else name in self._apart
+
+    def set_visible(self, name: LayerName, on: bool) -> None:
+        """Switch a layer on or off: here alone where layers are shown apart."""
+        if self._apart is None:
+            self.states[name].visible = on
+        elif on:
+            self._apart.add(name)
+        else:
+            self._apart.discard(name)
+
+    def _shown(self, name: LayerName) -> bool:
+        """Whether there is anything of a layer to be seen."""
+        return self.visible(name) and self.states[name].opacity > 0
 
     def set_scene(self, scene: Scene | None) -> None:
         """Draw another scene's layers."""
@@ -99,21 +117,21 @@ class SceneLayers:
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, smooth)
         for ramp in MAPS:
             state = self.states[ramp]
-            levels = self._map(ramp, scene) if state.shown else None
+            levels = self._map(ramp, scene) if self._shown(ramp) else None
             if levels is not None:
                 painter.setOpacity(state.opacity)
                 levels.draw(painter, place, surface.area, surface.scale)
         for name in DRAWING_ORDER:
             state = self.states[name]
-            if state.shown and self._shapes.get(name):
+            if self._shown(name) and self._shapes.get(name):
                 draw_region(surface, name, self._shapes[name], state.look, state.opacity)
         if self.others_shown:
             for shape, colour, title in self._others:
                 draw_other_target(surface, shape, colour, title)
         scanpath, fixations = self.states["scanpath"], self.states["fixations"]
         for marks in scene.gaze:
-            if scanpath.shown:
+            if self._shown("scanpath"):
                 draw_scanpath(surface, marks, scanpath.opacity)
-            if fixations.shown:
+            if self._shown("fixations"):
                 painter.setOpacity(fixations.opacity)
                 draw_marks(painter, marks, surface.view.widget_from_image, surface.area)

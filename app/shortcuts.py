@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtWidgets import QDialog, QGridLayout, QHBoxLayout, QVBoxLayout, QWidget
 
 from app import theme
@@ -10,7 +10,10 @@ from app.keymap import ACTIONS, Keymap, shown, title
 from app.layer_keys import key_text
 from app.layer_panel import layer_title
 from app.scene import KEYS, LAYERS
-from app.widgets import box, heading, label
+from app.widgets import box, heading, label, scrolled
+
+AIR = 64
+"""Left of the window around the sheet, both sides together."""
 
 
 class ShortcutsDialog(QDialog):
@@ -37,7 +40,7 @@ class ShortcutsDialog(QDialog):
                     [
                         ("F", self.tr("Fit")),
                         ("Shift+F", self.tr("One image pixel per pixel of the screen")),
-                        ("+  -", self.tr("Zoom; so does the wheel, in a volume with Ctrl")),
+                        ("+  -", self.tr("Zoom, as the wheel; in a volume Ctrl+wheel")),
                         ("W", self.tr("Dragging changes width and centre")),
                         ("Shift+W", self.tr("Next window in common use")),
                         (self.tr("Right drag"), self.tr("Change the window, at any time")),
@@ -97,8 +100,8 @@ class ShortcutsDialog(QDialog):
                         ("A", self.tr("Accept")),
                         ("E", self.tr("Edit the mask")),
                         ("R", self.tr("Reject")),
-                        ("G", self.tr("Look again: new gaze, now or in the next session")),
-                        ("Z", self.tr("Undo the verdict, G or a change of the description")),
+                        ("G", self.tr("Look again: new gaze, now or next time")),
+                        ("Z", self.tr("Undo a verdict, G or a description's change")),
                         ("D", self.tr("Approve the description")),
                         (self.tr("Enter  Del"), self.tr("On a row of the description: edit, revert")),
                         ("Ctrl+Enter", self.tr("On a row of the description: approve")),
@@ -143,7 +146,8 @@ class ShortcutsDialog(QDialog):
                 "for one, then to the next image."
             ),
         )
-        whole = QVBoxLayout(self)
+        body = QWidget()
+        whole = QVBoxLayout(body)
         box(whole, margins=(theme.HUGE,) * 4, spacing=theme.NORMAL)
         columns = QHBoxLayout()
         box(columns, spacing=theme.HUGE)
@@ -166,3 +170,18 @@ class ShortcutsDialog(QDialog):
                 column.addSpacing(theme.NORMAL)
             column.addStretch(1)
             columns.addLayout(column)
+        outer = QVBoxLayout(self)
+        box(outer)
+        self.area = scrolled(body)
+        self.area.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
+        outer.addWidget(self.area)
+        self.area.setFocus()
+        # Beside a sheet that is cut below stands its scroll bar; the keys page through it.
+        bar = self.area.verticalScrollBar().sizeHint().width()
+        width = body.sizeHint().width()
+        height = whole.totalHeightForWidth(width)
+        room = parent.window().size() - QSize(AIR, AIR)
+        self.resize(
+            min(width + (bar if height > room.height() else 0), room.width()), min(height, room.height())
+        )

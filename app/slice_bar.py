@@ -15,12 +15,12 @@ WIDTH = 52
 TOP, BOTTOM = 20, 48
 PAGE = 5
 """Slices that PageUp and PageDown go."""
-GROOVE, HANDLE, TEXT = "#3A434D", "#E8EBEE", "#C6CDD4"
+GROOVE, HANDLE, TEXT = theme.BETWEEN, theme.DARK.text, theme.ON_DARK
 """On the canvas's own ground, which is dark in both modes."""
 LANES = ((9.0, "gaze"), (34.0, "masks"), (43.0, "reviews"))
 MARK_WIDTH = 7
 """Left edges of the marks' columns."""
-COLOURS = {"gaze": "#E8EBEE", "masks": STYLES["student"].colour, "reviews": theme.DARK.accent}
+COLOURS = {"gaze": theme.DARK.text, "masks": STYLES["student"].colour, "reviews": theme.DARK.accent}
 
 
 class SliceBar(QWidget):

@@ -23,6 +23,22 @@ ICON_SIZE = 18
 SURROUND = "#202020"
 """Neutral grey around the image in both modes: a coloured or bright surround shifts how tissue is seen."""
 
+# What lies on that surround, or on the image itself, is the same in both modes, too.
+LINE = "#FFFFFF"
+"""Of a tool's marks."""
+MARK = "#7FE3D4"
+"""What is measured, or spoken of: lighter than every layer's colour, so that it is none of them."""
+ON_DARK = "#C6CDD4"
+"""Text and icons of the bars that float there."""
+BETWEEN = "#3A434D"
+"""A line between two canvases, or the groove of a slider."""
+RAMPS: dict[str, tuple[tuple[float, str], ...]] = {
+    "heatmap": ((0, "#1B0C41"), (0.4, "#A52C60"), (0.7, "#FB9B06"), (1, "#FCFFA4")),
+    "words": ((0, "#440154"), (0.4, "#2A788E"), (0.7, "#35B779"), (1, "#FDE725")),
+    "doubt": ((0, "#00224E"), (0.4, "#666970"), (0.7, "#A69D75"), (1, "#FEE838")),
+}
+"""Places and colours of samples of the maps inferno, viridis and cividis."""
+
 
 @dataclass(frozen=True)
 class Tokens:

@@ -6,6 +6,7 @@ import os
 import threading
 
 from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
 
 from app import theme
@@ -49,7 +50,8 @@ class TrainPage(Page):
         self._machine: Machine | None = None
         self._states_of: Study | None = None
         self._spec: RunSpec | None = None
-        self._started_here: set[str] = set()
+        self._started_here: dict[str, RunWatcher] = {}
+        """Until they end, whichever run is followed meanwhile."""
         self._state_words = {
             "waiting": self.tr("Waiting"),
             "running": self.tr("Running"),
@@ -114,6 +116,11 @@ class TrainPage(Page):
         self.run_panel.notice.connect(self.notice)
         return self.run_panel
 
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Give the chart of rounds its share."""
+        super().resizeEvent(event)
+        self.rounds.set_room(event.size().height())
+
     # Following the session
 
     def refresh(self, what: str) -> None:
@@ -126,6 +133,7 @@ class TrainPage(Page):
             self._overview = Overview()
             self.settings.fields.forget()
             self._unfollow()
+            self._forget_started(study)
         sentence = self.tr("No run yet. Curves and sample masks will appear here.")
         self.empty.set("chart-line-up", sentence, self.tr("Go to the study") if study is None else "")
         self.rounds.show_study(study)
@@ -173,6 +181,9 @@ class TrainPage(Page):
         except UserError as error:
             self.error.emit(str(error), "")
             return
+        for run_id in list(self._started_here):
+            if self.runs.row_of(run_id) < 0:
+                self._drop_started(run_id)
         if self.watcher is not None:
             if self.runs.row_of(self.watcher.run.id) < 0:
                 # It was deleted, here or in another window.
@@ -249,14 +260,42 @@ class TrainPage(Page):
         if state == "running" and self.watcher is not None and self.watcher.run.is_elsewhere():
             # Another machine's run comes to life, for the first time or again: the whole window shall know.
             QTimer.singleShot(0, self, lambda: self.session.refresh("runs"))
-        if state == "failed" and self.watcher is not None and self.watcher.run.id in self._started_here:
-            details = self.watcher.run.log_tail()
-            self.error.emit(self.facts.text() or self.tr("The run failed."), details)
-        if state == "done" and self.watcher is not None and self.watcher.run.id in self._started_here:
-            self._started_here.discard(self.watcher.run.id)
-            again = self._spec is not None and is_again(self._spec)
-            if again or self.settings.predict_after.isChecked():
-                self.predict()
+
+    def _await(self, run: RunFolder) -> None:
+        """Follow a run that was started here to its end, whichever is shown meanwhile."""
+        watcher = RunWatcher(run, self)
+        self._started_here[run.id] = watcher
+        watcher.state_changed.connect(lambda state: self._on_started(run, state))
+        watcher.start()
+
+    def _on_started(self, run: RunFolder, state: str) -> None:
+        if state in ("running", "waiting"):
+            return
+        watcher = self._started_here[run.id]
+        if state == "failed":
+            last = watcher.last_step
+            told = last.values.get("message") if last is not None else None
+            self.error.emit(str(told or self.tr("The run failed.")), run.log_tail())
+        if state == "interrupted":
+            # It may come to life again, on another machine.
+            return
+        self._drop_started(run.id)
+        if state == "done":
+            spec = run.spec
+            if is_again(spec) or self.settings.predict_after.isChecked():
+                self._predict(run, spec)
+
+    def _drop_started(self, run_id: str) -> None:
+        watcher = self._started_here.pop(run_id, None)
+        if watcher is not None:
+            watcher.stop()
+            watcher.deleteLater()
+
+    def _forget_started(self, study: Study | None = None) -> None:
+        """Await no runs any more but those of a study."""
+        for run_id, watcher in list(self._started_here.items()):
+            if study is None or watcher.run.study_folder != study.folder:
+                self._drop_started(run_id)
 
     # Acting
 
@@ -303,7 +342,8 @@ class TrainPage(Page):
         process = start_worker(run, folders_job(run.spec), threads=max(1, (os.cpu_count() or 2) - 1))
         # Waited for in a thread, so that its end leaves no zombie behind; closing the window does not end it.
         threading.Thread(target=process.wait, name=f"wait-{run.id}", daemon=True).start()
-        self._started_here.add(run.id)
+        self._drop_started(run.id)
+        self._await(run)
         self.follow(run.id)
         self.session.refresh("runs")
 
@@ -320,10 +360,13 @@ class TrainPage(Page):
 
     def predict(self) -> None:
         """Let the run that is shown segment all images; one that was trained again, those that nobody has reviewed."""
+        if self.watcher is not None and self._spec is not None:
+            self._predict(self.watcher.run, self._spec)
+
+    def _predict(self, run: RunFolder, spec: RunSpec) -> None:
         study = self.session.study
-        if study is None or self.watcher is None or self._spec is None:
+        if study is None:
             return
-        run, spec = self.watcher.run, self._spec
         run_id = run.id
 
         pace = self.tr("{n:.3g} images/s, {time} left")
@@ -352,5 +395,6 @@ class TrainPage(Page):
         """Look no further; the run goes on."""
         if self.watcher is not None:
             self.watcher.stop()
+        self._forget_started()
         self.again_button.stop()
         self.rounds.stop()

@@ -10,14 +10,12 @@ import numpy as np
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Presence
 from segmentation.editing.drafts import Draft, Kept, put_back
-from segmentation.records import utc_now
+from segmentation.records import MASK_THRESHOLD, utc_now
 from segmentation.review_index import BARE_IMAGE, Purpose
 from segmentation.study import Mask, Review, Study, Verdict
 
 Word = Literal["accepted", "rejected", "nothing", "unsure", "ungradable"]
 """What the keys A, R, 0, Q and U say."""
-
-THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def subject_of(study: Study, image_id: str, target_id: str, run_id: str | None) 
     if run_id is not None:
         probability = study.prediction(run_id, image_id, target_id)
         if probability is not None:
-            return run_id, probability >= THRESHOLD
+            return run_id, probability >= MASK_THRESHOLD
     pseudomask = study.pseudomask(image_id, target_id)
     return None if pseudomask is None else ("pseudomask", pseudomask.masks[-1])
 
@@ -100,7 +98,7 @@ def give_verdict(study: Study, judged: Judged, word: Word) -> Given | None:
         presence=presence,
         seconds_spent=round(judged.seconds, 2),
         reviewed_at=utc_now(),
-        threshold=THRESHOLD,
+        threshold=MASK_THRESHOLD,
         purpose=judged.purpose,
         gaze_on_mask_ms=_rounded(judged.gaze_on_mask_ms),
     )
@@ -141,7 +139,7 @@ def give_edited(study: Study, draft: Draft, seconds: float, gaze_on_mask_ms: flo
         presence="present" if mask.any() else "absent",
         seconds_spent=round(seconds, 2),
         reviewed_at=utc_now(),
-        threshold=THRESHOLD,
+        threshold=MASK_THRESHOLD,
         purpose=header.purpose,
         started_from=draft.edit.started_from,
         edits=draft.edit.edits,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QEvent, QRectF, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QColor, QFontMetrics, QMouseEvent, QPainter, QPaintEvent, QResizeEvent
+from PySide6.QtCore import QEvent, QRect, QRectF, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QColor, QFontMetrics, QMouseEvent, QPainter, QPaintEvent, QPalette, QResizeEvent
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
     QLayout,
+    QLineEdit,
     QPushButton,
     QScrollArea,
     QSizePolicy,
+    QStyle,
+    QStyleOptionFrame,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -249,6 +252,43 @@ class ElidedLabel(QWidget):
         painter.end()
 
 
+class NameField(QLineEdit):
+    """A field whose text is cut in its middle where space ends, until it is typed in; the tooltip has all of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.textChanged.connect(self.setToolTip)
+
+    @property
+    def shown(self) -> str:
+        """The text as far as it is seen."""
+        if self.hasFocus():
+            return self.text()
+        return self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideMiddle, self._room().width())
+
+    def _room(self) -> QRect:
+        option = QStyleOptionFrame()
+        self.initStyleOption(option)
+        return (
+            self.style()
+            .subElementRect(QStyle.SubElement.SE_LineEditContents, option, self)
+            .adjusted(2, 0, -2, 0)
+        )
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the name, cut where it must be."""
+        if self.shown == self.text():
+            super().paintEvent(event)
+            return
+        option = QStyleOptionFrame()
+        self.initStyleOption(option)
+        painter = QPainter(self)
+        self.style().drawPrimitive(QStyle.PrimitiveElement.PE_PanelLineEdit, option, painter, self)
+        painter.setPen(self.palette().color(QPalette.ColorRole.Text))
+        painter.drawText(self._room(), Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft, self.shown)
+        painter.end()
+
+
 class Pill(QWidget):
     """A word on a tinted ground, with a dot: a state that colour alone does not tell."""
 
@@ -359,6 +399,7 @@ class Banner(QFrame):
         self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.text.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         self._details = ""
+        self._of: QWidget | None = None
         self.details = Button(
             self.tr("Details"), role="plain", on_click=lambda: self.details_wanted.emit(self._details)
         )
@@ -371,16 +412,22 @@ class Banner(QFrame):
         self._fading.timeout.connect(self.hide)
         self.hide()
 
-    def show_error(self, sentence: str, details: str = "") -> None:
-        """Show what went wrong."""
-        self._show("warning-circle", "danger", sentence, details)
+    def show_error(self, sentence: str, details: str = "", of: QWidget | None = None) -> None:
+        """Show what went wrong; `of` is the page that it means nothing beyond."""
+        self._show("warning-circle", "danger", sentence, details, of)
+
+    def leave(self, page: QWidget | None) -> None:
+        """Hide what means nothing beyond a page that is left."""
+        if page is not None and self._of is page:
+            self.hide()
 
     def show_notice(self, sentence: str, details: str = "") -> None:
         """Show what was done."""
         self._show("check-circle", "accent", sentence, details)
         self._fading.start()
 
-    def _show(self, icon: str, token: str, sentence: str, details: str) -> None:
+    def _show(self, icon: str, token: str, sentence: str, details: str, of: QWidget | None = None) -> None:
+        self._of = of
         self._icon.set_icon(icon, token)
         self.text.setText(sentence)
         self._details = details

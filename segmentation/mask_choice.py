@@ -20,7 +20,7 @@ from gaze_capture.fixations import simulated_source
 from gaze_capture.recording import Presence
 from segmentation.label_gaze import simulated_behind
 from segmentation.readers.shared import stem_of
-from segmentation.records import StudyImage, Target, Volume
+from segmentation.records import MASK_THRESHOLD, StudyImage, Target, Volume
 from segmentation.review_index import COUNTED, Purpose, Review, Verdict
 from segmentation.runs import latest_run
 from segmentation.study import Mask, Study
@@ -28,7 +28,6 @@ from segmentation.study import Mask, Study
 Which = Literal["reviewed", "student", "pseudomask", "truth", "audit"]
 WHICH: tuple[Which, ...] = get_args(Which)
 
-THRESHOLD = 0.5
 _KEPT_NAME = re.compile(r"[^\x00-\x1f\\/:*?\"<>|]{1,150}")
 """What a file may be called on every system."""
 
@@ -44,7 +43,7 @@ class MaskChoice:
     run: str | None = None
     """Of ``student`` the run, by default the latest finished; of ``reviewed`` the run whose student stands in where
     nobody has judged yet, by default none."""
-    threshold: float = THRESHOLD
+    threshold: float = MASK_THRESHOLD
     """On the student's probability."""
     level: float | None = None
     """Which threshold of the pseudo-masks; by default each one's widest level."""

@@ -21,7 +21,7 @@ from gaze_capture.storage import explained_os_errors, read_json
 from segmentation.dwell import NO_LESION, dwell_density, heat_at
 from segmentation.gaze_gates import Gates
 from segmentation.pseudomask import PRESETS, PseudoMask, gathered
-from segmentation.records import StudyImage
+from segmentation.records import MASK_THRESHOLD, StudyImage
 from segmentation.review_index import COUNTED, Review
 from segmentation.run_list import RunSummary, summary_of
 from segmentation.study import Study
@@ -42,8 +42,6 @@ Kind = Literal[
     "truth",
     "note",
 ]
-THRESHOLD = 0.5
-"""The probability at which predictions are shown and judged."""
 LEAST_SHARE = 0.01
 MOST_FIXATIONS = 8
 _NOTE = "made_by.json"
@@ -504,19 +502,19 @@ class _Teller:
             "weights": note.get("weights"),
             "engine": note.get("engine"),
             "predicted": made.isoformat(timespec="seconds"),
-            "threshold": THRESHOLD,
+            "threshold": MASK_THRESHOLD,
         }
         when = f"{step}predicted {made:%Y-%m-%d %H:%M} UTC"
         if self.pixel is None:
             return Line(network, f"The {network}: {when}", values)
         here = float(self._at(probability, f"{network}'s prediction"))
-        holds = here >= THRESHOLD
+        holds = here >= MASK_THRESHOLD
         self.inside[network] = holds
         values |= {"probability": round(here, 4), "inside": holds}
         sign = "at or above" if holds else "below"
         return Line(
             network,
-            f"The {network}'s probability is {here:.3f}, {sign} the threshold {THRESHOLD:g}; {when}",
+            f"The {network}'s probability is {here:.3f}, {sign} the threshold {MASK_THRESHOLD:g}; {when}",
             values,
         )
 

@@ -19,6 +19,8 @@ from gaze_capture.storage import read_json
 from segmentation.intensity import AS_IT_IS, Intensity
 
 SCHEMA = 2
+MASK_THRESHOLD = 0.5
+"""The probability from which on a pixel belongs to a predicted mask: as it is shown, judged, edited and exported."""
 _LONGEST_LINE = 1 << 16
 
 

@@ -18,6 +18,7 @@ from app.keymap_dialog import KeymapDialog
 from app.known_screens import known_geometry, name_of, store_geometry
 from app.screen_trackers import geometry_of
 from app.session_options_dialog import SessionOptionsDialog
+from app.shortcuts import AIR, ShortcutsDialog
 from gaze_capture.errors import UserError
 from segmentation.consent import consent_of, has_consented
 from segmentation.session_options import SessionOptions, load_options, save_options
@@ -173,8 +174,21 @@ def test_the_sheet_of_keys_shows_those_that_were_chosen(qtbot: QtBot, tmp_path: 
     [sheet] = [widget for widget in QApplication.topLevelWidgets() if widget.windowTitle() == "Shortcuts"]
     keys = [found.text() for found in sheet.findChildren(QLabel) if found.property("role") == "key"]
     assert "F13" in keys and keys.count("Space") == 1, "the other is Review's own"
-    assert sheet.sizeHint().width() < 1280 and sheet.sizeHint().height() < 800
-    sheet.close()
+    assert isinstance(sheet, ShortcutsDialog)
+    assert sheet.width() <= 1280 - AIR and sheet.height() <= 800 - AIR, "there is air around it"
+    assert not sheet.area.horizontalScrollBar().maximum(), "nothing is cut at its side"
+    bar = sheet.area.verticalScrollBar()
+    QTest.keyClick(sheet.focusWidget(), Qt.Key.Key_PageDown)
+    assert bar.value() == bar.maximum() > 0, "what lies below comes by the keys"
+    QTest.keyClick(sheet.focusWidget(), Qt.Key.Key_Escape)
+    assert not sheet.isVisible()
+    window.resize(1920, 1080)
+    window.show_shortcuts()
+    [wide] = [
+        one for one in QApplication.topLevelWidgets() if isinstance(one, ShortcutsDialog) and one.isVisible()
+    ]
+    assert not wide.area.verticalScrollBar().maximum(), "where there is room all of it is seen"
+    wide.close()
 
 
 def test_a_key_is_known_by_what_qt_calls_it() -> None:

@@ -183,6 +183,36 @@ def test_what_cannot_be_opened_or_imported_is_said_in_the_banner(
     assert "gaze.csv" in window.banner.text.text()
 
 
+@pytest.mark.parametrize("way", ["key", "rail", "number"])
+def test_what_a_page_told_goes_with_the_page(
+    qtbot: QtBot, tmp_path: Path, study: Study, image_folder: Path, way: str
+) -> None:
+    fill(study, image_folder, gaze=False)
+    window = open_window(qtbot, tmp_path, study)
+    ways = {
+        "key": lambda: QTest.keyClick(window, Qt.Key.Key_T),
+        "rail": lambda: QTest.mouseClick(window._rail_buttons["train"], Qt.MouseButton.LeftButton),
+        "number": lambda: QTest.keyClick(window, Qt.Key.Key_3, Qt.KeyboardModifier.ControlModifier),
+    }
+    page = study_page(window)
+    page.open_folder(tmp_path)
+    assert window.banner.isVisible()
+    QTest.keyClick(window, Qt.Key.Key_S)
+    assert window.banner.isVisible(), "it is the page in front already"
+    ways[way]()
+    assert window.current_page() == "train" and window.banner.isHidden()
+    # What the page that is gone to tells, and what no page told, stays.
+    window.session.failed.emit("The study cannot be read.")
+    QTest.keyClick(window, Qt.Key.Key_S)
+    assert window.current_page() == "study" and window.banner.isVisible()
+    broken = study.image_path(next(iter(study.images.values())))
+    broken.unlink()
+    page.open_folder(tmp_path)
+    QTest.keyClick(window, Qt.Key.Key_V)
+    assert window.current_page() == "review" and broken.name in window.banner.text.text()
+    assert window.banner.isVisible()
+
+
 def test_unforeseen_failures_show_details_and_known_ones_a_sentence(qtbot: QtBot, tmp_path: Path) -> None:
     window = open_window(qtbot, tmp_path)
 

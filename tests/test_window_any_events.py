@@ -94,7 +94,10 @@ def check(window: MainWindow, study: Study) -> None:
     """Look at what must hold at any time."""
     page, session = page_of(window), window.session
     allowed, shown = ALLOWED[page.reading.purpose], page.canvas.scene
-    assert shown is not None and (shown.image_id, shown.target_id) == (session.image_id, session.target_id)
+    if shown is None:
+        assert page.reading.nothing_left() and not page.editing.active
+    else:
+        assert (shown.image_id, shown.target_id) == (session.image_id, session.target_id)
     for scene in (shown, page.comparing.canvas.scene):
         assert scene is None or scene.available <= allowed
     assert page.editing.active == page.editing.column.isVisible() == page.editing.layer.isVisible()

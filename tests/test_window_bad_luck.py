@@ -304,6 +304,7 @@ def test_two_windows_record_at_once(window: MainWindow, study: Study, qtbot: QtB
     told: list[str] = []
     for page in pages:
         page.error.connect(lambda text, details: told.append(text))
+        page.lost.connect(told.append)
         click_start(page)
     qtbot.wait(1200)
     for page in pages:

@@ -280,6 +280,45 @@ def test_a_key_let_go_of_in_another_window_holds_nothing_any_more(window: MainWi
         assert not page.canvas.bare and not page.comparing.canvas.isVisible()
 
 
+@pytest.mark.parametrize("told", [QEvent.Type.FocusOut, QEvent.Type.WindowDeactivate])
+def test_a_layer_peeked_at_is_put_back_when_its_key_is_let_go_of_elsewhere(
+    window: MainWindow, told: QEvent.Type
+) -> None:
+    page = page_of(window)
+    before = page.canvas.layer_visible("student")
+    QTest.keyPress(page.canvas, Qt.Key.Key_5)
+    assert page.canvas.layer_visible("student") != before
+    QApplication.sendEvent(page.canvas, QFocusEvent(told) if told == QEvent.Type.FocusOut else QEvent(told))
+    assert page.canvas.layer_visible("student") == before
+    QTest.keyRelease(page.canvas, Qt.Key.Key_5)
+    assert page.canvas.layer_visible("student") == before
+    QTest.keyClick(page.canvas, Qt.Key.Key_5)
+    assert page.canvas.layer_visible("student") != before, "a tap switches it for good, as ever"
+
+
+def test_while_one_side_is_edited_the_other_keeps_its_layers(window: MainWindow) -> None:
+    page = page_of(window)
+    choose(page, EARLIER)
+    QTest.keyClick(page.canvas, Qt.Key.Key_C, SHIFT)
+    other = page.comparing.canvas
+    assert other.isVisible() and other.layer_visible("student")
+    QApplication.processEvents()
+    before = other.grab().toImage()
+    QTest.keyClick(page.canvas, Qt.Key.Key_E)
+    QApplication.processEvents()
+    assert page.editing.active and not page.canvas.layer_visible("student")
+    assert other.layer_visible("student") and page.inspector.layers.switches["student"].isChecked() is False
+    QTest.keyClick(page.canvas, Qt.Key.Key_5)
+    assert page.canvas.layer_visible("student"), "it can be looked at beneath the edit"
+    QTest.keyClick(page.canvas, Qt.Key.Key_5)
+    QTest.keyClick(page.canvas, Qt.Key.Key_Escape)
+    QApplication.processEvents()
+    assert page.canvas.layer_visible("student") and other.layer_visible("student")
+    assert other.grab().toImage() == before
+    QTest.keyClick(page.canvas, Qt.Key.Key_5)
+    assert not other.layer_visible("student"), "afterwards both are switched together again"
+
+
 def test_nothing_blinks_over_a_mask_that_is_drawn(window: MainWindow, qtbot: QtBot) -> None:
     page = page_of(window)
     for _ in range(2):

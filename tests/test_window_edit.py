@@ -279,6 +279,37 @@ def test_lasso_and_polygon_add_and_take_away(window: MainWindow, study: Study) -
     assert words(window)[4:] == ["polygon"]
 
 
+@pytest.mark.parametrize("way_on", [Qt.Key.Key_A, Qt.Key.Key_N, Qt.Key.Key_B])
+def test_a_polygon_left_open_is_closed_as_a_step(window: MainWindow, study: Study, way_on: Qt.Key) -> None:
+    image_id = next(iter(study.images))
+    press(window, Qt.Key.Key_E, Qt.Key.Key_P)
+    corners = [(40.0, 5.0), (60.0, 8.0), (55.0, 30.0)]
+    for corner in corners:
+        click(window, *corner)
+    seen = [at(window, *corner) for corner in corners]
+    expected = student(study, image_id) | plain.polygon(study.images[image_id].shape[:2], seen)
+    press(window, way_on)
+    if way_on == Qt.Key.Key_A:
+        (stored,) = study.reviews(image_id, "target")
+        assert stored.verdict == "edited"
+        reviewed = study.reviewed_mask(image_id, "target")
+        assert reviewed is not None and (reviewed == expected).all()
+        return
+    if way_on == Qt.Key.Key_N:
+        press(window, Qt.Key.Key_Backspace, Qt.Key.Key_E)
+    assert words(window) == ["polygon"] and (mask_of(window) == expected).all()
+    press(window, Qt.Key.Key_Z)
+    assert (mask_of(window) == student(study, image_id)).all(), "it is undone like any step"
+
+
+def test_two_corners_left_open_are_no_step(window: MainWindow, study: Study) -> None:
+    press(window, Qt.Key.Key_E, Qt.Key.Key_P)
+    for corner in ((40.0, 5.0), (60.0, 8.0)):
+        click(window, *corner)
+    press(window, Qt.Key.Key_B)
+    assert words(window) == [] and (mask_of(window) == student(study, next(iter(study.images)))).all()
+
+
 def test_flood_takes_similar_shades_and_turns_parts(window: MainWindow, study: Study) -> None:
     page, layer = page_of(window), layer_of(window)
     press(window, Qt.Key.Key_E)
@@ -839,6 +870,9 @@ def test_an_edit_that_cannot_be_written_waits_until_it_can(
         window.session.set_image(first)
         assert not page_of(window).editing.active
         assert "not on the disk; E goes on with it" in said(window) and "drafts" in said(window)
+        QTest.keyClick(page_of(window).canvas, Qt.Key.Key_S)
+        assert window.current_page() == "study" and "not on the disk" in said(window), "it must not be missed"
+        QTest.keyClick(window, Qt.Key.Key_V)
         window.session.set_image(image_id)
         press(window, Qt.Key.Key_E)
         assert (mask_of(window) == drawn).all() and words(window) == ["brush"]

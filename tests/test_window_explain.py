@@ -402,6 +402,35 @@ def test_a_damaged_preset_and_no_pseudomasks_are_said(
     assert "generic.json" in dialog.settings.problem and "(damaged)" in dialog.settings.preset.currentText()
 
 
+def test_an_absent_target_is_said_and_not_described(window: MainWindow, qtbot: QtBot, gazed: Study) -> None:
+    first, second = list(gazed.images)[:2]
+    window.show_page("review")
+    review = window.page("review")
+    assert isinstance(review, ReviewPage) and window.session.image_id == first
+    QTest.keyClick(review.canvas, Qt.Key.Key_0)
+    QTest.keyClick(review.canvas, Qt.Key.Key_Backspace)
+    assert gazed.presence(first, "target") == "absent" and window.session.image_id == first
+    window.describe_with([first])
+    dialog = window.explain_dialog
+    assert dialog is not None
+    qtbot.waitUntil(ready(dialog), timeout=10000)
+    qtbot.waitUntil(dialog.preview.nothing.isVisible, timeout=10000)
+    assert "target is absent" in dialog.preview.nothing.text() and not dialog.preview.picture.isVisible()
+    assert "absent" in dialog._images_row.hint.text()
+    assert dialog.run_button.text() == "Nothing to describe" and not dialog.run_button.isEnabled()
+    # Another image has a region, and all together are described: this one is noted as absent.
+    QTest.keyClick(review.canvas, Qt.Key.Key_Space)
+    qtbot.waitUntil(dialog.run_button.isEnabled, timeout=10000)
+    qtbot.waitUntil(dialog.preview.picture.isVisible, timeout=10000)
+    assert window.session.image_id == second and dialog.run_button.text() == "Describe 1 image"
+    QTest.keyClick(review.canvas, Qt.Key.Key_Backspace)
+    QTest.keyClick(dialog.images, Qt.Key.Key_Home)
+    qtbot.waitUntil(lambda: dialog.run_button.text() == "Describe 6 images", timeout=10000)
+    qtbot.waitUntil(ready(dialog), timeout=10000)
+    qtbot.waitUntil(dialog.preview.picture.isVisible, timeout=10000)
+    assert dialog.preview.seen is not None and second in dialog.preview.subtitle.text()
+
+
 def test_a_key_that_cannot_be_kept_stops_the_run(
     window: MainWindow, qtbot: QtBot, chat_server: FakeServer
 ) -> None:

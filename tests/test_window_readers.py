@@ -175,6 +175,22 @@ def test_undo_takes_back_nothing_that_was_said_for_another_purpose(window: MainW
     assert len(study.reviews(ids[4], "target")) == 1 and not page.verdict_bar.undo_button.isEnabled()
 
 
+@pytest.mark.parametrize("shown", ["review", "study"])
+def test_undo_takes_back_nothing_that_another_annotator_said(
+    window: MainWindow, study: Study, shown: str
+) -> None:
+    page, ids = page_of(window), list(study.images)
+    window.session.set_image(ids[4])
+    press(window, Qt.Key.Key_A)
+    assert page.verdict_bar.undo_button.isEnabled()
+    window.show_page(shown)
+    window.session.set_annotator("Dr. Third")
+    window.show_page("review")
+    assert not page.verdict_bar.undo_button.isEnabled()
+    press(window, Qt.Key.Key_Z)
+    assert [one.annotator for one in study.reviews(ids[4], "target")] == ["Dr. Test"]
+
+
 def test_what_is_not_asked_for_is_not_outlined(window: MainWindow, study: Study) -> None:
     page = page_of(window)
     draw = draw_audit(study, 2, 1)
@@ -196,14 +212,73 @@ def test_what_was_reviewed_before_is_not_asked_for_in_an_audit(window: MainWindo
     assert "not asked for" not in said_in(page)
 
 
-def test_a_damaged_draw_is_told_and_the_image_stays_bare(window: MainWindow, study: Study) -> None:
+@pytest.mark.parametrize(
+    ("purpose", "told"), [("audit", "draw images with + first"), ("second-read", "nobody else has reviewed")]
+)
+def test_with_nothing_to_read_it_says_so_and_takes_no_verdict(
+    qtbot: QtBot, tmp_path: Path, study: Study, image_folder: Path, purpose: str, told: str
+) -> None:
+    fill(study, image_folder)
+    predict(study)
+    window = open_window(qtbot, tmp_path, study)
+    window.show_page("review")
+    page = page_of(window)
+    QTest.keyClick(page.reading.choice, Qt.Key.Key_End if purpose == "audit" else Qt.Key.Key_Down)
+    assert page.reading.purpose == purpose
+    assert told in said_in(page) and page.canvas.scene is None and not page.canvas.isVisible()
+    bar = page.verdict_bar
+    for button in (bar.accept_button, bar.edit_button, bar.reject_button, bar.nothing_button):
+        assert not button.isEnabled()
+    for key in (Qt.Key.Key_A, Qt.Key.Key_0, Qt.Key.Key_E):
+        QTest.keyClick(window.focusWidget(), key)
+    assert not study.all_reviews() and not page.editing.active
+    window.show_page("study")
+    window.show_page("review")
+    assert told in said_in(page)
+    QTest.keyClick(page.reading.choice, Qt.Key.Key_Home)
+    assert page.canvas.isVisible() and page.canvas.scene is not None and bar.accept_button.isEnabled()
+
+
+def test_who_has_read_all_is_told_and_may_take_it_back_or_read_again(
+    window: MainWindow, study: Study
+) -> None:
+    page, ids = page_of(window), list(study.images)
+    choose(page, "second-read")
+    for _ in range(4):
+        assert page.canvas.isVisible()
+        press(window, Qt.Key.Key_A)
+    assert "Nothing is left to read" in said_in(page) and not page.canvas.isVisible()
+    assert not page.verdict_bar.accept_button.isEnabled() and page.verdict_bar.undo_button.isEnabled()
+    QTest.keyClick(window.focusWidget(), Qt.Key.Key_Z)
+    assert page.canvas.isVisible() and page.verdict_bar.progress.text() == "3 of 4 read"
+    assert window.session.image_id == ids[3] and page.verdict_bar.accept_button.isEnabled()
+    QTest.keyClick(window.focusWidget(), Qt.Key.Key_A)
+    assert not page.canvas.isVisible()
+    choose(page, "review")
+    assert page.canvas.isVisible()
+    choose(page, "second-read")
+    assert "Nothing is left to read" in said_in(page)
+    QTest.keyClick(window.focusWidget(), Qt.Key.Key_Backspace)
+    assert page.canvas.isVisible() and page.verdict_bar.reject_button.isEnabled(), "one may correct oneself"
+
+
+def test_what_is_not_asked_for_takes_no_verdict(window: MainWindow, study: Study) -> None:
+    page, ids = page_of(window), list(study.images)
+    choose(page, "second-read")
+    window.session.set_image(ids[5])
+    assert page.canvas.isVisible() and not page.verdict_bar.accept_button.isEnabled()
+    window.session.set_image(ids[0])
+    assert page.verdict_bar.accept_button.isEnabled()
+
+
+def test_a_damaged_draw_is_told_and_no_mask_is_shown(window: MainWindow, study: Study) -> None:
     page = page_of(window)
     draw_audit(study, 2, 1)
     broken = study.folder / "audits" / "audit-20260101-000000-aaaaaa.json"
     broken.write_text("{")
     choose(page, "audit")
     assert broken.name in window.banner.text.text() and page.list.visible_ids() == []
-    assert page.canvas.scene is not None and not page.canvas.scene.available
+    assert page.canvas.scene is None and not page.canvas.isVisible()
     press(window, Qt.Key.Key_E)
     assert not page.editing.active
 

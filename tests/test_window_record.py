@@ -89,6 +89,23 @@ def test_sitting_with_the_simulated_tracker_by_keys(window: MainWindow, study: S
     assert state == "case_0.png, Look again", "so short a look is not learned from"
 
 
+def test_a_long_name_is_cut_in_its_middle_until_it_is_typed_in(window: MainWindow) -> None:
+    page, field = page_of(window), page_of(window).panel.annotator
+    assert field.shown == "Dr. Test" == field.toolTip()
+    page.panel.tracker.setFocus()
+    name = "Professor Maximiliana Theodora von Hohenstein-Wittelsbach, department of radiology"
+    window.session.set_annotator(name)
+    assert field.text() == name == field.toolTip()
+    assert field.shown.startswith("Professor") and "…" in field.shown and field.shown.endswith("logy")
+    cut = field.grab().toImage()
+    QTest.mouseClick(field, Qt.MouseButton.LeftButton)
+    assert field.hasFocus() and field.shown == name
+    page.panel.tracker.setFocus()
+    assert field.grab().toImage() == cut
+    window.session.set_annotator("Professor Maximiliana Theodora von Hohenstein-Wittelsbach, Radiology")
+    assert field.grab().toImage() != cut, "the end is seen, too"
+
+
 def test_pointer_rests_become_fixations_where_it_rested(
     window: MainWindow, study: Study, qtbot: QtBot
 ) -> None:

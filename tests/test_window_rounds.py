@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from app.again_button import AgainButton
@@ -22,6 +23,7 @@ from segmentation.retraining import is_again
 from segmentation.runs import RunFolder
 from segmentation.study import Study
 from tests.rounds_support import say, trained
+from tests.test_window_runs import click
 from tests.training_helpers import tiny
 from tests.window_support import fill, open_window
 
@@ -92,6 +94,20 @@ def test_rounds_are_charted_clicked_and_walked_by_keys(qtbot: QtBot, tmp_path: P
     assert page.watcher.run.id == second.id, "a click beside every point means none"
 
 
+def test_the_chart_grows_with_the_window(qtbot: QtBot, tmp_path: Path, filled: Study) -> None:
+    trained(filled, SPEC)
+    window = open_window(qtbot, tmp_path, filled)
+    window.show_page("train")
+    card = train_page(window).rounds
+    qtbot.waitUntil(lambda: len(card.charted()) == 1, timeout=30_000)
+    heights = []
+    for size in ((1280, 800), (1920, 1080), (3840, 2160)):
+        window.resize(*size)
+        QApplication.processEvents()
+        heights.append(card.view.height())
+    assert heights[0] < 240 < 280 < heights[1] < heights[2] <= 480
+
+
 def test_an_audit_brings_the_measured_outlining_beside_it(
     qtbot: QtBot, tmp_path: Path, filled: Study
 ) -> None:
@@ -142,6 +158,15 @@ def test_the_button_counts_what_is_new_to_the_run_shown(qtbot: QtBot, tmp_path: 
     QTest.keyClick(page.canvas, Qt.Key.Key_Z)
     QTest.keyClick(page.canvas, Qt.Key.Key_Z)
     qtbot.waitUntil(lambda: page.training.text() == "Train again with 1 review", timeout=30_000)
+    for _ in range(2):
+        # How many were reviewed is no news for who reads blind.
+        QTest.keyClick(page.reading.choice, Qt.Key.Key_Down)
+        assert page.reading.blind and page.training.isHidden()
+        window.session.refresh("reviews")
+        qtbot.waitUntil(lambda: not page.training.pending, timeout=30_000)
+        assert page.training.isHidden(), "nor once it was counted anew"
+    QTest.keyClick(page.reading.choice, Qt.Key.Key_Home)
+    qtbot.waitUntil(page.training.isVisible, timeout=30_000)
     page.runs.setCurrentIndex(page.runs.findData(None))
     qtbot.waitUntil(page.training.isHidden, timeout=30_000)
 
@@ -205,6 +230,13 @@ def test_one_click_trains_again_and_the_next_image_shows_the_new_masks(
     again = RunFolder(filled.runs_folder / new)
     assert again.spec.warm_start == run.id and is_again(again.spec)
     assert window.current_page() == "review", "reviewing goes on meanwhile"
+    # Whichever run is looked at meanwhile, the masks come.
+    window.show_page("train")
+    table = train_page(window).table
+    click(table, run.id)
+    watcher = train_page(window).watcher
+    assert watcher is not None and watcher.run.id == run.id
+    window.show_page("review")
     qtbot.waitUntil(lambda: again.state() in ("done", "failed"), timeout=400_000)
     assert again.state() == "done", again.log_tail()
     qtbot.waitUntil(lambda: len(filled.prediction_keys(new)) == 5, timeout=400_000)

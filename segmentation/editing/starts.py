@@ -9,11 +9,9 @@ import numpy.typing as npt
 
 from gaze_capture.errors import UserError
 from segmentation.editing.regions import Mask
+from segmentation.records import MASK_THRESHOLD
 from segmentation.review_index import Purpose
 from segmentation.study import Study
-
-SHOWN_AT = 0.5
-"""The probability at which predictions are shown, and taken as a start."""
 
 
 def level_name(threshold: float) -> str:
@@ -64,7 +62,7 @@ def start_mask(study: Study, image_id: str, target_id: str, run_id: str | None, 
     mask: Mask | None = None
     if start in ("student", "teacher"):
         found = probability(study, image_id, target_id, run_id, start)
-        mask = found >= np.float32(SHOWN_AT)
+        mask = found >= np.float32(MASK_THRESHOLD)
     elif start == "reviewed":
         mask = study.reviewed_mask(image_id, target_id)
     else:

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.errors import UserError
-from segmentation.mask_choice import THRESHOLD, Unit
+from segmentation.mask_choice import Unit
 from segmentation.mask_sinks import IMPORTED
 from segmentation.mask_writers.nifti import affine_of_unit
 from segmentation.readers.grids import Fitted, planes_on
 from segmentation.readers.volumes import Affine, as_tuple
-from segmentation.records import StudyImage, Target, utc_now
+from segmentation.records import MASK_THRESHOLD, StudyImage, Target, utc_now
 from segmentation.review_index import Review, Verdict
 from segmentation.stacks import LabelMap
 from segmentation.study import Study
@@ -248,7 +248,7 @@ class Submission:
                 presence="present" if mask.any() else "absent",
                 seconds_spent=0.0,
                 reviewed_at=utc_now(),
-                threshold=THRESHOLD,
+                threshold=MASK_THRESHOLD,
                 started_from="" if same or before is None else before.began,
                 edits=() if same else (IMPORTED,),
             )
@@ -282,4 +282,4 @@ def standing_mask(
     if mask is not None:
         return mask, "reviewed"
     probability = study.prediction(run, image_id, target_id)
-    return (None if probability is None else probability >= THRESHOLD), "student"
+    return (None if probability is None else probability >= MASK_THRESHOLD), "student"
