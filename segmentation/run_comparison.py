@@ -22,7 +22,6 @@ from segmentation.records import group_of
 from segmentation.run_list import Measured, RunSummary, summary_of
 from segmentation.runs import RunFolder
 from segmentation.study import Study
-from segmentation.study_content import groups_of
 
 MEASURES: dict[str, tuple[str, int]] = {
     "dice": ("Dice", 3),
@@ -267,13 +266,8 @@ def _tables(run: RunFolder, measured: Sequence[Measured]) -> dict[tuple[str | No
 
 
 def _groups(study: Study, split: str | None) -> dict[str, str]:
-    """Return the group of each image of a split; of one that is gone since, nothing."""
-    if split is None:
-        return {image.id: group_of(image) for image in study.images.values()}
-    try:
-        return groups_of(study, split)
-    except UserError:
-        return {}
+    """Return the group of each image of a split, or of all; of a split that is gone since, nothing."""
+    return {image.id: group_of(image) for image in study.images.values() if split in (None, image.split)}
 
 
 def _side_by_side(

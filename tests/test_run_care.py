@@ -564,3 +564,13 @@ def test_no_torch_is_needed() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_images_that_cannot_be_read_end_a_comparison_instead_of_ungrouping_it(study: Study) -> None:
+    measure(finished(study, "a"), {"i0": 0.5, "i1": 0.6})
+    measure(finished(study, "b"), {"i0": 0.6, "i1": 0.6})
+    assert compare_runs(study, ["a", "b"]).measures, "of a split that is gone every image stands for itself"
+    (study.folder / "images").mkdir(exist_ok=True)
+    (study.folder / "images" / "manifest-1.json").write_text("[{}]")
+    with pytest.raises(UserError, match=r"manifest-1\.json is damaged"):
+        compare_runs(Study.open(study.folder), ["a", "b"])
