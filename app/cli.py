@@ -24,6 +24,7 @@ from app.provenance_command import add_provenance_command
 from app.reader_commands import add_reader_commands
 from app.review_commands import add_review_commands
 from app.run_commands import add_run_commands
+from app.shared_options import add_run_option, add_split_option
 from app.slicer_command import add_slicer_command
 from app.suggest_commands import add_suggest_command
 from app.train_commands import add_train_commands
@@ -468,9 +469,8 @@ def _parser() -> argparse.ArgumentParser:
     predict = add("predict", commands.predict, "let the student segment images")
     evaluate = add("evaluate", commands.evaluate, "measure predictions")
     report = add("report", commands.report, "write an HTML report")
-    for command in (predict, evaluate, report):
-        command.add_argument("--run", dest="run_id", metavar="RUN", help="default: the latest finished")
-    predict.add_argument("--split", metavar="NAME", help="default: all images")
+    add_run_option(predict, evaluate, report)
+    add_split_option(predict)
     predict.add_argument("--device", default="auto", metavar="D")
     predict.add_argument(
         "--engine",

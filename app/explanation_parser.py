@@ -13,6 +13,7 @@ from app import (
 )
 from app.argument_types import annotator, count, margin, not_negative, positive, yes
 from app.commands import AddCommand
+from app.shared_options import add_run_option, add_split_option
 from segmentation.server_presets import SERVER_PRESETS
 
 
@@ -191,7 +192,7 @@ def add_explanation_commands(add: AddCommand) -> None:
     )
 
     text_use = add("text-use", text_commands.text_use, "measure whether the teacher uses what it reads")
-    text_use.add_argument("--run", dest="run_id", metavar="RUN", help="default: the latest finished")
-    text_use.add_argument("--split", metavar="NAME", help="default: all images that are explained")
+    add_run_option(text_use)
+    add_split_option(text_use, help="default: all images that are explained")
     text_use.add_argument("--images", type=count, metavar="N", help="at most so many of them")
     text_use.add_argument("--device", default="auto", metavar="D")

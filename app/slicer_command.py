@@ -8,6 +8,7 @@ import sys
 
 from app.argument_types import annotator
 from app.commands import AddCommand, Outcome, counted
+from app.shared_options import add_run_option
 from segmentation.progress import Progress
 from segmentation.study import Study
 
@@ -25,9 +26,7 @@ def add_slicer_command(add: AddCommand) -> None:
     command.add_argument(
         "--annotator", type=annotator, required=True, metavar="A", help="who corrects, a pseudonym"
     )
-    command.add_argument(
-        "--run", dest="run_id", metavar="RUN", help="default: the latest that has predicted, or finished"
-    )
+    add_run_option(command, help="default: the latest that has predicted, or finished")
     command.add_argument("--port", type=_port, default=PORT, metavar="N", help=f"default: {PORT}")
     command.add_argument(
         "--host",

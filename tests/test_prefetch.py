@@ -75,10 +75,7 @@ def test_one_at_work_goes_on_with_new_wishes_at_once(
     ahead.stop()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_build_that_breaks_does_not_end_building(
-    qtbot: QtBot, cache: SlowCache, ahead: Prefetcher, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_build_that_breaks_does_not_end_building(qtbot: QtBot, cache: SlowCache, ahead: Prefetcher) -> None:
     cache.errors["a"] = RuntimeError("broken")
     cache.go_on.release(2)
     with qtbot.captureExceptions():

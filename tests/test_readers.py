@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import contingency
 
-from app.verdicts import Judged, give_verdict
+from app.verdicts import Judged, Word, give_verdict
 from gaze_capture.errors import UserError
 from segmentation.advice import study_facts
 from segmentation.blind_reading import audit_draws, draw_audit, not_asked_of, work_for
@@ -167,9 +167,10 @@ def test_an_audit_that_was_not_blind_is_refused(study: Study, changes: dict[str,
 
 def test_an_audit_may_say_in_a_word_that_nothing_is_there(study: Study) -> None:
     first, second, *_ = study.images
-    for image_id, word in ((first, "nothing"), (second, "ungradable")):
+    said: tuple[tuple[str, Word], ...] = ((first, "nothing"), (second, "ungradable"))
+    for image_id, word in said:
         judged = Judged(image_id, "target", "run-x", "A", 1.0, "audit")
-        assert give_verdict(study, judged, word)  # type: ignore[arg-type]
+        assert give_verdict(study, judged, word)
     assert [one.presence for one in study.reviews(first, "target")] == ["absent"]
 
 

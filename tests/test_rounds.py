@@ -25,7 +25,7 @@ from segmentation.prediction import predict
 from segmentation.records import SCHEMA, Target
 from segmentation.report_rounds import rounds_section
 from segmentation.retraining import new_reviews
-from segmentation.rounds import manual_outlining, recorded_before, rounds
+from segmentation.rounds import Known, manual_outlining, recorded_before, rounds
 from segmentation.rounds_plot import links, rounds_figure, ticks
 from segmentation.run_archive import read_run_archive, write_run_archive
 from segmentation.runs import RunFolder, create_run
@@ -198,17 +198,17 @@ def test_the_split_test_is_looked_at_round_after_round_only_where_nothing_else_i
 
 def test_what_was_measured_is_not_measured_again(filled: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(filled, SPEC)
-    known: dict[object, float] = {}
-    before = rounds(filled, known=known)  # type: ignore[arg-type]
+    known: Known = {}
+    before = rounds(filled, known=known)
     assert len(known) == 2
     with monkeypatch.context() as patch:
         patch.setattr(Study, "prediction", lambda *_: pytest.fail("read again"))
-        assert rounds(filled, known=known).rounds == before.rounds  # type: ignore[arg-type]
+        assert rounds(filled, known=known).rounds == before.rounds
     key = before.reference.keys[0]
     truth = filled.true_mask(*key)
     assert truth is not None
     filled.save_prediction(run.id, *key, "student", truth.astype(np.float32))
-    after = rounds(filled, known=known)  # type: ignore[arg-type]
+    after = rounds(filled, known=known)
     assert after.rounds[0].dice.mean > before.rounds[0].dice.mean
 
 
@@ -312,15 +312,15 @@ def test_another_truth_is_measured_anew(filled: Study) -> None:
     for image_id in ids:
         left_half = mask_like(filled, image_id).astype(np.float32)
         filled.save_prediction(run.id, image_id, "target", "student", left_half)
-    known: dict[object, float] = {}
-    before = rounds(filled, known=known).rounds[0].dice  # type: ignore[arg-type]
+    known: Known = {}
+    before = rounds(filled, known=known).rounds[0].dice
     filled.save_true_mask(ids[4], "target", mask_like(filled, ids[4]))
-    after = rounds(filled, known=known).rounds[0].dice  # type: ignore[arg-type]
+    after = rounds(filled, known=known).rounds[0].dice
     assert after == rounds(filled).rounds[0].dice != before
     say(filled, ids[0], purpose="audit")
-    first = rounds(filled, against="audit", known=known).rounds[0].dice  # type: ignore[arg-type]
+    first = rounds(filled, against="audit", known=known).rounds[0].dice
     say(filled, ids[0], purpose="audit", mask=~mask_like(filled, ids[0]))
-    second = rounds(filled, against="audit", known=known).rounds[0].dice  # type: ignore[arg-type]
+    second = rounds(filled, against="audit", known=known).rounds[0].dice
     assert second == rounds(filled, against="audit").rounds[0].dice != first
 
 

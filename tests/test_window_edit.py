@@ -737,7 +737,8 @@ def test_backspace_takes_corners_back_and_never_leaves_a_polygon(window: MainWin
     press(window, Qt.Key.Key_E, Qt.Key.Key_P)
     click(window, 5, 5)
     press(window, Qt.Key.Key_Backspace, Qt.Key.Key_Backspace)
-    assert page.editing.active and not layer_of(window).tool.busy  # type: ignore[union-attr]
+    tool = layer_of(window).tool
+    assert page.editing.active and tool is not None and not tool.busy
 
 
 def test_slices_are_not_copied_by_who_reads_blind(qtbot: QtBot, tmp_path: Path) -> None:

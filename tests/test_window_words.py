@@ -13,6 +13,8 @@ from pytestqt.qtbot import QtBot
 from app.export_dialog import ExportDialog
 from app.main_window import PAGES, MainWindow
 from app.new_study_dialog import NewStudyDialog
+from app.record_page import RecordPage
+from app.review_page import ReviewPage
 from segmentation.blind_reading import draw_audit
 from segmentation.study import Study
 from tests.test_window_review import page_of, predict, press
@@ -249,6 +251,7 @@ def test_ctrl_f_searches_on_the_page_in_view(window: MainWindow) -> None:
     for name in ("record", "review"):
         window.show_page(name)
         page = window.page(name)
+        assert isinstance(page, RecordPage | ReviewPage)
         page.setFocus()
         QTest.keyClick(window.focusWidget(), Qt.Key.Key_F, Qt.KeyboardModifier.ControlModifier)
-        assert window.focusWidget() is page.list.search  # type: ignore[attr-defined]
+        assert window.focusWidget() is page.list.search

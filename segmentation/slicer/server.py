@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from gaze_capture.errors import UserError
-from segmentation.slicer.service import Given, NotFound, SlicerService
+from segmentation.slicer.service import NotFound, ServedFile, SlicerService
 
 MOST_BYTES = 1 << 29
 """A larger request is refused before it is read: 512 MiB, a compressed volume of about a gigabyte."""
@@ -106,9 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
             query = {name: values[-1] for name, values in parse_qs(asked).items()}
             kind = self.headers.get("Content-Type", "")
             answer = _route(method, parts)(_Request(self.server, parts, query, body, kind))
-            if isinstance(answer, Given) and answer.params:
+            if isinstance(answer, ServedFile) and answer.params:
                 self._send(200, *_multipart(answer))
-            elif isinstance(answer, Given):
+            elif isinstance(answer, ServedFile):
                 self._send(200, "application/gzip", answer.data)
             else:
                 self._send_json(200, answer)
@@ -179,7 +179,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _multipart(given: Given) -> tuple[str, bytes]:
+def _multipart(given: ServedFile) -> tuple[str, bytes]:
     """Return the content type and body of an answer of parameters and a file."""
     boundary = secrets.token_hex(16)
     lines = [

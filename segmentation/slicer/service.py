@@ -40,7 +40,7 @@ from segmentation.slicer.submission import (
 from segmentation.study import Study
 
 STRATEGY = "doubt"
-MOST_SCENES = 8
+MOST_HANDED_OUT = 8
 _OWN_SEGMENTS = ("background", "foreground_scribbles", "background_scribbles")
 """Segments that the extension makes, and leaves out, itself."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -55,7 +55,7 @@ class _Closing(Exception):
 
 
 @dataclass(frozen=True)
-class Given:
+class ServedFile:
     """A file that a client is given."""
 
     name: str
@@ -64,7 +64,7 @@ class Given:
 
 
 @dataclass
-class _Scene:
+class _HandedOut:
     """What a client has of a picture or volume."""
 
     of: tuple[Path, str]
@@ -124,9 +124,9 @@ class SlicerService:
         self._sessions: dict[str, tuple[Study, str]] = {}
         self._sent: dict[str, str] = {}
         """Unit of the study by the name that a client gave to what it sent."""
-        self._scenes: dict[str, _Scene] = {}
+        self._handed_out: dict[str, _HandedOut] = {}
         """What clients have, by their names of it; the latest few."""
-        self._latest: tuple[tuple[str, ...], Given] | None = None
+        self._latest: tuple[tuple[str, ...], ServedFile] | None = None
 
     def close(self) -> None:
         """Wait for the call at work, if any, and remove temporary files."""
@@ -195,12 +195,12 @@ class SlicerService:
         found = (self.study.images.get(image_id) for image_id, _ in self.study.reviewed())
         return {image.volume or image.id for image in found if image is not None}
 
-    def image(self, name: str) -> Given:
+    def image(self, name: str) -> ServedFile:
         """Return a picture, in grey, or a volume, in real values, as NIfTI."""
         with self._lock:
             self.study.refresh()
-            # A new scene, in which no mask is yet.
-            self._scenes.pop(name, None)
+            # Anew, with no mask yet.
+            self._handed_out.pop(name, None)
             return self._file_of(self._unit(name))
 
     def next_sample(self, strategy: str) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class SlicerService:
                 if item.target_id in self.targets:
                     unit = self._unit(item.image_id)
                     given = self._file_of(unit)
-                    self._scenes.pop(unit.id, None)
+                    self._handed_out.pop(unit.id, None)
                     return {
                         "id": unit.id,
                         "name": given.name,
@@ -238,7 +238,7 @@ class SlicerService:
                     }
             return {}
 
-    def _file_of(self, unit: Unit) -> Given:
+    def _file_of(self, unit: Unit) -> ServedFile:
         """Return a unit as NIfTI; the latest is kept, since it is fetched right after its sum was told."""
         key = (unit.id, *(image.sha256 for image in unit.images))
         if self._latest is None or self._latest[0] != key:
@@ -248,7 +248,7 @@ class SlicerService:
     def _without_mask(self) -> Iterator[QueueItem]:
         yield from review_queue(self.study, run_id=self.run, state="empty", index=self._doubt)
 
-    def infer(self, model: str, name: str, session_id: str = "") -> Given:
+    def infer(self, model: str, name: str, session_id: str = "") -> ServedFile:
         """Return a target's mask of a picture or volume: a reviewer's where there is one, else the student's.
 
         What the student has not seen yet it predicts; of a session nothing stays in the study.
@@ -273,9 +273,9 @@ class SlicerService:
                 if mask is not None:
                     voxels[:, :, number] = mask.T
                 given.append(Shown.of(voxels[:, :, number].T > 0, began))
-            self._scene(name, study, unit).masks[target.id] = given
+            self._handed_out_of(name, study, unit).masks[target.id] = given
             params = {"label_names": {self.label_of(target): 1}, "run": self.run, "target": target.id}
-            return Given(f"label-{secrets.token_hex(4)}.nii.gz", volume_bytes(voxels, unit), params)
+            return ServedFile(f"label-{secrets.token_hex(4)}.nii.gz", volume_bytes(voxels, unit), params)
 
     def _predict(self, study: Study, unit: Unit, target: Target) -> None:
         known = study.prediction_keys(self.run)
@@ -368,24 +368,24 @@ class SlicerService:
             self.study.refresh()
             unit = self._unit(name)
             path = self._received(f"label{ending_of(filename)}", data)
-            scene = self._scenes.get(name) or self._scene(name, self.study, unit)
+            handed = self._handed_out.get(name) or self._handed_out_of(name, self.study, unit)
             submission = Submission(self.study, self.run, self.annotator, self.empty)
             has: dict[str, Sequence[Shown]] = {}
             try:
-                drawn = disentangled(read_drawn(path, unit, called, named), self.targets, scene.masks)
+                drawn = disentangled(read_drawn(path, unit, called, named), self.targets, handed.masks)
                 for target_id, numbers in drawn.labels.items():
-                    now = submission.judge(unit, self.targets[target_id], drawn, scene.masks.get(target_id))
-                    if numbers or target_id in scene.masks:
+                    now = submission.judge(unit, self.targets[target_id], drawn, handed.masks.get(target_id))
+                    if numbers or target_id in handed.masks:
                         has[target_id] = now
             except UserError as error:
                 raise UserError(_without(path, str(error))) from None
             finally:
                 path.unlink()
             moment = time.monotonic()
-            submission.store(moment - scene.since)
+            submission.store(moment - handed.since)
             # The client still has them, and may change them and send them again.
-            scene.masks.update(has)
-            scene.since = moment
+            handed.masks.update(has)
+            handed.since = moment
             counts = submission.counts
             self.reviews += counts["accepted"] + counts["edited"]
             self.study.audit("slicer-label", annotator=self.annotator, image=unit.id, run=self.run, **counts)
@@ -397,15 +397,15 @@ class SlicerService:
         """Return the picture or volume that a client means: by its id, by what it sent, or by its name."""
         return _unit(self.study, self._sent.get(name, name))
 
-    def _scene(self, name: str, study: Study, unit: Unit) -> _Scene:
+    def _handed_out_of(self, name: str, study: Study, unit: Unit) -> _HandedOut:
         """Return what a client has by this name, anew where that was something else."""
-        scene = self._scenes.pop(name, None)
-        if scene is None or scene.of != (study.folder, unit.id):
-            scene = _Scene((study.folder, unit.id))
-        self._scenes[name] = scene
-        if len(self._scenes) > MOST_SCENES:
-            del self._scenes[next(iter(self._scenes))]
-        return scene
+        handed = self._handed_out.pop(name, None)
+        if handed is None or handed.of != (study.folder, unit.id):
+            handed = _HandedOut((study.folder, unit.id))
+        self._handed_out[name] = handed
+        if len(self._handed_out) > MOST_HANDED_OUT:
+            del self._handed_out[next(iter(self._handed_out))]
+        return handed
 
     def _received(self, name: str, data: bytes) -> Path:
         path = self._folder / name
@@ -427,7 +427,7 @@ def _unit(study: Study, name: str) -> Unit:
     return unit_of(study, image, names[image.volume or image.id], study.volume_ids())
 
 
-def _as_nifti(study: Study, unit: Unit) -> Given:
+def _as_nifti(study: Study, unit: Unit) -> ServedFile:
     height, width = unit.shape
     values: npt.NDArray[Any] = np.empty((width, height, len(unit.images)), np.float32)
     for number, image in enumerate(unit.images):
@@ -436,7 +436,7 @@ def _as_nifti(study: Study, unit: Unit) -> Given:
         values[:, :, number] = (real[:, :, 0] if real.shape[2] == 1 else np.rint(real @ _LUMA)).T
     if np.abs(values).max() < 1 << 15 and np.array_equal(np.rint(values), values):
         values = values.astype(np.int16)
-    return Given(f"{unit.name}.nii.gz", volume_bytes(values, unit, effort=1))
+    return ServedFile(f"{unit.name}.nii.gz", volume_bytes(values, unit, effort=1))
 
 
 def _without(path: Path, sentence: str) -> str:

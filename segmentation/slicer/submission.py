@@ -160,10 +160,6 @@ class Shown:
         return bool((np.frombuffer(self.bits, np.uint8) & np.frombuffer(other.bits, np.uint8)).any())
 
 
-Scene = Mapping[str, Sequence[Shown]]
-"""By target the masks that a client has of a unit, slice by slice."""
-
-
 def inside(targets: Mapping[str, Target], target_id: str) -> set[str]:
     """Return the targets that a target is a part of."""
     found: set[str] = set()
@@ -174,8 +170,15 @@ def inside(targets: Mapping[str, Target], target_id: str) -> set[str]:
     return found
 
 
-def disentangled(drawn: Drawn, targets: Mapping[str, Target], scene: Scene) -> Drawn:
+def disentangled(
+    drawn: Drawn, targets: Mapping[str, Target], handed_out: Mapping[str, Sequence[Shown]]
+) -> Drawn:
     """Return a label map's targets with what it could not hold: where one lies in another, a voxel is of both.
+
+    Parameters
+    ----------
+    targets : by id
+    handed_out : by target's id, the masks that a client has of the unit, slice by slice
 
     Raises
     ------
@@ -188,11 +191,11 @@ def disentangled(drawn: Drawn, targets: Mapping[str, Target], scene: Scene) -> D
     for inner in drawn.labels:
         for outer in inside(targets, inner) & labels.keys():
             # An outer one that was neither asked for nor drawn is not there.
-            if drawn.labels[outer] or outer in scene:
+            if drawn.labels[outer] or outer in handed_out:
                 labels[outer] += drawn.labels[inner]
-    for one, other in itertools.combinations(labels.keys() & scene.keys(), 2):
+    for one, other in itertools.combinations(labels.keys() & handed_out.keys(), 2):
         nested = one in inside(targets, other) or other in inside(targets, one)
-        if not nested and any(map(Shown.overlaps, scene[one], scene[other])):
+        if not nested and any(map(Shown.overlaps, handed_out[one], handed_out[other])):
             raise UserError(
                 f"{targets[one].name} and {targets[other].name} overlap, which this type of file cannot hold; in "
                 "Slicer's settings of MONAI Label, allow overlapping segmentations, write .seg.nrrd as the file "
