@@ -63,7 +63,8 @@ def draw_audit(
     """Draw images for an audit, blind: every image of the split is as likely, whatever is known of it; store the draw.
 
     One seed draws the same images of the same study again, for another annotator; in place of those in which that
-    annotator has reviewed one of the targets, which nobody could outline blind, others are drawn.
+    annotator has reviewed one of the targets, which nobody could outline blind, others are drawn. What they review is
+    the most doubtful first, so that such a draw is of easier images than the split, and what is measured on it flatters.
 
     Raises
     ------
