@@ -13,9 +13,8 @@ from app.description_origin import contradicted
 from app.latest import Latest
 from gaze_capture.errors import UserError
 from segmentation.explanation import Explanation, load_explanation
+from segmentation.records import Key
 from segmentation.study import Study
-
-Key = tuple[str, str]
 
 
 @dataclass(frozen=True)

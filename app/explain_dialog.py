@@ -36,8 +36,8 @@ from gaze_capture.errors import UserError
 from segmentation.explainers.opening import BackendOptions
 from segmentation.explaining import due_for_explaining
 from segmentation.explanation_presets import ABSENT
-from segmentation.gaze_index import Key
 from segmentation.own_words_store import words_folder
+from segmentation.records import Key
 from segmentation.sending import Permission, host_of, permission_for
 from segmentation.server_keys import key_for
 

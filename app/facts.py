@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from gaze_capture.fixation_table import Look
 from gaze_capture.recording import Presence
 from segmentation.gaze_gates import Gates
+from segmentation.records import Key
 from segmentation.study import Review, Study
-
-Key = tuple[str, str]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from app.latest import Latest
 from app.reading_mode import ReadingMode
 from app.session import Session
 from segmentation.editing.drafts import drafts_left
-from segmentation.review_index import Key, Purpose
+from segmentation.records import Key
+from segmentation.review_index import Purpose
 from segmentation.study import Study
 
 

@@ -17,7 +17,7 @@ from app.volumes import Entry
 from app.widgets import IconButton, box
 from gaze_capture.errors import UserError
 from segmentation.blind_reading import BlindPurpose, done_by, draw_audit, not_asked_of, work_for
-from segmentation.gaze_index import Key
+from segmentation.records import Key
 from segmentation.review_index import Purpose
 from segmentation.study import Study
 

@@ -14,7 +14,7 @@ from app.review_order import ReviewOrder
 from app.review_states import ReviewStates
 from app.session import Session
 from app.volumes import Entry, entries, entry_of
-from segmentation.gaze_index import Key
+from segmentation.records import Key
 from segmentation.study import Study
 
 

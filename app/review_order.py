@@ -15,10 +15,10 @@ from app.queue_bar import QueueBar
 from app.saved_views import ORDERS, Order, View
 from app.volumes import Entry
 from segmentation.doubt import NO_DOUBT, Doubt, DoubtIndex
+from segmentation.records import Key
 from segmentation.review_queue import State
 from segmentation.study import Study
 
-Key = tuple[str, str]
 ORDER_KEY = "review/order"
 
 Stamp = tuple[object, ...]

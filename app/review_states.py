@@ -13,7 +13,8 @@ from app.facts import Facts
 from app.review_clock import seconds_left
 from app.volumes import Entry, SliceMarks, common_state, marks_of
 from segmentation.doubt import Doubt
-from segmentation.gaze_index import Key, look_quality
+from segmentation.gaze_index import look_quality
+from segmentation.records import Key
 from segmentation.review_queue import State, state_of
 from segmentation.study import Study
 

@@ -11,7 +11,7 @@ from app.session_plan import SessionPlan
 from app.sitting import Sitting
 from app.targets_bar import LookFor
 from gaze_capture.recording import Presence
-from segmentation.gaze_index import Key
+from segmentation.records import Key
 
 TOO_BRIEF_MS = 1500.0
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.verdicts import Given, Judged, Word, give_verdict
-from segmentation.gaze_index import Key
+from segmentation.records import Key
 from segmentation.study import Study
 
 

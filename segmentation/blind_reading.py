@@ -16,8 +16,7 @@ import numpy as np
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, write_json_atomic
-from segmentation.gaze_index import Key
-from segmentation.records import SCHEMA, new_id, refuse_newer, utc_now
+from segmentation.records import SCHEMA, Key, new_id, refuse_newer, utc_now
 from segmentation.review_index import Purpose
 from segmentation.study import Study
 
@@ -63,8 +62,8 @@ def draw_audit(
     """Draw images for an audit, blind: every image of the split is as likely, whatever is known of it; store the draw.
 
     One seed draws the same images of the same study again, for another annotator; in place of those in which that
-    annotator has reviewed one of the targets, which nobody could outline blind, others are drawn. What they review is
-    the most doubtful first, so that such a draw is of easier images than the split, and what is measured on it flatters.
+    annotator has reviewed one of the targets, which nobody could outline blind, others are drawn. They review the most
+    doubtful first, so such a draw is of easier images than the split, and what is measured on it flatters.
 
     Raises
     ------

@@ -13,10 +13,9 @@ import numpy as np
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Presence
 from segmentation.blind_reading import check_readers
-from segmentation.gaze_index import Key
 from segmentation.progress import Progress, no_progress
 from segmentation.readings import Reading, each_reading
-from segmentation.records import utc_now
+from segmentation.records import Key, utc_now
 from segmentation.review_index import Purpose, Review
 from segmentation.staple import MOST_ANNOTATORS, Staple, majority, staple
 from segmentation.study import Mask, Study

@@ -58,11 +58,10 @@ from segmentation.measured import measure_form
 from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
 from segmentation.pseudomask import LevelsAndGaze, levels_and_gaze
+from segmentation.records import Key
 from segmentation.study import Mask, Study
 from segmentation.uncertainty import Certainty, certainties, expected_dice
 
-Key = tuple[str, str]
-"""Image id and target id."""
 PartName = Literal["student", "gaze", "levels", "quality", "contradiction", "word"]
 
 POOR_GAZE = 0.5

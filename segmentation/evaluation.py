@@ -17,8 +17,7 @@ from segmentation.job import RunSpec
 from segmentation.label_gaze import gaze_words, simulated_behind
 from segmentation.metrics import ImageMetrics, VolumeMetrics, image_metrics, volume_metrics
 from segmentation.progress import Progress, no_progress
-from segmentation.records import StudyImage, utc_now
-from segmentation.review_index import Key
+from segmentation.records import Key, StudyImage, utc_now
 from segmentation.runs import latest_run
 from segmentation.study import Mask, Study
 

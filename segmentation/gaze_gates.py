@@ -22,9 +22,9 @@ from gaze_capture.quality import DATA_LOSS, MAX_ERROR_DEG, MEAN_ERROR_DEG
 from gaze_capture.recording import Calibration, Placement, Recording, RecordingEvent, eye_positions
 from gaze_capture.session_times import RecordedLook, Span, looks_of, overlap_ns, pauses_of, practice_of
 from gaze_capture.storage import explained_os_errors, read_json, write_json_atomic
-from segmentation.gaze_index import BRIEF_MS, FEW_INSIDE, FEW_SHARE, Key
+from segmentation.gaze_index import BRIEF_MS, FEW_INSIDE, FEW_SHARE
 from segmentation.look_again import Asked, asked_again
-from segmentation.records import SCHEMA, safe_name, utc_now
+from segmentation.records import SCHEMA, Key, safe_name, utc_now
 from segmentation.study import Study
 
 GATES_NAME = "gates.json"

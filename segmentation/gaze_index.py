@@ -13,9 +13,8 @@ from typing import Literal
 
 from gaze_capture.fixation_table import Look, read_fixation_table, read_looks
 from gaze_capture.fixations import Fixations
+from segmentation.records import Key
 
-Key = tuple[str, str]
-"""Image id and target id."""
 Stamp = tuple[int, int, int]
 Table = dict[Key, list[Fixations]]
 

@@ -20,8 +20,8 @@ from gaze_capture.recording import UNDECIDED
 from gaze_capture.storage import read_json, write_json_atomic
 from segmentation.consensus import reviews_in
 from segmentation.job import RunSpec
-from segmentation.records import SCHEMA, utc_now
-from segmentation.review_index import COUNTED, Key, Review, read_review
+from segmentation.records import SCHEMA, Key, utc_now
+from segmentation.review_index import COUNTED, Review, read_review
 from segmentation.runs import RunFolder
 from segmentation.study import Study
 from segmentation.study_folder import names_in

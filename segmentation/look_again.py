@@ -10,12 +10,9 @@ from pathlib import Path
 
 from gaze_capture.errors import UserError
 from gaze_capture.storage import read_json, write_bytes_atomic, write_json_atomic
-from segmentation.records import SCHEMA, safe_name, utc_now
+from segmentation.records import SCHEMA, Key, safe_name, utc_now
 from segmentation.study import Study
 from segmentation.study_folder import names_in
-
-Key = tuple[str, str]
-"""Image id and target id."""
 
 FOLDER = "look_again"
 

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from segmentation.records import StudyImage, utc_now
-from segmentation.review_index import Key, Review, Verdict
+from segmentation.records import Key, StudyImage, utc_now
+from segmentation.review_index import Review, Verdict
 from segmentation.study import Study
 
 Mask = npt.NDArray[np.bool_]

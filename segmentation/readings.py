@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gaze_capture.recording import Presence
-from segmentation.gaze_index import Key
+from segmentation.records import Key
 from segmentation.review_index import Purpose, Review
 from segmentation.study import Mask, Study
 

@@ -22,6 +22,8 @@ SCHEMA = 2
 MASK_THRESHOLD = 0.5
 """The probability from which on a pixel belongs to a predicted mask: as it is shown, judged, edited and exported."""
 _LONGEST_LINE = 1 << 16
+Key = tuple[str, str]
+"""Image id and target id."""
 
 
 @dataclass(frozen=True)

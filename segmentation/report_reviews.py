@@ -17,9 +17,10 @@ from segmentation.evaluation import Spread
 from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
 from segmentation.reader_agreement import reader_agreement
+from segmentation.records import Key
 from segmentation.report_figures import Overlay, legend, overlay_figure
 from segmentation.report_parts import row, table
-from segmentation.review_index import Key, Review
+from segmentation.review_index import Review
 from segmentation.study import Mask, Study
 
 FIGURES = 6

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from gaze_capture.errors import UserError
 from gaze_capture.recording import Presence
 from gaze_capture.storage import explained_os_errors, read_json
-from segmentation.records import refuse_newer, safe_name
+from segmentation.records import Key, refuse_newer, safe_name
 
 Verdict = Literal["accepted", "edited", "rejected"]
 Purpose = Literal["review", "second-read", "audit", "consensus"]
@@ -26,7 +26,6 @@ Purpose = Literal["review", "second-read", "audit", "consensus"]
 that is never learned from; what several annotators' masks came to."""
 COUNTED: tuple[Purpose, ...] = ("review", "consensus")
 """Reviews of these purposes decide what a mask is and what is learned; of others the study keeps the word alone."""
-Key = tuple[str, str]
 
 BARE_IMAGE = "image"
 """The subject of an outline that was drawn with nothing but the image in view."""

@@ -27,8 +27,7 @@ from segmentation.job import RunSpec
 from segmentation.learned_reviews import begun_at, given_at, learned_by, mark_of, reviewing_seconds, teaching
 from segmentation.metrics import dice
 from segmentation.progress import Progress, no_progress
-from segmentation.records import group_of
-from segmentation.review_index import Key
+from segmentation.records import Key, group_of
 from segmentation.run_list import read_name
 from segmentation.runs import RunFolder, latest_run
 from segmentation.study import TEST_SPLIT, Mask, Study

@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from gaze_capture.recording import UNDECIDED
 from segmentation.doubt import Doubt, poor_gaze, student_part
 from segmentation.gaze_gates import Gates
-from segmentation.gaze_index import Key, look_quality
+from segmentation.gaze_index import look_quality
 from segmentation.progress import Progress, no_progress
+from segmentation.records import Key
 from segmentation.session_options import SessionOptions
 from segmentation.study import Study
 from segmentation.uncertainty import certainties, certainty_of

@@ -12,8 +12,8 @@ from gaze_capture.errors import UserError
 from gaze_capture.recording import Presence
 from gaze_capture.storage import write_bytes_atomic, write_json_atomic
 from segmentation.images import encode_mask
-from segmentation.records import SCHEMA
-from segmentation.review_index import COUNTED, Key, Purpose, Review, ReviewIndex, check_review
+from segmentation.records import SCHEMA, Key
+from segmentation.review_index import COUNTED, Purpose, Review, ReviewIndex, check_review
 from segmentation.study_folder import Mask, read_mask
 
 

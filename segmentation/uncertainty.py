@@ -31,14 +31,13 @@ import numpy.typing as npt
 from gaze_capture.errors import UserError
 from gaze_capture.storage import explained_os_errors, write_bytes_atomic
 from segmentation.images import encode_gray8, read_image, resize
-from segmentation.records import new_id
+from segmentation.records import Key, new_id
 from segmentation.study import Study
 
 Kind = Literal["entropy", "spread", "disagreement"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Map = npt.NDArray[np.float32]
-Key = tuple[str, str]
 
 EMPTY_SHARE = 0.001
 """So small a share of an image, in expected foreground, is no reason to doubt an empty mask."""

@@ -16,7 +16,8 @@ from app.cli import run_command
 from gaze_capture.fixations import Fixations
 from segmentation.blind_reading import BlindPurpose, done_by, work_for
 from segmentation.importing import import_images
-from segmentation.review_index import BARE_IMAGE, Key, Purpose
+from segmentation.records import Key
+from segmentation.review_index import BARE_IMAGE, Purpose
 from segmentation.study import Mask, Review, Study
 
 SHAPE = (48, 64)

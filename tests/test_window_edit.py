@@ -21,7 +21,8 @@ from app.main_window import MainWindow
 from app.review_page import ReviewPage
 from segmentation.blind_reading import draw_audit
 from segmentation.editing.drafts import drafts_left, open_draft
-from segmentation.review_index import Key, Purpose
+from segmentation.records import Key
+from segmentation.review_index import Purpose
 from segmentation.study import Study
 from tests import plain_masks as plain
 from tests.window_support import fill, make_volume_study, open_window

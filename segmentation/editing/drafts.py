@@ -28,8 +28,8 @@ from segmentation.editing.journal import (
 )
 from segmentation.editing.regions import Mask
 from segmentation.editing.starts import start_mask, starts
-from segmentation.records import safe_name, utc_now
-from segmentation.review_index import BARE_IMAGE, Key, Purpose
+from segmentation.records import Key, safe_name, utc_now
+from segmentation.review_index import BARE_IMAGE, Purpose
 from segmentation.study import Study
 from segmentation.study_folder import names_in
 
